@@ -1,0 +1,202 @@
+//! The external authorization server of the samples and tests: Envoy's real protocol (`envoy.service.auth.v3`), and a
+//! rule so simple that a test can tell at a glance whether a request was checked.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use envoy_types::ext_authz::v3::pb::{
+    Authorization, AuthorizationServer, CheckRequest, CheckResponse, HeaderAppendAction, HttpStatusCode,
+};
+use envoy_types::ext_authz::v3::{
+    CheckRequestExt as _, CheckResponseExt as _, DeniedHttpResponseBuilder, OkHttpResponseBuilder,
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// The one `authorization` header that is let through.
+pub const CREDENTIALS: &str = "Bearer letmein";
+
+/// The header that a request carries once it was checked: the backend sees it, the client does not.
+pub const CHECKED_BY: &str = "x-checked-by";
+
+/// The value of [`CHECKED_BY`].
+pub const CHECKER: &str = "slipway-ext-authz";
+
+/// What a refused client reads.
+pub const REFUSAL: &str = "this host asks for credentials\n";
+
+/// What was decided about one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It goes on to the backend, with [`CHECKED_BY`].
+    Allowed,
+    /// It is answered 401 here.
+    Refused,
+}
+
+impl Decision {
+    /// The rule: [`CREDENTIALS`], to the letter.
+    pub fn on(authorization: Option<&str>) -> Self {
+        if authorization == Some(CREDENTIALS) {
+            Self::Allowed
+        } else {
+            Self::Refused
+        }
+    }
+
+    fn response(self) -> CheckResponse {
+        match self {
+            Self::Allowed => {
+                let mut ok = OkHttpResponseBuilder::new();
+                // Overwriting: a client that sends the header itself gains nothing.
+                ok.add_header(
+                    CHECKED_BY,
+                    CHECKER,
+                    Some(HeaderAppendAction::OverwriteIfExistsOrAdd),
+                    false,
+                );
+                let mut response = CheckResponse::with_status(Status::ok("allowed"));
+                response.set_http_response(ok);
+                response
+            }
+            Self::Refused => {
+                let mut denied = DeniedHttpResponseBuilder::new();
+                denied.set_http_status(HttpStatusCode::Unauthorized).set_body(REFUSAL);
+                denied.add_header("www-authenticate", "Bearer", None, false);
+                let mut response = CheckResponse::with_status(Status::unauthenticated("credentials wanted"));
+                response.set_http_response(denied);
+                response
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Authorizer;
+
+#[tonic::async_trait]
+impl Authorization for Authorizer {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let request = request.into_inner();
+        let headers = request.get_client_headers();
+        let header = |name: &str| headers.and_then(|all| all.get(name)).map(String::as_str);
+        let decision = Decision::on(header("authorization"));
+        let unknown = "-";
+        // One line for each decision, credentials left out.
+        println!(
+            "{decision:?} {} {}://{}{}",
+            header(":method").unwrap_or(unknown),
+            header(":scheme").or(header("x-forwarded-proto")).unwrap_or(unknown),
+            header(":authority").unwrap_or(unknown),
+            header(":path").unwrap_or(unknown),
+        );
+        Ok(Response::new(decision.response()))
+    }
+}
+
+/// Listens on `address` (plain HTTP/2) and answers until `stop` completes; requests under way are finished.
+///
+/// Serves `grpc.health.v1.Health` too, for kubelet's gRPC probe.
+pub async fn serve(address: SocketAddr, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))?;
+    serve_on(listener, stop).await
+}
+
+/// As [`serve`], on a socket that listens already.
+pub async fn serve_on(listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<AuthorizationServer<Authorizer>>().await;
+    tonic::transport::Server::builder()
+        .add_service(health_server)
+        .add_service(AuthorizationServer::new(Authorizer))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .await
+        .context("serving external authorization")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use envoy_types::ext_authz::v3::pb::HttpResponse;
+    use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+    use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, authorization_client::AuthorizationClient};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn only_the_exact_credentials_are_allowed() {
+        assert_eq!(Decision::on(Some(CREDENTIALS)), Decision::Allowed);
+        for other in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("bearer letmein"),
+            Some("Bearer letmein "),
+            Some("Basic bGV0bWVpbg=="),
+        ] {
+            assert_eq!(Decision::on(other), Decision::Refused, "{other:?}");
+        }
+    }
+
+    fn asking(authorization: Option<&str>) -> CheckRequest {
+        let headers: HashMap<_, _> = authorization
+            .map(|value| ("authorization".to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        CheckRequest {
+            attributes: Some(AttributeContext {
+                request: Some(attribute_context::Request {
+                    http: Some(HttpRequest {
+                        headers,
+                        ..HttpRequest::default()
+                    }),
+                    ..attribute_context::Request::default()
+                }),
+                ..AttributeContext::default()
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_on_the_wire_is_refused_without_and_allowed_with_credentials() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve_on(listener, async { drop(stopped.await) }));
+        let mut client = AuthorizationClient::connect(format!("http://{address}"))
+            .await
+            .expect("the server listens");
+
+        let refused = client.check(asking(None)).await.expect("an answer").into_inner();
+        assert_eq!(
+            refused.status.expect("a status").code,
+            tonic::Code::Unauthenticated as i32
+        );
+        let Some(HttpResponse::DeniedResponse(denied)) = refused.http_response else {
+            panic!("not denied")
+        };
+        assert_eq!(denied.status.expect("a status").code, 401);
+        assert_eq!(denied.body, REFUSAL);
+
+        let allowed = client
+            .check(asking(Some(CREDENTIALS)))
+            .await
+            .expect("an answer")
+            .into_inner();
+        assert_eq!(allowed.status.expect("a status").code, tonic::Code::Ok as i32);
+        let Some(HttpResponse::OkResponse(ok)) = allowed.http_response else {
+            panic!("not allowed")
+        };
+        let marks: Vec<_> = ok.headers.into_iter().filter_map(|option| option.header).collect();
+        assert_eq!((marks[0].key.as_str(), marks[0].value.as_str()), (CHECKED_BY, CHECKER));
+
+        drop(client);
+        stop.send(()).expect("the server runs");
+        server.await.expect("no panic").expect("a clean end");
+    }
+}

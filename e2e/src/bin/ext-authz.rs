@@ -1,0 +1,42 @@
+//! `ext-authz [ADDRESS]`: the external authorization server of the samples and tests, on `[::]:9001` by default,
+//! until SIGTERM or SIGINT. [`slipway_e2e::authorizer`] says what it lets through.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use slipway_e2e::authorizer;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Longest time for the requests under way when asked to end: a client may never close its connection.
+const DRAIN: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let argument = std::env::args().nth(1).unwrap_or_else(|| "[::]:9001".to_owned());
+    let address: SocketAddr = argument
+        .parse()
+        .with_context(|| format!("{argument:?} is not an address with a port"))?;
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    println!(
+        "external authorization on {address}, allows {:?}",
+        authorizer::CREDENTIALS
+    );
+    let (stop, asked) = oneshot::channel::<()>();
+    let end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        println!("asked to end");
+        // Letting go of the sender is the message.
+        drop(stop);
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        outcome = authorizer::serve(address, async { drop(asked.await) }) => outcome,
+        () = end => Ok(()),
+    }
+}

@@ -1,0 +1,64 @@
+//! The images of Slipway and of the external authorization server: one static binary in each.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use crate::cluster::testbed;
+use crate::{command, places};
+
+/// For which builds are made: named, so that build scripts and macros, which run here, are not made static.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The images that a cluster needs besides those of the testbed: binary, reference.
+const IMAGES: [(&str, &str); 2] = [
+    ("slipway", "slipway.dev/slipway:v0.1.0"),
+    ("ext-authz", "slipway.dev/ext-authz:v0.1.0"),
+];
+
+/// Who the binaries run as: nobody in particular, so that pods may ask for `runAsNonRoot`.
+const USER: &str = "65532:65532";
+
+/// Builds the images; returns the archives, for [`Cluster::load`](crate::cluster::Cluster::load).
+pub async fn build() -> anyhow::Result<Vec<PathBuf>> {
+    let binaries = build_static().await?;
+    let folder = places::target().join("images");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let mut archives = Vec::new();
+    for (binary, reference) in IMAGES {
+        let archive = folder.join(format!("{binary}.tar"));
+        let content = format!("{}:/{binary}", binaries.join(binary).display());
+        let (file, entry) = (archive.to_string_lossy(), format!("/{binary}"));
+        testbed(&["image", "--user", USER, &file, reference, &entry, &content]).await?;
+        archives.push(archive);
+    }
+    Ok(archives)
+}
+
+/// Builds both binaries in one go, so that what they share is compiled once; returns their folder.
+async fn build_static() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        TRIPLE,
+        "-p",
+        "slipway",
+        "-p",
+        "slipway-e2e",
+    ]);
+    for (binary, _) in IMAGES {
+        build.args(["--bin", binary]);
+    }
+    build
+        .current_dir(places::repository())
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // Set by the cargo that runs us, for us.
+    build.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command::watched(&mut build).await?;
+    Ok(places::target().join(Path::new(TRIPLE)).join("release"))
+}

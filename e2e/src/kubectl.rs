@@ -1,0 +1,52 @@
+//! kubectl, as a user runs it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::command;
+
+/// kubectl for one cluster.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: String,
+}
+
+impl Kubectl {
+    /// `program` with `kubeconfig`, whatever the environment says.
+    pub fn new(program: PathBuf, kubeconfig: &Path) -> Self {
+        Self {
+            program,
+            kubeconfig: kubeconfig.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Runs `kubectl ARGUMENTS…` and returns what it printed. The error holds its messages.
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run_with(arguments, None).await
+    }
+
+    /// `kubectl ARGUMENTS… -o json`, parsed.
+    pub async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let printed = self.run(&[arguments, &["-o", "json"]].concat()).await?;
+        serde_json::from_str(&printed).with_context(|| format!("reading the JSON of kubectl {}", arguments.join(" ")))
+    }
+
+    /// `kubectl apply -f FILE`; the file must exist, which is worth a sentence of its own.
+    pub async fn apply_file(&self, file: &Path) -> anyhow::Result<String> {
+        anyhow::ensure!(file.is_file(), "{} is not there", file.display());
+        self.run(&["apply", "-f", &file.to_string_lossy()]).await
+    }
+
+    /// `kubectl apply -f -` of one object.
+    pub async fn apply(&self, object: &Value) -> anyhow::Result<String> {
+        self.run_with(&["apply", "-f", "-"], Some(&object.to_string())).await
+    }
+
+    async fn run_with(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
+        let all = [&["--kubeconfig", self.kubeconfig.as_str()], arguments].concat();
+        command::output(&self.program, &all, input).await
+    }
+}

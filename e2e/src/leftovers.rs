@@ -1,0 +1,90 @@
+//! What is left of a ContourDeployment anywhere in the cluster.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use kube::api::{DynamicObject, ListParams, ObjectMeta};
+use kube::discovery::{Discovery, verbs};
+use kube::{Api, Client};
+
+use crate::edge::{COMPONENT, Component, Edge, OWNER_NAME, OWNER_NAMESPACE};
+
+/// Every object of every kind that belongs to `edge`, as `kind namespace/name`, itself included.
+///
+/// An object belongs to it if it has its labels, or a name that only Slipway gives (so that one that lost its labels is
+/// found too). Left out are Envoy pods that are ending, which may drain for minutes, and Events.
+pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
+    let discovery = Discovery::new(client.clone())
+        .run()
+        .await
+        .context("asking for the kinds of the cluster")?;
+    let mut left = BTreeSet::new();
+    for group in discovery.groups() {
+        for (kind, capabilities) in group.recommended_resources() {
+            if kind.kind == "Event" || !capabilities.supports_operation(verbs::LIST) {
+                continue;
+            }
+            let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
+            let list = match objects.list_metadata(&ListParams::default()).await {
+                Ok(list) => list,
+                // A kind that has just gone, or that is only listed on some condition.
+                Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
+                Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
+            };
+            for object in list {
+                if belongs(&kind.kind, &object.metadata, edge) && !is_draining(&kind.kind, &object.metadata) {
+                    left.insert(described(&kind.kind, &object.metadata));
+                }
+            }
+        }
+    }
+    Ok(left)
+}
+
+fn belongs(kind: &str, object: &ObjectMeta, edge: &Edge) -> bool {
+    let label = |key: &str| {
+        object
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    };
+    if label(OWNER_NAME) == Some(edge.name()) && label(OWNER_NAMESPACE) == Some(edge.namespace()) {
+        return true;
+    }
+    let name = object.name.as_deref().unwrap_or_default();
+    let own = object.namespace.as_deref() == Some(edge.namespace());
+    match name.strip_prefix(edge.name()) {
+        Some("") => own && kind == "ContourDeployment",
+        // A stand-in is in the namespace of its service.
+        Some(rest)
+            if ["-ext-auth-", "-rate-limit-", "-tracing-"]
+                .iter()
+                .any(|role| rest.starts_with(role)) =>
+        {
+            true
+        }
+        Some(rest) => own && rest.starts_with('-'),
+        None => name.starts_with(&format!("slipway:{}:{}:", edge.namespace(), edge.name())),
+    }
+}
+
+fn is_draining(kind: &str, object: &ObjectMeta) -> bool {
+    let component = object.labels.as_ref().and_then(|labels| labels.get(COMPONENT));
+    kind == "Pod"
+        && object.deletion_timestamp.is_some()
+        && component.is_some_and(|component| component == Component::Envoy.label())
+}
+
+fn described(kind: &str, object: &ObjectMeta) -> String {
+    let name = object.name.as_deref().unwrap_or_default();
+    let ending = if object.deletion_timestamp.is_some() {
+        " (ending)"
+    } else {
+        ""
+    };
+    match &object.namespace {
+        Some(namespace) => format!("{kind} {namespace}/{name}{ending}"),
+        None => format!("{kind} {name}{ending}"),
+    }
+}

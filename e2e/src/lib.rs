@@ -1,0 +1,19 @@
+//! What the demo and the end-to-end tests stand on: a real cluster, real traffic, and a real external authorization
+//! server.
+
+pub mod authorizer;
+pub mod certificate;
+pub mod cluster;
+pub mod command;
+pub mod edge;
+pub mod hosts;
+pub mod images;
+pub mod installation;
+pub mod kubectl;
+pub mod leftovers;
+pub mod narration;
+pub mod places;
+pub mod probe;
+pub mod report;
+pub mod stock;
+pub mod wait;

@@ -1,0 +1,284 @@
+//! One request on one new connection, as a client of Envoy makes it, and what came of it.
+//!
+//! A new connection each time, because what matters is what a client meets that comes now: a listener that is gone
+//! shows only to those.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::authorizer;
+
+/// Longest time for one request.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What a request brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nothing.
+    Anonymous,
+    /// What the authorization server wants: [`authorizer::CREDENTIALS`].
+    Authorized,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "anonymous requests",
+            Self::Authorized => "authorized requests",
+        })
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An HTTP answer.
+    Http {
+        /// Its status code.
+        status: u16,
+        /// Its body.
+        body: String,
+    },
+    /// Nobody listens.
+    Refused,
+    /// A connection came about, but no TLS session: no such virtual host, or a wrong certificate.
+    Handshake(String),
+    /// The connection broke before there was an answer.
+    Broken(String),
+    /// No answer in time.
+    Silent,
+}
+
+impl Answer {
+    /// The status code, if there is one.
+    pub fn status(&self) -> Option<u16> {
+        if let Self::Http { status, .. } = self {
+            Some(*status)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the backend answered and had received the mark that the authorization server puts on what it allows.
+    ///
+    /// The backend shows the headers of the request in its answer (go-httpbin, `/headers`).
+    pub fn was_checked(&self) -> bool {
+        matches!(self, Self::Http { status: 200, body } if body.contains(authorizer::CHECKER))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { status, .. } => write!(f, "{status}"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::Handshake(why) => write!(f, "TLS handshake failed ({why})"),
+            Self::Broken(why) => write!(f, "connection broken ({why})"),
+            Self::Silent => write!(f, "no answer within {} s", LIMIT.as_secs()),
+        }
+    }
+}
+
+/// A virtual host of an Envoy.
+#[derive(Clone)]
+pub struct Host {
+    name: String,
+    address: SocketAddr,
+    tls: Option<TlsConnector>,
+}
+
+impl Host {
+    /// `name` over HTTP at `address`.
+    pub fn http(name: &str, address: SocketAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            tls: None,
+        }
+    }
+
+    /// `name` over HTTPS at `address`, its certificate signed by `authority` and nobody else.
+    pub fn https(name: &str, address: SocketAddr, authority: CertificateDer<'static>) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).context("using the authority's certificate")?;
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("choosing TLS versions")?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+            tls: Some(TlsConnector::from(Arc::new(config))),
+        })
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// `GET /headers`.
+    pub async fn get(&self, caller: Caller) -> Answer {
+        timeout(LIMIT, Box::pin(self.connect_and_get(caller)))
+            .await
+            .unwrap_or(Answer::Silent)
+    }
+
+    async fn connect_and_get(&self, caller: Caller) -> Answer {
+        let stream = match TcpStream::connect(self.address).await {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Answer::Refused,
+            Err(error) => return Answer::Broken(error.to_string()),
+        };
+        let Some(tls) = &self.tls else {
+            return self.request(stream, caller).await;
+        };
+        let name = match ServerName::try_from(self.name.clone()) {
+            Ok(name) => name,
+            Err(error) => return Answer::Handshake(error.to_string()),
+        };
+        match tls.connect(name, stream).await {
+            Ok(stream) => self.request(stream, caller).await,
+            Err(error) => Answer::Handshake(error.to_string()),
+        }
+    }
+
+    async fn request(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, caller: Caller) -> Answer {
+        let answer = async {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            // Ends when `sender` goes; whatever breaks it, `sender` hears of it too.
+            let connection = tokio::spawn(connection);
+            let mut request = Request::get("/headers").header(header::HOST, &self.name);
+            if caller == Caller::Authorized {
+                request = request.header(header::AUTHORIZATION, authorizer::CREDENTIALS);
+            }
+            let request = request.body(Empty::<Bytes>::new()).expect("its parts are valid");
+            let response = sender.send_request(request).await?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await?.to_bytes();
+            drop(sender);
+            connection.abort();
+            Ok::<_, hyper::Error>(Answer::Http {
+                status,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            })
+        };
+        answer.await.unwrap_or_else(|error| Answer::Broken(error.to_string()))
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{} at {}", self.scheme(), self.name, self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::certificate::{Authority, Leaf};
+
+    const HOST: &str = "https.demo.test";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\nslipway-ext-authz";
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        (listener, address)
+    }
+
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, with: &[u8]) {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.expect("a request");
+        assert_eq!(&start, b"GET /headers");
+        stream.write_all(with).await.expect("the client listens");
+        stream.flush().await.expect("the client listens");
+        // Until the client closes: a close with unread input would be a reset.
+        while stream.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {}
+    }
+
+    fn tls_of(leaf: &Leaf) -> TlsAcceptor {
+        let key = PrivateKeyDer::from(leaf.key_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.certificate_der()], key)
+            .expect("a certificate with its key");
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    #[tokio::test]
+    async fn a_port_without_listener_is_refused() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        assert_eq!(
+            Host::http("a.test", address).get(Caller::Anonymous).await,
+            Answer::Refused
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_broken_over_http_and_a_failed_handshake_over_https() {
+        let (listener, address) = listener().await;
+        let server = tokio::spawn(async move {
+            for _ in 0..2 {
+                drop(listener.accept().await);
+            }
+        });
+        let authority = Authority::new().expect("an authority");
+        let http = Host::http("a.test", address).get(Caller::Anonymous).await;
+        assert!(matches!(http, Answer::Broken(_)), "{http}");
+        let https = Host::https(HOST, address, authority.certificate_der()).expect("a host");
+        let https = https.get(Caller::Anonymous).await;
+        assert!(matches!(https, Answer::Handshake(_)), "{https}");
+        server.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn an_answer_over_https_is_trusted_only_with_the_right_authority() {
+        let authority = Authority::new().expect("an authority");
+        let acceptor = tls_of(&authority.sign(HOST).expect("a certificate"));
+        let (listener, address) = listener().await;
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            answer(acceptor.accept(stream).await.expect("a session"), OK).await;
+            let (stream, _) = listener.accept().await.expect("a client");
+            assert!(acceptor.accept(stream).await.is_err());
+        });
+        let right = Host::https(HOST, address, authority.certificate_der()).expect("a host");
+        let seen = right.get(Caller::Authorized).await;
+        assert_eq!(seen.status(), Some(200), "{seen}");
+        assert!(seen.was_checked());
+        let stranger = Authority::new().expect("another").certificate_der();
+        let seen = Host::https(HOST, address, stranger)
+            .expect("a host")
+            .get(Caller::Authorized)
+            .await;
+        assert!(matches!(seen, Answer::Handshake(_)), "{seen}");
+        server.await.expect("no panic");
+    }
+}

@@ -1,0 +1,209 @@
+# shellcheck shell=bash
+# Clusters: booting one, and what can be asked of it.
+#
+# The state of cluster NAME is the directory RUN/NAME. The directory claims the
+# name; in it are, from the first moment on, `boot` (which boot of the machine
+# it belongs to), `owner` (the process that boots it) and `number`. `ready`
+# comes last.
+
+RUN=/run/slipway-testbed
+BOOT_ID=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || true)
+
+# Sets the paths of the cluster NAME, whether or not it exists.
+use_cluster() {
+	NAME=$1
+	[[ $NAME =~ ^[a-z0-9]([-a-z0-9]{0,22}[a-z0-9])?$ ]] ||
+		die "$NAME is no name for a cluster: at most 24 small letters, digits and inner hyphens"
+	STATE=$RUN/$NAME
+	NETNS=slipway-$NAME
+	NETNS_FILE=/run/netns/$NETNS
+}
+
+# none, rebooted, up, broken (something has ended), starting, abandoned (its
+# start was interrupted).
+cluster_state() {
+	local file
+	if [[ ! -d $STATE ]]; then
+		[[ -e $NETNS_FILE ]] && echo abandoned || echo none
+	elif [[ $(cat "$STATE/boot" 2>/dev/null) != "$BOOT_ID" ]]; then
+		echo rebooted
+	elif [[ -e $STATE/ready ]]; then
+		for file in "$STATE"/pids/*; do
+			recorded_alive "$file" || { echo broken && return; }
+		done
+		echo up
+	elif recorded_alive "$STATE/owner"; then
+		echo starting
+	else
+		echo abandoned
+	fi
+}
+
+# The directory appears complete, under a lock that also covers the choice of
+# the number: two at once can get neither the same name nor the same number.
+claim_cluster() {
+	local claim lock
+	mkdir -p "$RUN"
+	exec {lock}>"$RUN/.lock"
+	flock "$lock"
+	if [[ -e $STATE ]]; then
+		exec {lock}>&-
+		die "$NAME was taken this very moment by another start"
+	fi
+	claim=$(mktemp --directory "$RUN/.claim-XXXXXX")
+	chmod 755 "$claim"
+	mkdir "$claim"/{log,pids}
+	printf '%s\n' "$BOOT_ID" >"$claim/boot"
+	record_process $$ >"$claim/owner"
+	free_network_number >"$claim/number" || {
+		rm -r "$claim"
+		return 1
+	}
+	mv -T "$claim" "$STATE"
+	exec {lock}>&-
+}
+
+cmd_up() {
+	local name='' mode=node argument
+	for argument; do
+		case $argument in
+		--no-node) mode=api ;;
+		-*) die "up does not know $argument" ;;
+		*) [[ -z $name ]] || die "up takes one name" && name=$argument ;;
+		esac
+	done
+	[[ -n $name ]] || die "up needs a name"
+	use_cluster "$name"
+	check_machine
+	installed || die "something is not installed; run: testbed install"
+
+	case $(cluster_state) in
+	none) ;;
+	up)
+		say "$NAME is up already."
+		printf '%s\n' "$STATE/kubeconfig" >&3
+		return
+		;;
+	starting) die "$NAME is being started by process $(cut -d' ' -f1 "$STATE/owner")" ;;
+	broken) die "$NAME has lost a process (see: testbed list); first run: testbed down $NAME" ;;
+	rebooted | abandoned)
+		say "$NAME is a remnant of a reboot or of an interrupted start: removing it first."
+		teardown
+		;;
+	esac
+	boot "$mode"
+	printf '%s\n' "$STATE/kubeconfig" >&3
+}
+
+boot() {
+	local mode=$1 began
+	began=$(clock)
+	# The addresses of a cluster are not for a proxy.
+	unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
+	FAILED= # the part that is to blame, as the name of its log
+	claim_cluster
+	trap boot_failed EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	network_addresses "$(<"$STATE/number")"
+	say "$NAME: starting, node address $NODE_IP, logs in $STATE/log"
+	network_create
+
+	# Everything starts as early as what it needs is there; most of the time is
+	# the API server's own.
+	[[ $mode == api ]] || containerd_start
+	etcd_start
+	pki_create "$mode"
+	apiserver_start
+	if [[ $mode == node ]]; then
+		await 30 containerd "containerd answered" node_ctr version
+		load_images "$IMAGES/pause.tar"
+	fi
+	await 60 etcd "etcd listened" nsenter --net="$NETNS_FILE" bash -c ': </dev/tcp/127.0.0.1/2379'
+	await 60 apiserver "the API server was ready" apiserver_ready
+	say "$NAME: API server ready ($(elapsed "$began") s)"
+	controller_manager_start
+
+	if [[ $mode == node ]]; then
+		scheduler_start
+		kubelet_start
+		proxy_start
+		coredns_start
+		load_images "$IMAGES"/{contour,envoy,go-httpbin}.tar
+		await 60 kubelet "the node was ready" node_ready
+		await 60 coredns "CoreDNS was ready" coredns_ready
+	fi
+	await 60 controller-manager "there was a default service account" default_account_exists
+
+	touch "$STATE/ready"
+	trap - EXIT INT TERM HUP
+	say "$NAME: up ($(elapsed "$began") s)"
+}
+
+# Shows the end of the logs that explain it, and takes everything down again.
+boot_failed() {
+	local status=$? file name
+	trap - EXIT
+	trap '' INT TERM HUP
+	say "$NAME: the start failed."
+	for file in "$STATE"/log/*.log; do
+		name=${file##*/}
+		name=${name%.log}
+		if [[ $name == "$FAILED" ]] ||
+			{ [[ -e $STATE/pids/$name ]] && ! recorded_alive "$STATE/pids/$name"; }; then
+			say "--- the end of log/$name.log"
+			tail -n 15 "$file" >&2
+		fi
+	done
+	teardown || true
+	exit $((status ? status : 1))
+}
+
+# For the commands that need a running cluster.
+require_up() {
+	use_cluster "$1"
+	local state
+	state=$(cluster_state)
+	[[ $state == up ]] || die "$NAME is not up (state: $state); run: testbed up $NAME"
+}
+
+cmd_load() {
+	(($# >= 2)) || die "load needs a cluster and at least one image archive"
+	require_up "$1"
+	shift
+	[[ -S $STATE/containerd/c.sock ]] || die "$NAME has no node"
+	local archive
+	for archive; do [[ -r $archive ]] || die "there is no file $archive"; done
+	load_images "$@"
+}
+
+cmd_kubeconfig() {
+	(($# == 1)) || die "kubeconfig needs a name"
+	require_up "$1"
+	printf '%s\n' "$STATE/kubeconfig" >&3
+}
+
+cmd_list() {
+	(($# == 0)) || die "list takes no arguments"
+	local name number
+	{
+		echo "NAME STATE NODE KUBECONFIG"
+		for name in $(cluster_names); do
+			use_cluster "$name"
+			number=$(cat "$STATE/number" 2>/dev/null || true)
+			[[ -z $number ]] || network_addresses "$number"
+			echo "$NAME $(cluster_state) ${number:+$NODE_IP} $([[ ! -e $STATE/ready ]] || echo "$STATE/kubeconfig")"
+		done
+	} | column -t >&3
+}
+
+# Also those of which nothing but the network namespace is left.
+cluster_names() {
+	local path
+	for path in "$RUN"/*/ /run/netns/slipway-*; do
+		[[ -e $path ]] || continue
+		path=${path%/}
+		path=${path##*/}
+		echo "${path#slipway-}"
+	done | sort -u
+}

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Each cluster has a network namespace, joined to the host by a pair of virtual
+# cables, and a number that decides on its addresses. They are from
+# 198.18.0.0/15, which is set aside for tests and routed nowhere:
+#
+#   198.19.(4n).0/30     the cable: .1 is the host, .2 the node
+#   198.19.(4n+1).0/24   pods
+#   198.18.(4n).0/24     Services; .1 is the API server
+#
+# The host has routes to all three, so it reaches pods and Services directly.
+
+NETWORK_NUMBERS=60
+
+network_addresses() {
+	local number=$1
+	HOST_IP=198.19.$((number * 4)).1
+	NODE_IP=198.19.$((number * 4)).2
+	POD_RANGE=198.19.$((number * 4 + 1)).0/24
+	SERVICE_RANGE=198.18.$((number * 4)).0/24
+	API_SERVICE_IP=198.18.$((number * 4)).1
+	LINK=slipway$number
+}
+
+# The lowest number that no cluster has and no route or link of anyone's uses.
+# The caller holds the lock and writes it down before it lets go.
+free_network_number() {
+	local number taken
+	taken=" $(cat /dev/null "$RUN"/*/number | tr '\n' ' ') "
+	for ((number = 1; number <= NETWORK_NUMBERS; number++)); do
+		[[ $taken != *" $number "* ]] || continue
+		[[ ! -e /sys/class/net/slipway$number ]] || continue
+		[[ -z $(ip -4 route show root "198.19.$((number * 4)).0/22") ]] || continue
+		[[ -z $(ip -4 route show root "198.18.$((number * 4)).0/22") ]] || continue
+		printf '%s' "$number"
+		return 0
+	done
+	die "all $NETWORK_NUMBERS network numbers are in use; see: testbed list"
+}
+
+network_create() {
+	ip netns add "$NETNS"
+	# Known by its inode from now on, also when its name is gone.
+	stat -Lc %i "$NETNS_FILE" >"$STATE/netns-inode"
+	ip link add "$LINK" type veth peer name eth0 netns "$NETNS"
+	ip address add "$HOST_IP/30" dev "$LINK"
+	ip link set "$LINK" up
+	ip -n "$NETNS" link set lo up
+	ip -n "$NETNS" address add "$NODE_IP/30" dev eth0
+	ip -n "$NETNS" link set eth0 up
+	ip -n "$NETNS" route add default via "$HOST_IP"
+	nsenter --net="$NETNS_FILE" sysctl -qw net.ipv4.ip_forward=1
+	ip route add "$POD_RANGE" via "$NODE_IP"
+	ip route add "$SERVICE_RANGE" via "$NODE_IP"
+}

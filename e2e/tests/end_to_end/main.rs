@@ -1,0 +1,243 @@
+//! What must hold on a real cluster: real API server, kubelet, Contour, Envoy and authorization server.
+//!
+//! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. One at a time.
+
+mod stage;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use slipway_e2e::edge::{COMPONENT, Component, Edge};
+use slipway_e2e::leftovers;
+use slipway_e2e::probe::Caller;
+use slipway_e2e::wait::{Look, Wait};
+
+use crate::stage::{Auth, NAMESPACE, ROLLOUT, Without, play};
+
+#[tokio::test]
+async fn contour_starts_before_the_namespace_of_its_authorization_service_exists_and_both_hosts_deny() {
+    play("starts before anything exists", async |stage| {
+        stage.remove(&stage.edge).await?;
+        let hosts = stage.given(Without::Denied, Auth::Nothing).await?;
+        for caller in [Caller::Anonymous, Caller::Authorized] {
+            hosts.until(caller, 403).await?;
+        }
+        let status = stage.edge.status().await?;
+        ensure!(status.is("Ready", "False") && status.is("Degraded", "True"), "{status}");
+        let reason = status.condition("Ready").map(|ready| ready.reason.as_str());
+        ensure!(reason == Some("ExtensionServiceMissing"), "the reason is {reason:?}");
+        let service = status.extension_services.first().context("a service in the status")?;
+        ensure!(service.traffic == "Denied", "the status says {}", service.traffic);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_created_extension_service_is_enforced_on_both_hosts_and_nothing_exits() {
+    play("enforced when it appears", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Server).await?;
+        hosts.until(Caller::Authorized, 403).await?;
+        let sent = stage.service.create().await?;
+        let taken = hosts.enforced_since(sent).await?;
+        // Far above what it takes, far below what a restart or Contour's own recovery would.
+        ensure!(taken < Duration::from_secs(5), "it took {taken:?}");
+        let status = stage.settled(Auth::Complete).await?;
+        ensure!(status.is("Ready", "True") && status.is("Degraded", "False"), "{status}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleting_the_extension_service_denies_on_both_hosts_and_breaks_no_connection() {
+    play("survives deletion", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Complete).await?;
+        hosts.until(Caller::Anonymous, 401).await?;
+        hosts.until(Caller::Authorized, 200).await?;
+        let before = stage.edge.rolled_state().await?;
+        stage.service.delete().await?;
+        hosts.change(Caller::Anonymous, &[401], 403).await?;
+        hosts.change(Caller::Authorized, &[200], 403).await?;
+        let status = stage.settled(Auth::Server).await?;
+        ensure!(status.is("Ready", "False") && status.is("Degraded", "True"), "{status}");
+        let proxies = stage.json(&["-n", "demo", "get", "httpproxies"]).await?;
+        let proxies = proxies["items"].as_array().context("HTTPProxies")?;
+        ensure!(
+            proxies.iter().all(|proxy| proxy["status"]["currentStatus"] == "valid"),
+            "{proxies:?}"
+        );
+
+        let sent = stage.service.create().await?;
+        hosts.enforced_since(sent).await?;
+        stage.settled(Auth::Complete).await?;
+        ensure!(
+            stage.edge.rolled_state().await? == before,
+            "something was rolled or replaced"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn contour_pods_that_are_deleted_while_the_extension_service_is_missing_come_back_without_a_restart() {
+    play("pods come back", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Server).await?;
+        hosts.until(Caller::Anonymous, 403).await?;
+        let before = stage.edge.pods(Component::Contour).await?.uids();
+        let selector = format!("{},{COMPONENT}={}", stage.edge.selector(), Component::Contour.label());
+        stage
+            .kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", &selector, "--wait=false"])
+            .await?;
+        let back = Wait::for_it("other pods of Contour are ready")
+            .within(ROLLOUT)
+            .until(async || {
+                let pods = stage.edge.pods(Component::Contour).await?;
+                let others = pods.uids().is_disjoint(&before);
+                Ok(Look::when(
+                    others && pods.all_ready() && pods.ending == 0,
+                    format!("{pods}, {} ending", pods.ending),
+                ))
+            });
+        let ((), watched) = hosts.watch_until(back).await?;
+        watched.only(&[403])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_fail_open_requests_pass_on_both_hosts_when_the_extension_service_is_deleted() {
+    play("fails open", async |stage| {
+        let hosts = stage.given(Without::Passed, Auth::Complete).await?;
+        hosts.until(Caller::Anonymous, 401).await?;
+        stage.service.delete().await?;
+        // An Envoy that has yet to move to a Contour with failOpen denies for a moment longer.
+        hosts.change(Caller::Anonymous, &[401, 403], 200).await?;
+        let status = stage.settled(Auth::Server).await?;
+        ensure!(status.is("Ready", "True") && status.is("Degraded", "True"), "{status}");
+        let service = status.extension_services.first().context("a service in the status")?;
+        ensure!(
+            service.traffic == "AllowedUnchecked",
+            "the status says {}",
+            service.traffic
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleting_the_whole_namespace_of_the_extension_service_completes_and_never_opens_or_breaks_a_host() {
+    play("namespace deleted", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Complete).await?;
+        hosts.until(Caller::Anonymous, 401).await?;
+        let deletion = stage.kubectl(&["delete", "namespace", "auth", "--timeout=120s"]);
+        let (_, watched) = hosts.watch_until(deletion).await?;
+        watched.only(&[401, 403])?;
+        stage.settled(Auth::Nothing).await?;
+        hosts.until(Caller::Anonymous, 403).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn contour_starts_although_its_rate_limit_and_tracing_services_are_missing() {
+    play("rate limit and tracing missing", async |stage| {
+        let other = Edge::new(stage.client.clone(), NAMESPACE, "limits");
+        let missing = |name: &str| json!({"namespace": "nowhere", "name": name});
+        let settings = json!({
+            "rateLimitService": {"extensionService": missing("limits"), "domain": "demo", "failOpen": true},
+            "tracing": {"extensionService": missing("traces")},
+        });
+        stage.apply_deployment(other.name(), &settings).await?;
+        let status = Wait::for_it("it has settled")
+            .within(ROLLOUT)
+            .until(async || other.look_settled().await)
+            .await?;
+        ensure!(status.extension_services.len() == 2, "{:?}", status.extension_services);
+        for service in &status.extension_services {
+            ensure!(service.state == "Missing", "{service:?}");
+        }
+        ensure!(status.is("Degraded", "True"), "{status}");
+        stage.no_restarts(&other).await?;
+        stage.remove(&other).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleting_the_contourdeployment_leaves_nothing_of_it_anywhere() {
+    play("nothing is left", async |stage| {
+        // Its stand-in is in another namespace then.
+        stage.given(Without::Denied, Auth::Complete).await?;
+        let before = leftovers::of(&stage.client, &stage.edge).await?;
+        ensure!(
+            before
+                .iter()
+                .any(|object| object.starts_with("ExtensionService auth/edge-ext-auth-")),
+            "{before:?}"
+        );
+        ensure!(
+            before.contains("ClusterRoleBinding slipway:projectcontour:edge:contour"),
+            "{before:?}"
+        );
+        ensure!(before.contains("Lease projectcontour/edge-contour"), "{before:?}");
+        stage.remove(&stage.edge).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_setting_that_contour_does_not_know_is_refused_with_its_path_and_nothing_of_it_is_applied() {
+    play("unknown setting", async |stage| {
+        stage.given(Without::Denied, Auth::Server).await?;
+        let before = stage.edge.rolled_state().await?;
+        let configurations = ["-n", NAMESPACE, "get", "contourconfigurations", "-o", "name"];
+        let named = stage.kubectl(&configurations).await?;
+        let patch = |value: &str| format!(r#"{{"spec":{{"runtimeSettings":{{"envoy":{value}}}}}}}"#);
+        let arguments =
+            |patch: &str| ["-n", NAMESPACE, "patch", "cdep", "edge", "--type=merge", "-p", patch].map(str::to_owned);
+        let wrong = arguments(&patch(r#"{"listener":{"useProxyProtokol":true}}"#));
+        stage.kubectl(&wrong.each_ref().map(String::as_str)).await?;
+        let edge = &stage.edge;
+        let message = Wait::for_it("the configuration is refused")
+            .until(async || {
+                let status = edge.status().await?;
+                let refused = status.condition("ConfigurationValid").filter(|condition| {
+                    condition.status == "False" && condition.observed_generation == Some(status.generation)
+                });
+                Ok(refused.map_or_else(
+                    || Look::NotYet(format!("{:?}", status.condition("ConfigurationValid"))),
+                    |condition| Look::Reached(condition.message.clone()),
+                ))
+            })
+            .await?;
+        ensure!(
+            message.contains("envoy.listener.useProxyProtokol"),
+            "the path is not in: {message}"
+        );
+        ensure!(
+            stage.edge.status().await?.is("Stalled", "True"),
+            "Stalled wanted: {}",
+            stage.edge.status().await?
+        );
+        ensure!(stage.edge.rolled_state().await? == before, "something was rolled");
+        ensure!(
+            stage.kubectl(&configurations).await? == named,
+            "the configurations changed"
+        );
+
+        let right = arguments(&patch("null"));
+        stage.kubectl(&right.each_ref().map(String::as_str)).await?;
+        stage.settled(Auth::Server).await?;
+        ensure!(
+            stage.edge.status().await?.is("ConfigurationValid", "True"),
+            "still refused"
+        );
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,133 @@
+//! The parts of Contour's own API (`projectcontour.io`, v1.33) that Slipway reads or writes.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Contour's API group.
+pub const GROUP: &str = "projectcontour.io";
+
+/// The CRDs without which Contour does not start (its informers; `cmd/contour/serve.go`, v1.33).
+pub const REQUIRED_CRDS: [&str; 4] = [
+    "contourconfigurations.projectcontour.io",
+    "extensionservices.projectcontour.io",
+    "httpproxies.projectcontour.io",
+    "tlscertificatedelegations.projectcontour.io",
+];
+
+/// An ExtensionService: the user's, or a stand-in.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtensionService {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Its spec, whole: a stand-in carries all of it, whatever fields the installed version has.
+    #[serde(default)]
+    pub spec: ExtensionServiceSpec,
+    /// Contour's verdict.
+    #[serde(default)]
+    pub status: ExtensionServiceStatus,
+}
+
+/// The spec of an ExtensionService, as it is stored.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(transparent)]
+pub struct ExtensionServiceSpec(pub Map<String, Value>);
+
+/// One of the Services behind an ExtensionService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTarget {
+    /// The Service's name; it is in the ExtensionService's namespace.
+    pub name: String,
+    /// The port's number.
+    pub port: i64,
+}
+
+impl ExtensionServiceSpec {
+    /// `timeoutPolicy.response`, which Contour captures once, at container start.
+    pub fn response_timeout(&self) -> Option<&str> {
+        self.0.get("timeoutPolicy")?.get("response")?.as_str()
+    }
+
+    /// `validation.subjectName`, which Contour captures once, at container start.
+    pub fn subject_name(&self) -> Option<&str> {
+        self.0.get("validation")?.get("subjectName")?.as_str()
+    }
+
+    /// The Services behind it.
+    pub fn services(&self) -> Vec<ServiceTarget> {
+        let services = self.0.get("services").and_then(Value::as_array);
+        services
+            .into_iter()
+            .flatten()
+            .filter_map(|service| {
+                Some(ServiceTarget { name: service.get("name")?.as_str()?.to_owned(), port: service.get("port")?.as_i64()? })
+            })
+            .collect()
+    }
+}
+
+/// The status of an ExtensionService.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct ExtensionServiceStatus {
+    /// Contour writes one condition, `Valid`.
+    #[serde(default)]
+    pub conditions: Vec<DetailedCondition>,
+}
+
+/// Contour's `DetailedCondition`.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DetailedCondition {
+    /// The condition's type.
+    #[serde(rename = "type", default)]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(default)]
+    pub status: String,
+    /// The generation that was judged.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// In words.
+    #[serde(default)]
+    pub message: String,
+    /// What is wrong.
+    #[serde(default)]
+    pub errors: Vec<SubCondition>,
+}
+
+/// One error of a `DetailedCondition`.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct SubCondition {
+    /// `ServiceUnresolvedReference`, for instance.
+    #[serde(default)]
+    pub reason: String,
+    /// In words.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// What Contour says of the present generation of an ExtensionService.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict<'a> {
+    /// Nothing, or only something about an older generation.
+    None,
+    /// It is valid.
+    Valid,
+    /// It is not, because of this.
+    Invalid(&'a [SubCondition]),
+}
+
+impl ExtensionService {
+    /// Contour's verdict on the present generation.
+    pub fn verdict(&self) -> Verdict<'_> {
+        let valid = self.status.conditions.iter().find(|condition| condition.type_ == "Valid");
+        match valid {
+            Some(condition) if Some(condition.observed_generation) != self.metadata.generation => Verdict::None,
+            Some(condition) if condition.status == "True" => Verdict::Valid,
+            Some(condition) if condition.status == "False" => Verdict::Invalid(&condition.errors),
+            _ => Verdict::None,
+        }
+    }
+}

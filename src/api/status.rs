@@ -1,0 +1,146 @@
+//! `ContourDeployment.status`.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What Slipway saw and did.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ContourDeploymentStatus {
+    /// The `metadata.generation` that this status is about; −1: not seen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions, a map by type. Their meaning is documented on the constants in `vocabulary`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The referenced ExtensionServices, one entry for each role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extension_services: Vec<ExtensionServiceStatus>,
+    /// How many of them are available, `1/2` for instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension_services_available: Option<String>,
+    /// Ready pods of Contour, `2/2` for instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contour: Option<String>,
+    /// Ready pods of Envoy, `3/3` for instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<String>,
+}
+
+/// A referenced ExtensionService.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtensionServiceStatus {
+    /// What it is referenced for.
+    pub role: Role,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What state it is in.
+    pub state: ExtensionServiceState,
+    /// Since when it is in that state.
+    pub since: Time,
+    /// What the specification asks for while the service can't be asked; absent for tracing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_open: Option<bool>,
+    /// What happens to requests now, by what is rolled out (not by what the specification asks for).
+    pub traffic: Traffic,
+    /// The object that Contour's configuration references in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<StandInRef>,
+    /// Why it is not available, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Where a stand-in is.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StandInRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What an ExtensionService is referenced for.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// `runtimeSettings.globalExtAuth`
+    GlobalExternalAuthorization,
+    /// `runtimeSettings.rateLimitService`
+    RateLimit,
+    /// `runtimeSettings.tracing`
+    Tracing,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::GlobalExternalAuthorization, Self::RateLimit, Self::Tracing];
+
+    /// The short form that names are made of.
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::GlobalExternalAuthorization => "ext-auth",
+            Self::RateLimit => "rate-limit",
+            Self::Tracing => "tracing",
+        }
+    }
+
+    /// The role with this slug.
+    pub fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.slug() == slug)
+    }
+
+    /// The field of `runtimeSettings` that references the service.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::GlobalExternalAuthorization => "globalExtAuth",
+            Self::RateLimit => "rateLimitService",
+            Self::Tracing => "tracing",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What state a referenced ExtensionService is in.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExtensionServiceState {
+    /// It does not exist.
+    Missing,
+    /// It exists, and Contour has not judged this generation of it yet.
+    Pending,
+    /// Contour says that it is not valid, or its Service is missing.
+    Invalid,
+    /// It is valid and no endpoint of it is ready.
+    NoEndpoints,
+    /// It is valid and at least one endpoint of it is ready.
+    Available,
+}
+
+impl ExtensionServiceState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Missing, Self::Pending, Self::Invalid, Self::NoEndpoints, Self::Available];
+}
+
+/// What happens to requests that the ExtensionService should see.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// The service is asked.
+    Enforced,
+    /// They pass, and nobody is asked.
+    AllowedUnchecked,
+    /// They are denied, and nobody is asked.
+    Denied,
+    /// They pass, and leave no trace (tracing only).
+    NotSampled,
+}

@@ -1,0 +1,175 @@
+//! Carries out the waves of a plan. Nothing is decided here: an answer that shows that the world is not as it was observed
+//! goes into the cache, and the next plan decides.
+
+use futures::StreamExt;
+use futures::stream;
+use kube::Client;
+use tracing::{debug, info};
+
+use super::cache::Cache;
+use super::client::{self, Error};
+use super::gather;
+use crate::plan::{Failure, FailureCause, Key, NamespacedName, Observed, Owner, Wave, Write, plan};
+use crate::telemetry::{self, Metrics};
+
+/// Requests of one wave that are under way at once.
+const AT_ONCE: usize = 8;
+
+/// Carries out waves.
+pub struct Apply<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// Gets the answers.
+    pub cache: &'a Cache,
+    /// Counts the writes.
+    pub metrics: &'a Metrics,
+    /// Whose waves they are.
+    pub owner: &'a Owner,
+}
+
+/// What came of a write.
+enum Outcome {
+    Done,
+    /// The world is not as it was observed; what it is like is in the cache now.
+    Stale,
+    Failed(Failure),
+}
+
+impl Apply<'_> {
+    /// Carries out the waves, one after the other, up to the first that does not succeed as a whole.
+    pub async fn waves(&self, waves: &[Wave], observed: &Observed) -> Vec<Failure> {
+        for wave in waves.iter().filter(|wave| !wave.writes.is_empty()) {
+            let writes = match self.writes(wave, observed).await {
+                Ok(writes) => writes,
+                Err(failure) => return vec![failure],
+            };
+            let outcomes: Vec<Outcome> = stream::iter(writes).map(|write| self.write(write)).buffer_unordered(AT_ONCE).collect().await;
+            let stale = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale));
+            let failures: Vec<Failure> = outcomes
+                .into_iter()
+                .filter_map(|outcome| match outcome {
+                    Outcome::Failed(failure) => Some(failure),
+                    Outcome::Done | Outcome::Stale => None,
+                })
+                .collect();
+            if stale || !failures.is_empty() {
+                return failures;
+            }
+        }
+        Vec::new()
+    }
+
+    /// The writes of a wave; of one that takes away what a container may have captured, those that still stand after a look at
+    /// the API server itself.
+    async fn writes(&self, wave: &Wave, observed: &Observed) -> Result<Vec<Write>, Failure> {
+        if !wave.look_first {
+            return Ok(wave.writes.clone());
+        }
+        let fresh = gather::look(self.client, observed).await.map_err(|error| Failure {
+            key: Key::new(crate::plan::Kind::Pod, &self.owner.namespace, &self.owner.contour()),
+            cause: FailureCause::Transient,
+            message: format!("could not look which configurations are in use: {error}"),
+        })?;
+        let still: Vec<Write> = plan(&fresh).waves.into_iter().filter(|fresh| fresh.look_first).flat_map(|fresh| fresh.writes).collect();
+        Ok(wave.writes.iter().filter(|write| still.contains(write)).cloned().collect())
+    }
+
+    async fn write(&self, write: Write) -> Outcome {
+        let (verb, key) = describe(&write);
+        let whose: NamespacedName = (self.owner.namespace.clone(), self.owner.name.clone());
+        let result = match &write {
+            Write::Create(object) => client::create(self.client, object, false).await.map(Some),
+            Write::Apply { object, adopt_creation } => self.apply(object, adopt_creation.as_ref()).await.map(Some),
+            Write::Replace(object) => client::replace(self.client, object).await.map(Some),
+            Write::Delete(target) => client::delete(self.client, target).await,
+            Write::Hold(target) => client::set_finalizer(self.client, target, true).await.map(Some),
+            Write::Release(target) => client::set_finalizer(self.client, target, false).await.map(Some),
+        };
+        self.metrics.wrote(key.kind.name(), verb, outcome(&result));
+        match result {
+            Ok(answer) => {
+                info!(%key, verb, "written");
+                let gone = match &write {
+                    Write::Delete(target) => answer.is_none().then_some(target),
+                    Write::Release(target) => answer
+                        .as_ref()
+                        .is_none_or(|object| object.is_terminating() && target.other_finalizers.is_empty())
+                        .then_some(target),
+                    _ => None,
+                };
+                match (gone, answer) {
+                    (Some(target), _) => self.cache.note_gone(&key, Some(&target.uid)),
+                    (None, Some(object)) => self.cache.note(object, &whose),
+                    (None, None) => {}
+                }
+                Outcome::Done
+            }
+            Err(error) if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound") || is_failed_test(&error, &write) => {
+                debug!(%key, verb, %error, "not as observed");
+                self.look_again(&write, &key, &whose, &error).await
+            }
+            Err(error) => Outcome::Failed(failure(key, &error)),
+        }
+    }
+
+    async fn apply(&self, object: &crate::plan::Object, adopt: Option<&(usize, String)>) -> Result<crate::plan::Object, Error> {
+        if let Some((entry, version)) = adopt {
+            client::adopt_creation(self.client, &object.key(), *entry, version).await?;
+        }
+        client::apply(self.client, object).await
+    }
+
+    /// Reads what is really there.
+    async fn look_again(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> Outcome {
+        match client::get(self.client, key).await {
+            Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => Outcome::Failed(Failure {
+                key: key.clone(),
+                cause: FailureCause::Collision,
+                message: "an object of this name exists and is not Slipway's; rename one of the two, or delete it".to_owned(),
+            }),
+            Ok(Some(live)) => {
+                self.cache.note(live, whose);
+                Outcome::Stale
+            }
+            Ok(None) if matches!(write, Write::Create(_)) => Outcome::Failed(failure(key.clone(), error)),
+            Ok(None) => {
+                self.cache.note_gone(key, None);
+                Outcome::Stale
+            }
+            Err(error) => Outcome::Failed(failure(key.clone(), &error)),
+        }
+    }
+}
+
+fn outcome<T>(result: &Result<T, Error>) -> telemetry::Outcome {
+    if result.is_ok() { telemetry::Outcome::Success } else { telemetry::Outcome::Error("refused") }
+}
+
+fn describe(write: &Write) -> (&'static str, Key) {
+    match write {
+        Write::Create(object) => ("create", object.key()),
+        Write::Apply { object, .. } => ("apply", object.key()),
+        Write::Replace(object) => ("replace", object.key()),
+        Write::Delete(target) => ("delete", target.key.clone()),
+        Write::Hold(target) => ("hold", target.key.clone()),
+        Write::Release(target) => ("release", target.key.clone()),
+    }
+}
+
+/// A `test` of a JSON patch that did not hold comes back as 422: what was tested has changed.
+fn is_failed_test(error: &Error, write: &Write) -> bool {
+    matches!(write, Write::Apply { adopt_creation: Some(_), .. }) && error.code() == 422 && error.to_string().contains("testing")
+}
+
+/// What is in the way.
+pub fn failure(key: Key, error: &Error) -> Failure {
+    let cause = match error.code() {
+        403 if error.is_namespace_terminating() => FailureCause::NamespaceTerminating,
+        403 => FailureCause::Forbidden,
+        400 | 422 => FailureCause::Refused,
+        // Server-side apply of a field that the CRD does not declare (Kubernetes 1.34).
+        500 if error.to_string().contains("field not declared in schema") => FailureCause::Refused,
+        _ => FailureCause::Transient,
+    };
+    Failure { key, cause, message: error.to_string() }
+}

@@ -1,0 +1,268 @@
+//! What the watches have seen, and what the last writes have answered. Objects are found by key and by owner.
+//!
+//! Unlike kube's `Store` it is indexed by owner, tells which objects a relist found gone, and takes the answers of our own
+//! writes, so that the next plan sees them before their watch events arrive.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, RwLock};
+
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+
+use crate::api::vocabulary::labels;
+use crate::plan::{Key, Kind, NamespacedName, Object};
+
+/// One watched set of objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId {
+    /// Their kind.
+    pub kind: Kind,
+    /// Which of them.
+    pub scope: Scope,
+}
+
+/// Which objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those with our labels.
+    Owned,
+    /// All in one namespace.
+    AllIn(String),
+    /// Those with our labels in one namespace.
+    OwnedIn(String),
+}
+
+/// What an event was about.
+#[derive(Clone, Debug)]
+pub enum Touched {
+    /// This object, now and before.
+    Object {
+        /// Which.
+        key: Key,
+        /// Whose, by its labels.
+        owners: BTreeSet<NamespacedName>,
+    },
+    /// Anything: the set was read anew.
+    Everything,
+    /// Nothing that anybody can tell from what was known.
+    Nothing,
+}
+
+/// The stores.
+pub struct Cache {
+    stores: RwLock<HashMap<StoreId, Store>>,
+    synced: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Store {
+    objects: HashMap<Key, Arc<Object>>,
+    by_owner: HashMap<NamespacedName, BTreeSet<Key>>,
+    /// What a read of the whole set has brought so far.
+    incoming: Option<Vec<Object>>,
+    synced: bool,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { stores: RwLock::default(), synced: watch::Sender::new(0) }
+    }
+}
+
+impl Cache {
+    /// Takes an event of a watch.
+    pub fn apply(&self, id: &StoreId, event: Event<Object>) -> Touched {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        let store = stores.entry(id.clone()).or_default();
+        match event {
+            Event::Init => {
+                store.incoming = Some(Vec::new());
+                Touched::Nothing
+            }
+            Event::InitApply(object) => {
+                store.incoming.get_or_insert_default().push(object);
+                Touched::Nothing
+            }
+            Event::InitDone => {
+                let incoming = store.incoming.take().unwrap_or_default();
+                *store = Store { synced: true, ..Store::default() };
+                for object in incoming {
+                    store.put(object, None);
+                }
+                drop(stores);
+                self.synced.send_modify(|count| *count += 1);
+                Touched::Everything
+            }
+            Event::Apply(object) => {
+                let key = object.key();
+                let before = store.objects.get(&key);
+                if before.is_some_and(|before| version(before) > version(&object)) {
+                    return Touched::Nothing;
+                }
+                // Contour renews its Lease every two seconds; of that only the version is seen here.
+                let same = before.is_some_and(|before| is_same(before, &object));
+                let owners = [before.and_then(|before| owner(before)), owner(&object)].into_iter().flatten().collect();
+                store.put(object, None);
+                if same { Touched::Nothing } else { Touched::Object { key, owners } }
+            }
+            Event::Delete(object) => {
+                let key = object.key();
+                // A successor of the same name, which we wrote, may be known already.
+                let newer = |known: &&Arc<Object>| known.uid() != object.uid() && version(known) > version(&object);
+                if store.objects.get(&key).filter(newer).is_some() {
+                    return Touched::Nothing;
+                }
+                let before = store.remove(&key);
+                let owners = [before.as_deref().and_then(owner), owner(&object)].into_iter().flatten().collect();
+                Touched::Object { key, owners }
+            }
+        }
+    }
+
+    /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
+    pub fn note(&self, object: Object, whose: &NamespacedName) {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(&object)) {
+            let known = store.objects.get(&object.key());
+            if known.is_none_or(|known| version(known) <= version(&object)) {
+                store.put(object.clone(), Some(whose));
+            }
+        }
+    }
+
+    /// An object turned out to be gone. `uid`: only if it is still this one.
+    pub fn note_gone(&self, key: &Key, uid: Option<&str>) {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        for (_, store) in stores.iter_mut().filter(|(id, _)| id.kind == key.kind) {
+            if store.objects.get(key).is_some_and(|known| uid.is_none_or(|uid| known.uid() == uid)) {
+                store.remove(key);
+            }
+        }
+    }
+
+    /// Forgets a set that is not watched any more.
+    pub fn forget(&self, id: &StoreId) {
+        self.stores.write().expect("nobody panics with the lock").remove(id);
+    }
+
+    /// One object of a set.
+    pub fn get(&self, id: &StoreId, key: &Key) -> Option<Arc<Object>> {
+        self.stores.read().expect("nobody panics with the lock").get(id)?.objects.get(key).cloned()
+    }
+
+    /// All objects of a set.
+    pub fn all(&self, id: &StoreId) -> Vec<Arc<Object>> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        stores.get(id).into_iter().flat_map(|store| store.objects.values().cloned()).collect()
+    }
+
+    /// All objects that belong to this ContourDeployment.
+    pub fn owned(&self, whose: &NamespacedName) -> Vec<Arc<Object>> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        let owned = stores.iter().filter(|(id, _)| id.is_ours()).flat_map(|(_, store)| {
+            let keys = store.by_owner.get(whose).into_iter().flatten();
+            keys.filter_map(|key| store.objects.get(key)).cloned()
+        });
+        owned.collect()
+    }
+
+    /// Whether a set has been read.
+    pub fn is_synced(&self, id: &StoreId) -> bool {
+        self.stores.read().expect("nobody panics with the lock").get(id).is_some_and(|store| store.synced)
+    }
+
+    /// Comes back when all these sets have been read.
+    pub async fn wait_for(&self, ids: &[StoreId]) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives as long as this does, so that waiting can't fail.
+        let _ = synced.wait_for(|_| ids.iter().all(|id| self.is_synced(id))).await;
+    }
+}
+
+impl Store {
+    fn put(&mut self, object: Object, whose: Option<&NamespacedName>) {
+        let key = object.key();
+        self.remove(&key);
+        if let Some(owner) = owner(&object).or_else(|| whose.cloned()) {
+            self.by_owner.entry(owner).or_default().insert(key.clone());
+        }
+        self.objects.insert(key, Arc::new(object));
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let object = self.objects.remove(key)?;
+        // An object may be filed under an owner that its labels don't name (they were stripped), so that all are looked through
+        // in that rare case.
+        let filed = owner(&object).filter(|owner| self.by_owner.get(owner).is_some_and(|keys| keys.contains(key)));
+        match filed {
+            Some(owner) => {
+                let keys = self.by_owner.entry(owner.clone()).or_default();
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_owner.remove(&owner);
+                }
+            }
+            None => self.by_owner.retain(|_, keys| {
+                keys.remove(key);
+                !keys.is_empty()
+            }),
+        }
+        Some(object)
+    }
+}
+
+impl StoreId {
+    /// All objects of a kind.
+    pub fn all(kind: Kind) -> Self {
+        Self { kind, scope: Scope::All }
+    }
+
+    /// Our objects of a kind.
+    pub fn owned(kind: Kind) -> Self {
+        Self { kind, scope: Scope::Owned }
+    }
+
+    /// All objects of a kind in a namespace.
+    pub fn all_in(kind: Kind, namespace: &str) -> Self {
+        Self { kind, scope: Scope::AllIn(namespace.to_owned()) }
+    }
+
+    /// Our objects of a kind in a namespace.
+    pub fn owned_in(kind: Kind, namespace: &str) -> Self {
+        Self { kind, scope: Scope::OwnedIn(namespace.to_owned()) }
+    }
+
+    /// Whether objects in this set are counted among their owner's.
+    fn is_ours(&self) -> bool {
+        matches!(self.scope, Scope::Owned | Scope::OwnedIn(_)) || self.kind == Kind::ExtensionService
+    }
+
+    /// Whether an object of ours belongs into this set.
+    fn holds(&self, object: &Object) -> bool {
+        self.kind == object.kind
+            && match &self.scope {
+                Scope::All | Scope::Owned => true,
+                Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => namespace == object.namespace(),
+            }
+    }
+}
+
+/// Whose an object is, by its labels.
+pub fn owner(object: &Object) -> Option<NamespacedName> {
+    Some((object.label(labels::OWNER_NAMESPACE)?.to_owned(), object.label(labels::OWNER_NAME)?.to_owned()))
+}
+
+/// Whether two states of an object differ in nothing but their version.
+fn is_same(before: &Object, after: &Object) -> bool {
+    let mut metadata = before.metadata.clone();
+    metadata.resource_version.clone_from(&after.metadata.resource_version);
+    metadata == after.metadata && before.content == after.content
+}
+
+/// Versions of one resource grow (Kubernetes API conventions; numbers in every API server there is). One that is no number
+/// counts as newest: it is better to take an object twice than not at all.
+fn version(object: &Object) -> u64 {
+    object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,167 @@
+//! Requests to the API server: one function for each verb, every kind in the same form, every call bounded in time.
+
+use std::time::Duration;
+
+use http::{Method, Request};
+use kube::Client;
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER};
+use crate::plan::{Key, Kind, Object, Target};
+
+/// A request that has no answer by then has failed; what it did will be seen.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server's own word.
+    #[error("{}", .0.message)]
+    Api(Box<Status>),
+    /// There was no answer in time.
+    #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
+    TimedOut,
+    /// There was no answer.
+    #[error("no answer of the API server: {0}")]
+    Transport(#[source] kube::Error),
+    /// The answer was not an object.
+    #[error("an answer of the API server could not be read: {0}")]
+    Answer(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// The HTTP status, if there was an answer.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Api(status) => status.code,
+            _ => 0,
+        }
+    }
+
+    /// `AlreadyExists`, `Conflict`, `NotFound`, …
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Api(status) => &status.reason,
+            _ => "",
+        }
+    }
+
+    /// Whether the namespace is being deleted (a cause in a 403's details).
+    pub fn is_namespace_terminating(&self) -> bool {
+        match self {
+            Self::Api(status) => {
+                let causes = status.details.iter().flat_map(|details| &details.causes);
+                causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Makes an object that must not exist. Strict: a field that the API server does not know is an error. `dry_run`: only tries.
+pub async fn create(client: &Client, object: &Object, dry_run: bool) -> Result<Object, Error> {
+    let mode = if dry_run { "&dryRun=All" } else { "" };
+    let url = format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{mode}", collection(object.kind, object.namespace()));
+    send(client, object.kind, Method::POST, &url, "application/json", Some(object.to_json())).await
+}
+
+/// Server-side apply, forced.
+pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
+    let url = format!("{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict", url(&object.key()));
+    send(client, object.kind, Method::PATCH, &url, "application/apply-patch+yaml", Some(object.to_json())).await
+}
+
+/// Makes the entry that our creation left in `managedFields` one of server-side apply, so that apply can take fields away.
+pub async fn adopt_creation(client: &Client, key: &Key, entry: usize, resource_version: &str) -> Result<Object, Error> {
+    let patch = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
+        {"op": "test", "path": format!("/metadata/managedFields/{entry}/manager"), "value": FIELD_MANAGER},
+        {"op": "replace", "path": format!("/metadata/managedFields/{entry}/operation"), "value": "Apply"},
+    ]);
+    send(client, key.kind, Method::PATCH, &url(key), "application/json-patch+json", Some(patch)).await
+}
+
+/// Replaces an object, at the resourceVersion that it carries.
+pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> {
+    let url = format!("{}?fieldManager={FIELD_MANAGER}", url(&object.key()));
+    send(client, object.kind, Method::PUT, &url, "application/json", Some(object.to_json())).await
+}
+
+/// Deletes an object, if it is still the one with this uid. The answer is the object, if it stays for its finalizers.
+pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, Error> {
+    let body = json!({
+        "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
+        "preconditions": {"uid": target.uid},
+    });
+    let answer = request(client, Method::DELETE, &url(&target.key), "application/json", Some(body)).await?;
+    if answer["kind"] == "Status" {
+        return Ok(None);
+    }
+    let object = Object::from_json(target.key.kind, answer)?;
+    Ok(object.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty()).then_some(object))
+}
+
+/// Sets or takes away our finalizer, at the resourceVersion that was seen.
+pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Result<Object, Error> {
+    let mut finalizers = target.other_finalizers.clone();
+    if held {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {"uid": target.uid, "resourceVersion": target.resource_version, "finalizers": finalizers}});
+    send(client, target.key.kind, Method::PATCH, &url(&target.key), "application/merge-patch+json", Some(patch)).await
+}
+
+/// Writes the status of a ContourDeployment.
+pub async fn apply_status(client: &Client, key: &Key, status: &Value) -> Result<Object, Error> {
+    let body = json!({
+        "apiVersion": key.kind.api_version(), "kind": key.kind.name(),
+        "metadata": {"namespace": key.namespace, "name": key.name}, "status": status,
+    });
+    let url = format!("{}/status?fieldManager={FIELD_MANAGER}-status&force=true", url(key));
+    send(client, key.kind, Method::PATCH, &url, "application/apply-patch+yaml", Some(body)).await
+}
+
+/// Reads one object, from the API server itself.
+pub async fn get(client: &Client, key: &Key) -> Result<Option<Object>, Error> {
+    match request(client, Method::GET, &url(key), "application/json", None).await {
+        Ok(answer) => Ok(Some(Object::from_json(key.kind, answer)?)),
+        Err(error) if error.code() == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the objects of a kind in a namespace that match a label selector, from the API server itself.
+pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) -> Result<Vec<Object>, Error> {
+    let selector = selector.replace('=', "%3D").replace(',', "%2C").replace('/', "%2F");
+    let url = format!("{}?labelSelector={selector}", collection(kind, namespace));
+    let mut answer = request(client, Method::GET, &url, "application/json", None).await?;
+    let items = answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    Ok(items.into_iter().map(|item| Object::from_json(kind, item)).collect::<Result<_, _>>()?)
+}
+
+async fn send(client: &Client, kind: Kind, method: Method, url: &str, content: &str, body: Option<Value>) -> Result<Object, Error> {
+    Ok(Object::from_json(kind, request(client, method, url, content, body).await?)?)
+}
+
+async fn request(client: &Client, method: Method, url: &str, content: &str, body: Option<Value>) -> Result<Value, Error> {
+    let body = body.map(|body| serde_json::to_vec(&body)).transpose()?.unwrap_or_default();
+    let request = Request::builder().method(method).uri(url).header(http::header::CONTENT_TYPE, content).body(body);
+    let request = request.expect("method, URL and header are of valid characters");
+    match tokio::time::timeout(TIMEOUT, client.request::<Value>(request)).await {
+        Err(_) => Err(Error::TimedOut),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => Err(Error::Api(status)),
+        Ok(Err(error)) => Err(Error::Transport(error)),
+    }
+}
+
+fn collection(kind: Kind, namespace: &str) -> String {
+    let root = if kind.group().is_empty() { format!("/api/{}", kind.version()) } else { format!("/apis/{}", kind.api_version()) };
+    let plural = kind.plural();
+    if kind.is_namespaced() && !namespace.is_empty() { format!("{root}/namespaces/{namespace}/{plural}") } else { format!("{root}/{plural}") }
+}
+
+fn url(key: &Key) -> String {
+    format!("{}/{}", collection(key.kind, &key.namespace), key.name)
+}

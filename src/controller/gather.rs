@@ -1,0 +1,156 @@
+//! Fills an [`Observed`] from the cache. No request is made here, but for the live look before a deletion.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use kube::Client;
+use serde_json::Value;
+
+use super::cache::{Cache, StoreId};
+use super::client;
+use super::watches::{self, Watches};
+use crate::api::ContourDeployment;
+use crate::api::contour::ExtensionService;
+use crate::api::vocabulary::labels;
+use crate::plan::{Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict, targets};
+
+/// Answers that cost a request, by ContourDeployment: what the API server said of its settings.
+#[derive(Default)]
+pub struct Answers(Mutex<HashMap<NamespacedName, SettingsVerdict>>);
+
+impl Answers {
+    /// Remembers an answer.
+    pub fn put(&self, whose: &NamespacedName, verdict: SettingsVerdict) {
+        self.0.lock().expect("nobody panics with the lock").insert(whose.clone(), verdict);
+    }
+
+    /// Forgets a ContourDeployment.
+    pub fn forget(&self, whose: &NamespacedName) {
+        self.0.lock().expect("nobody panics with the lock").remove(whose);
+    }
+
+    fn get(&self, whose: &NamespacedName) -> SettingsVerdict {
+        self.0.lock().expect("nobody panics with the lock").get(whose).cloned().unwrap_or_default()
+    }
+}
+
+/// Where an [`Observed`] comes from.
+pub struct Sources<'a> {
+    /// What the watches have seen.
+    pub cache: &'a Cache,
+    /// The watches; those that this ContourDeployment needs are started.
+    pub watches: &'a Watches,
+    /// What was asked.
+    pub answers: &'a Answers,
+    /// Who we are.
+    pub operator: &'a ServiceAccountRef,
+}
+
+/// What came of it.
+pub enum Gathered {
+    /// It does not exist any more.
+    Gone,
+    /// It is not of the form that this version reads; in words.
+    Undecodable(String),
+    /// This.
+    Observed(Box<Observed>),
+}
+
+impl Sources<'_> {
+    /// Observes one ContourDeployment.
+    pub fn gather(&self, whose: &NamespacedName) -> Gathered {
+        let (namespace, name) = whose;
+        let key = Key::new(Kind::ContourDeployment, namespace, name);
+        let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
+            return Gathered::Gone;
+        };
+        let deployment: ContourDeployment = match object.parse() {
+            Ok(deployment) => deployment,
+            Err(error) => return Gathered::Undecodable(error.to_string()),
+        };
+        let objects: BTreeMap<Key, Arc<Object>> = self.cache.owned(whose).into_iter().map(|object| (object.key(), object)).collect();
+        let targets = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
+        let referenced: BTreeSet<String> = targets.iter().map(|(namespace, _)| namespace.clone()).collect();
+        let secrets = StoreId::owned_in(Kind::Secret, namespace);
+        let around: BTreeSet<StoreId> = referenced
+            .iter()
+            .flat_map(|namespace| [Kind::Service, Kind::EndpointSlice].map(|kind| StoreId::all_in(kind, namespace)))
+            .collect();
+        let mut wanted = around.clone();
+        // Secrets can be read only where our own binding allows it.
+        let binding = |object: &Arc<Object>| object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"));
+        if objects.values().any(binding) {
+            wanted.insert(secrets.clone());
+        }
+        self.watches.need(whose, wanted);
+
+        Gathered::Observed(Box::new(Observed {
+            now: Timestamp::now(),
+            operator: self.operator.clone(),
+            namespaces: self.namespaces(referenced.iter().chain([namespace])),
+            missing_crds: watches::missing_crds(self.cache),
+            extension_services: self.extension_services(&targets),
+            services: self.services(&referenced),
+            ready_services: self.ready_services(&referenced),
+            references_synced: around.iter().all(|id| self.cache.is_synced(id)),
+            secrets_synced: self.cache.is_synced(&secrets),
+            settings: self.answers.get(whose),
+            issued: None,
+            failures: Vec::new(),
+            objects,
+            deployment: Arc::new(deployment),
+        }))
+    }
+
+    fn namespaces<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, NamespacePhase> {
+        let phase = |name: &String| {
+            let namespace = self.cache.get(&StoreId::all(Kind::Namespace), &Key::new(Kind::Namespace, "", name))?;
+            let phase = if namespace.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+            Some((name.clone(), phase))
+        };
+        names.filter_map(phase).collect()
+    }
+
+    fn extension_services(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
+        let parse = |target: &NamespacedName| {
+            let key = Key::new(Kind::ExtensionService, &target.0, &target.1);
+            let object = self.cache.get(&StoreId::all(Kind::ExtensionService), &key)?;
+            // One that can't be read is as good as absent; the API server's schema lets none through.
+            Some((target.clone(), Arc::new(object.parse().ok()?)))
+        };
+        targets.iter().filter_map(parse).collect()
+    }
+
+    fn services(&self, namespaces: &BTreeSet<String>) -> BTreeMap<NamespacedName, Arc<Object>> {
+        let all = namespaces.iter().flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
+        all.map(|service| ((service.namespace().to_owned(), service.name().to_owned()), service)).collect()
+    }
+
+    fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
+        let slices = namespaces.iter().flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::EndpointSlice, namespace)));
+        slices
+            .filter(|slice| has_ready_endpoint(slice))
+            .filter_map(|slice| Some((slice.namespace().to_owned(), slice.label("kubernetes.io/service-name")?.to_owned())))
+            .collect()
+    }
+}
+
+/// An endpoint without a word on its readiness is ready (discovery.k8s.io/v1, `EndpointConditions.ready`).
+fn has_ready_endpoint(slice: &Object) -> bool {
+    let endpoints = slice.at("/endpoints").and_then(Value::as_array);
+    endpoints.into_iter().flatten().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false))
+}
+
+/// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.
+pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
+    let owner = observed.owner();
+    let selector = format!("{}={},{}={}", labels::OWNER_NAMESPACE, owner.namespace, labels::OWNER_NAME, owner.name);
+    let mut fresh = observed.clone();
+    for kind in [Kind::Deployment, Kind::ReplicaSet, Kind::Pod] {
+        let listed = client::list(client, kind, &owner.namespace, &selector).await?;
+        fresh.objects.retain(|key, _| key.kind != kind);
+        fresh.objects.extend(listed.into_iter().map(|object| (object.key(), Arc::new(object))));
+    }
+    Ok(fresh)
+}

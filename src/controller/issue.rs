@@ -1,0 +1,62 @@
+//! Issues certificates. It is here and not in the core because keys need randomness; what is issued, and when, the core
+//! says (`plan::certificates`).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+
+use crate::plan::certificates::{Issued, Pair, Peer, PrivateKey, Request};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const AUTHORITY_DAYS: u32 = 3650;
+const LEAF_DAYS: u32 = 365;
+
+/// Issues what is asked for: ECDSA keys on P-256, an authority for ten years, the others for one. Everything is valid from
+/// the day before `now`, because clocks differ. Errors: the authority that came with the request can't be used.
+pub fn issue(request: &Request, now: Timestamp) -> Result<Issued, rcgen::Error> {
+    let made = if request.authority.is_none() { Some(authority(now)?) } else { None };
+    let Some(signer) = request.authority.as_ref().or(made.as_ref()) else { unreachable!("one of them is there") };
+    let issuer = Issuer::from_ca_cert_pem(&signer.certificate, KeyPair::from_pem(&signer.key.0)?)?;
+    let leaves = request.leaves.iter().map(|leaf| {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(leaf.dns_names.clone())?;
+        let (name, usage) = match leaf.peer {
+            Peer::Contour => ("contour", ExtendedKeyUsagePurpose::ServerAuth),
+            Peer::Envoy => ("envoy", ExtendedKeyUsagePurpose::ClientAuth),
+        };
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, LEAF_DAYS);
+        Ok((leaf.peer, pair(&params.signed_by(&key, &issuer)?, &key)))
+    });
+    let leaves = leaves.collect::<Result<_, rcgen::Error>>()?;
+    Ok(Issued { authority: made, leaves })
+}
+
+fn authority(now: Timestamp) -> Result<Pair, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    // The time tells it from the authority before it: a bundle may hold both.
+    params.distinguished_name.push(DnType::CommonName, format!("Slipway xDS authority {}", now.strftime("%Y-%m-%dT%H:%M:%SZ")));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, now, AUTHORITY_DAYS);
+    Ok(pair(&params.self_signed(&key)?, &key))
+}
+
+fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u32) {
+    let since_1970 = Duration::from_secs(now.as_second().try_into().unwrap_or(0));
+    let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+    params.not_before = now - DAY;
+    params.not_after = now + DAY * days;
+}
+
+fn pair(certificate: &rcgen::Certificate, key: &KeyPair) -> Pair {
+    Pair { certificate: certificate.pem(), key: PrivateKey(key.serialize_pem()) }
+}

@@ -1,0 +1,184 @@
+//! The edge: watches, the gather step that fills `Observed`, the apply step that carries out a `Plan`, and the kube-runtime
+//! `Controller` that calls them. The only place with a client.
+
+mod apply;
+mod backoff;
+mod cache;
+mod client;
+mod gather;
+mod issue;
+mod reconcile;
+mod triggers;
+mod watches;
+
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::{BoxFuture, Shared};
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{EventType, Recorder, Reporter};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{Controller, WatchStreamExt, controller};
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::api::ContourDeployment;
+use crate::plan::{Event, Kind, NamespacedName, ServiceAccountRef, Severity};
+use crate::telemetry::Telemetry;
+
+use backoff::Backoff;
+use cache::Cache;
+use gather::Answers;
+use watches::Watches;
+
+/// Nothing ends it but the shutdown.
+pub type Error = Infallible;
+
+/// ContourDeployments that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
+
+/// What the operator is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who it is: the subject of its own bindings.
+    pub operator: ServiceAccountRef,
+}
+
+/// The names of the parts that `/readyz` waits for: one for each kind that is watched from the start, and Contour's two.
+pub fn parts() -> Vec<&'static str> {
+    let contours = watches::with_contour().map(|(_, id)| id.kind.name());
+    let always = watches::always().into_iter().map(|id| id.kind.name());
+    always.chain(contours).chain([Kind::ContourDeployment.name()]).collect()
+}
+
+/// What a reconcile needs.
+pub(crate) struct Context {
+    client: Client,
+    cache: Arc<Cache>,
+    watches: Arc<Watches>,
+    answers: Answers,
+    backoff: Backoff,
+    options: Options,
+    telemetry: Telemetry,
+    recorder: Recorder,
+    new_bindings: Mutex<HashMap<NamespacedName, Instant>>,
+}
+
+/// Runs until the shutdown begins; reconciles that are under way are finished.
+pub async fn run(
+    client: Client,
+    options: Options,
+    telemetry: Telemetry,
+    shutdown: Shared<BoxFuture<'static, ()>>,
+) -> Result<(), Error> {
+    let cache = Arc::new(Cache::default());
+    let (touch, touched) = mpsc::unbounded_channel();
+    let watches =
+        Arc::new(Watches::new(client.clone(), cache.clone(), touch, telemetry.metrics.clone(), telemetry.readiness.clone()));
+    let always = watches::always();
+    always.iter().for_each(|id| watches.start(id));
+    let reporter = Reporter { controller: "slipway".into(), instance: std::env::var("POD_NAME").ok() };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        cache,
+        watches,
+        answers: Answers::default(),
+        backoff: Backoff::default(),
+        options,
+        telemetry,
+        new_bindings: Mutex::default(),
+    });
+    info!("reading what is there");
+    tokio::select! {
+        () = context.cache.wait_for(&always) => {}
+        () = shutdown.clone() => return Ok(()),
+    }
+    context.watches.follow_crds();
+    let contours = context.watches.of_contour();
+    tokio::select! {
+        () = context.cache.wait_for(&contours) => {}
+        () = shutdown.clone() => return Ok(()),
+    }
+    info!("reconciling");
+
+    // Every watch speaks through one channel; the controller gets names, never errors.
+    let (trigger, triggers) = mpsc::unbounded_channel();
+    let relay = tokio::spawn(triggers::relay(context.clone(), touched, trigger));
+    let writer = Writer::new(watches::resource(Kind::ContourDeployment));
+    let (reader, root) = (writer.as_reader(), context.watches.root());
+    let triggers = futures::stream::unfold(triggers, |mut triggers| async { triggers.recv().await.map(|whose| (whose, triggers)) });
+    let liveness = context.telemetry.liveness.clone();
+    let results = Controller::for_stream_with(root.reflect(writer).applied_objects(), reader, watches::resource(Kind::ContourDeployment))
+        .reconcile_on(triggers)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown)
+        .run(
+            |object, context: Arc<Context>| async move {
+                let whose = (object.namespace().unwrap_or_default(), object.name_any());
+                Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
+            },
+            |_, error, _| match *error {},
+            context,
+        )
+        .for_each(|result| {
+            match result {
+                Ok((object, _)) => debug!(%object, "reconciled"),
+                Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone"),
+                Err(error) => warn!(%error, "the controller reports an error"),
+            }
+            futures::future::ready(())
+        });
+    liveness.beat_while(results).await;
+    relay.abort();
+    Ok(())
+}
+
+impl Context {
+    /// Forgets a ContourDeployment that is gone.
+    fn forget(&self, whose: &NamespacedName) {
+        self.watches.need(whose, BTreeSet::new());
+        self.answers.forget(whose);
+        self.backoff.reset(whose);
+        self.telemetry.metrics.forget(&whose.0, &whose.1);
+        self.new_bindings.lock().expect("nobody panics with the lock").remove(whose);
+    }
+
+    /// One of our own bindings was just made.
+    fn note_binding(&self, whose: &NamespacedName) {
+        self.new_bindings.lock().expect("nobody panics with the lock").insert(whose.clone(), Instant::now());
+    }
+
+    /// Whether one of our own bindings was made within this time.
+    fn has_new_binding(&self, whose: &NamespacedName, within: Duration) -> bool {
+        self.new_bindings.lock().expect("nobody panics with the lock").get(whose).is_some_and(|made| made.elapsed() < within)
+    }
+
+    /// Tells with Events. Nothing waits for them, and nothing fails because of them.
+    fn tell(&self, about: &ContourDeployment, events: &[Event]) {
+        let reference = about.object_ref(&());
+        for event in events {
+            let (recorder, reference) = (self.recorder.clone(), reference.clone());
+            let event = kube::runtime::events::Event {
+                type_: match event.severity {
+                    Severity::Normal => EventType::Normal,
+                    Severity::Warning => EventType::Warning,
+                },
+                reason: event.reason.clone(),
+                // The API takes 1 kB.
+                note: Some(event.note.chars().take(900).collect()),
+                action: "Reconcile".to_owned(),
+                secondary: None,
+            };
+            tokio::spawn(async move {
+                if let Err(error) = recorder.publish(&event, &reference).await {
+                    debug!(%error, "an Event could not be written");
+                }
+            });
+        }
+    }
+}

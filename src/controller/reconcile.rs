@@ -1,0 +1,181 @@
+//! One reconcile: gather, plan, apply, and again until nothing is left to write; then the status.
+
+use std::time::{Duration, Instant};
+
+use kube::runtime::controller::Action;
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::apply::{self, Apply};
+use super::gather::{Gathered, Sources};
+use super::{Context, client, issue};
+use crate::api::vocabulary::{conditions, reasons};
+use crate::plan::{Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, plan};
+use crate::telemetry::Outcome;
+
+/// Plans that may follow each other in one reconcile; more than any sequence of waves needs.
+const ROUNDS: usize = 12;
+
+/// Everything is looked at again after this time, give or take a fifth, even if nothing happens.
+const RESYNC: Duration = Duration::from_mins(10);
+
+/// An API server takes this long to know of a binding that was just made.
+const BINDING_SETTLES: Duration = Duration::from_secs(5);
+
+/// Reconciles one ContourDeployment. Never fails: what went wrong is in its status, and is tried again.
+pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
+    let started = Instant::now();
+    let (action, outcome) = rounds(context, whose).await;
+    context.telemetry.metrics.objects_in_backoff(context.backoff.len());
+    context.telemetry.metrics.reconciled(&whose.0, &whose.1, outcome, started.elapsed());
+    action
+}
+
+async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) {
+    let sources = Sources { cache: &context.cache, watches: &context.watches, answers: &context.answers, operator: &context.options.operator };
+    for _ in 0..ROUNDS {
+        let mut observed = match sources.gather(whose) {
+            Gathered::Observed(observed) => observed,
+            Gathered::Gone => {
+                context.forget(whose);
+                return (Action::await_change(), Outcome::Success);
+            }
+            Gathered::Undecodable(message) => {
+                report_undecodable(context, whose, &message).await;
+                return (Action::await_change(), Outcome::Error("undecodable"));
+            }
+        };
+        let mut planned = plan(&observed);
+        if let Some(Question::Certificates(request)) = planned.questions.iter().find(|question| matches!(question, Question::Certificates(_))) {
+            match issue::issue(request, observed.now) {
+                Ok(issued) => {
+                    observed.issued = Some(issued);
+                    planned = plan(&observed);
+                }
+                Err(error) => warn!(%error, "certificates could not be issued"),
+            }
+        }
+        if planned.is_settled() {
+            return settle(context, whose, &observed, planned).await;
+        }
+        let owner = observed.owner();
+        let apply = Apply { client: &context.client, cache: &context.cache, metrics: &context.telemetry.metrics, owner: &owner };
+        let mut failures = apply.waves(&planned.waves, &observed).await;
+        note_bindings(context, whose, &planned);
+        if failures.is_empty() {
+            failures.extend(answer(context, whose, &planned).await);
+        }
+        if !failures.is_empty() {
+            return fail(context, whose, *observed, failures).await;
+        }
+    }
+    debug!(?whose, "not settled; looking again");
+    (Action::requeue(Duration::from_millis(100)), Outcome::Success)
+}
+
+/// Nothing is left to write: says how it is.
+async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, planned: Plan) -> (Action, Outcome) {
+    context.backoff.reset(whose);
+    if let Err(error) = report(context, whose, observed, &planned).await {
+        let delay = context.backoff.next(whose);
+        warn!(?whose, %error, "the status could not be written");
+        return (Action::requeue(delay), Outcome::Error("status"));
+    }
+    let resync = context.backoff.jittered(RESYNC);
+    (Action::requeue(planned.look_again.map_or(resync, |wait| wait.min(resync)).max(Duration::from_millis(50))), Outcome::Success)
+}
+
+/// Something could not be written: says what, and tries again later.
+async fn fail(context: &Context, whose: &NamespacedName, mut observed: Observed, failures: Vec<Failure>) -> (Action, Outcome) {
+    let forbidden = failures.iter().all(|failure| failure.cause == FailureCause::Forbidden);
+    if forbidden && context.has_new_binding(whose, BINDING_SETTLES) {
+        debug!(?whose, "forbidden, right after the binding was made; trying again");
+        return (Action::requeue(Duration::from_millis(50)), Outcome::Success);
+    }
+    for failure in &failures {
+        warn!(?whose, object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
+    }
+    // What was written meanwhile is in the cache; the status is about that.
+    let sources = Sources { cache: &context.cache, watches: &context.watches, answers: &context.answers, operator: &context.options.operator };
+    if let Gathered::Observed(fresh) = sources.gather(whose) {
+        observed = *fresh;
+    }
+    observed.failures = failures;
+    let planned = plan(&observed);
+    if let Err(error) = report(context, whose, &observed, &planned).await {
+        warn!(?whose, %error, "the status could not be written");
+    }
+    (Action::requeue(context.backoff.next(whose)), Outcome::Error("write"))
+}
+
+/// Gets the answers to the plan's questions.
+async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for question in &planned.questions {
+        if let Question::Settings { hash, candidate } = question {
+            let verdict = match client::create(&context.client, candidate, true).await {
+                Ok(object) => {
+                    let spec = object.at("/spec").and_then(|spec| spec.as_object()).cloned().unwrap_or_default();
+                    SettingsVerdict::Accepted { hash: hash.clone(), spec }
+                }
+                Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused { hash: hash.clone(), message: error.to_string() },
+                Err(error) => {
+                    failures.push(apply::failure(candidate.key(), &error));
+                    continue;
+                }
+            };
+            context.answers.put(whose, verdict);
+        }
+    }
+    failures
+}
+
+/// Writes the status, if it differs, and tells what changed.
+async fn report(context: &Context, whose: &NamespacedName, observed: &Observed, planned: &Plan) -> Result<(), client::Error> {
+    context.telemetry.metrics.observe_status(&whose.0, &whose.1, &planned.status, observed.now);
+    if observed.deployment.status.as_ref() == Some(&planned.status) {
+        return Ok(());
+    }
+    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
+    // The object may just have gone with its finalizer.
+    let status = serde_json::to_value(&planned.status)?;
+    match client::apply_status(&context.client, &key, &status).await {
+        Ok(object) => context.cache.note(object, whose),
+        Err(error) if error.code() == 404 => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    context.tell(&observed.deployment, &planned.events);
+    Ok(())
+}
+
+/// Says of a ContourDeployment that can't be read that it can't be read.
+async fn report_undecodable(context: &Context, whose: &NamespacedName, error: &str) {
+    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
+    warn!(?whose, %error, "this ContourDeployment can't be read");
+    let known = context.cache.get(&super::cache::StoreId::all(Kind::ContourDeployment), &key);
+    let generation = known.as_ref().and_then(|object| object.metadata.generation);
+    let already = known.as_ref().and_then(|object| object.at("/status/observedGeneration").cloned()) == generation.map(Into::into);
+    if already {
+        return;
+    }
+    let message = format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
+    let condition = |type_: &str, status: &str| {
+        json!({"type": type_, "status": status, "reason": reasons::UNDECODABLE, "message": message, "observedGeneration": generation, "lastTransitionTime": now})
+    };
+    let status = json!({
+        "observedGeneration": generation,
+        "conditions": [condition(conditions::READY, "False"), condition(conditions::STALLED, "True")],
+    });
+    if let Err(error) = client::apply_status(&context.client, &key, &status).await {
+        warn!(?whose, %error, "the status could not be written");
+    }
+}
+
+/// Remembers when our own bindings were made: for some seconds a 403 may only mean that the API server does not know yet.
+fn note_bindings(context: &Context, whose: &NamespacedName, planned: &Plan) {
+    let binding = |write: &Write| matches!(write, Write::Create(object) if object.kind == Kind::RoleBinding);
+    if planned.waves.iter().flat_map(|wave| &wave.writes).any(binding) {
+        context.note_binding(whose);
+    }
+}

@@ -1,0 +1,110 @@
+//! From what a watch saw to the ContourDeployments that it may matter to. Too many is harmless: a reconcile that finds nothing
+//! to do makes no request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::api::DynamicObject;
+use kube::runtime::reflector::ObjectRef;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::Context;
+use super::cache::{Cache, StoreId, Touched, owner};
+use super::watches;
+use crate::plan::{Kind, NamespacedName, Object};
+
+/// Where `spec.runtimeSettings` names a namespace.
+const REFERENCES: [&str; 3] = [
+    "/spec/runtimeSettings/globalExtAuth/extensionRef/namespace",
+    "/spec/runtimeSettings/rateLimitService/extensionService/namespace",
+    "/spec/runtimeSettings/tracing/extensionService/namespace",
+];
+
+/// Passes on what the watches saw, as names of ContourDeployments, until nobody listens any more.
+pub async fn relay(
+    context: Arc<Context>,
+    mut touched: mpsc::UnboundedReceiver<Touched>,
+    trigger: mpsc::UnboundedSender<ObjectRef<DynamicObject>>,
+) {
+    while let Some(touched) = touched.recv().await {
+        let crds = match &touched {
+            Touched::Object { key, .. } => key.kind == Kind::CustomResourceDefinition,
+            Touched::Everything => true,
+            Touched::Nothing => false,
+        };
+        if crds {
+            context.watches.follow_crds();
+        }
+        if let Touched::Object { key, .. } = &touched
+            && key.kind == Kind::ContourDeployment
+            && context.cache.get(&StoreId::all(key.kind), key).is_none()
+        {
+            context.forget(&(key.namespace.clone(), key.name.clone()));
+            continue;
+        }
+        for (namespace, name) in concerned(&context.cache, &touched) {
+            let reference = ObjectRef::new_with(&name, watches::resource(Kind::ContourDeployment)).within(&namespace);
+            if trigger.send(reference).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The ContourDeployments that this may matter to.
+fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
+    let deployments = || cache.all(&StoreId::all(Kind::ContourDeployment));
+    let name = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
+    match touched {
+        Touched::Nothing => BTreeSet::new(),
+        Touched::Everything => deployments().iter().map(|object| name(object)).collect(),
+        Touched::Object { key, owners } => {
+            let mut concerned = owners.clone();
+            let place = match key.kind {
+                Kind::CustomResourceDefinition => return deployments().iter().map(|object| name(object)).collect(),
+                Kind::Namespace => Some(&key.name),
+                Kind::ExtensionService | Kind::Service | Kind::EndpointSlice => Some(&key.namespace),
+                _ => None,
+            };
+            if let Some(place) = place {
+                let refers = |object: &&Arc<Object>| object.namespace() == place || references(object).any(|namespace| namespace == place);
+                concerned.extend(deployments().iter().filter(refers).map(|object| name(object)));
+                concerned.extend(stand_ins_in(cache, place));
+            }
+            concerned
+        }
+    }
+}
+
+fn references(object: &Object) -> impl Iterator<Item = &str> {
+    REFERENCES.iter().filter_map(|pointer| object.at(pointer).and_then(Value::as_str))
+}
+
+/// Whose stand-ins are in this namespace: an old one goes on following its service after the specification has moved on.
+fn stand_ins_in<'a>(cache: &Cache, namespace: &'a str) -> impl Iterator<Item = NamespacedName> + use<'a> {
+    let stand_ins = cache.all(&StoreId::all(Kind::ExtensionService));
+    stand_ins.into_iter().filter(move |object| object.namespace() == namespace).filter_map(|object| owner(&object))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::references;
+    use crate::plan::{Kind, Object};
+
+    #[test]
+    fn every_role_s_namespace_is_found() {
+        let object = Object::from_json(
+            Kind::ContourDeployment,
+            json!({"spec": {"runtimeSettings": {
+                "globalExtAuth": {"extensionRef": {"namespace": "a", "name": "x"}},
+                "rateLimitService": {"extensionService": {"namespace": "b", "name": "x"}},
+                "tracing": {"extensionService": {"namespace": "c", "name": "x"}},
+            }}}),
+        )
+        .expect("an object");
+        assert_eq!(references(&object).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

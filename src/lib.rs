@@ -1,0 +1,9 @@
+//! Slipway runs Project Contour and its Envoys from one custom resource, `ContourDeployment`, in any start-up order.
+//!
+//! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` says what must be true and why.
+
+pub mod api;
+pub mod controller;
+pub mod plan;
+pub mod render;
+pub mod telemetry;

@@ -1,0 +1,245 @@
+//! The certificates by which Contour and its Envoys know each other (xDS is mutual TLS). Each ContourDeployment has an
+//! authority of its own, so that the Envoys of one are strangers to the Contour of another.
+//!
+//! What is there is judged here; what is missing or due is asked for ([`Request`]), because making keys needs randomness.
+//! Both sides trust the same bundle: the present authority and those before it that are still valid. A certificate is good
+//! as long as any of them signed it, so that a replaced authority is known to both sides long before either shows a
+//! certificate of it. Contour and Envoy read changed files without a restart (Contour v1.33: `cmd/contour/servecontext.go`,
+//! `internal/envoy/v3/bootstrap.go`).
+
+mod x509;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use self::x509::Certificate;
+use super::diff::Desired;
+use super::object::{Kind, Object, Owner};
+use super::observed::Observed;
+
+/// Authorities in a bundle beside the present one. More than a few come only from somebody deleting the Secret again and
+/// again.
+const FORMER_AUTHORITIES: usize = 3;
+
+/// What is to be done about the certificates.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The Secrets, as far as there is something to put into them.
+    pub desired: Vec<Desired>,
+    /// What has to be issued.
+    pub request: Option<Request>,
+    /// When the next certificate is due.
+    pub renew_in: Option<Duration>,
+    /// A certificate that was due long ago and is still there, in words.
+    pub problem: Option<String>,
+}
+
+/// What has to be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// The authority to sign with; none: a new one.
+    pub authority: Option<Pair>,
+    /// Who needs a certificate.
+    pub leaves: Vec<Leaf>,
+}
+
+/// A certificate that has to be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Leaf {
+    /// For whom.
+    pub peer: Peer,
+    /// Its DNS names.
+    pub dns_names: Vec<String>,
+}
+
+/// What was issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Issued {
+    /// The new authority, if one was asked for.
+    pub authority: Option<Pair>,
+    /// The certificates that were asked for.
+    pub leaves: BTreeMap<Peer, Pair>,
+}
+
+/// One side of an xDS connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Peer {
+    /// The server.
+    Contour,
+    /// The client.
+    Envoy,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// The key; it is never printed and never serialized.
+    #[serde(skip)]
+    pub key: PrivateKey,
+}
+
+/// A private key, in PEM (PKCS #8).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKey(pub String);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+impl Peer {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Contour, Self::Envoy];
+
+    fn secret(self, owner: &Owner) -> String {
+        match self {
+            Self::Contour => owner.contour_secret(),
+            Self::Envoy => owner.envoy_secret(),
+        }
+    }
+
+    /// Envoy insists on the name `contour`, whatever the Service is called (`internal/envoy/v3/bootstrap.go`, v1.33); the
+    /// Service's names are for people with other clients. Contour does not look at Envoy's names.
+    fn dns_names(self, owner: &Owner) -> Vec<String> {
+        match self {
+            Self::Contour => {
+                let (service, namespace) = (owner.contour(), &owner.namespace);
+                let long = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{service}.{namespace}{suffix}"));
+                ["contour".to_owned(), service].into_iter().chain(long).collect()
+            }
+            Self::Envoy => vec!["envoy".to_owned()],
+        }
+    }
+}
+
+/// What is to be done about the certificates.
+pub fn plan(observed: &Observed) -> Certificates {
+    let owner = observed.owner();
+    let now = observed.now.as_second();
+    let issued = observed.issued.as_ref();
+    let live = |name: &str| observed.object(Kind::Secret, &owner.namespace, name).filter(|secret| owner.owns(secret));
+    let mut result = Certificates { desired: Vec::new(), request: None, renew_in: None, problem: None };
+    let mut renewals = Vec::new();
+
+    let name = owner.authority_secret();
+    let stored = live(&name);
+    let authority = pair_of(issued.and_then(|issued| issued.authority.clone()), stored)
+        .filter(|(pair, authority)| authority.is_authority && authority.is_valid(now) && authority.has_key(&pair.key.0));
+    let sound = authority.as_ref().filter(|(_, authority)| now < authority.renew_at());
+    if let Some((_, authority)) = &authority {
+        renewals.push(authority.renew_at());
+        result.problem = overdue(authority, now, &format!("{}/{name}", owner.namespace));
+    }
+    let stored_bundles = [stored].into_iter().chain(Peer::ALL.map(|peer| live(&peer.secret(&owner)))).flatten();
+    let bundle = bundle(authority.as_ref().map(|(_, authority)| authority), stored_bundles, now);
+    let trusted = authority.is_some().then_some(&bundle);
+    result.desired.extend(secret(&owner, &name, authority.as_ref().map(|(pair, _)| pair).zip(trusted), stored));
+
+    let mut leaves = Vec::new();
+    for peer in Peer::ALL {
+        let name = peer.secret(&owner);
+        let stored = live(&name);
+        let dns_names = peer.dns_names(&owner);
+        let leaf = pair_of(issued.and_then(|issued| issued.leaves.get(&peer).cloned()), stored);
+        let good = leaf.as_ref().filter(|(pair, leaf)| {
+            dns_names.iter().all(|name| leaf.dns_names.contains(name))
+                && leaf.is_valid(now)
+                && leaf.has_key(&pair.key.0)
+                && bundle.iter().any(|authority| leaf.is_signed_by(authority))
+        });
+        if let Some((_, leaf)) = &leaf {
+            result.problem = result.problem.or_else(|| overdue(leaf, now, &format!("{}/{name}", owner.namespace)));
+        }
+        if let Some((_, leaf)) = good {
+            renewals.push(leaf.renew_at());
+        }
+        if good.is_none_or(|(_, leaf)| leaf.renew_at() <= now) {
+            leaves.push(Leaf { peer, dns_names });
+        }
+        result.desired.extend(secret(&owner, &name, good.map(|(pair, _)| pair).zip(trusted), stored));
+    }
+
+    if sound.is_none() || !leaves.is_empty() {
+        result.request = Some(Request { authority: sound.map(|(pair, _)| pair.clone()), leaves });
+    }
+    let next = renewals.into_iter().filter(|time| *time > now).min();
+    result.renew_in = next.and_then(|time| u64::try_from(time - now).ok()).map(Duration::from_secs);
+    result
+}
+
+/// The pair that was issued, or else the one that is stored, and its certificate; none if it can't be read.
+fn pair_of(issued: Option<Pair>, stored: Option<&Object>) -> Option<(Pair, Certificate)> {
+    let pair = issued.or_else(|| {
+        let text = |key| String::from_utf8(data(stored?, key)?).ok();
+        Some(Pair { certificate: text("tls.crt")?, key: PrivateKey(text("tls.key")?) })
+    })?;
+    let certificate = Certificate::all(pair.certificate.as_bytes()).into_iter().next()?;
+    Some((pair, certificate))
+}
+
+/// The authorities to trust: the present one, then those before it that are in the live Secrets and still valid, the newest
+/// first. The order is the same on both sides and in every round.
+fn bundle<'a>(present: Option<&Certificate>, live: impl Iterator<Item = &'a Object>, now: i64) -> Vec<Certificate> {
+    let stored = live.flat_map(|secret| ["tls.crt", "ca.crt"].map(|key| data(secret, key))).flatten();
+    let mut former: Vec<Certificate> = stored
+        .flat_map(|pem| Certificate::all(&pem))
+        .filter(|authority| authority.is_authority && authority.is_valid(now) && Some(authority) != present)
+        .collect();
+    former.sort_by(|a, b| b.not_before.cmp(&a.not_before).then_with(|| a.der.cmp(&b.der)));
+    former.dedup();
+    former.truncate(FORMER_AUTHORITIES);
+    present.cloned().into_iter().chain(former).collect()
+}
+
+/// A Secret with this pair and this bundle, in the form that Contour's own certgen gives it (`--secrets-format=compact`,
+/// v1.33); without a pair that is any good, the Secret as it is.
+fn secret(owner: &Owner, name: &str, content: Option<(&Pair, &Vec<Certificate>)>, live: Option<&Object>) -> Option<Desired> {
+    let metadata = owner.metadata(Kind::Secret, &owner.namespace, name);
+    let Some((pair, bundle)) = content else {
+        let kept = live?.content.iter().filter(|(key, _)| *key == "data" || *key == "type");
+        let content: Map<String, Value> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+        return Some(Desired::shared(Object { kind: Kind::Secret, metadata, content, creation_entry: None }));
+    };
+    let bundle: String = bundle.iter().map(Certificate::to_pem).collect();
+    let data = [("ca.crt", bundle), ("tls.crt", pair.certificate.clone()), ("tls.key", pair.key.0.clone())];
+    let secret = Secret {
+        metadata,
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).into()),
+        ..Secret::default()
+    };
+    Some(Desired::shared(Object::new(Kind::Secret, &secret)))
+}
+
+/// Says so if a certificate should have been replaced long ago: half of the time that renewal has is over.
+fn overdue(certificate: &Certificate, now: i64, secret: &str) -> Option<String> {
+    let end = certificate.not_after;
+    let late = end - (end - certificate.renew_at()) / 2;
+    let time = Timestamp::from_second(end).map_or_else(|_| end.to_string(), |time| time.to_string());
+    if now > end {
+        Some(format!("the certificate in Secret {secret} expired at {time} and has not been renewed"))
+    } else if now >= late {
+        Some(format!("the certificate in Secret {secret} expires at {time} and has not been renewed"))
+    } else {
+        None
+    }
+}
+
+/// An entry of a Secret.
+fn data(secret: &Object, key: &str) -> Option<Vec<u8>> {
+    let text = secret.at("/data")?.get(key)?.as_str()?;
+    data_encoding::BASE64.decode(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests;

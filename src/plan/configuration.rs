@@ -1,0 +1,117 @@
+//! Contour's configuration: the user's settings, checked, with the stand-ins in place of the users' ExtensionServices.
+//!
+//! A ContourConfiguration is content-addressed. Contour reads it once, at container start; a new content is a new object, a
+//! new name in the pod template, and so a rollout, exactly when one is needed. An old container that starts again reads the
+//! one that it had.
+
+use serde_json::{Map, Value, json};
+
+use super::diff::Desired;
+use super::names::{hash, hash_json};
+use super::object::{Kind, Object};
+use super::observed::{Observed, SettingsVerdict};
+use super::stand_in::RolePlan;
+use super::usage::Captured;
+use super::{Question, preflight};
+use crate::api::Role;
+use crate::api::vocabulary::annotations;
+
+/// What is known of the user's settings.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// The API server has to be asked.
+    Unchecked(Question),
+    /// They can't be used; in words, with the field's path.
+    Refused(String),
+    /// They can be used.
+    Accepted(Accepted),
+}
+
+/// Settings that the API server and Contour accept.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    hash: String,
+    /// With the CRD's defaults, so that what is stored can be compared with what is wanted.
+    spec: Map<String, Value>,
+}
+
+/// Checks the settings, as far as that goes without asking.
+pub fn settings(observed: &Observed) -> Settings {
+    let problems = preflight::check(&observed.deployment.spec);
+    if !problems.is_empty() {
+        return Settings::Refused(problems.join("; "));
+    }
+    let spec = own_spec(observed);
+    let hash = hash_json(&spec);
+    match &observed.settings {
+        SettingsVerdict::Refused { hash: asked, message } if *asked == hash => Settings::Refused(message.clone()),
+        SettingsVerdict::Accepted { hash: asked, spec } if *asked == hash => Settings::Accepted(Accepted { hash, spec: spec.clone() }),
+        _ => match accepted_before(observed, &hash) {
+            Some(spec) => Settings::Accepted(Accepted { hash, spec }),
+            None => Settings::Unchecked(Question::Settings { candidate: candidate(observed, &hash, spec), hash }),
+        },
+    }
+}
+
+/// The settings as the user wrote them, and what Slipway adds.
+fn own_spec(observed: &Observed) -> Map<String, Value> {
+    let owner = observed.owner();
+    let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
+    let Value::Object(mut spec) = settings else { unreachable!("settings are an object") };
+    let envoy = spec.entry("envoy").or_insert_with(|| json!({}));
+    // Contour copies this Service's address into the status of Ingresses and HTTPProxies; its default is projectcontour/envoy.
+    if let Value::Object(envoy) = envoy {
+        envoy.insert("service".into(), json!({"namespace": owner.namespace, "name": owner.envoy()}));
+    }
+    spec
+}
+
+fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Object {
+    let owner = observed.owner();
+    Object {
+        kind: Kind::ContourConfiguration,
+        metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &owner.configuration(&format!("{hash}-check"))),
+        content: Map::from_iter([("spec".to_owned(), Value::Object(spec))]),
+        creation_entry: None,
+    }
+}
+
+/// The spec, with defaults, of a ContourConfiguration that was made from the same settings and is still as it was made.
+fn accepted_before(observed: &Observed, hash: &str) -> Option<Map<String, Value>> {
+    observed.of_kind(Kind::ContourConfiguration).find_map(|object| {
+        let (settings, content) = object.annotation(annotations::SETTINGS)?.split_once('.')?;
+        let spec = object.at("/spec")?.as_object()?;
+        (settings == hash && content == hash_json(spec)).then(|| spec.clone())
+    })
+}
+
+/// The ContourConfiguration, and what a container that reads it captures.
+pub fn configuration(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> (Desired, Captured) {
+    let owner = observed.owner();
+    let mut spec = accepted.spec.clone();
+    let mut captured = Captured::default();
+    let mut parts = vec![owner.namespace.clone(), owner.name.clone(), accepted.hash.clone()];
+    for role in roles {
+        let (namespace, name) = &role.planned;
+        let field = match role.reference.role {
+            Role::GlobalExternalAuthorization => "extensionRef",
+            Role::RateLimit | Role::Tracing => "extensionService",
+        };
+        if let Some(Value::Object(block)) = spec.get_mut(role.reference.role.field()) {
+            block.insert(field.to_owned(), json!({"namespace": namespace, "name": name}));
+        }
+        let id = format!("{namespace}/{name}");
+        parts.push(format!("{}={id}", role.reference.role.slug()));
+        captured.stand_ins.push(id);
+    }
+    captured.configuration = owner.configuration(&hash(parts.iter().map(String::as_str)));
+    let mut object = Object {
+        kind: Kind::ContourConfiguration,
+        metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &captured.configuration),
+        content: Map::new(),
+        creation_entry: None,
+    };
+    object.annotate(annotations::SETTINGS, format!("{}.{}", accepted.hash, hash_json(&spec)));
+    object.content.insert("spec".to_owned(), Value::Object(spec));
+    (Desired::whole_spec(object), captured)
+}

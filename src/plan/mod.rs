@@ -1,0 +1,246 @@
+//! The pure core: `plan(&Observed) -> Plan`. No clock, no randomness, no client: what a decision depends on is in
+//! [`Observed`], what is to be done is in [`Plan`]. If a decision can be made here, it is made here.
+
+pub mod certificates;
+mod configuration;
+mod deletion;
+mod diff;
+mod duration;
+mod names;
+mod object;
+mod observed;
+mod operand;
+mod preflight;
+mod rollout;
+mod stand_in;
+mod status;
+mod usage;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use diff::{Desired, Fields, Target, Write, is_captured};
+pub use names::{hash, hash_json};
+pub use object::{Key, Kind, Object, Owner};
+pub use stand_in::targets;
+pub use observed::{Failure, FailureCause, NamespacePhase, NamespacedName, Observed, ServiceAccountRef, SettingsVerdict};
+
+use crate::api::ContourDeploymentStatus;
+
+/// What to do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The writes, in waves: within a wave they go out together, and a wave starts when the one before it is done.
+    pub waves: Vec<Wave>,
+    /// Facts that only the outside has; the plan is made again with the answers once the waves are done.
+    pub questions: Vec<Question>,
+    /// The status to report when nothing is left to write.
+    pub status: ContourDeploymentStatus,
+    /// What to tell with Events, once.
+    pub events: Vec<Event>,
+    /// Look again after this time even if nothing happens.
+    #[serde(skip)]
+    pub look_again: Option<Duration>,
+}
+
+/// Writes that go out together.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Wave {
+    /// What it is about.
+    pub name: &'static str,
+    /// The writes that are needed.
+    pub writes: Vec<Write>,
+    /// Whether these deletions need a live look at pods and ReplicaSets first: a watch may lag behind a container's start.
+    pub look_first: bool,
+}
+
+/// What only the outside can answer.
+#[derive(Clone, Debug, Serialize)]
+pub enum Question {
+    /// Does the API server take this ContourConfiguration? (A strict dry run of its creation.)
+    Settings {
+        /// Hash of the settings, to be returned with the answer.
+        hash: String,
+        /// The object to try.
+        candidate: Object,
+    },
+    /// Issue certificates: that needs randomness.
+    Certificates(certificates::Request),
+}
+
+/// Something to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Event {
+    pub severity: Severity,
+    pub reason: String,
+    pub note: String,
+}
+
+/// Kubernetes' event types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub enum Severity {
+    Normal,
+    Warning,
+}
+
+impl Plan {
+    /// Whether there is nothing left to do but to report.
+    pub fn is_settled(&self) -> bool {
+        self.questions.is_empty() && self.waves.iter().all(|wave| wave.writes.is_empty())
+    }
+}
+
+impl Wave {
+    /// The writes that make these objects what they shall be.
+    fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Self {
+        let owner = observed.owner();
+        let writes = desired.into_iter().filter_map(|desired| diff::write(&desired, observed, &owner)).collect();
+        Self { name, writes, look_first: false }
+    }
+}
+
+/// What to do about this ContourDeployment now.
+pub fn plan(observed: &Observed) -> Plan {
+    if observed.deployment.metadata.deletion_timestamp.is_some() {
+        return deletion::plan(observed);
+    }
+    let owner = observed.owner();
+    if observed.namespace(&owner.namespace) == Some(NamespacePhase::Terminating) {
+        return Plan::waiting(status::namespace_terminating(observed));
+    }
+    if !observed.missing_crds.is_empty() {
+        let mut plan = Plan::waiting(status::crds_missing(observed));
+        // A CRD that is being deleted waits for its objects; ours must not hold it.
+        let held = observed.of_kind(Kind::ExtensionService).filter(|object| object.is_terminating());
+        plan.waves.push(deletion::removal("stand-ins whose CRD is being deleted", held));
+        return plan;
+    }
+
+    let mut waves = vec![own_finalizer(observed), Wave::converge("the operator's own access", operand::access::operator(observed), observed)];
+    if !observed.secrets_synced {
+        return Plan { waves, questions: Vec::new(), status: status::unchecked(observed), events: Vec::new(), look_again: None };
+    }
+    let settings = configuration::settings(observed);
+    let mut usage = usage::Usage::of(observed);
+    match settings {
+        configuration::Settings::Unchecked(question) => Plan {
+            waves,
+            questions: vec![question],
+            status: status::unchecked(observed),
+            events: Vec::new(),
+            look_again: None,
+        },
+        // What ran goes on running, on the configuration that it had; its stand-ins go on following their services.
+        configuration::Settings::Refused(message) => {
+            let kept = stand_in::plan(observed, Vec::new(), &usage);
+            waves.push(Wave::converge("blackholes", kept.blackholes, observed));
+            waves.push(Wave::converge("stand-ins", kept.stand_ins, observed));
+            let (status, events) = status::refused(observed, &message);
+            Plan { waves, questions: Vec::new(), status, events, look_again: None }
+        }
+        configuration::Settings::Accepted(accepted) => run(observed, waves, &accepted, &mut usage),
+    }
+}
+
+/// Everything that a running Contour and its Envoys need.
+fn run(observed: &Observed, mut waves: Vec<Wave>, accepted: &configuration::Accepted, usage: &mut usage::Usage) -> Plan {
+    let deployment = &observed.deployment;
+    let certificates = certificates::plan(observed);
+    let stand_ins = stand_in::plan(observed, stand_in::references(&deployment.spec.runtime_settings), usage);
+    let (configuration, captured) = configuration::configuration(observed, accepted, &stand_ins.roles);
+    usage.add_captured(&captured);
+
+    let ports = operand::ports::Ports::of(&deployment.spec.runtime_settings);
+    let contour = operand::contour::deployment(observed, &ports, &captured);
+    let envoy = operand::envoy::workload(observed, &ports);
+    let old_pods = rollout::old_pods(observed, operand::contour::template_hash(&contour));
+    let contour_workload = rollout::contour(observed);
+    let gate = rollout::gate(observed, &contour_workload, &old_pods);
+
+    let access = operand::access::contour(observed);
+    let services = operand::network::services(observed, &ports);
+    let mut desired: Vec<Key> = operand::access::operator(observed).iter().map(|desired| desired.object.key()).collect();
+    let groups = [&certificates.desired, &access, &stand_ins.blackholes, &stand_ins.stand_ins, &services];
+    desired.extend(groups.into_iter().flatten().map(|desired| desired.object.key()));
+    desired.extend([&configuration, &contour, &envoy].map(|desired| desired.object.key()));
+
+    // Pods can't start without their certificates; until those are issued the later waves wait.
+    let has_certificates = certificates.request.is_none();
+    waves.push(Wave::converge("certificates, Contour's access", certificates.desired.into_iter().chain(access), observed));
+    if has_certificates {
+        waves.push(Wave::converge("blackholes", stand_ins.blackholes, observed));
+        waves.push(Wave::converge("stand-ins", stand_ins.stand_ins, observed));
+        waves.push(Wave::converge("configuration", [configuration], observed));
+        waves.push(Wave::converge("services", services, observed));
+        let contour_wave = Wave::converge("Contour", [contour.clone()], observed);
+        let contour_changes = !contour_wave.writes.is_empty();
+        waves.push(contour_wave);
+        let envoy_wave = Wave::converge("Envoy", [envoy.clone()], observed);
+        let exists = observed.of_kind(Kind::DaemonSet).chain(observed.of_kind(Kind::Deployment)).any(|object| object.name() == observed.owner().envoy());
+        if !exists || (gate.is_ok() && !contour_changes) {
+            waves.push(envoy_wave);
+        }
+    }
+    let envoy_workload = rollout::envoy(observed, envoy.object.kind);
+    if waves.iter().all(|wave| wave.writes.is_empty()) {
+        waves.extend(prune(observed, &desired, usage, &envoy_workload));
+    }
+
+    let parts = status::Parts {
+        roles: &stand_ins.roles,
+        contour: &contour_workload,
+        envoy: &envoy_workload,
+        gate: &gate,
+        old_pods: &old_pods,
+        certificate_problem: certificates.problem.as_deref(),
+    };
+    let (status, events) = status::running(observed, &parts);
+    let questions = certificates.request.into_iter().map(Question::Certificates).collect();
+    let look_again = [certificates.renew_in, old_pods.look_again].into_iter().flatten().min();
+    Plan { waves, questions, status, events, look_again }
+}
+
+/// The finalizer on the ContourDeployment, before anything is made that would outlive it.
+fn own_finalizer(observed: &Observed) -> Wave {
+    let finalizers = observed.deployment.metadata.finalizers.iter().flatten();
+    let held = finalizers.clone().any(|finalizer| finalizer == crate::api::vocabulary::FINALIZER);
+    let writes = if held { Vec::new() } else { vec![Write::Hold(Target::of_deployment(&observed.deployment))] };
+    Wave { name: "the ContourDeployment's finalizer", writes, look_first: false }
+}
+
+/// What is ours, no longer desired and no longer in use. Stand-ins go before their blackholes, and an Envoy of the other
+/// workload type stays until the new one is there.
+fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rollout::Workload) -> Vec<Wave> {
+    let owner = observed.owner();
+    let in_use = |object: &Object| match object.kind {
+        Kind::Pod | Kind::ReplicaSet => true,
+        Kind::ContourConfiguration => usage.uncertain || usage.configurations.contains(object.name()),
+        Kind::ExtensionService => usage.uncertain || usage.stand_ins.contains(&(object.namespace().to_owned(), object.name().to_owned())),
+        // A blackhole stays as long as a stand-in of its name exists.
+        Kind::Service if object.has_our_finalizer() => observed.object(Kind::ExtensionService, object.namespace(), object.name()).is_some(),
+        Kind::DaemonSet | Kind::Deployment if object.name() == owner.envoy() => {
+            !(envoy.available && envoy.rollout == rollout::Rollout::Complete)
+        }
+        _ => false,
+    };
+    let orphans: Vec<&Object> = observed
+        .objects
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|object| owner.owns(object) && !desired.contains(&object.key()) && !in_use(object))
+        .collect();
+    let (captured, others): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|object| is_captured(object.kind) && (object.kind != Kind::Service || object.has_our_finalizer()));
+    let mut captured = deletion::removal("what no Contour uses any more", captured);
+    captured.look_first = true;
+    vec![deletion::removal("what is no longer wanted", others), captured]
+}
+
+impl Plan {
+    /// Nothing to do but to say so.
+    fn waiting((status, events): (ContourDeploymentStatus, Vec<Event>)) -> Self {
+        Self { waves: Vec::new(), questions: Vec::new(), status, events, look_again: None }
+    }
+}

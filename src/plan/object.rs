@@ -1,0 +1,296 @@
+//! Kubernetes objects as the plan sees them: every kind in one form, so that comparing, pruning and printing are written once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER, labels};
+
+macro_rules! kinds {
+    ($($kind:ident: $group:literal / $version:literal, $plural:literal, $scope:ident;)*) => {
+        /// Every kind that Slipway reads or writes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[allow(missing_docs)] // Kubernetes' own names
+        pub enum Kind { $($kind,)* }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            /// API group, empty for the core group.
+            pub fn group(self) -> &'static str {
+                match self { $(Self::$kind => $group,)* }
+            }
+
+            /// API version.
+            pub fn version(self) -> &'static str {
+                match self { $(Self::$kind => $version,)* }
+            }
+
+            /// The name of the resource, as it stands in URLs.
+            pub fn plural(self) -> &'static str {
+                match self { $(Self::$kind => $plural,)* }
+            }
+
+            /// Whether its objects live in namespaces.
+            pub fn is_namespaced(self) -> bool {
+                match self { $(Self::$kind => matches!(Scope::$scope, Scope::Namespaced),)* }
+            }
+
+            /// The kind's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind),)* }
+            }
+        }
+    };
+}
+
+enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+kinds! {
+    ContourDeployment: "contour.slipway.dev" / "v1alpha1", "contourdeployments", Namespaced;
+    CustomResourceDefinition: "apiextensions.k8s.io" / "v1", "customresourcedefinitions", Cluster;
+    Namespace: "" / "v1", "namespaces", Cluster;
+    RoleBinding: "rbac.authorization.k8s.io" / "v1", "rolebindings", Namespaced;
+    ClusterRoleBinding: "rbac.authorization.k8s.io" / "v1", "clusterrolebindings", Cluster;
+    ServiceAccount: "" / "v1", "serviceaccounts", Namespaced;
+    Secret: "" / "v1", "secrets", Namespaced;
+    Lease: "coordination.k8s.io" / "v1", "leases", Namespaced;
+    Service: "" / "v1", "services", Namespaced;
+    EndpointSlice: "discovery.k8s.io" / "v1", "endpointslices", Namespaced;
+    ExtensionService: "projectcontour.io" / "v1alpha1", "extensionservices", Namespaced;
+    ContourConfiguration: "projectcontour.io" / "v1alpha1", "contourconfigurations", Namespaced;
+    Deployment: "apps" / "v1", "deployments", Namespaced;
+    DaemonSet: "apps" / "v1", "daemonsets", Namespaced;
+    ReplicaSet: "apps" / "v1", "replicasets", Namespaced;
+    Pod: "" / "v1", "pods", Namespaced;
+}
+
+impl Kind {
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(self) -> String {
+        if self.group().is_empty() { self.version().to_owned() } else { format!("{}/{}", self.group(), self.version()) }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which object. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct Key {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    /// The object of this kind and name; `namespace` does not matter for cluster-scoped kinds.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        let namespace = if kind.is_namespaced() { namespace.to_owned() } else { String::new() };
+        Self { kind, namespace, name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An object: observed, or desired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its metadata, without managed fields.
+    pub metadata: ObjectMeta,
+    /// All the rest: `spec`, `status`, `data`, `roleRef`, …
+    pub content: Map<String, Value>,
+    /// Position, in `metadata.managedFields` as it was read, of the entry that our creating this object left there. Such an
+    /// entry has the operation `Update`; server-side apply can't remove what it owns until it is made an `Apply`.
+    pub creation_entry: Option<usize>,
+}
+
+impl Object {
+    /// A desired object of these fields. `fields` is anything that serializes to an object with `metadata`.
+    pub fn new(kind: Kind, fields: &impl Serialize) -> Self {
+        let value = serde_json::to_value(fields).expect("Kubernetes types are JSON");
+        Self::from_json(kind, value).expect("Kubernetes types have metadata")
+    }
+
+    /// An object from its JSON. Errors: it is not of the form of an object.
+    pub fn from_json(kind: Kind, value: Value) -> Result<Self, serde_json::Error> {
+        let mut content: Map<String, Value> = serde_json::from_value(value)?;
+        content.remove("apiVersion");
+        content.remove("kind");
+        let metadata: ObjectMeta = serde_json::from_value(content.remove("metadata").unwrap_or_else(|| Value::Object(Map::new())))?;
+        let mut object = Self { kind, metadata, content, creation_entry: None };
+        object.forget_managed_fields();
+        Ok(object)
+    }
+
+    /// Keeps of `managedFields` only where our creation stands in it; they are most of many an object's size.
+    pub fn forget_managed_fields(&mut self) {
+        let entries = self.metadata.managed_fields.take().unwrap_or_default();
+        self.creation_entry = entries.iter().position(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Update")
+                && entry.subresource.as_deref().unwrap_or_default().is_empty()
+        });
+    }
+
+    /// The JSON that goes to the API server.
+    pub fn to_json(&self) -> Value {
+        let mut fields = self.content.clone();
+        fields.insert("apiVersion".into(), self.kind.api_version().into());
+        fields.insert("kind".into(), self.kind.name().into());
+        fields.insert("metadata".into(), serde_json::to_value(&self.metadata).expect("metadata is JSON"));
+        Value::Object(fields)
+    }
+
+    /// The object as one of Kubernetes' or Contour's own types. Errors: it is not of that form.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_value(self.to_json())
+    }
+
+    /// Which object this is.
+    pub fn key(&self) -> Key {
+        Key::new(self.kind, self.namespace(), self.name())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its namespace; empty for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Its uid; empty for a desired object.
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// A label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// An annotation's value.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Sets an annotation.
+    pub fn annotate(&mut self, key: &str, value: String) {
+        self.metadata.annotations.get_or_insert_with(BTreeMap::new).insert(key.to_owned(), value);
+    }
+
+    /// Whether its deletion has begun.
+    pub fn is_terminating(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it carries our finalizer.
+    pub fn has_our_finalizer(&self) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    }
+
+    /// A value below the top, by a JSON pointer, `/spec/replicas` for instance.
+    pub fn at(&self, pointer: &str) -> Option<&Value> {
+        let (first, rest) = pointer.strip_prefix('/')?.split_once('/').unwrap_or((&pointer[1..], ""));
+        let value = self.content.get(first)?;
+        if rest.is_empty() { Some(value) } else { value.pointer(&format!("/{rest}")) }
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+/// The ContourDeployment that objects belong to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+impl Owner {
+    /// The labels of every object of this owner's.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (labels::OWNER_NAME.to_owned(), self.name.clone()),
+            (labels::OWNER_NAMESPACE.to_owned(), self.namespace.clone()),
+            ("app.kubernetes.io/managed-by".to_owned(), "slipway".to_owned()),
+            ("app.kubernetes.io/part-of".to_owned(), "contour".to_owned()),
+        ])
+    }
+
+    /// The reference that makes Kubernetes' garbage collector delete an object with this owner. Only objects in the owner's
+    /// own namespace may carry it.
+    pub fn reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: Kind::ContourDeployment.api_version(),
+            kind: Kind::ContourDeployment.name().to_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    /// Metadata for a desired object of this owner's.
+    pub fn metadata(&self, kind: Kind, namespace: &str, name: &str) -> ObjectMeta {
+        let local = kind.is_namespaced() && namespace == self.namespace;
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: kind.is_namespaced().then(|| namespace.to_owned()),
+            labels: Some(self.labels()),
+            owner_references: local.then(|| vec![self.reference()]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// Whether an object is this owner's: by ownerReference, by labels, or (our finalizer) by being nobody else's.
+    pub fn owns(&self, object: &Object) -> bool {
+        let owners = object.metadata.owner_references.iter().flatten();
+        if owners.clone().any(|reference| reference.uid == self.uid) {
+            return true;
+        }
+        match (object.label(labels::OWNER_NAMESPACE), object.label(labels::OWNER_NAME)) {
+            (Some(namespace), Some(name)) => namespace == self.namespace && name == self.name,
+            (None, None) => object.has_our_finalizer(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the plan is made from. Everything that a decision depends on is in here, time and key material included.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::certificates::Issued;
+use super::object::{Key, Kind, Object, Owner};
+use crate::api::ContourDeployment;
+use crate::api::contour::ExtensionService;
+
+/// Namespace and name.
+pub type NamespacedName = (String, String);
+
+/// One ContourDeployment and everything around it, at one moment.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The time.
+    pub now: Timestamp,
+    /// The ContourDeployment.
+    pub deployment: Arc<ContourDeployment>,
+    /// Where the operator runs: the subject of its own bindings.
+    pub operator: ServiceAccountRef,
+    /// Every object that carries the labels of this ContourDeployment: ours, and the pods and ReplicaSets made from ours.
+    pub objects: BTreeMap<Key, Arc<Object>>,
+    /// The namespaces that matter here (its own, and those it references); absent ones are not in the map.
+    pub namespaces: BTreeMap<String, NamespacePhase>,
+    /// Contour's CRDs that are not served.
+    pub missing_crds: Vec<String>,
+    /// The referenced ExtensionServices, the users' own.
+    pub extension_services: BTreeMap<NamespacedName, Arc<ExtensionService>>,
+    /// The Services in the referenced namespaces.
+    pub services: BTreeMap<NamespacedName, Arc<Object>>,
+    /// The Services in the referenced namespaces that have at least one ready endpoint.
+    pub ready_services: BTreeSet<NamespacedName>,
+    /// Whether everything in the referenced namespaces has been read.
+    pub references_synced: bool,
+    /// Whether the Secrets of the ContourDeployment's namespace have been read; that needs access which is granted first.
+    pub secrets_synced: bool,
+    /// What the API server says of the settings, if it was asked.
+    pub settings: SettingsVerdict,
+    /// Certificates that were issued on the plan's demand.
+    pub issued: Option<Issued>,
+    /// What could not be done in this round.
+    pub failures: Vec<Failure>,
+}
+
+/// A ServiceAccount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ServiceAccountRef {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Whether a namespace that exists is being deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum NamespacePhase {
+    Active,
+    Terminating,
+}
+
+/// What the API server says of a ContourConfiguration with the user's settings (a strict dry run of its creation).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SettingsVerdict {
+    /// Nobody asked.
+    #[default]
+    Unchecked,
+    /// It takes them; this is the spec with the CRD's defaults filled in.
+    Accepted {
+        /// Hash of the settings that were checked.
+        hash: String,
+        /// With defaults.
+        spec: Map<String, Value>,
+    },
+    /// It refuses them.
+    Refused {
+        /// Hash of the settings that were checked.
+        hash: String,
+        /// The API server's words, with the field's path.
+        message: String,
+    },
+}
+
+/// A write that could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which object.
+    pub key: Key,
+    /// What is in the way.
+    pub cause: FailureCause,
+    /// In words.
+    pub message: String,
+}
+
+/// What is in the way of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCause {
+    /// An object of that name exists and is not ours.
+    Collision,
+    /// The API server forbids it.
+    Forbidden,
+    /// The namespace is being deleted.
+    NamespaceTerminating,
+    /// The API server refuses the object.
+    Refused,
+    /// Anything that trying again may cure.
+    Transient,
+}
+
+impl Observed {
+    /// The ContourDeployment as an owner.
+    pub fn owner(&self) -> Owner {
+        let metadata = &self.deployment.metadata;
+        Owner {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+
+    /// One object of ours.
+    pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
+        self.objects.get(&Key::new(kind, namespace, name)).map(AsRef::as_ref)
+    }
+
+    /// All objects of ours of one kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects.values().map(AsRef::as_ref).filter(move |object| object.kind == kind)
+    }
+
+    /// Whether a namespace exists, and how.
+    pub fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+        self.namespaces.get(name).copied()
+    }
+}

@@ -1,0 +1,86 @@
+//! Who may do what: the operator in the ContourDeployment's namespace, Contour in the cluster. The ClusterRoles are installed
+//! with Slipway (`config/rbac`); the operator may bind these and no others, so that all it makes are bindings.
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
+
+use crate::plan::diff::{Desired, Fields};
+use crate::plan::object::{Kind, Object};
+use crate::plan::observed::Observed;
+
+/// What the operator may do in a namespace that holds a ContourDeployment, without Secrets.
+pub const OPERAND: &str = "slipway-operand";
+
+/// Reading and writing the Secrets of such a namespace. A binding of its own: whoever audits access to Secrets finds it.
+pub const SECRETS: &str = "slipway-secrets";
+
+/// What Contour reads in the whole cluster, and the statuses that it writes (`examples/contour/02-role-contour.yaml`, v1.33.8).
+pub const CONTOUR: &str = "slipway-contour";
+
+/// What Contour needs in its own namespace: its Lease and events.
+pub const CONTOUR_LOCAL: &str = "slipway-contour-local";
+
+/// The operator's own bindings in the ContourDeployment's namespace.
+pub fn operator(observed: &Observed) -> Vec<Desired> {
+    let owner = observed.owner();
+    let subject = service_account(&observed.operator.namespace, &observed.operator.name);
+    [OPERAND, SECRETS]
+        .into_iter()
+        .map(|cluster_role| {
+            let binding = RoleBinding {
+                metadata: owner.metadata(Kind::RoleBinding, &owner.namespace, &owner.operator_binding(cluster_role)),
+                role_ref: role_ref(cluster_role),
+                subjects: Some(vec![subject.clone()]),
+            };
+            Desired::shared(Object::new(Kind::RoleBinding, &binding))
+        })
+        .collect()
+}
+
+/// The ServiceAccounts of Contour and of Envoy, what Contour may do, and its Lease.
+pub fn contour(observed: &Observed) -> Vec<Desired> {
+    let owner = observed.owner();
+    let metadata = |kind, name: &str| owner.metadata(kind, &owner.namespace, name);
+    let contour = ServiceAccount { metadata: metadata(Kind::ServiceAccount, &owner.contour()), ..ServiceAccount::default() };
+    // Envoy never talks to the API server.
+    let envoy = ServiceAccount {
+        metadata: metadata(Kind::ServiceAccount, &owner.envoy()),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    };
+    let subject = service_account(&owner.namespace, &owner.contour());
+    let cluster_wide = ClusterRoleBinding {
+        metadata: metadata(Kind::ClusterRoleBinding, &owner.contour_cluster_binding()),
+        role_ref: role_ref(CONTOUR),
+        subjects: Some(vec![subject.clone()]),
+    };
+    let local = RoleBinding {
+        metadata: metadata(Kind::RoleBinding, &owner.contour()),
+        role_ref: role_ref(CONTOUR_LOCAL),
+        subjects: Some(vec![subject]),
+    };
+    // Contour would make this Lease itself, and nobody would ever delete it. It takes over one that has no holder, and keeps
+    // the metadata that it finds (client-go, `LeaseLock.Update`).
+    let lease = Lease { metadata: metadata(Kind::Lease, &owner.contour()), spec: Some(LeaseSpec::default()) };
+    vec![
+        Desired::shared(Object::new(Kind::ServiceAccount, &contour)),
+        Desired::shared(Object::new(Kind::ServiceAccount, &envoy)),
+        Desired::shared(Object::new(Kind::ClusterRoleBinding, &cluster_wide)),
+        Desired::shared(Object::new(Kind::RoleBinding, &local)),
+        Desired { object: Object::new(Kind::Lease, &lease), fields: Fields::MetadataOnly },
+    ]
+}
+
+fn role_ref(cluster_role: &str) -> RoleRef {
+    RoleRef { api_group: Kind::RoleBinding.group().to_owned(), kind: "ClusterRole".to_owned(), name: cluster_role.to_owned() }
+}
+
+fn service_account(namespace: &str, name: &str) -> Subject {
+    Subject {
+        kind: Kind::ServiceAccount.name().to_owned(),
+        name: name.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        ..Subject::default()
+    }
+}

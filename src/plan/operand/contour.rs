@@ -1,0 +1,144 @@
+//! Contour's Deployment.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, TCPSocketAction};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::ports::{Ports, XDS};
+use super::{Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, pod_security};
+use crate::api::vocabulary::{annotations, labels};
+use crate::api::{ContourLogLevel, ContourSpec};
+use crate::plan::diff::{Desired, Fields};
+use crate::plan::names::hash_json;
+use crate::plan::object::{Kind, Object};
+use crate::plan::observed::Observed;
+use crate::plan::usage::Captured;
+
+/// How many Contours there are, if the specification does not say it.
+const REPLICAS: i32 = 2;
+
+/// Contour's Deployment. Its pod template says what a container captures when it starts, so that a change of that is a
+/// rollout, and nothing else is.
+pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> Desired {
+    let owner = observed.owner();
+    let spec = &observed.deployment.spec.contour;
+    let captured_json = serde_json::to_string(captured).expect("names are JSON");
+    let mut template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(Component::Contour.pod_labels(&owner)),
+            annotations: Some(BTreeMap::from([(annotations::CAPTURED.to_owned(), captured_json)])),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            affinity: Some(Component::Contour.spread(&owner)),
+            containers: vec![container(observed, ports, captured)],
+            node_selector: Some(spec.node_placement.node_selector.clone()).filter(|labels| !labels.is_empty()),
+            security_context: Some(pod_security()),
+            service_account_name: Some(owner.contour()),
+            tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            volumes: Some(vec![certificate_volume(owner.contour_secret())]),
+            ..PodSpec::default()
+        }),
+    };
+    let hash = hash_json(&template);
+    let template_labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
+    template_labels.expect("set above").insert(labels::TEMPLATE.to_owned(), hash);
+
+    let replicas = spec.deployment.replicas;
+    let deployment = Deployment {
+        metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.contour()),
+        spec: Some(DeploymentSpec {
+            replicas: Some(replicas.unwrap_or(REPLICAS)),
+            selector: Component::Contour.label_selector(&owner),
+            // As in Contour's manifests: the new ReplicaSet comes before the old one goes.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::String("50%".to_owned())),
+                    max_unavailable: Some(IntOrString::String("25%".to_owned())),
+                }),
+            }),
+            template,
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    };
+    Desired { object: Object::new(Kind::Deployment, &deployment), fields: replica_fields(replicas) }
+}
+
+/// Whose a Deployment's `replicas` are: ours if the specification says the number, else an autoscaler's after the creation.
+pub fn replica_fields(replicas: Option<i32>) -> Fields {
+    Fields::Shared { initial: if replicas.is_some() { &[] } else { &["/spec/replicas"] } }
+}
+
+/// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
+pub fn template_hash(deployment: &Desired) -> Option<&str> {
+    deployment.object.at("/spec/template/metadata/labels")?.get(labels::TEMPLATE)?.as_str()
+}
+
+fn container(observed: &Observed, ports: &Ports, captured: &Captured) -> Container {
+    let spec = &observed.deployment.spec;
+    Container {
+        name: "contour".to_owned(),
+        image: Some(contour_image(spec)),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["contour".to_owned()]),
+        args: Some(arguments(&spec.contour, &observed.owner().contour(), captured)),
+        // Contour reads its ContourConfiguration, and holds its Lease, in the namespace that CONTOUR_NAMESPACE names.
+        env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace"), field_env("POD_NAME", "metadata.name")]),
+        ports: Some(container_ports(ports)),
+        // Contour opens its health port when its caches are filled, and the xDS port when the first configuration is made of
+        // them (controller-runtime's start order; `cmd/contour/serve.go`, v1.33). In a large cluster that may take minutes,
+        // during which it must not be killed.
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(600), ..connects_to(ports.contour_health) }),
+        // Not `/healthz`, which upstream's manifests use: it asks the API server (`internal/health/health.go`, v1.33), so
+        // that an outage of that kills every Contour, none can start again, and new Envoys get no configuration.
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..connects_to(ports.contour_health) }),
+        readiness_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(3), ..connects_to(XDS) }),
+        resources: spec.contour.resources.clone(),
+        security_context: Some(container_security()),
+        volume_mounts: Some(vec![certificate_mount()]),
+        ..Container::default()
+    }
+}
+
+/// The flags that count beside a ContourConfiguration; Contour ignores the others then (facts: `cmd/contour/serve.go`,
+/// `getConfig`, v1.33). The namespace of the Lease is CONTOUR_NAMESPACE by default.
+fn arguments(spec: &ContourSpec, lease: &str, captured: &Captured) -> Vec<String> {
+    let mut arguments = vec![
+        "serve".to_owned(),
+        "--incluster".to_owned(),
+        format!("--contour-config-name={}", captured.configuration),
+        format!("--leader-election-resource-name={lease}"),
+    ];
+    if let Some(level) = spec.kubernetes_log_level.filter(|level| *level > 0) {
+        arguments.push(format!("--kubernetes-debug={level}"));
+    }
+    if spec.log_level.unwrap_or_default() == ContourLogLevel::Debug {
+        arguments.push("--debug".to_owned());
+    }
+    arguments
+}
+
+/// What can be reached from outside the pod; the debug port is on the loopback interface by default and needs no mention.
+fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
+    let port = |name: &str, number| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let mut container_ports = vec![port("xds", XDS), port("metrics", ports.contour_metrics)];
+    if ports.contour_health != ports.contour_metrics {
+        container_ports.push(port("health", ports.contour_health));
+    }
+    container_ports
+}
+
+fn connects_to(port: i32) -> Probe {
+    let socket = TCPSocketAction { port: IntOrString::Int(port), ..TCPSocketAction::default() };
+    Probe { tcp_socket: Some(socket), timeout_seconds: Some(1), ..Probe::default() }
+}

@@ -1,0 +1,260 @@
+//! The Envoys: a DaemonSet or a Deployment of the same pods (upstream: `internal/provisioner/objects/dataplane`, v1.33).
+
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDaemonSet,
+    RollingUpdateDeployment,
+};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::contour::replica_fields;
+use super::ports::{Ports, SHUTDOWN_MANAGER, XDS};
+use super::{
+    CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security, contour_image,
+    field_env, pod_security,
+};
+use crate::api::{EnvoyLogLevel, WorkloadType};
+use crate::plan::diff::Desired;
+use crate::plan::object::{Kind, Object};
+use crate::plan::observed::Observed;
+
+/// How many Envoys a Deployment of them has, if the specification does not say it.
+const REPLICAS: i32 = 2;
+
+/// Where the bootstrap configuration is.
+const CONFIGURATION: &str = "/config";
+
+/// Where Envoy's admin socket is, and the file that says that it is drained.
+const ADMIN: &str = "/admin";
+
+/// How long a terminating Envoy may drain, in seconds: the upper bound of `contour envoy shutdown`.
+const GRACE_PERIOD: i64 = 300;
+
+/// The Envoys, as the kind of workload that the specification asks for.
+pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
+    let owner = observed.owner();
+    let spec = &observed.deployment.spec.envoy;
+    let slowly = || Some(IntOrString::String("10%".to_owned()));
+    match spec.workload_type.unwrap_or_default() {
+        WorkloadType::DaemonSet => {
+            let daemon_set = DaemonSet {
+                metadata: owner.metadata(Kind::DaemonSet, &owner.namespace, &owner.envoy()),
+                spec: Some(DaemonSetSpec {
+                    selector: Component::Envoy.label_selector(&owner),
+                    template: template(observed, ports),
+                    update_strategy: Some(DaemonSetUpdateStrategy {
+                        type_: Some("RollingUpdate".to_owned()),
+                        rolling_update: Some(RollingUpdateDaemonSet { max_unavailable: slowly(), max_surge: None }),
+                    }),
+                    ..DaemonSetSpec::default()
+                }),
+                ..DaemonSet::default()
+            };
+            Desired::shared(Object::new(Kind::DaemonSet, &daemon_set))
+        }
+        WorkloadType::Deployment => {
+            let replicas = spec.deployment.replicas;
+            let deployment = Deployment {
+                metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.envoy()),
+                spec: Some(DeploymentSpec {
+                    replicas: Some(replicas.unwrap_or(REPLICAS)),
+                    selector: Component::Envoy.label_selector(&owner),
+                    strategy: Some(DeploymentStrategy {
+                        type_: Some("RollingUpdate".to_owned()),
+                        // Of fewer than ten the 10 % are rounded: one more, and none less.
+                        rolling_update: Some(RollingUpdateDeployment { max_surge: slowly(), max_unavailable: slowly() }),
+                    }),
+                    template: template(observed, ports),
+                    ..DeploymentSpec::default()
+                }),
+                ..Deployment::default()
+            };
+            Desired { object: Object::new(Kind::Deployment, &deployment), fields: replica_fields(replicas) }
+        }
+    }
+}
+
+fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
+    let owner = observed.owner();
+    let spec = &observed.deployment.spec.envoy;
+    let affinity = match spec.workload_type.unwrap_or_default() {
+        WorkloadType::DaemonSet => None,
+        WorkloadType::Deployment => Some(Component::Envoy.spread(&owner)),
+    };
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(Component::Envoy.pod_labels(&owner)), ..ObjectMeta::default() }),
+        spec: Some(PodSpec {
+            affinity,
+            automount_service_account_token: Some(false),
+            init_containers: Some(vec![bootstrap(observed)]),
+            containers: vec![shutdown_manager(observed), envoy(observed, ports)],
+            node_selector: Some(spec.node_placement.node_selector.clone()).filter(|labels| !labels.is_empty()),
+            security_context: Some(pod_security()),
+            service_account_name: Some(owner.envoy()),
+            termination_grace_period_seconds: Some(GRACE_PERIOD),
+            tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            volumes: Some(vec![certificate_volume(owner.envoy_secret()), empty_volume("configuration"), empty_volume("admin")]),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+/// Writes Envoy's bootstrap configuration: where Contour is, and which files have the certificates. The host name is the
+/// Service's; that the other side is a Contour of ours Envoy sees by the name `contour` in its certificate, whatever the
+/// Service is called (`internal/envoy/v3/bootstrap.go`, v1.33).
+fn bootstrap(observed: &Observed) -> Container {
+    let owner = observed.owner();
+    Container {
+        name: "bootstrap".to_owned(),
+        image: Some(contour_image(&observed.deployment.spec)),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["contour".to_owned()]),
+        args: Some(vec![
+            "bootstrap".to_owned(),
+            format!("{CONFIGURATION}/envoy.json"),
+            format!("--xds-address={}", owner.contour()),
+            format!("--xds-port={XDS}"),
+            "--xds-resource-version=v3".to_owned(),
+            format!("--resources-dir={CONFIGURATION}/resources"),
+            format!("--envoy-cafile={CERTIFICATES}/ca.crt"),
+            format!("--envoy-cert-file={CERTIFICATES}/tls.crt"),
+            format!("--envoy-key-file={CERTIFICATES}/tls.key"),
+        ]),
+        env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace")]),
+        resources: Some(small_resources()),
+        security_context: Some(container_security()),
+        volume_mounts: Some(vec![certificate_mount(), mount("configuration", CONFIGURATION, Access::Write)]),
+        ..Container::default()
+    }
+}
+
+/// Drains Envoy when the pod is to end.
+fn shutdown_manager(observed: &Observed) -> Container {
+    let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).to_vec();
+    Container {
+        name: "shutdown-manager".to_owned(),
+        image: Some(contour_image(&observed.deployment.spec)),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["/bin/contour".to_owned()]),
+        args: Some(["envoy", "shutdown-manager"].map(str::to_owned).to_vec()),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler { exec: Some(ExecAction { command: Some(drain) }), ..LifecycleHandler::default() }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(small_resources()),
+        security_context: Some(container_security()),
+        volume_mounts: Some(vec![mount("admin", ADMIN, Access::Write)]),
+        ..Container::default()
+    }
+}
+
+fn envoy(observed: &Observed, ports: &Ports) -> Container {
+    let spec = &observed.deployment.spec.envoy;
+    let get = |path: &str, port| HTTPGetAction {
+        path: Some(path.to_owned()),
+        port: IntOrString::Int(port),
+        scheme: Some("HTTP".to_owned()),
+        ..HTTPGetAction::default()
+    };
+    let arguments = [
+        "-c",
+        &format!("{CONFIGURATION}/envoy.json"),
+        "--service-cluster",
+        "$(CONTOUR_NAMESPACE)",
+        "--service-node",
+        "$(ENVOY_POD_NAME)",
+        "--log-level",
+        log_level(spec.log_level.unwrap_or_default()),
+    ];
+    Container {
+        name: "envoy".to_owned(),
+        image: Some(spec.image.clone().unwrap_or_else(|| DEFAULT_ENVOY_IMAGE.to_owned())),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["envoy".to_owned()]),
+        args: Some(arguments.map(str::to_owned).to_vec()),
+        // Spans carry CONTOUR_NAMESPACE too, if `tracing.includePodDetail` is not false.
+        env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace"), field_env("ENVOY_POD_NAME", "metadata.name")]),
+        lifecycle: Some(Lifecycle {
+            // Answers when the shutdown manager says that Envoy is drained; until then Envoy gets no signal.
+            pre_stop: Some(LifecycleHandler { http_get: Some(get("/shutdown", SHUTDOWN_MANAGER)), ..LifecycleHandler::default() }),
+            ..Lifecycle::default()
+        }),
+        ports: Some(container_ports(ports)),
+        // The listener comes from Contour (`internal/envoy/v3/stats.go`, v1.33): an Envoy without configuration is not ready.
+        // There is no liveness probe: an Envoy that has lost its Contour goes on serving.
+        readiness_probe: Some(Probe {
+            http_get: Some(get("/ready", ports.envoy_health)),
+            initial_delay_seconds: Some(1),
+            period_seconds: Some(4),
+            timeout_seconds: Some(1),
+            failure_threshold: Some(3),
+            ..Probe::default()
+        }),
+        resources: spec.resources.clone(),
+        security_context: Some(container_security()),
+        volume_mounts: Some(vec![
+            certificate_mount(),
+            mount("configuration", CONFIGURATION, Access::Read),
+            mount("admin", ADMIN, Access::Write),
+        ]),
+        ..Container::default()
+    }
+}
+
+fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
+    let port = |name: &str, number| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let mut container_ports =
+        vec![port("http", ports.envoy_http), port("https", ports.envoy_https), port("metrics", ports.envoy_metrics)];
+    if ports.envoy_health != ports.envoy_metrics {
+        container_ports.push(port("health", ports.envoy_health));
+    }
+    container_ports
+}
+
+/// Upstream's amounts; the CPU limit is generous because a throttled shutdown manager is late (upstream #7366).
+fn small_resources() -> ResourceRequirements {
+    let amounts = |cpu: &str, memory: &str| {
+        Some([("cpu", cpu), ("memory", memory)].map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into())
+    };
+    ResourceRequirements { requests: amounts("25m", "50Mi"), limits: amounts("200m", "100Mi"), ..ResourceRequirements::default() }
+}
+
+/// Whether a container may write to a volume.
+enum Access {
+    Read,
+    Write,
+}
+
+fn mount(volume: &str, path: &str, access: Access) -> VolumeMount {
+    let read_only = match access {
+        Access::Read => Some(true),
+        Access::Write => None,
+    };
+    VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), read_only, ..VolumeMount::default() }
+}
+
+fn empty_volume(name: &str) -> Volume {
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}
+
+fn log_level(level: EnvoyLogLevel) -> &'static str {
+    match level {
+        EnvoyLogLevel::Trace => "trace",
+        EnvoyLogLevel::Debug => "debug",
+        EnvoyLogLevel::Info => "info",
+        EnvoyLogLevel::Warn => "warn",
+        EnvoyLogLevel::Error => "error",
+        EnvoyLogLevel::Critical => "critical",
+        EnvoyLogLevel::Off => "off",
+    }
+}

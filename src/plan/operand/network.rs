@@ -1,0 +1,93 @@
+//! The Services: one by which the Envoys find Contour, one by which everybody finds the Envoys.
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::Component;
+use super::ports::{Ports, XDS};
+use crate::api::{ExternalTrafficPolicy, IpFamilyPolicy, NetworkPublishingType};
+use crate::plan::diff::Desired;
+use crate::plan::object::{Kind, Object};
+use crate::plan::observed::Observed;
+
+/// Both Services.
+pub fn services(observed: &Observed, ports: &Ports) -> Vec<Desired> {
+    vec![contour(observed), envoy(observed, ports)]
+}
+
+/// Where the Envoys find Contour's xDS server. Its name is in their bootstrap.
+fn contour(observed: &Observed) -> Desired {
+    let owner = observed.owner();
+    let service = Service {
+        metadata: owner.metadata(Kind::Service, &owner.namespace, &owner.contour()),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            selector: Some(Component::Contour.selector(&owner)),
+            ports: Some(vec![port("xds", XDS, XDS)]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    };
+    Desired::shared(Object::new(Kind::Service, &service))
+}
+
+/// Where everybody finds the Envoys.
+fn envoy(observed: &Observed, ports: &Ports) -> Desired {
+    let owner = observed.owner();
+    let publishing = &observed.deployment.spec.envoy.network_publishing;
+    let type_ = publishing.type_.unwrap_or_default();
+    let mut metadata = owner.metadata(Kind::Service, &owner.namespace, &owner.envoy());
+    if !publishing.service_annotations.is_empty() {
+        metadata.annotations = Some(publishing.service_annotations.clone());
+    }
+    // The API server refuses the policy on a Service that is not reached from outside.
+    let external_traffic_policy = match type_ {
+        NetworkPublishingType::ClusterIpService => None,
+        NetworkPublishingType::LoadBalancerService | NetworkPublishingType::NodePortService => {
+            Some(match publishing.external_traffic_policy.unwrap_or_default() {
+                ExternalTrafficPolicy::Local => "Local".to_owned(),
+                ExternalTrafficPolicy::Cluster => "Cluster".to_owned(),
+            })
+        }
+    };
+    let service = Service {
+        metadata,
+        spec: Some(ServiceSpec {
+            type_: Some(service_type(type_).to_owned()),
+            external_traffic_policy,
+            // Always said: a policy that is merely left out would stay as it was before.
+            ip_family_policy: Some(ip_family_policy(publishing.ip_family_policy.unwrap_or_default()).to_owned()),
+            selector: Some(Component::Envoy.selector(&owner)),
+            ports: Some(vec![port("http", 80, ports.envoy_http), port("https", 443, ports.envoy_https)]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    };
+    Desired::shared(Object::new(Kind::Service, &service))
+}
+
+fn service_type(type_: NetworkPublishingType) -> &'static str {
+    match type_ {
+        NetworkPublishingType::LoadBalancerService => "LoadBalancer",
+        NetworkPublishingType::NodePortService => "NodePort",
+        NetworkPublishingType::ClusterIpService => "ClusterIP",
+    }
+}
+
+fn ip_family_policy(policy: IpFamilyPolicy) -> &'static str {
+    match policy {
+        IpFamilyPolicy::SingleStack => "SingleStack",
+        IpFamilyPolicy::PreferDualStack => "PreferDualStack",
+        IpFamilyPolicy::RequireDualStack => "RequireDualStack",
+    }
+}
+
+fn port(name: &str, port: i32, target: i32) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port,
+        target_port: Some(IntOrString::Int(target)),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
+    }
+}

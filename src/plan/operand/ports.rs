@@ -1,0 +1,101 @@
+//! The ports that Contour and Envoy listen on. Most of them are settings of Contour's, with defaults of its own
+//! (`internal/contourconfig/contourconfiguration.go`, v1.33).
+
+use serde_json::Value;
+
+use crate::api::RuntimeSettings;
+
+/// The port of Contour's xDS server. `xdsServer` is Slipway's alone, so that it is always Contour's default.
+pub const XDS: i32 = 8001;
+
+/// The port of the shutdown manager beside Envoy (`contour envoy shutdown-manager --serve-port`, default; v1.33).
+pub const SHUTDOWN_MANAGER: i32 = 8090;
+
+/// The ports that the settings decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Contour: `/healthz`.
+    pub contour_health: i32,
+    /// Contour: `/metrics`.
+    pub contour_metrics: i32,
+    /// Contour: pprof and the graph of its state; on the loopback interface, if the settings do not say otherwise.
+    pub contour_debug: i32,
+    /// Envoy: HTTP.
+    pub envoy_http: i32,
+    /// Envoy: HTTPS.
+    pub envoy_https: i32,
+    /// Envoy: `/stats`.
+    pub envoy_metrics: i32,
+    /// Envoy: `/ready`.
+    pub envoy_health: i32,
+}
+
+impl Ports {
+    /// The ports under these settings. A number that is no port counts as not set; `preflight` refuses such settings.
+    pub fn of(settings: &RuntimeSettings) -> Self {
+        let port = |path: &[&str], default| setting(settings, path).and_then(valid).unwrap_or(default);
+        Self {
+            contour_health: port(&["health", "port"], 8000),
+            contour_metrics: port(&["metrics", "port"], 8000),
+            contour_debug: port(&["debug", "port"], 6060),
+            envoy_http: port(&["envoy", "http", "port"], 8080),
+            envoy_https: port(&["envoy", "https", "port"], 8443),
+            envoy_metrics: port(&["envoy", "metrics", "port"], 8002),
+            envoy_health: port(&["envoy", "health", "port"], 8002),
+        }
+    }
+}
+
+fn setting<'a>(settings: &'a RuntimeSettings, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(settings.other.get(*first)?, |value, key| value.get(key))
+}
+
+/// Contour takes 0 for "not set": its defaults are merged over empty values.
+fn valid(value: &Value) -> Option<i32> {
+    value.as_i64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).map(i32::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ports;
+    use crate::api::RuntimeSettings;
+    use serde_json::{Value, json};
+
+    fn of(settings: Value) -> Ports {
+        Ports::of(&serde_json::from_value::<RuntimeSettings>(settings).unwrap())
+    }
+
+    #[test]
+    fn without_settings_the_ports_are_contours_defaults() {
+        let defaults = Ports {
+            contour_health: 8000,
+            contour_metrics: 8000,
+            contour_debug: 6060,
+            envoy_http: 8080,
+            envoy_https: 8443,
+            envoy_metrics: 8002,
+            envoy_health: 8002,
+        };
+        assert_eq!(of(json!({})), defaults);
+        assert_eq!(of(json!({"health": {"port": 0}, "envoy": {"http": {"port": 70_000}, "https": {"port": "8443"}}})), defaults);
+    }
+
+    #[test]
+    fn every_port_follows_its_setting() {
+        let ports = of(json!({
+            "health": {"port": 1}, "metrics": {"port": 2}, "debug": {"port": 3},
+            "envoy": {"http": {"port": 4}, "https": {"port": 5}, "metrics": {"port": 6}, "health": {"port": 7}},
+        }));
+        let expected = Ports {
+            contour_health: 1,
+            contour_metrics: 2,
+            contour_debug: 3,
+            envoy_http: 4,
+            envoy_https: 5,
+            envoy_metrics: 6,
+            envoy_health: 7,
+        };
+        assert_eq!(ports, expected);
+    }
+}

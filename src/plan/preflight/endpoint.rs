@@ -1,0 +1,179 @@
+//! The addresses and ports that Contour and Envoy listen on. Contour exits if it can't listen; Envoy refuses the listener.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::Check;
+use crate::plan::operand::ports::{SHUTDOWN_MANAGER, XDS};
+
+/// Checks every endpoint by itself, and those of each container together.
+pub fn check(check: &mut Check) {
+    let contour = [
+        Some(Endpoint::fixed("Contour's xDS server", "0.0.0.0", XDS)),
+        Endpoint::read(check, "metrics", Default::At("0.0.0.0", 8000), Reach::Anywhere),
+        Endpoint::read(check, "health", Default::At("0.0.0.0", 8000), Reach::Kubelet),
+        Endpoint::read(check, "debug", Default::At("127.0.0.1", 6060), Reach::Anywhere),
+    ];
+    files(check, "metrics.tls", Without::Plain);
+    conflicts(check, contour.into_iter().flatten().collect(), "metrics");
+
+    let admin = check.value("envoy.network.adminPort").and_then(Value::as_i64).filter(|port| *port != 0).unwrap_or(9001);
+    let mut envoy = vec![
+        Some(Endpoint::fixed("the shutdown manager", "0.0.0.0", SHUTDOWN_MANAGER)),
+        Endpoint::read(check, "envoy.metrics", Default::At("0.0.0.0", 8002), Reach::Anywhere),
+        Endpoint::read(check, "envoy.health", Default::At("0.0.0.0", 8002), Reach::Kubelet),
+        Endpoint::read(check, "envoy.http", Default::At("0.0.0.0", 8080), Reach::Anywhere),
+        Endpoint::read(check, "envoy.https", Default::At("0.0.0.0", 8443), Reach::Anywhere),
+    ];
+    if check.value("envoy.omEnforcedHealth").is_some() {
+        envoy.push(Endpoint::read(check, "envoy.omEnforcedHealth", Default::None, Reach::Anywhere));
+    }
+    // Envoy has no such listener if the number is negative (`internal/xdscache/v3/listener.go`).
+    match i32::try_from(admin).ok().filter(|port| *port <= i32::from(u16::MAX)) {
+        Some(port) if port > 0 => envoy.push(Some(Endpoint::fixed("spec.runtimeSettings.envoy.network.adminPort", "127.0.0.1", port))),
+        Some(_) => {}
+        None if admin > 0 => check.refuse("envoy.network.adminPort", format_args!("{admin} is not a port")),
+        None => {}
+    }
+    files(check, "envoy.metrics.tls", Without::Refused);
+    let listeners: Vec<_> = envoy.into_iter().flatten().collect();
+    traffic_class(check, &listeners);
+    conflicts(check, listeners, "envoy.metrics");
+}
+
+/// Something that listens.
+struct Endpoint {
+    /// The field's path below `runtimeSettings`; none for what is not a setting.
+    field: Option<&'static str>,
+    name: String,
+    address: String,
+    port: i32,
+}
+
+/// What Contour takes for a field that is not set.
+enum Default {
+    At(&'static str, i32),
+    None,
+}
+
+/// Who has to reach an endpoint.
+#[derive(PartialEq)]
+enum Reach {
+    /// The kubelet too, from outside the pod: its probes go there.
+    Kubelet,
+    Anywhere,
+}
+
+impl Endpoint {
+    fn fixed(name: &str, address: &str, port: i32) -> Self {
+        Self { field: None, name: name.to_owned(), address: address.to_owned(), port }
+    }
+
+    fn read(check: &mut Check, field: &'static str, default: Default, reach: Reach) -> Option<Self> {
+        let (address_field, port_field) = (format!("{field}.address"), format!("{field}.port"));
+        let (address, port) = match default {
+            Default::At(address, port) => (Some(address), Some(port)),
+            Default::None => (None, None),
+        };
+        // Contour fills its defaults in over an empty address and over port 0.
+        let address = check.nonempty_text(&address_field).or(address);
+        let is_contours = !field.starts_with("envoy.");
+        match address.map(|address| (address, address.parse::<IpAddr>())) {
+            None => check.refuse(&address_field, "it must be set, to 0.0.0.0 for instance"),
+            Some((_, Ok(ip))) if ip.is_unspecified() => {}
+            Some((address, Ok(ip))) if !ip.is_loopback() => {
+                check.refuse(&address_field, format_args!("{address} is not an address that every pod has; it must be 0.0.0.0, :: or a loopback address"));
+            }
+            Some((address, Ok(_))) if reach == Reach::Kubelet => {
+                check.refuse(&address_field, format_args!("the kubelet's probes can't reach {address}; it must be 0.0.0.0 or ::"));
+            }
+            Some(("localhost", Err(_))) if is_contours && reach != Reach::Kubelet => {}
+            Some((address, Err(_))) => check.refuse(&address_field, format_args!("{address:?} is not an IP address")),
+            Some((_, Ok(_))) => {}
+        }
+        let number = match check.value(&port_field).map(|value| (value, value.as_i64())) {
+            None | Some((_, Some(0))) => port.map(i64::from),
+            Some((_, Some(number))) => Some(number),
+            // Not a number: the API server says so.
+            Some((_, None)) => return None,
+        };
+        let Some(number) = number else {
+            check.refuse(&port_field, "it must be set");
+            return None;
+        };
+        let Some(port) = u16::try_from(number).ok().map(i32::from) else {
+            check.refuse(&port_field, format_args!("{number} is not a port"));
+            return None;
+        };
+        let name = format!("spec.runtimeSettings.{field}");
+        Some(Self { field: Some(field), name, address: address?.to_owned(), port })
+    }
+
+    /// Whether both want the same port of the same interface.
+    fn overlaps(&self, other: &Self) -> bool {
+        let any = |address: &str| address.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+        self.port == other.port && (self.address == other.address || any(&self.address) || any(&other.address))
+    }
+}
+
+/// Refuses endpoints of one container that overlap. Metrics and health may be one endpoint, if it speaks HTTP.
+fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str) {
+    let shares = check.value(&format!("{metrics}.tls")).is_none_or(Value::is_null);
+    let health = metrics.replace("metrics", "health");
+    let mut seen: Vec<Endpoint> = Vec::new();
+    for endpoint in endpoints {
+        let conflict = seen.iter().find(|other| {
+            let is_pair = other.field == Some(metrics) && endpoint.field == Some(health.as_str());
+            let is_one = is_pair && shares && other.address == endpoint.address && other.port == endpoint.port;
+            other.overlaps(&endpoint) && !is_one
+        });
+        if let Some(other) = conflict {
+            // The setting is to blame, not what is no setting.
+            let (field, other) = match (endpoint.field, other.field) {
+                (None, Some(field)) => (field, &endpoint.name),
+                (field, _) => (field.unwrap_or_default(), &other.name),
+            };
+            check.refuse(&format!("{field}.port"), format_args!("{} is taken by {other}", endpoint.port));
+        }
+        seen.push(endpoint);
+    }
+}
+
+/// What a TLS block without certificate and key means.
+#[derive(PartialEq)]
+enum Without {
+    /// Plain HTTP, if it is quite empty (`internal/httpsvc/http.go`).
+    Plain,
+    /// A listener that never starts.
+    Refused,
+}
+
+/// Certificates of the metrics endpoints are files, and the only ones in the containers are those of xDS.
+fn files(check: &mut Check, block: &str, without: Without) {
+    if check.fields(block).is_none() {
+        return;
+    }
+    let paths = ["certFile", "keyFile", "caFile"].map(|field| (format!("{block}.{field}"), check.nonempty_text(&format!("{block}.{field}"))));
+    let is_empty = paths.iter().all(|(_, path)| path.is_none());
+    if (paths[0].1.is_none() || paths[1].1.is_none()) && !(is_empty && without == Without::Plain) {
+        check.refuse(block, "certFile and keyFile must both be set");
+    }
+    for (field, path) in paths {
+        if let Some(path) = path.filter(|path| !["/certs/ca.crt", "/certs/tls.crt", "/certs/tls.key"].contains(path)) {
+            check.refuse(&field, format_args!("there is no file {path:?} in the container; it has /certs/ca.crt, /certs/tls.crt and /certs/tls.key"));
+        }
+    }
+}
+
+/// An IPv4 socket has no traffic class: setting it fails, and Envoy refuses the listener.
+fn traffic_class(check: &mut Check, listeners: &[Endpoint]) {
+    let field = "envoy.listener.socketOptions.trafficClass";
+    let is_set = check.value(field).and_then(Value::as_i64).is_some_and(|class| class != 0);
+    let on_ipv4 = listeners.iter().find(|listener| {
+        matches!(listener.field, Some("envoy.http" | "envoy.https")) && listener.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
+    });
+    if let Some(listener) = on_ipv4.filter(|_| is_set) {
+        check.refuse(field, format_args!("it needs IPv6 listeners, and {}.address is {}", listener.name, listener.address));
+    }
+}

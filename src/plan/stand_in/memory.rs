@@ -1,0 +1,74 @@
+//! What must be remembered of a stand-in. It is an annotation on it: the process remembers nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::contour::ExtensionServiceSpec;
+use crate::api::vocabulary::annotations;
+use crate::plan::object::Object;
+use crate::plan::observed::NamespacedName;
+
+/// What is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// Distinguishes successors with the same facts; the highest of a role's rules.
+    pub salt: u32,
+    /// A container may have captured something else than the name says: this name is never planned again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tainted: bool,
+    /// The facts that are part of the name.
+    pub pinned: Facts,
+    /// The user's ExtensionService that it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<NamespacedName>,
+    /// The copy went bad and was replaced by the blackhole; it comes back when Contour says that the user's object is valid.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub evicted: bool,
+    /// The newest copy that Contour has judged valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Proven>,
+}
+
+/// The facts of an ExtensionService that Contour captures once, at container start (v1.33, `getExtensionSvcConfig`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Facts {
+    /// `timeoutPolicy.response`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// `validation.subjectName`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_name: Option<String>,
+}
+
+/// A spec of the user's that Contour has judged valid.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proven {
+    /// The uid of the user's object.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// The spec.
+    pub spec: ExtensionServiceSpec,
+}
+
+impl Memory {
+    /// What is remembered on this stand-in. What can't be read is as if it was new, but for the facts: without them nobody
+    /// can say what its name promises, so that it must not be planned again.
+    pub fn of(object: &Object) -> Self {
+        let text = object.annotation(annotations::MEMORY).unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_else(|_| Self { tainted: true, ..Self::default() })
+    }
+
+    /// The annotation's text.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("a memory is JSON")
+    }
+}
+
+impl Facts {
+    /// The facts of a spec.
+    pub fn of(spec: &ExtensionServiceSpec) -> Self {
+        Self { response: spec.response_timeout().map(str::to_owned), subject_name: spec.subject_name().map(str::to_owned) }
+    }
+}

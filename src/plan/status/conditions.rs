@@ -1,0 +1,126 @@
+//! The mechanics of conditions: one of each type, `observedGeneration` always, `lastTransitionTime` moving only with `status`,
+//! and never both Reconciling and Stalled (kstatus).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::vocabulary::conditions as types;
+use crate::plan::observed::Observed;
+
+/// Longest message that is written (the API allows 32 KiB; this has to fit a screen).
+const LONGEST_MESSAGE: usize = 1024;
+
+/// The order in which conditions are listed: the summary first.
+const ORDER: [&str; 8] = [
+    types::READY,
+    types::DEGRADED,
+    types::RECONCILING,
+    types::STALLED,
+    types::EXTENSION_SERVICES_AVAILABLE,
+    types::CONTOUR_AVAILABLE,
+    types::ENVOY_AVAILABLE,
+    types::CONFIGURATION_VALID,
+];
+
+/// The conditions that are being put together.
+pub struct Conditions<'a> {
+    observed: &'a Observed,
+    now: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    /// Starts with none of this moment's.
+    pub fn of(observed: &'a Observed) -> Self {
+        Self { observed, now: Vec::new() }
+    }
+
+    /// Sets a condition to True or False.
+    pub fn set(&mut self, type_: &'static str, status: bool, reason: &str, message: &str) {
+        self.put(type_, if status { "True" } else { "False" }, reason, message);
+    }
+
+    /// Sets a condition to Unknown.
+    pub fn unknown(&mut self, type_: &'static str, reason: &str, message: &str) {
+        self.put(type_, "Unknown", reason, message);
+    }
+
+    /// A change is on its way.
+    pub fn reconciling(&mut self, reason: &str, message: &str) {
+        self.settled();
+        self.set(types::RECONCILING, true, reason, message);
+    }
+
+    /// A person must act.
+    pub fn stalled(&mut self, reason: &str, message: &str) {
+        self.settled();
+        self.set(types::STALLED, true, reason, message);
+    }
+
+    /// Neither.
+    pub fn settled(&mut self) {
+        self.now.retain(|condition| condition.type_ != types::RECONCILING && condition.type_ != types::STALLED);
+    }
+
+    /// How long a change has been on its way.
+    pub fn reconciles_for(&self) -> Duration {
+        let since = self.last(types::RECONCILING).map_or(self.observed.now, |condition| condition.last_transition_time.0);
+        Duration::try_from(self.observed.now.duration_since(since)).unwrap_or_default()
+    }
+
+    /// Whether a person was already told to act, for this reason.
+    pub fn was_stalled(&self, reason: &str) -> bool {
+        self.last(types::STALLED).is_some_and(|condition| condition.reason == reason)
+    }
+
+    /// The conditions, in order. Those of which nothing was said keep what was said last, or are Unknown: every known type is
+    /// there from the first visit on.
+    pub fn finish(mut self) -> Vec<Condition> {
+        for type_ in ORDER {
+            if matches!(type_, types::RECONCILING | types::STALLED) || self.now.iter().any(|condition| condition.type_ == type_) {
+                continue;
+            }
+            match self.last(type_).cloned() {
+                Some(mut last) => {
+                    last.observed_generation = self.observed.deployment.metadata.generation;
+                    self.now.push(last);
+                }
+                None => self.unknown(type_, "Unknown", "not known yet"),
+            }
+        }
+        self.now.sort_by_key(|condition| ORDER.iter().position(|type_| *type_ == condition.type_));
+        self.now
+    }
+
+    fn last(&self, type_: &str) -> Option<&'a Condition> {
+        let status = self.observed.deployment.status.as_ref()?;
+        status.conditions.iter().find(|condition| condition.type_ == type_)
+    }
+
+    fn put(&mut self, type_: &'static str, status: &str, reason: &str, message: &str) {
+        let last = self.last(type_).filter(|last| last.status == status);
+        let condition = Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: shortened(message),
+            observed_generation: self.observed.deployment.metadata.generation,
+            last_transition_time: last.map_or_else(|| Time(whole_seconds(self.observed.now)), |last| last.last_transition_time.clone()),
+        };
+        self.now.retain(|other| other.type_ != type_);
+        self.now.push(condition);
+    }
+}
+
+/// Kubernetes stores times in whole seconds; anything finer would look like a change at each comparison.
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
+}

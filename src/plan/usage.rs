@@ -1,0 +1,107 @@
+//! What is in use: the ContourConfigurations and stand-ins that a Contour container has captured, or may capture when it
+//! starts again. They are never pruned.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::object::{Kind, Object};
+use super::observed::{NamespacedName, Observed};
+use crate::api::vocabulary::{annotations, labels};
+
+/// What a Contour container captures at its start, as it is written on the pod template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Captured {
+    /// The ContourConfiguration's name.
+    pub configuration: String,
+    /// The stand-ins that it references, `namespace/name`.
+    pub stand_ins: Vec<String>,
+}
+
+/// What is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Names of ContourConfigurations.
+    pub configurations: BTreeSet<String>,
+    /// Stand-ins; their blackholes bear the same names.
+    pub stand_ins: BTreeSet<NamespacedName>,
+    /// The Deployment controller or a ReplicaSet controller has not caught up: pods may come that nobody can see yet, so
+    /// that nothing may go.
+    pub uncertain: bool,
+}
+
+impl Usage {
+    /// What the Deployment's template, its ReplicaSets with replicas and its pods have captured.
+    pub fn of(observed: &Observed) -> Self {
+        let mut usage = Self::default();
+        let contour = observed.owner().contour();
+        let deployments = observed.of_kind(Kind::Deployment).filter(|object| object.name() == contour);
+        let replica_sets = observed.of_kind(Kind::ReplicaSet).filter(|object| is_contour(object));
+        for object in deployments.chain(replica_sets) {
+            usage.uncertain |= !has_caught_up(object);
+            let may_start_pods = object.kind == Kind::Deployment || object.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
+            if may_start_pods {
+                usage.add(object.at("/spec/template/metadata/annotations"));
+            }
+        }
+        for pod in contour_pods(observed) {
+            usage.add(serde_json::to_value(&pod.metadata.annotations).ok().as_ref());
+        }
+        // A configuration that is in use tells by itself what it references, should a pod's annotation have been changed.
+        for configuration in observed.of_kind(Kind::ContourConfiguration) {
+            if usage.configurations.contains(configuration.name()) {
+                usage.stand_ins.extend(references(configuration));
+            }
+        }
+        usage
+    }
+
+    /// Adds what the plan names.
+    pub fn add_captured(&mut self, captured: &Captured) {
+        self.configurations.insert(captured.configuration.clone());
+        let pairs = captured.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
+        self.stand_ins.extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+    }
+
+    fn add(&mut self, annotations: Option<&Value>) {
+        if let Some(captured) = captured(annotations) {
+            self.add_captured(&captured);
+        }
+    }
+}
+
+/// The annotation on a pod, or on a pod template.
+pub fn captured(annotations: Option<&Value>) -> Option<Captured> {
+    serde_json::from_str(annotations?.get(annotations::CAPTURED)?.as_str()?).ok()
+}
+
+/// Contour's pods, Terminating ones included: their containers may still be running, and may start again. Pods that have
+/// ended for good do not count.
+pub fn contour_pods(observed: &Observed) -> impl Iterator<Item = &Object> {
+    observed.of_kind(Kind::Pod).filter(|pod| is_contour(pod)).filter(|pod| {
+        !matches!(pod.at("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"))
+    })
+}
+
+/// The ExtensionServices that a ContourConfiguration references.
+pub fn references(configuration: &Object) -> Vec<NamespacedName> {
+    ["/spec/globalExtAuth/extensionRef", "/spec/rateLimitService/extensionService", "/spec/tracing/extensionService"]
+        .into_iter()
+        .filter_map(|pointer| {
+            let reference = configuration.at(pointer)?;
+            let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
+            Some((text("namespace")?, text("name")?))
+        })
+        .collect()
+}
+
+fn is_contour(object: &Object) -> bool {
+    object.label(labels::COMPONENT) == Some("contour")
+}
+
+fn has_caught_up(object: &Object) -> bool {
+    let observed = object.at("/status/observedGeneration").and_then(Value::as_i64);
+    observed.is_some() && observed >= object.metadata.generation
+}

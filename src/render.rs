@@ -1,0 +1,196 @@
+//! Offline: from YAML documents to what would be made of them. No cluster is asked, so everything that is not in the
+//! documents does not exist. The golden tests read their inputs with it, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::ContourDeployment;
+use crate::api::contour::{self, ExtensionService};
+use crate::api::vocabulary::labels;
+use crate::plan::certificates::{Issued, Pair, PrivateKey, Request};
+use crate::plan::{Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, plan};
+
+/// Why documents can't be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A document is not YAML.
+    #[error("document {number} is not YAML: {source}")]
+    Yaml {
+        /// Counted from 1.
+        number: usize,
+        /// What the parser says.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// A document is not an object of a kind that matters here.
+    #[error("document {number}: {message}")]
+    Document {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Which ContourDeployment?
+    #[error("expected exactly one ContourDeployment, found {0}")]
+    NotOne(usize),
+    /// The result has no text.
+    #[error("could not print: {0}")]
+    Print(#[from] serde_saphyr::ser::Error),
+}
+
+/// What `slipway render` prints: everything that would be made, in waves, and the status that would be reported.
+pub fn render(input: &str) -> Result<String, Error> {
+    let (planned, _) = answered(&observe(input)?);
+    Ok(serde_saphyr::to_string(&planned)?)
+}
+
+/// The plan, with the questions answered as a willing cluster would: it takes every setting, and certificates are issued
+/// (they are placeholders).
+pub fn answered(observed: &Observed) -> (Plan, Observed) {
+    let mut observed = observed.clone();
+    let mut planned = plan(&observed);
+    for _ in 0..2 {
+        for question in &planned.questions {
+            match question {
+                Question::Settings { hash, candidate } => {
+                    let spec = candidate.at("/spec").and_then(Value::as_object).cloned().unwrap_or_default();
+                    observed.settings = SettingsVerdict::Accepted { hash: hash.clone(), spec };
+                }
+                Question::Certificates(request) => observed.issued = Some(placeholders(request)),
+            }
+        }
+        planned = plan(&observed);
+    }
+    (planned, observed)
+}
+
+fn placeholders(request: &Request) -> Issued {
+    let pair = |name: &str| Pair {
+        certificate: format!("(certificate of {name})"),
+        key: PrivateKey(format!("(key of {name})")),
+    };
+    Issued {
+        authority: request.authority.is_none().then(|| pair("the authority")),
+        leaves: request.leaves.iter().map(|leaf| (leaf.peer, pair(&format!("{:?}", leaf.peer)))).collect(),
+    }
+}
+
+/// Reads documents as what is observed.
+///
+/// A document of kind `Observation` sets what no object says: `now`, `missingCRDs`, `refused` (the API server's words on the
+/// settings). Namespaces that documents are in exist; others need a document of their own.
+pub fn observe(input: &str) -> Result<Observed, Error> {
+    let mut facts = Facts::default();
+    let mut deployments = Vec::new();
+    let mut objects = Vec::new();
+    for (index, text) in documents(input).enumerate() {
+        let number = index + 1;
+        let value: Value = serde_saphyr::from_str(text).map_err(|source| Error::Yaml { number, source: Box::new(source) })?;
+        let wrong = |message: String| Error::Document { number, message };
+        let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+        if kind == "Observation" {
+            facts = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+            continue;
+        }
+        let Some(kind) = Kind::ALL.iter().copied().find(|known| known.name() == kind) else {
+            return Err(wrong(format!("kind {kind:?} does not matter to Slipway")));
+        };
+        if kind == Kind::ContourDeployment {
+            let deployment: ContourDeployment = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+            deployments.push(deployment);
+        } else {
+            objects.push(Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?);
+        }
+    }
+    let count = deployments.len();
+    let [deployment] = <[ContourDeployment; 1]>::try_from(deployments).map_err(|_| Error::NotOne(count))?;
+    Ok(observed(deployment, objects, facts))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Facts {
+    now: Option<Timestamp>,
+    #[serde(rename = "missingCRDs")]
+    missing_crds: Vec<String>,
+    refused: Option<String>,
+}
+
+fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Facts) -> Observed {
+    let metadata = &mut deployment.metadata;
+    metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
+    metadata.generation.get_or_insert(1);
+    let mut observed = Observed {
+        now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
+        operator: ServiceAccountRef { namespace: "slipway-system".to_owned(), name: "slipway".to_owned() },
+        objects: BTreeMap::new(),
+        namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
+        missing_crds: facts.missing_crds,
+        extension_services: BTreeMap::new(),
+        services: BTreeMap::new(),
+        ready_services: BTreeSet::new(),
+        references_synced: true,
+        secrets_synced: true,
+        settings: SettingsVerdict::Unchecked,
+        issued: None,
+        failures: Vec::new(),
+        deployment: Arc::new(deployment),
+    };
+    for object in objects {
+        place(&mut observed, object);
+    }
+    if let Some(message) = facts.refused
+        && let Some(Question::Settings { hash, .. }) = plan(&observed).questions.first()
+    {
+        observed.settings = SettingsVerdict::Refused { hash: hash.clone(), message };
+    }
+    observed
+}
+
+/// Puts an object where the controller's gather step would put it.
+fn place(observed: &mut Observed, object: Object) {
+    let id = (object.namespace().to_owned(), object.name().to_owned());
+    let ours = object.label(labels::OWNER_NAME).is_some();
+    if object.kind != Kind::Namespace && object.kind.is_namespaced() {
+        observed.namespaces.entry(id.0.clone()).or_insert(NamespacePhase::Active);
+    }
+    match object.kind {
+        Kind::Namespace => {
+            let phase = if object.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+            observed.namespaces.insert(id.1, phase);
+        }
+        Kind::ExtensionService if !ours => {
+            if let Ok(service) = object.parse::<ExtensionService>() {
+                observed.extension_services.insert(id, Arc::new(service));
+            }
+        }
+        Kind::EndpointSlice => {
+            if let Some(service) = object.label("kubernetes.io/service-name") {
+                observed.ready_services.insert((id.0, service.to_owned()));
+            }
+        }
+        Kind::Service => {
+            let object = Arc::new(object);
+            observed.services.insert(id, object.clone());
+            if ours {
+                observed.objects.insert(object.key(), object);
+            }
+        }
+        Kind::CustomResourceDefinition => {
+            debug_assert!(contour::REQUIRED_CRDS.contains(&object.name()));
+        }
+        _ => {
+            observed.objects.insert(object.key(), Arc::new(object));
+        }
+    }
+}
+
+/// The documents of a YAML stream, without the empty ones.
+fn documents(input: &str) -> impl Iterator<Item = &str> {
+    let is_empty = |text: &&str| text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    input.split("\n---").map(|text| text.strip_prefix("---").unwrap_or(text)).filter(move |text| !is_empty(text))
+}

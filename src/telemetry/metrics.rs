@@ -1,0 +1,342 @@
+//! The metrics: what is counted for the whole process, and the series of each ContourDeployment.
+//!
+//! Names and labels are interface. Every label has few values: words from the code, or names of objects whose series go
+//! when they go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::extension_services::{self, OwnerLabels, Series};
+use crate::api::ContourDeploymentStatus;
+
+/// From a reconcile that finds nothing to do to one that runs into the timeouts of its calls.
+const RECONCILE_SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// The values of a condition's status.
+const CONDITION_STATUSES: [&str; 3] = ["True", "False", "Unknown"];
+
+/// How something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As intended.
+    Success,
+    /// It did not; the reason becomes a label, so it is a word from the code, never a message.
+    Error(&'static str),
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
+/// The metrics of the process. A clone is the same metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    deployments: Arc<Deployments>,
+    reconciles: Family<OutcomeLabels, Counter>,
+    reconcile_errors: Family<ReasonLabels, Counter>,
+    reconcile_duration: Histogram,
+    writes: Family<WriteLabels, Counter>,
+    write_errors: Family<WriteErrorLabels, Counter>,
+    watch_errors: Family<KindLabels, Counter>,
+    objects_in_backoff: Gauge,
+    /// About how many bytes the next scrape has, by the last one.
+    size: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WriteLabels {
+    kind: String,
+    verb: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WriteErrorLabels {
+    kind: String,
+    verb: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+impl Metrics {
+    /// Metrics that nothing was counted in yet.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let metrics = Self {
+            registry: Arc::default(),
+            deployments: Arc::default(),
+            reconciles: Family::default(),
+            reconcile_errors: Family::default(),
+            reconcile_duration: Histogram::new(RECONCILE_SECONDS),
+            writes: Family::default(),
+            write_errors: Family::default(),
+            watch_errors: Family::default(),
+            objects_in_backoff: Gauge::default(),
+            size: Arc::default(),
+        };
+        // A counter that appears with its first error has no increase that an alert could see.
+        for outcome in [Outcome::Success, Outcome::Error("")] {
+            drop(metrics.reconciles.get_or_create(&OutcomeLabels {
+                outcome: outcome.label(),
+            }));
+        }
+
+        // The registry ends a help text with a full stop by itself.
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("slipway_build", "The version of Slipway", Info::new(version));
+        registry.register(
+            "slipway_reconciles",
+            "Reconciles, by how they ended",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "slipway_reconcile_errors",
+            "Reconciles that ended with an error, by its reason",
+            metrics.reconcile_errors.clone(),
+        );
+        registry.register_with_unit(
+            "slipway_reconcile_duration",
+            "How long a reconcile took, API calls included",
+            Unit::Seconds,
+            metrics.reconcile_duration.clone(),
+        );
+        registry.register(
+            "slipway_writes",
+            "Write requests to the API server",
+            metrics.writes.clone(),
+        );
+        registry.register(
+            "slipway_write_errors",
+            "Write requests that the API server did not carry out, by the reason",
+            metrics.write_errors.clone(),
+        );
+        registry.register(
+            "slipway_watch_errors",
+            "Watches that failed and were started again",
+            metrics.watch_errors.clone(),
+        );
+        registry.register(
+            "slipway_objects_in_backoff",
+            "ContourDeployments that wait after a failure before the next try",
+            metrics.objects_in_backoff.clone(),
+        );
+        registry.register_collector(Box::new(Arc::clone(&metrics.deployments)));
+        Self {
+            registry: Arc::new(registry),
+            ..metrics
+        }
+    }
+
+    /// Takes in a status that was computed at `now`, whether it is written or not.
+    ///
+    /// From here until [`Self::forget`] the ContourDeployment has series, so this must not be called after the last
+    /// `forget`.
+    pub fn observe_status(&self, namespace: &str, name: &str, status: &ContourDeploymentStatus, now: Timestamp) {
+        let mut deployments = self.deployments.lock();
+        let deployment = deployments.entry(owner(namespace, name)).or_default();
+        deployment.conditions = status
+            .conditions
+            .iter()
+            .map(|condition| {
+                let known = CONDITION_STATUSES
+                    .into_iter()
+                    .find(|status| *status == condition.status);
+                (condition.type_.clone(), known.unwrap_or("Unknown"))
+            })
+            .collect();
+        let before = std::mem::take(&mut deployment.extension_services);
+        deployment.extension_services = extension_services::observe(before, &status.extension_services, now);
+    }
+
+    /// Drops the series of a ContourDeployment that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.deployments.lock().remove(&owner(namespace, name));
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, namespace: &str, name: &str, outcome: Outcome, duration: Duration) {
+        self.reconciles
+            .get_or_create(&OutcomeLabels {
+                outcome: outcome.label(),
+            })
+            .inc();
+        self.reconcile_duration.observe(duration.as_secs_f64());
+        let mut deployments = self.deployments.lock();
+        match outcome {
+            // Not `entry`: the reconcile that finds the object gone succeeds too, and must not bring its series back.
+            Outcome::Success => {
+                if let Some(deployment) = deployments.get_mut(&owner(namespace, name)) {
+                    deployment.reconcile_failed = false;
+                }
+            }
+            Outcome::Error(reason) => {
+                deployments.entry(owner(namespace, name)).or_default().reconcile_failed = true;
+                self.reconcile_errors.get_or_create(&ReasonLabels { reason }).inc();
+            }
+        }
+    }
+
+    /// Counts a write request (`verb`: `apply`, `create`, `delete`, …) to objects of a kind.
+    pub fn wrote(&self, kind: &str, verb: &str, outcome: Outcome) {
+        let (kind, verb) = (kind.to_owned(), verb.to_owned());
+        if let Outcome::Error(reason) = outcome {
+            self.write_errors
+                .get_or_create(&WriteErrorLabels {
+                    kind: kind.clone(),
+                    verb: verb.clone(),
+                    reason,
+                })
+                .inc();
+        }
+        self.writes
+            .get_or_create(&WriteLabels {
+                kind,
+                verb,
+                outcome: outcome.label(),
+            })
+            .inc();
+    }
+
+    /// Counts a failure of the watch of a kind.
+    pub fn watch_failed(&self, kind: &str) {
+        self.watch_errors
+            .get_or_create(&KindLabels { kind: kind.to_owned() })
+            .inc();
+    }
+
+    /// Sets how many ContourDeployments wait after a failure.
+    pub fn objects_in_backoff(&self, count: usize) {
+        self.objects_in_backoff.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// All of it in the text format of OpenMetrics (content type in `server`), with the counters of seconds as they are at `now`.
+    pub fn encode(&self, now: Timestamp) -> String {
+        for deployment in self.deployments.lock().values_mut() {
+            deployment
+                .extension_services
+                .iter_mut()
+                .for_each(|series| series.advance(now));
+        }
+        // Megabytes with a thousand ContourDeployments, which growing by doubling could take twice.
+        let mut text = String::with_capacity(self.size.load(Ordering::Relaxed));
+        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        self.size.store(text.len() + text.len() / 16, Ordering::Relaxed);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Namespace and name of a ContourDeployment.
+type Owner = (String, String);
+
+fn owner(namespace: &str, name: &str) -> Owner {
+    (namespace.to_owned(), name.to_owned())
+}
+
+/// The series of the ContourDeployments. Not `Family`s: those keep all labels for each sample, and there are dozens of
+/// samples for each ContourDeployment.
+#[derive(Debug, Default)]
+struct Deployments(Mutex<BTreeMap<Owner, Deployment>>);
+
+/// The series of one ContourDeployment.
+#[derive(Debug, Default)]
+struct Deployment {
+    /// Type and status.
+    conditions: Vec<(String, &'static str)>,
+    extension_services: Vec<Series>,
+    reconcile_failed: bool,
+}
+
+impl Deployments {
+    /// A panic elsewhere must not take the metrics with it: no update of this map leaves it half done.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Owner, Deployment>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Deployments {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let deployments = self.lock();
+        let labelled = deployments.iter().map(|((namespace, name), deployment)| {
+            let labels: OwnerLabels<'_> = [("contourdeployment_namespace", namespace), ("contourdeployment", name)];
+            (labels, deployment)
+        });
+
+        let mut family = encoder.encode_descriptor(
+            "slipway_contourdeployment_condition",
+            "The conditions of the ContourDeployment: 1 for the status that one has. A condition that is absent has no samples.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (owner, deployment) in labelled.clone() {
+            for (type_, status) in &deployment.conditions {
+                for candidate in CONDITION_STATUSES {
+                    let labels = ([("type", type_.as_str()), ("status", candidate)], owner);
+                    family
+                        .encode_family(&labels)?
+                        .encode_gauge(&u64::from(candidate == *status))?;
+                }
+            }
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "slipway_contourdeployment_reconcile_failed",
+            "Whether the last reconcile of the ContourDeployment ended with an error.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (owner, deployment) in labelled.clone() {
+            family
+                .encode_family(&owner)?
+                .encode_gauge(&u64::from(deployment.reconcile_failed))?;
+        }
+
+        let services = labelled
+            .flat_map(|(owner, deployment)| deployment.extension_services.iter().map(move |series| (owner, series)));
+        extension_services::encode(&mut encoder, services)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! What a scrape shows, read back from the text that is served.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::*;
+use crate::api::{ExtensionServiceState, ExtensionServiceStatus, Role, Traffic};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+fn ext_auth(name: &str, state: ExtensionServiceState, traffic: Traffic) -> ExtensionServiceStatus {
+    ExtensionServiceStatus {
+        role: Role::GlobalExternalAuthorization,
+        namespace: "auth".to_owned(),
+        name: name.to_owned(),
+        state,
+        since: Time(at(0)),
+        fail_open: Some(false),
+        traffic,
+        stand_in: None,
+        message: None,
+    }
+}
+
+fn condition(type_: &str, status: &str) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: "Reason".to_owned(),
+        message: String::new(),
+        observed_generation: Some(1),
+        last_transition_time: Time(at(0)),
+    }
+}
+
+fn status(services: impl IntoIterator<Item = ExtensionServiceStatus>) -> ContourDeploymentStatus {
+    ContourDeploymentStatus {
+        extension_services: services.into_iter().collect(),
+        ..ContourDeploymentStatus::default()
+    }
+}
+
+/// The samples of a scrape: name with sorted labels, and value.
+struct Scrape(BTreeMap<String, f64>);
+
+impl Scrape {
+    fn of(metrics: &Metrics, now: Timestamp) -> Self {
+        let text = metrics.encode(now);
+        assert!(text.ends_with("# EOF\n"));
+        let mut samples = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let before = samples.insert(normalized(series), value.parse().unwrap());
+            assert_eq!(before, None, "{series} is there twice");
+        }
+        Self(samples)
+    }
+
+    #[track_caller]
+    fn value(&self, series: &str) -> f64 {
+        *self
+            .0
+            .get(&normalized(series))
+            .unwrap_or_else(|| panic!("no {series} among {:#?}", self.0.keys()))
+    }
+
+    /// The value of a family for `auth/<name>` as global external authorization of `projectcontour/edge`.
+    #[track_caller]
+    fn ext_auth(&self, family: &str, name: &str, more: &str) -> f64 {
+        self.value(&format!(
+            "slipway_extension_service_{family}{}",
+            ext_auth_labels(name, more)
+        ))
+    }
+
+    fn series_with(&self, part: &str) -> Vec<&str> {
+        self.0
+            .keys()
+            .map(String::as_str)
+            .filter(|series| series.contains(part))
+            .collect()
+    }
+}
+
+fn ext_auth_labels(name: &str, more: &str) -> String {
+    format!(
+        "{{contourdeployment_namespace=\"projectcontour\",contourdeployment=\"edge\",role=\"GlobalExternalAuthorization\",\
+         namespace=\"auth\",name=\"{name}\"{more}}}"
+    )
+}
+
+fn normalized(series: &str) -> String {
+    match series.strip_suffix('}').and_then(|series| series.split_once('{')) {
+        Some((name, labels)) => {
+            let mut labels: Vec<_> = labels.split(',').collect();
+            labels.sort_unstable();
+            format!("{name}{{{}}}", labels.join(","))
+        }
+        None => series.to_owned(),
+    }
+}
+
+/// Exact: all times in these tests are whole seconds.
+#[track_caller]
+fn assert_same(left: f64, right: f64) {
+    assert!((left - right).abs() < 1e-9, "{left} is not {right}");
+}
+
+#[test]
+fn only_an_available_service_counts_as_available() {
+    for state in ExtensionServiceState::ALL {
+        let metrics = Metrics::new();
+        metrics.observe_status(
+            "projectcontour",
+            "edge",
+            &status([ext_auth("auth", state, Traffic::Denied)]),
+            at(0),
+        );
+        let scrape = Scrape::of(&metrics, at(0));
+        let available = f64::from(u8::from(state == ExtensionServiceState::Available));
+        assert_same(scrape.ext_auth("available", "auth", ""), available);
+        for other in ExtensionServiceState::ALL {
+            let expected = f64::from(u8::from(state == other));
+            assert_same(
+                scrape.ext_auth("state", "auth", &format!(",state=\"{other:?}\"")),
+                expected,
+            );
+        }
+    }
+}
+
+#[test]
+fn the_seconds_advance_between_observations() {
+    let metrics = Metrics::new();
+    let missing = status([ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied)]);
+    metrics.observe_status("projectcontour", "edge", &missing, at(0));
+    assert_same(
+        Scrape::of(&metrics, at(0)).ext_auth("denied_seconds_total", "auth", ""),
+        0.0,
+    );
+    assert_same(
+        Scrape::of(&metrics, at(15)).ext_auth("denied_seconds_total", "auth", ""),
+        15.0,
+    );
+    assert_same(
+        Scrape::of(&metrics, at(30)).ext_auth("denied_seconds_total", "auth", ""),
+        30.0,
+    );
+    metrics.observe_status("projectcontour", "edge", &missing, at(40));
+    let scrape = Scrape::of(&metrics, at(45));
+    assert_same(scrape.ext_auth("denied_seconds_total", "auth", ""), 45.0);
+    assert_same(scrape.ext_auth("unchecked_seconds_total", "auth", ""), 0.0);
+}
+
+#[test]
+fn the_seconds_count_what_happened_to_traffic_and_not_the_state() {
+    let metrics = Metrics::new();
+    let observe = |state, traffic, second| {
+        metrics.observe_status(
+            "projectcontour",
+            "edge",
+            &status([ext_auth("auth", state, traffic)]),
+            at(second),
+        );
+    };
+    observe(ExtensionServiceState::Available, Traffic::Enforced, 0);
+    observe(ExtensionServiceState::Missing, Traffic::Denied, 100);
+    observe(ExtensionServiceState::Missing, Traffic::AllowedUnchecked, 107);
+    observe(ExtensionServiceState::Available, Traffic::Enforced, 120);
+    let scrape = Scrape::of(&metrics, at(1000));
+    assert_same(scrape.ext_auth("denied_seconds_total", "auth", ""), 7.0);
+    assert_same(scrape.ext_auth("unchecked_seconds_total", "auth", ""), 13.0);
+}
+
+#[test]
+fn traces_that_are_not_sampled_count_as_neither_unchecked_nor_denied() {
+    let metrics = Metrics::new();
+    let tracing = ExtensionServiceStatus {
+        role: Role::Tracing,
+        fail_open: None,
+        ..ext_auth("collector", ExtensionServiceState::Missing, Traffic::NotSampled)
+    };
+    metrics.observe_status("projectcontour", "edge", &status([tracing]), at(0));
+    let scrape = Scrape::of(&metrics, at(60));
+    let seconds = scrape.series_with("_seconds_total");
+    assert_eq!(seconds.len(), 2, "{seconds:?}");
+    for series in seconds {
+        assert!(series.contains("role=\"Tracing\""), "{series}");
+        assert_same(scrape.0[series], 0.0);
+    }
+}
+
+#[test]
+fn a_transition_is_counted_once_and_the_first_observation_is_none() {
+    let metrics = Metrics::new();
+    let observe = |state, second| {
+        metrics.observe_status(
+            "projectcontour",
+            "edge",
+            &status([ext_auth("auth", state, Traffic::Denied)]),
+            at(second),
+        );
+    };
+    observe(ExtensionServiceState::Missing, 0);
+    observe(ExtensionServiceState::Missing, 1);
+    observe(ExtensionServiceState::Available, 2);
+    observe(ExtensionServiceState::Available, 3);
+    observe(ExtensionServiceState::Missing, 4);
+    observe(ExtensionServiceState::Available, 5);
+    let scrape = Scrape::of(&metrics, at(6));
+    let transitions = |to: &str| scrape.ext_auth("transitions_total", "auth", &format!(",to=\"{to}\""));
+    assert_same(transitions("Missing"), 1.0);
+    assert_same(transitions("Available"), 2.0);
+    assert_same(transitions("NoEndpoints"), 0.0);
+}
+
+#[test]
+fn a_reference_that_changes_its_name_takes_its_series_along() {
+    let metrics = Metrics::new();
+    let observe = |name, second| {
+        let status = status([ext_auth(name, ExtensionServiceState::Missing, Traffic::Denied)]);
+        metrics.observe_status("projectcontour", "edge", &status, at(second));
+    };
+    observe("old", 0);
+    observe("new", 10);
+    let scrape = Scrape::of(&metrics, at(15));
+    assert_eq!(scrape.series_with("name=\"old\""), [""; 0]);
+    assert_same(scrape.ext_auth("denied_seconds_total", "new", ""), 5.0);
+}
+
+#[test]
+fn a_role_that_is_dropped_takes_its_series_along_and_leaves_the_others() {
+    let metrics = Metrics::new();
+    let auth = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
+    let limit = ExtensionServiceStatus {
+        role: Role::RateLimit,
+        ..auth.clone()
+    };
+    metrics.observe_status("projectcontour", "edge", &status([limit, auth.clone()]), at(0));
+    assert_ne!(Scrape::of(&metrics, at(0)).series_with("RateLimit"), [""; 0]);
+    metrics.observe_status("projectcontour", "edge", &status([auth]), at(10));
+    let scrape = Scrape::of(&metrics, at(10));
+    assert_eq!(scrape.series_with("RateLimit"), [""; 0]);
+    assert_same(scrape.ext_auth("denied_seconds_total", "auth", ""), 10.0);
+}
+
+#[test]
+fn a_condition_has_a_sample_for_each_status_and_none_when_it_is_absent() {
+    let metrics = Metrics::new();
+    let with = |conditions| ContourDeploymentStatus {
+        conditions,
+        ..ContourDeploymentStatus::default()
+    };
+    let both = vec![condition("Ready", "False"), condition("Reconciling", "True")];
+    metrics.observe_status("projectcontour", "edge", &with(both), at(0));
+    let value = |scrape: &Scrape, type_: &str, status: &str| {
+        scrape.value(&format!(
+            "slipway_contourdeployment_condition{{type=\"{type_}\",status=\"{status}\",\
+             contourdeployment_namespace=\"projectcontour\",contourdeployment=\"edge\"}}"
+        ))
+    };
+    let scrape = Scrape::of(&metrics, at(0));
+    assert_same(value(&scrape, "Ready", "True"), 0.0);
+    assert_same(value(&scrape, "Ready", "False"), 1.0);
+    assert_same(value(&scrape, "Ready", "Unknown"), 0.0);
+    assert_same(value(&scrape, "Reconciling", "True"), 1.0);
+    metrics.observe_status("projectcontour", "edge", &with(vec![condition("Ready", "True")]), at(1));
+    let scrape = Scrape::of(&metrics, at(1));
+    assert_same(value(&scrape, "Ready", "True"), 1.0);
+    assert_same(value(&scrape, "Ready", "False"), 0.0);
+    assert_eq!(scrape.series_with("Reconciling"), [""; 0]);
+}
+
+#[test]
+fn a_contourdeployment_that_is_gone_leaves_no_series() {
+    let metrics = Metrics::new();
+    let service = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
+    let status = ContourDeploymentStatus {
+        conditions: vec![condition("Ready", "False")],
+        ..status([service])
+    };
+    metrics.observe_status("projectcontour", "edge", &status, at(0));
+    metrics.observe_status("elsewhere", "edge", &status, at(0));
+    metrics.reconciled(
+        "projectcontour",
+        "edge",
+        Outcome::Error("Forbidden"),
+        Duration::from_millis(3),
+    );
+    metrics.forget("projectcontour", "edge");
+    metrics.reconciled("projectcontour", "edge", Outcome::Success, Duration::from_millis(3));
+    let scrape = Scrape::of(&metrics, at(1));
+    assert_eq!(
+        scrape.series_with("contourdeployment_namespace=\"projectcontour\""),
+        [""; 0]
+    );
+    assert_ne!(scrape.series_with("contourdeployment_namespace=\"elsewhere\""), [""; 0]);
+}
+
+#[test]
+fn reconciles_are_counted_by_outcome_and_reason_and_the_last_one_by_object() {
+    let metrics = Metrics::new();
+    let failed =
+        "slipway_contourdeployment_reconcile_failed{contourdeployment_namespace=\"ns\",contourdeployment=\"edge\"}";
+    let scrape = Scrape::of(&metrics, at(0));
+    assert_same(scrape.value("slipway_reconciles_total{outcome=\"success\"}"), 0.0);
+    assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 0.0);
+    metrics.reconciled("ns", "edge", Outcome::Error("Timeout"), Duration::from_millis(700));
+    let scrape = Scrape::of(&metrics, at(0));
+    assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 1.0);
+    assert_same(scrape.value("slipway_reconcile_errors_total{reason=\"Timeout\"}"), 1.0);
+    assert_same(scrape.value(failed), 1.0);
+    metrics.reconciled("ns", "edge", Outcome::Success, Duration::from_millis(3));
+    let scrape = Scrape::of(&metrics, at(0));
+    assert_same(scrape.value("slipway_reconciles_total{outcome=\"success\"}"), 1.0);
+    assert_same(scrape.value(failed), 0.0);
+    assert_same(scrape.value("slipway_reconcile_duration_seconds_count"), 2.0);
+    assert_same(scrape.value("slipway_reconcile_duration_seconds_sum"), 0.703);
+    assert_same(
+        scrape.value("slipway_reconcile_duration_seconds_bucket{le=\"0.005\"}"),
+        1.0,
+    );
+    assert_same(
+        scrape.value("slipway_reconcile_duration_seconds_bucket{le=\"1.0\"}"),
+        2.0,
+    );
+}
+
+#[test]
+fn writes_and_watch_errors_are_counted_by_kind() {
+    let metrics = Metrics::new();
+    metrics.wrote("Deployment", "apply", Outcome::Success);
+    metrics.wrote("Deployment", "apply", Outcome::Error("Conflict"));
+    metrics.watch_failed("Pod");
+    metrics.objects_in_backoff(3);
+    let scrape = Scrape::of(&metrics, at(0));
+    assert_same(
+        scrape.value("slipway_writes_total{kind=\"Deployment\",verb=\"apply\",outcome=\"success\"}"),
+        1.0,
+    );
+    assert_same(
+        scrape.value("slipway_writes_total{kind=\"Deployment\",verb=\"apply\",outcome=\"error\"}"),
+        1.0,
+    );
+    assert_same(
+        scrape.value("slipway_write_errors_total{kind=\"Deployment\",verb=\"apply\",reason=\"Conflict\"}"),
+        1.0,
+    );
+    assert_same(scrape.value("slipway_watch_errors_total{kind=\"Pod\"}"), 1.0);
+    assert_same(scrape.value("slipway_objects_in_backoff"), 3.0);
+}
+
+#[test]
+fn the_version_is_told() {
+    let series = format!("slipway_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    assert_same(Scrape::of(&Metrics::new(), at(0)).value(&series), 1.0);
+}
