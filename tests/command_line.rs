@@ -146,6 +146,30 @@ fn an_address_that_is_taken_ends_it_with_an_error() {
 }
 
 #[test]
+fn requests_say_which_slipway_they_come_from() {
+    let (_running, api_server) = Running::with_a_silent_api_server();
+    api_server.set_nonblocking(true).unwrap();
+    let started = Instant::now();
+    let connection = loop {
+        match api_server.accept() {
+            Ok((connection, _)) => break connection,
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "nobody came: {error}"),
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    connection.set_nonblocking(false).unwrap();
+    let head: Vec<_> = BufReader::new(connection)
+        .lines()
+        .map(Result::unwrap)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    assert!(
+        head.contains(&format!("user-agent: slipway/{}", env!("CARGO_PKG_VERSION"))),
+        "{head:?}"
+    );
+}
+
+#[test]
 fn a_signal_ends_it_within_five_seconds_and_with_success() {
     for signal in ["TERM", "INT"] {
         let (mut running, _api_server) = Running::with_a_silent_api_server();

@@ -41,6 +41,13 @@ pub struct Certificates {
     pub problem: Option<String>,
 }
 
+impl Certificates {
+    /// Whether every Secret has something in it, so that pods can start. A renewal that is still to come does not matter.
+    pub fn are_complete(&self) -> bool {
+        self.desired.len() == 1 + Peer::ALL.len()
+    }
+}
+
 /// What has to be issued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {

@@ -245,7 +245,7 @@ impl Metrics {
         self.objects_in_backoff.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All of it in the text format of OpenMetrics (content type in `server`), with the counters of seconds as they are at `now`.
+    /// All of it in the `OpenMetrics` text format, with the counters of seconds as they are at `now`.
     pub fn encode(&self, now: Timestamp) -> String {
         for deployment in self.deployments.lock().values_mut() {
             deployment

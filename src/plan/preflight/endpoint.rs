@@ -31,7 +31,11 @@ pub fn check(check: &mut Check) {
     }
     // Envoy has no such listener if the number is negative (`internal/xdscache/v3/listener.go`).
     match i32::try_from(admin).ok().filter(|port| *port <= i32::from(u16::MAX)) {
-        Some(port) if port > 0 => envoy.push(Some(Endpoint::fixed("spec.runtimeSettings.envoy.network.adminPort", "127.0.0.1", port))),
+        Some(port) if port > 0 => envoy.push(Some(Endpoint {
+            port_field: Some("envoy.network.adminPort".to_owned()),
+            is_chosen: check.value("envoy.network.adminPort").is_some(),
+            ..Endpoint::fixed("envoy.network.adminPort", "127.0.0.1", port)
+        })),
         Some(_) => {}
         None if admin > 0 => check.refuse("envoy.network.adminPort", format_args!("{admin} is not a port")),
         None => {}
@@ -44,9 +48,12 @@ pub fn check(check: &mut Check) {
 
 /// Something that listens.
 struct Endpoint {
-    /// The field's path below `runtimeSettings`; none for what is not a setting.
-    field: Option<&'static str>,
-    name: String,
+    /// A field's path below `runtimeSettings`, or words for what is not a setting.
+    name: &'static str,
+    /// The path of its port; none for what is not a setting.
+    port_field: Option<String>,
+    /// Whether somebody chose the port.
+    is_chosen: bool,
     address: String,
     port: i32,
 }
@@ -66,8 +73,8 @@ enum Reach {
 }
 
 impl Endpoint {
-    fn fixed(name: &str, address: &str, port: i32) -> Self {
-        Self { field: None, name: name.to_owned(), address: address.to_owned(), port }
+    fn fixed(name: &'static str, address: &str, port: i32) -> Self {
+        Self { name, port_field: None, is_chosen: false, address: address.to_owned(), port }
     }
 
     fn read(check: &mut Check, field: &'static str, default: Default, reach: Reach) -> Option<Self> {
@@ -106,8 +113,8 @@ impl Endpoint {
             check.refuse(&port_field, format_args!("{number} is not a port"));
             return None;
         };
-        let name = format!("spec.runtimeSettings.{field}");
-        Some(Self { field: Some(field), name, address: address?.to_owned(), port })
+        let is_chosen = check.value(&port_field).is_some();
+        Some(Self { name: field, port_field: Some(port_field), is_chosen, address: address?.to_owned(), port })
     }
 
     /// Whether both want the same port of the same interface.
@@ -124,17 +131,15 @@ fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str)
     let mut seen: Vec<Endpoint> = Vec::new();
     for endpoint in endpoints {
         let conflict = seen.iter().find(|other| {
-            let is_pair = other.field == Some(metrics) && endpoint.field == Some(health.as_str());
+            let is_pair = other.name == metrics && endpoint.name == health;
             let is_one = is_pair && shares && other.address == endpoint.address && other.port == endpoint.port;
             other.overlaps(&endpoint) && !is_one
         });
         if let Some(other) = conflict {
-            // The setting is to blame, not what is no setting.
-            let (field, other) = match (endpoint.field, other.field) {
-                (None, Some(field)) => (field, &endpoint.name),
-                (field, _) => (field.unwrap_or_default(), &other.name),
-            };
-            check.refuse(&format!("{field}.port"), format_args!("{} is taken by {other}", endpoint.port));
+            // The one that somebody chose is to blame.
+            let other_is_to_blame = other.is_chosen && !endpoint.is_chosen;
+            let (blamed, taker) = if other_is_to_blame { (other, &endpoint) } else { (&endpoint, other) };
+            check.refuse(blamed.port_field.as_deref().unwrap_or(blamed.name), format_args!("{} is taken by {}", blamed.port, taker.name));
         }
         seen.push(endpoint);
     }
@@ -171,7 +176,7 @@ fn traffic_class(check: &mut Check, listeners: &[Endpoint]) {
     let field = "envoy.listener.socketOptions.trafficClass";
     let is_set = check.value(field).and_then(Value::as_i64).is_some_and(|class| class != 0);
     let on_ipv4 = listeners.iter().find(|listener| {
-        matches!(listener.field, Some("envoy.http" | "envoy.https")) && listener.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
+        matches!(listener.name, "envoy.http" | "envoy.https") && listener.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
     });
     if let Some(listener) = on_ipv4.filter(|_| is_set) {
         check.refuse(field, format_args!("it needs IPv6 listeners, and {}.address is {}", listener.name, listener.address));

@@ -106,7 +106,7 @@ impl<'a> Demo<'a> {
                     .first()
                     .and_then(|service| service.stand_in.as_ref());
                 let place = place.map_or("nowhere", |stand_in| &stand_in.namespace);
-                let rolls = edge.revision().await? - before;
+                let rolls = edge.revision().await?.saturating_sub(before);
                 ensure!(rolls <= 1, "Contour was rolled {rolls} times");
                 Ok(Look::when(
                     place == "auth" && rolls == 1,
