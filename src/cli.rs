@@ -21,6 +21,8 @@ pub enum Command {
     Run(RunOptions),
     /// Print the CustomResourceDefinition of ContourDeployment
     Crd,
+    /// Print the reference page of the API, in Markdown
+    Reference,
     /// Print what would be made for a ContourDeployment, without a cluster
     Render {
         /// The file with the ContourDeployment (YAML or JSON); `-` is standard input

@@ -5,5 +5,6 @@
 pub mod api;
 pub mod controller;
 pub mod plan;
+pub mod reference;
 pub mod render;
 pub mod telemetry;

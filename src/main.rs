@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// How long the controller's loop may go without being run before the process counts as dead. Nothing in it computes for
 /// more than milliseconds at a time, so this leaves room for a node that is very short of CPU.
-const PULSE: Duration = Duration::from_secs(60);
+const PULSE: Duration = Duration::from_mins(1);
 
 /// Threads of the runtime at most. Slipway waits more than it computes, and each thread costs memory.
 const WORKERS: usize = 4;
@@ -73,6 +73,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run(options),
         Command::Crd => print_crd().map(|()| ExitCode::SUCCESS),
+        Command::Reference => print(&slipway::reference::page()).map(|()| ExitCode::SUCCESS),
         Command::Render { file } => print_rendered(&file).map(|()| ExitCode::SUCCESS),
         Command::Version => print(&format!("slipway {VERSION}\n")).map(|()| ExitCode::SUCCESS),
     };

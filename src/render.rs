@@ -5,14 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rcgen::KeyPair;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::ContourDeployment;
-use crate::api::contour::{self, ExtensionService};
-use crate::api::vocabulary::labels;
-use crate::plan::certificates::{Issued, Pair, PrivateKey, Request};
-use crate::plan::{Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, plan};
+use crate::api::contour::ExtensionService;
+use crate::controller::issue::issue_with;
+use crate::plan::certificates::{Issued, Request};
+use crate::plan::{
+    Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
+    SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
+};
 
 /// Why documents can't be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +47,22 @@ pub enum Error {
 
 /// What `slipway render` prints: everything that would be made, in waves, and the status that would be reported.
 pub fn render(input: &str) -> Result<String, Error> {
-    let (planned, _) = answered(&observe(input)?);
+    let (mut planned, _) = answered(&observe(input)?);
+    planned.waves.iter_mut().for_each(withhold_secrets);
     Ok(serde_saphyr::to_string(&planned)?)
+}
+
+/// The certificates are made up; nobody shall take them for something to use.
+fn withhold_secrets(wave: &mut Wave) {
+    for write in &mut wave.writes {
+        if let Write::Create(object) | Write::Apply { object, .. } | Write::Replace(object) = write
+            && object.kind == Kind::Secret
+            && let Some(Value::Object(data)) = object.content.get_mut("data")
+        {
+            data.values_mut()
+                .for_each(|value| *value = "(made when it is applied)".into());
+        }
+    }
 }
 
 /// The plan, with the questions answered as a willing cluster would: it takes every setting, and certificates are issued
@@ -56,10 +74,17 @@ pub fn answered(observed: &Observed) -> (Plan, Observed) {
         for question in &planned.questions {
             match question {
                 Question::Settings { hash, candidate } => {
-                    let spec = candidate.at("/spec").and_then(Value::as_object).cloned().unwrap_or_default();
-                    observed.settings = SettingsVerdict::Accepted { hash: hash.clone(), spec };
+                    let spec = candidate
+                        .at("/spec")
+                        .and_then(Value::as_object)
+                        .cloned()
+                        .unwrap_or_default();
+                    observed.settings = SettingsVerdict::Accepted {
+                        hash: hash.clone(),
+                        spec,
+                    };
                 }
-                Question::Certificates(request) => observed.issued = Some(placeholders(request)),
+                Question::Certificates(request) => observed.issued = placeholders(request, observed.now),
             }
         }
         planned = plan(&observed);
@@ -67,28 +92,33 @@ pub fn answered(observed: &Observed) -> (Plan, Observed) {
     (planned, observed)
 }
 
-fn placeholders(request: &Request) -> Issued {
-    let pair = |name: &str| Pair {
-        certificate: format!("(certificate of {name})"),
-        key: PrivateKey(format!("(key of {name})")),
+/// Certificates like those that the operator issues, of keys that are the same each time: the plan reads what is in them.
+fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
+    let mut keys = 0_u8;
+    let key = || {
+        keys += 1;
+        // RFC 8410, section 7: an Ed25519 key. Its signatures need no randomness.
+        let mut der = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+        der.extend([keys; 32]);
+        KeyPair::try_from(der)
     };
-    Issued {
-        authority: request.authority.is_none().then(|| pair("the authority")),
-        leaves: request.leaves.iter().map(|leaf| (leaf.peer, pair(&format!("{:?}", leaf.peer)))).collect(),
-    }
+    issue_with(request, now, key).ok()
 }
 
 /// Reads documents as what is observed.
 ///
 /// A document of kind `Observation` sets what no object says: `now`, `missingCRDs`, `refused` (the API server's words on the
-/// settings). Namespaces that documents are in exist; others need a document of their own.
+/// settings), `failures` (writes that could not be done). Namespaces that documents are in exist; others need a document of their own.
 pub fn observe(input: &str) -> Result<Observed, Error> {
     let mut facts = Facts::default();
     let mut deployments = Vec::new();
     let mut objects = Vec::new();
     for (index, text) in documents(input).enumerate() {
         let number = index + 1;
-        let value: Value = serde_saphyr::from_str(text).map_err(|source| Error::Yaml { number, source: Box::new(source) })?;
+        let value: Value = serde_saphyr::from_str(text).map_err(|source| Error::Yaml {
+            number,
+            source: Box::new(source),
+        })?;
         let wrong = |message: String| Error::Document { number, message };
         let kind = value["kind"].as_str().unwrap_or_default().to_owned();
         if kind == "Observation" {
@@ -99,7 +129,8 @@ pub fn observe(input: &str) -> Result<Observed, Error> {
             return Err(wrong(format!("kind {kind:?} does not matter to Slipway")));
         };
         if kind == Kind::ContourDeployment {
-            let deployment: ContourDeployment = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+            let deployment: ContourDeployment =
+                serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
             deployments.push(deployment);
         } else {
             objects.push(Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?);
@@ -117,16 +148,43 @@ struct Facts {
     #[serde(rename = "missingCRDs")]
     missing_crds: Vec<String>,
     refused: Option<String>,
+    failures: Vec<FailedWrite>,
+}
+
+#[derive(Deserialize)]
+struct FailedWrite {
+    kind: Kind,
+    #[serde(default)]
+    namespace: String,
+    name: String,
+    cause: FailureCause,
+    message: String,
+}
+
+impl From<FailedWrite> for Failure {
+    fn from(failed: FailedWrite) -> Self {
+        let key = Key::new(failed.kind, &failed.namespace, &failed.name);
+        Self {
+            key,
+            cause: failed.cause,
+            message: failed.message,
+        }
+    }
 }
 
 fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Facts) -> Observed {
     let metadata = &mut deployment.metadata;
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
-    metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
+    metadata
+        .uid
+        .get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
     metadata.generation.get_or_insert(1);
     let mut observed = Observed {
         now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
-        operator: ServiceAccountRef { namespace: "slipway-system".to_owned(), name: "slipway".to_owned() },
+        operator: ServiceAccountRef {
+            namespace: "slipway-system".to_owned(),
+            name: "slipway".to_owned(),
+        },
         objects: BTreeMap::new(),
         namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
         missing_crds: facts.missing_crds,
@@ -137,7 +195,7 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
         secrets_synced: true,
         settings: SettingsVerdict::Unchecked,
         issued: None,
-        failures: Vec::new(),
+        failures: facts.failures.into_iter().map(Failure::from).collect(),
         deployment: Arc::new(deployment),
     };
     for object in objects {
@@ -146,7 +204,10 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
     if let Some(message) = facts.refused
         && let Some(Question::Settings { hash, .. }) = plan(&observed).questions.first()
     {
-        observed.settings = SettingsVerdict::Refused { hash: hash.clone(), message };
+        observed.settings = SettingsVerdict::Refused {
+            hash: hash.clone(),
+            message,
+        };
     }
     observed
 }
@@ -154,13 +215,20 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
 /// Puts an object where the controller's gather step would put it.
 fn place(observed: &mut Observed, object: Object) {
     let id = (object.namespace().to_owned(), object.name().to_owned());
-    let ours = object.label(labels::OWNER_NAME).is_some();
+    let ours = observed.owner().owns(&object);
     if object.kind != Kind::Namespace && object.kind.is_namespaced() {
-        observed.namespaces.entry(id.0.clone()).or_insert(NamespacePhase::Active);
+        observed
+            .namespaces
+            .entry(id.0.clone())
+            .or_insert(NamespacePhase::Active);
     }
     match object.kind {
         Kind::Namespace => {
-            let phase = if object.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+            let phase = if object.is_terminating() {
+                NamespacePhase::Terminating
+            } else {
+                NamespacePhase::Active
+            };
             observed.namespaces.insert(id.1, phase);
         }
         Kind::ExtensionService if !ours => {
@@ -169,7 +237,9 @@ fn place(observed: &mut Observed, object: Object) {
             }
         }
         Kind::EndpointSlice => {
-            if let Some(service) = object.label("kubernetes.io/service-name") {
+            if let Some(service) = object.label("kubernetes.io/service-name")
+                && has_ready_endpoint(&object)
+            {
                 observed.ready_services.insert((id.0, service.to_owned()));
             }
         }
@@ -180,17 +250,21 @@ fn place(observed: &mut Observed, object: Object) {
                 observed.objects.insert(object.key(), object);
             }
         }
-        Kind::CustomResourceDefinition => {
-            debug_assert!(contour::REQUIRED_CRDS.contains(&object.name()));
-        }
-        _ => {
+        _ if ours => {
             observed.objects.insert(object.key(), Arc::new(object));
         }
+        _ => {}
     }
 }
 
 /// The documents of a YAML stream, without the empty ones.
 fn documents(input: &str) -> impl Iterator<Item = &str> {
-    let is_empty = |text: &&str| text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-    input.split("\n---").map(|text| text.strip_prefix("---").unwrap_or(text)).filter(move |text| !is_empty(text))
+    let is_empty = |text: &&str| {
+        text.lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    };
+    input
+        .split("\n---")
+        .map(|text| text.strip_prefix("---").unwrap_or(text))
+        .filter(move |text| !is_empty(text))
 }

@@ -62,7 +62,10 @@ impl ExtensionServiceSpec {
             .into_iter()
             .flatten()
             .filter_map(|service| {
-                Some(ServiceTarget { name: service.get("name")?.as_str()?.to_owned(), port: service.get("port")?.as_i64()? })
+                Some(ServiceTarget {
+                    name: service.get("name")?.as_str()?.to_owned(),
+                    port: service.get("port")?.as_i64()?,
+                })
             })
             .collect()
     }
@@ -122,7 +125,11 @@ pub enum Verdict<'a> {
 impl ExtensionService {
     /// Contour's verdict on the present generation.
     pub fn verdict(&self) -> Verdict<'_> {
-        let valid = self.status.conditions.iter().find(|condition| condition.type_ == "Valid");
+        let valid = self
+            .status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Valid");
         match valid {
             Some(condition) if Some(condition.observed_generation) != self.metadata.generation => Verdict::None,
             Some(condition) if condition.status == "True" => Verdict::Valid,

@@ -23,7 +23,8 @@ pub fn crd() -> CustomResourceDefinition {
 
     // Fields that CEL must see to be able to refuse them, in a schema that lets everything else through.
     let settings = &mut schema["properties"]["spec"]["properties"]["runtimeSettings"];
-    let refused = |why: &str| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": why});
+    let refused =
+        |why: &str| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": why});
     settings["x-kubernetes-preserve-unknown-fields"] = json!(true);
     settings["properties"]["xdsServer"] = refused("Set by Slipway; refused here.");
     settings["properties"]["gateway"] = refused("Not supported by this version of Slipway; refused here.");
@@ -46,7 +47,11 @@ fn clean(schema: &mut Value) {
                 fields.remove("additionalProperties");
                 fields.insert("x-kubernetes-preserve-unknown-fields".to_owned(), Value::Bool(true));
             }
-            if fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            if fields
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
                 fields.remove("format");
             }
             fields.values_mut().for_each(clean);
@@ -74,7 +79,11 @@ mod tests {
     #[test]
     fn no_schema_takes_any_additional_property() {
         let mut found = Vec::new();
-        find(&serde_json::to_value(super::crd()).expect("a CRD is JSON"), "additionalProperties", &mut found);
+        find(
+            &serde_json::to_value(super::crd()).expect("a CRD is JSON"),
+            "additionalProperties",
+            &mut found,
+        );
         assert!(!found.is_empty() && !found.contains(&Value::Bool(true)), "{found:?}");
     }
 }

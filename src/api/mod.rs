@@ -12,8 +12,8 @@ pub mod vocabulary;
 pub use crd::crd;
 pub use spec::{
     ContourDeployment, ContourDeploymentSpec, ContourLogLevel, ContourSpec, CustomTag, EnvoyLogLevel, EnvoySpec,
-    ExtensionRef, ExtensionServiceReadiness, ExtensionServicesSpec, ExternalTrafficPolicy, GlobalExtAuth, IpFamilyPolicy,
-    NamespacedRef, NetworkPublishing, NetworkPublishingType, NodePlacement, RateLimitService, ReplicaSettings,
-    RuntimeSettings, Tracing, WorkloadType,
+    ExtensionRef, ExtensionServiceReadiness, ExtensionServicesSpec, ExternalTrafficPolicy, GlobalExtAuth,
+    IpFamilyPolicy, NamespacedRef, NetworkPublishing, NetworkPublishingType, NodePlacement, RateLimitService,
+    ReplicaSettings, RuntimeSettings, Tracing, WorkloadType,
 };
 pub use status::{ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, Role, StandInRef, Traffic};

@@ -184,7 +184,12 @@ pub struct GlobalExtAuth {
     pub fail_open: bool,
     /// How long a decision may take, a Go duration such as `500ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = r"^(((\d*(\.\d*)?h)|(\d*(\.\d*)?m)|(\d*(\.\d*)?s)|(\d*(\.\d*)?ms)|(\d*(\.\d*)?us)|(\d*(\.\d*)?µs)|(\d*(\.\d*)?ns))+|infinity|infinite)$"))]
+    #[schemars(
+        length(max = 64),
+        regex(
+            pattern = r"^(((\d*(\.\d*)?h)|(\d*(\.\d*)?m)|(\d*(\.\d*)?s)|(\d*(\.\d*)?ms)|(\d*(\.\d*)?us)|(\d*(\.\d*)?µs)|(\d*(\.\d*)?ns))+|infinity|infinite)$"
+        )
+    )]
     pub response_timeout: Option<String>,
     /// Defaults of the virtual hosts: `disabled`, and `context` (extra entries for the service).
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -238,7 +243,7 @@ pub struct RateLimitService {
     /// Whether answers carry X-RateLimit headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_x_rate_limit_headers: Option<bool>,
-    /// Whether gRPC clients see RESOURCE_EXHAUSTED instead of UNAVAILABLE.
+    /// Whether gRPC clients see `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_resource_exhausted_code: Option<bool>,
     /// The policy for virtual hosts without one of their own.

@@ -129,7 +129,13 @@ pub enum ExtensionServiceState {
 
 impl ExtensionServiceState {
     /// Every state.
-    pub const ALL: [Self; 5] = [Self::Missing, Self::Pending, Self::Invalid, Self::NoEndpoints, Self::Available];
+    pub const ALL: [Self; 5] = [
+        Self::Missing,
+        Self::Pending,
+        Self::Invalid,
+        Self::NoEndpoints,
+        Self::Available,
+    ];
 }
 
 /// What happens to requests that the ExtensionService should see.

@@ -43,7 +43,11 @@ impl Apply<'_> {
                 Ok(writes) => writes,
                 Err(failure) => return vec![failure],
             };
-            let outcomes: Vec<Outcome> = stream::iter(writes).map(|write| self.write(write)).buffer_unordered(AT_ONCE).collect().await;
+            let outcomes: Vec<Outcome> = stream::iter(writes)
+                .map(|write| self.write(write))
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
             let stale = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale));
             let failures: Vec<Failure> = outcomes
                 .into_iter()
@@ -70,8 +74,18 @@ impl Apply<'_> {
             cause: FailureCause::Transient,
             message: format!("could not look which configurations are in use: {error}"),
         })?;
-        let still: Vec<Write> = plan(&fresh).waves.into_iter().filter(|fresh| fresh.look_first).flat_map(|fresh| fresh.writes).collect();
-        Ok(wave.writes.iter().filter(|write| still.contains(write)).cloned().collect())
+        let still: Vec<Write> = plan(&fresh)
+            .waves
+            .into_iter()
+            .filter(|fresh| fresh.look_first)
+            .flat_map(|fresh| fresh.writes)
+            .collect();
+        Ok(wave
+            .writes
+            .iter()
+            .filter(|write| still.contains(write))
+            .cloned()
+            .collect())
     }
 
     async fn write(&self, write: Write) -> Outcome {
@@ -99,12 +113,15 @@ impl Apply<'_> {
                 };
                 match (gone, answer) {
                     (Some(target), _) => self.cache.note_gone(&key, Some(&target.uid)),
-                    (None, Some(object)) => self.cache.note(object, &whose),
+                    (None, Some(object)) => self.cache.note(&object, &whose),
                     (None, None) => {}
                 }
                 Outcome::Done
             }
-            Err(error) if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound") || is_failed_test(&error, &write) => {
+            Err(error)
+                if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound")
+                    || is_failed_test(&error, &write) =>
+            {
                 debug!(%key, verb, %error, "not as observed");
                 self.look_again(&write, &key, &whose, &error).await
             }
@@ -112,7 +129,11 @@ impl Apply<'_> {
         }
     }
 
-    async fn apply(&self, object: &crate::plan::Object, adopt: Option<&(usize, String)>) -> Result<crate::plan::Object, Error> {
+    async fn apply(
+        &self,
+        object: &crate::plan::Object,
+        adopt: Option<&(usize, String)>,
+    ) -> Result<crate::plan::Object, Error> {
         if let Some((entry, version)) = adopt {
             client::adopt_creation(self.client, &object.key(), *entry, version).await?;
         }
@@ -122,13 +143,16 @@ impl Apply<'_> {
     /// Reads what is really there.
     async fn look_again(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> Outcome {
         match client::get(self.client, key).await {
-            Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => Outcome::Failed(Failure {
-                key: key.clone(),
-                cause: FailureCause::Collision,
-                message: "an object of this name exists and is not Slipway's; rename one of the two, or delete it".to_owned(),
-            }),
+            Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => {
+                Outcome::Failed(Failure {
+                    key: key.clone(),
+                    cause: FailureCause::Collision,
+                    message: "an object of this name exists and is not Slipway's; rename one of the two, or delete it"
+                        .to_owned(),
+                })
+            }
             Ok(Some(live)) => {
-                self.cache.note(live, whose);
+                self.cache.note(&live, whose);
                 Outcome::Stale
             }
             Ok(None) if matches!(write, Write::Create(_)) => Outcome::Failed(failure(key.clone(), error)),
@@ -142,7 +166,11 @@ impl Apply<'_> {
 }
 
 fn outcome<T>(result: &Result<T, Error>) -> telemetry::Outcome {
-    if result.is_ok() { telemetry::Outcome::Success } else { telemetry::Outcome::Error("refused") }
+    if result.is_ok() {
+        telemetry::Outcome::Success
+    } else {
+        telemetry::Outcome::Error("refused")
+    }
 }
 
 fn describe(write: &Write) -> (&'static str, Key) {
@@ -158,7 +186,14 @@ fn describe(write: &Write) -> (&'static str, Key) {
 
 /// A `test` of a JSON patch that did not hold comes back as 422: what was tested has changed.
 fn is_failed_test(error: &Error, write: &Write) -> bool {
-    matches!(write, Write::Apply { adopt_creation: Some(_), .. }) && error.code() == 422 && error.to_string().contains("testing")
+    matches!(
+        write,
+        Write::Apply {
+            adopt_creation: Some(_),
+            ..
+        }
+    ) && error.code() == 422
+        && error.to_string().contains("testing")
 }
 
 /// What is in the way.
@@ -171,5 +206,9 @@ pub fn failure(key: Key, error: &Error) -> Failure {
         500 if error.to_string().contains("field not declared in schema") => FailureCause::Refused,
         _ => FailureCause::Transient,
     };
-    Failure { key, cause, message: error.to_string() }
+    Failure {
+        key,
+        cause,
+        message: error.to_string(),
+    }
 }

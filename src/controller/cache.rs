@@ -67,7 +67,10 @@ struct Store {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { stores: RwLock::default(), synced: watch::Sender::new(0) }
+        Self {
+            stores: RwLock::default(),
+            synced: watch::Sender::new(0),
+        }
     }
 }
 
@@ -87,7 +90,10 @@ impl Cache {
             }
             Event::InitDone => {
                 let incoming = store.incoming.take().unwrap_or_default();
-                *store = Store { synced: true, ..Store::default() };
+                *store = Store {
+                    synced: true,
+                    ..Store::default()
+                };
                 for object in incoming {
                     store.put(object, None);
                 }
@@ -103,30 +109,40 @@ impl Cache {
                 }
                 // Contour renews its Lease every two seconds; of that only the version is seen here.
                 let same = before.is_some_and(|before| is_same(before, &object));
-                let owners = [before.and_then(|before| owner(before)), owner(&object)].into_iter().flatten().collect();
+                let owners = [before.and_then(|before| owner(before)), owner(&object)]
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 store.put(object, None);
-                if same { Touched::Nothing } else { Touched::Object { key, owners } }
+                if same {
+                    Touched::Nothing
+                } else {
+                    Touched::Object { key, owners }
+                }
             }
             Event::Delete(object) => {
                 let key = object.key();
                 // A successor of the same name, which we wrote, may be known already.
-                let newer = |known: &&Arc<Object>| known.uid() != object.uid() && version(known) > version(&object);
-                if store.objects.get(&key).filter(newer).is_some() {
+                let is_newer = |known: &Arc<Object>| known.uid() != object.uid() && version(known) > version(&object);
+                if store.objects.get(&key).is_some_and(is_newer) {
                     return Touched::Nothing;
                 }
                 let before = store.remove(&key);
-                let owners = [before.as_deref().and_then(owner), owner(&object)].into_iter().flatten().collect();
+                let owners = [before.as_deref().and_then(owner), owner(&object)]
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 Touched::Object { key, owners }
             }
         }
     }
 
     /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
-    pub fn note(&self, object: Object, whose: &NamespacedName) {
+    pub fn note(&self, object: &Object, whose: &NamespacedName) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
-        for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(&object)) {
+        for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
             let known = store.objects.get(&object.key());
-            if known.is_none_or(|known| version(known) <= version(&object)) {
+            if known.is_none_or(|known| version(known) <= version(object)) {
                 store.put(object.clone(), Some(whose));
             }
         }
@@ -136,7 +152,11 @@ impl Cache {
     pub fn note_gone(&self, key: &Key, uid: Option<&str>) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         for (_, store) in stores.iter_mut().filter(|(id, _)| id.kind == key.kind) {
-            if store.objects.get(key).is_some_and(|known| uid.is_none_or(|uid| known.uid() == uid)) {
+            if store
+                .objects
+                .get(key)
+                .is_some_and(|known| uid.is_none_or(|uid| known.uid() == uid))
+            {
                 store.remove(key);
             }
         }
@@ -149,13 +169,23 @@ impl Cache {
 
     /// One object of a set.
     pub fn get(&self, id: &StoreId, key: &Key) -> Option<Arc<Object>> {
-        self.stores.read().expect("nobody panics with the lock").get(id)?.objects.get(key).cloned()
+        self.stores
+            .read()
+            .expect("nobody panics with the lock")
+            .get(id)?
+            .objects
+            .get(key)
+            .cloned()
     }
 
     /// All objects of a set.
     pub fn all(&self, id: &StoreId) -> Vec<Arc<Object>> {
         let stores = self.stores.read().expect("nobody panics with the lock");
-        stores.get(id).into_iter().flat_map(|store| store.objects.values().cloned()).collect()
+        stores
+            .get(id)
+            .into_iter()
+            .flat_map(|store| store.objects.values().cloned())
+            .collect()
     }
 
     /// All objects that belong to this ContourDeployment.
@@ -170,7 +200,11 @@ impl Cache {
 
     /// Whether a set has been read.
     pub fn is_synced(&self, id: &StoreId) -> bool {
-        self.stores.read().expect("nobody panics with the lock").get(id).is_some_and(|store| store.synced)
+        self.stores
+            .read()
+            .expect("nobody panics with the lock")
+            .get(id)
+            .is_some_and(|store| store.synced)
     }
 
     /// Comes back when all these sets have been read.
@@ -216,22 +250,34 @@ impl Store {
 impl StoreId {
     /// All objects of a kind.
     pub fn all(kind: Kind) -> Self {
-        Self { kind, scope: Scope::All }
+        Self {
+            kind,
+            scope: Scope::All,
+        }
     }
 
     /// Our objects of a kind.
     pub fn owned(kind: Kind) -> Self {
-        Self { kind, scope: Scope::Owned }
+        Self {
+            kind,
+            scope: Scope::Owned,
+        }
     }
 
     /// All objects of a kind in a namespace.
     pub fn all_in(kind: Kind, namespace: &str) -> Self {
-        Self { kind, scope: Scope::AllIn(namespace.to_owned()) }
+        Self {
+            kind,
+            scope: Scope::AllIn(namespace.to_owned()),
+        }
     }
 
     /// Our objects of a kind in a namespace.
     pub fn owned_in(kind: Kind, namespace: &str) -> Self {
-        Self { kind, scope: Scope::OwnedIn(namespace.to_owned()) }
+        Self {
+            kind,
+            scope: Scope::OwnedIn(namespace.to_owned()),
+        }
     }
 
     /// Whether objects in this set are counted among their owner's.
@@ -251,7 +297,10 @@ impl StoreId {
 
 /// Whose an object is, by its labels.
 pub fn owner(object: &Object) -> Option<NamespacedName> {
-    Some((object.label(labels::OWNER_NAMESPACE)?.to_owned(), object.label(labels::OWNER_NAME)?.to_owned()))
+    Some((
+        object.label(labels::OWNER_NAMESPACE)?.to_owned(),
+        object.label(labels::OWNER_NAME)?.to_owned(),
+    ))
 }
 
 /// Whether two states of an object differ in nothing but their version.
@@ -264,5 +313,10 @@ fn is_same(before: &Object, after: &Object) -> bool {
 /// Versions of one resource grow (Kubernetes API conventions; numbers in every API server there is). One that is no number
 /// counts as newest: it is better to take an object twice than not at all.
 fn version(object: &Object) -> u64 {
-    object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+    object
+        .metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(u64::MAX)
 }

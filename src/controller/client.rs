@@ -62,14 +62,36 @@ impl Error {
 /// Makes an object that must not exist. Strict: a field that the API server does not know is an error. `dry_run`: only tries.
 pub async fn create(client: &Client, object: &Object, dry_run: bool) -> Result<Object, Error> {
     let mode = if dry_run { "&dryRun=All" } else { "" };
-    let url = format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{mode}", collection(object.kind, object.namespace()));
-    send(client, object.kind, Method::POST, &url, "application/json", Some(object.to_json())).await
+    let url = format!(
+        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{mode}",
+        collection(object.kind, object.namespace())
+    );
+    send(
+        client,
+        object.kind,
+        Method::POST,
+        &url,
+        "application/json",
+        Some(object.to_json()),
+    )
+    .await
 }
 
 /// Server-side apply, forced.
 pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
-    let url = format!("{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict", url(&object.key()));
-    send(client, object.kind, Method::PATCH, &url, "application/apply-patch+yaml", Some(object.to_json())).await
+    let url = format!(
+        "{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict",
+        url(&object.key())
+    );
+    send(
+        client,
+        object.kind,
+        Method::PATCH,
+        &url,
+        "application/apply-patch+yaml",
+        Some(object.to_json()),
+    )
+    .await
 }
 
 /// Makes the entry that our creation left in `managedFields` one of server-side apply, so that apply can take fields away.
@@ -79,13 +101,29 @@ pub async fn adopt_creation(client: &Client, key: &Key, entry: usize, resource_v
         {"op": "test", "path": format!("/metadata/managedFields/{entry}/manager"), "value": FIELD_MANAGER},
         {"op": "replace", "path": format!("/metadata/managedFields/{entry}/operation"), "value": "Apply"},
     ]);
-    send(client, key.kind, Method::PATCH, &url(key), "application/json-patch+json", Some(patch)).await
+    send(
+        client,
+        key.kind,
+        Method::PATCH,
+        &url(key),
+        "application/json-patch+json",
+        Some(patch),
+    )
+    .await
 }
 
 /// Replaces an object, at the resourceVersion that it carries.
 pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> {
     let url = format!("{}?fieldManager={FIELD_MANAGER}", url(&object.key()));
-    send(client, object.kind, Method::PUT, &url, "application/json", Some(object.to_json())).await
+    send(
+        client,
+        object.kind,
+        Method::PUT,
+        &url,
+        "application/json",
+        Some(object.to_json()),
+    )
+    .await
 }
 
 /// Deletes an object, if it is still the one with this uid. The answer is the object, if it stays for its finalizers.
@@ -94,12 +132,24 @@ pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, 
         "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
         "preconditions": {"uid": target.uid},
     });
-    let answer = request(client, Method::DELETE, &url(&target.key), "application/json", Some(body)).await?;
+    let answer = request(
+        client,
+        Method::DELETE,
+        &url(&target.key),
+        "application/json",
+        Some(body),
+    )
+    .await?;
     if answer["kind"] == "Status" {
         return Ok(None);
     }
     let object = Object::from_json(target.key.kind, answer)?;
-    Ok(object.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty()).then_some(object))
+    Ok(object
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|finalizers| !finalizers.is_empty())
+        .then_some(object))
 }
 
 /// Sets or takes away our finalizer, at the resourceVersion that was seen.
@@ -108,8 +158,17 @@ pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Resu
     if held {
         finalizers.push(FINALIZER.to_owned());
     }
-    let patch = json!({"metadata": {"uid": target.uid, "resourceVersion": target.resource_version, "finalizers": finalizers}});
-    send(client, target.key.kind, Method::PATCH, &url(&target.key), "application/merge-patch+json", Some(patch)).await
+    let patch =
+        json!({"metadata": {"uid": target.uid, "resourceVersion": target.resource_version, "finalizers": finalizers}});
+    send(
+        client,
+        target.key.kind,
+        Method::PATCH,
+        &url(&target.key),
+        "application/merge-patch+json",
+        Some(patch),
+    )
+    .await
 }
 
 /// Writes the status of a ContourDeployment.
@@ -119,7 +178,15 @@ pub async fn apply_status(client: &Client, key: &Key, status: &Value) -> Result<
         "metadata": {"namespace": key.namespace, "name": key.name}, "status": status,
     });
     let url = format!("{}/status?fieldManager={FIELD_MANAGER}-status&force=true", url(key));
-    send(client, key.kind, Method::PATCH, &url, "application/apply-patch+yaml", Some(body)).await
+    send(
+        client,
+        key.kind,
+        Method::PATCH,
+        &url,
+        "application/apply-patch+yaml",
+        Some(body),
+    )
+    .await
 }
 
 /// Reads one object, from the API server itself.
@@ -137,16 +204,42 @@ pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) 
     let url = format!("{}?labelSelector={selector}", collection(kind, namespace));
     let mut answer = request(client, Method::GET, &url, "application/json", None).await?;
     let items = answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    Ok(items.into_iter().map(|item| Object::from_json(kind, item)).collect::<Result<_, _>>()?)
+    Ok(items
+        .into_iter()
+        .map(|item| Object::from_json(kind, item))
+        .collect::<Result<_, _>>()?)
 }
 
-async fn send(client: &Client, kind: Kind, method: Method, url: &str, content: &str, body: Option<Value>) -> Result<Object, Error> {
-    Ok(Object::from_json(kind, request(client, method, url, content, body).await?)?)
+async fn send(
+    client: &Client,
+    kind: Kind,
+    method: Method,
+    url: &str,
+    content: &str,
+    body: Option<Value>,
+) -> Result<Object, Error> {
+    Ok(Object::from_json(
+        kind,
+        request(client, method, url, content, body).await?,
+    )?)
 }
 
-async fn request(client: &Client, method: Method, url: &str, content: &str, body: Option<Value>) -> Result<Value, Error> {
-    let body = body.map(|body| serde_json::to_vec(&body)).transpose()?.unwrap_or_default();
-    let request = Request::builder().method(method).uri(url).header(http::header::CONTENT_TYPE, content).body(body);
+async fn request(
+    client: &Client,
+    method: Method,
+    url: &str,
+    content: &str,
+    body: Option<Value>,
+) -> Result<Value, Error> {
+    let body = body
+        .map(|body| serde_json::to_vec(&body))
+        .transpose()?
+        .unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(url)
+        .header(http::header::CONTENT_TYPE, content)
+        .body(body);
     let request = request.expect("method, URL and header are of valid characters");
     match tokio::time::timeout(TIMEOUT, client.request::<Value>(request)).await {
         Err(_) => Err(Error::TimedOut),
@@ -157,9 +250,17 @@ async fn request(client: &Client, method: Method, url: &str, content: &str, body
 }
 
 fn collection(kind: Kind, namespace: &str) -> String {
-    let root = if kind.group().is_empty() { format!("/api/{}", kind.version()) } else { format!("/apis/{}", kind.api_version()) };
+    let root = if kind.group().is_empty() {
+        format!("/api/{}", kind.version())
+    } else {
+        format!("/apis/{}", kind.api_version())
+    };
     let plural = kind.plural();
-    if kind.is_namespaced() && !namespace.is_empty() { format!("{root}/namespaces/{namespace}/{plural}") } else { format!("{root}/{plural}") }
+    if kind.is_namespaced() && !namespace.is_empty() {
+        format!("{root}/namespaces/{namespace}/{plural}")
+    } else {
+        format!("{root}/{plural}")
+    }
 }
 
 fn url(key: &Key) -> String {

@@ -13,7 +13,10 @@ use super::watches::{self, Watches};
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
-use crate::plan::{Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict, targets};
+use crate::plan::{
+    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict,
+    has_ready_endpoint, targets,
+};
 
 /// Answers that cost a request, by ContourDeployment: what the API server said of its settings.
 #[derive(Default)]
@@ -22,7 +25,10 @@ pub struct Answers(Mutex<HashMap<NamespacedName, SettingsVerdict>>);
 impl Answers {
     /// Remembers an answer.
     pub fn put(&self, whose: &NamespacedName, verdict: SettingsVerdict) {
-        self.0.lock().expect("nobody panics with the lock").insert(whose.clone(), verdict);
+        self.0
+            .lock()
+            .expect("nobody panics with the lock")
+            .insert(whose.clone(), verdict);
     }
 
     /// Forgets a ContourDeployment.
@@ -31,7 +37,12 @@ impl Answers {
     }
 
     fn get(&self, whose: &NamespacedName) -> SettingsVerdict {
-        self.0.lock().expect("nobody panics with the lock").get(whose).cloned().unwrap_or_default()
+        self.0
+            .lock()
+            .expect("nobody panics with the lock")
+            .get(whose)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -69,7 +80,12 @@ impl Sources<'_> {
             Ok(deployment) => deployment,
             Err(error) => return Gathered::Undecodable(error.to_string()),
         };
-        let objects: BTreeMap<Key, Arc<Object>> = self.cache.owned(whose).into_iter().map(|object| (object.key(), object)).collect();
+        let objects: BTreeMap<Key, Arc<Object>> = self
+            .cache
+            .owned(whose)
+            .into_iter()
+            .map(|object| (object.key(), object))
+            .collect();
         let targets = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
         let referenced: BTreeSet<String> = targets.iter().map(|(namespace, _)| namespace.clone()).collect();
         let secrets = StoreId::owned_in(Kind::Secret, namespace);
@@ -79,7 +95,9 @@ impl Sources<'_> {
             .collect();
         let mut wanted = around.clone();
         // Secrets can be read only where our own binding allows it.
-        let binding = |object: &Arc<Object>| object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"));
+        let binding = |object: &Arc<Object>| {
+            object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
+        };
         if objects.values().any(binding) {
             wanted.insert(secrets.clone());
         }
@@ -105,14 +123,23 @@ impl Sources<'_> {
 
     fn namespaces<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, NamespacePhase> {
         let phase = |name: &String| {
-            let namespace = self.cache.get(&StoreId::all(Kind::Namespace), &Key::new(Kind::Namespace, "", name))?;
-            let phase = if namespace.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+            let namespace = self
+                .cache
+                .get(&StoreId::all(Kind::Namespace), &Key::new(Kind::Namespace, "", name))?;
+            let phase = if namespace.is_terminating() {
+                NamespacePhase::Terminating
+            } else {
+                NamespacePhase::Active
+            };
             Some((name.clone(), phase))
         };
         names.filter_map(phase).collect()
     }
 
-    fn extension_services(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
+    fn extension_services(
+        &self,
+        targets: &BTreeSet<NamespacedName>,
+    ) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
         let parse = |target: &NamespacedName| {
             let key = Key::new(Kind::ExtensionService, &target.0, &target.1);
             let object = self.cache.get(&StoreId::all(Kind::ExtensionService), &key)?;
@@ -123,34 +150,46 @@ impl Sources<'_> {
     }
 
     fn services(&self, namespaces: &BTreeSet<String>) -> BTreeMap<NamespacedName, Arc<Object>> {
-        let all = namespaces.iter().flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
-        all.map(|service| ((service.namespace().to_owned(), service.name().to_owned()), service)).collect()
+        let all = namespaces
+            .iter()
+            .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
+        all.map(|service| ((service.namespace().to_owned(), service.name().to_owned()), service))
+            .collect()
     }
 
     fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
-        let slices = namespaces.iter().flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::EndpointSlice, namespace)));
+        let slices = namespaces
+            .iter()
+            .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::EndpointSlice, namespace)));
         slices
             .filter(|slice| has_ready_endpoint(slice))
-            .filter_map(|slice| Some((slice.namespace().to_owned(), slice.label("kubernetes.io/service-name")?.to_owned())))
+            .filter_map(|slice| {
+                Some((
+                    slice.namespace().to_owned(),
+                    slice.label("kubernetes.io/service-name")?.to_owned(),
+                ))
+            })
             .collect()
     }
-}
-
-/// An endpoint without a word on its readiness is ready (discovery.k8s.io/v1, `EndpointConditions.ready`).
-fn has_ready_endpoint(slice: &Object) -> bool {
-    let endpoints = slice.at("/endpoints").and_then(Value::as_array);
-    endpoints.into_iter().flatten().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false))
 }
 
 /// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.
 pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
     let owner = observed.owner();
-    let selector = format!("{}={},{}={}", labels::OWNER_NAMESPACE, owner.namespace, labels::OWNER_NAME, owner.name);
+    let selector = format!(
+        "{}={},{}={}",
+        labels::OWNER_NAMESPACE,
+        owner.namespace,
+        labels::OWNER_NAME,
+        owner.name
+    );
     let mut fresh = observed.clone();
     for kind in [Kind::Deployment, Kind::ReplicaSet, Kind::Pod] {
         let listed = client::list(client, kind, &owner.namespace, &selector).await?;
         fresh.objects.retain(|key, _| key.kind != kind);
-        fresh.objects.extend(listed.into_iter().map(|object| (object.key(), Arc::new(object))));
+        fresh
+            .objects
+            .extend(listed.into_iter().map(|object| (object.key(), Arc::new(object))));
     }
     Ok(fresh)
 }

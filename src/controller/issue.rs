@@ -17,11 +17,26 @@ const LEAF_DAYS: u32 = 365;
 /// Issues what is asked for: ECDSA keys on P-256, an authority for ten years, the others for one. Everything is valid from
 /// the day before `now`, because clocks differ. Errors: the authority that came with the request can't be used.
 pub fn issue(request: &Request, now: Timestamp) -> Result<Issued, rcgen::Error> {
-    let made = if request.authority.is_none() { Some(authority(now)?) } else { None };
-    let Some(signer) = request.authority.as_ref().or(made.as_ref()) else { unreachable!("one of them is there") };
+    issue_with(request, now, KeyPair::generate)
+}
+
+/// The same with keys that come from elsewhere: the offline rendering makes the same certificates each time.
+pub fn issue_with(
+    request: &Request,
+    now: Timestamp,
+    mut key: impl FnMut() -> Result<KeyPair, rcgen::Error>,
+) -> Result<Issued, rcgen::Error> {
+    let made = if request.authority.is_none() {
+        Some(authority(now, &key()?)?)
+    } else {
+        None
+    };
+    let Some(signer) = request.authority.as_ref().or(made.as_ref()) else {
+        unreachable!("one of them is there")
+    };
     let issuer = Issuer::from_ca_cert_pem(&signer.certificate, KeyPair::from_pem(&signer.key.0)?)?;
     let leaves = request.leaves.iter().map(|leaf| {
-        let key = KeyPair::generate()?;
+        let key = key()?;
         let mut params = CertificateParams::new(leaf.dns_names.clone())?;
         let (name, usage) = match leaf.peer {
             Peer::Contour => ("contour", ExtendedKeyUsagePurpose::ServerAuth),
@@ -36,18 +51,23 @@ pub fn issue(request: &Request, now: Timestamp) -> Result<Issued, rcgen::Error> 
         Ok((leaf.peer, pair(&params.signed_by(&key, &issuer)?, &key)))
     });
     let leaves = leaves.collect::<Result<_, rcgen::Error>>()?;
-    Ok(Issued { authority: made, leaves })
+    Ok(Issued {
+        authority: made,
+        leaves,
+    })
 }
 
-fn authority(now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let key = KeyPair::generate()?;
+fn authority(now: Timestamp, key: &KeyPair) -> Result<Pair, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     // The time tells it from the authority before it: a bundle may hold both.
-    params.distinguished_name.push(DnType::CommonName, format!("Slipway xDS authority {}", now.strftime("%Y-%m-%dT%H:%M:%SZ")));
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("Slipway xDS authority {}", now.strftime("%Y-%m-%dT%H:%M:%SZ")),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, now, AUTHORITY_DAYS);
-    Ok(pair(&params.self_signed(&key)?, &key))
+    Ok(pair(&params.self_signed(key)?, key))
 }
 
 fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u32) {
@@ -58,5 +78,8 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u32) {
 }
 
 fn pair(certificate: &rcgen::Certificate, key: &KeyPair) -> Pair {
-    Pair { certificate: certificate.pem(), key: PrivateKey(key.serialize_pem()) }
+    Pair {
+        certificate: certificate.pem(),
+        key: PrivateKey(key.serialize_pem()),
+    }
 }

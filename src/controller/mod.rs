@@ -6,7 +6,7 @@ mod backoff;
 mod cache;
 mod client;
 mod gather;
-mod issue;
+pub(crate) mod issue;
 mod reconcile;
 mod triggers;
 mod watches;
@@ -77,11 +77,21 @@ pub async fn run(
 ) -> Result<(), Error> {
     let cache = Arc::new(Cache::default());
     let (touch, touched) = mpsc::unbounded_channel();
-    let watches =
-        Arc::new(Watches::new(client.clone(), cache.clone(), touch, telemetry.metrics.clone(), telemetry.readiness.clone()));
+    let watches = Arc::new(Watches::new(
+        client.clone(),
+        cache.clone(),
+        touch,
+        telemetry.metrics.clone(),
+        telemetry.readiness.clone(),
+    ));
     let always = watches::always();
-    always.iter().for_each(|id| watches.start(id));
-    let reporter = Reporter { controller: "slipway".into(), instance: std::env::var("POD_NAME").ok() };
+    for id in &always {
+        watches.start(id);
+    }
+    let reporter = Reporter {
+        controller: "slipway".into(),
+        instance: std::env::var("POD_NAME").ok(),
+    };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
@@ -111,28 +121,34 @@ pub async fn run(
     let relay = tokio::spawn(triggers::relay(context.clone(), touched, trigger));
     let writer = Writer::new(watches::resource(Kind::ContourDeployment));
     let (reader, root) = (writer.as_reader(), context.watches.root());
-    let triggers = futures::stream::unfold(triggers, |mut triggers| async { triggers.recv().await.map(|whose| (whose, triggers)) });
+    let triggers = futures::stream::unfold(triggers, |mut triggers| async {
+        triggers.recv().await.map(|whose| (whose, triggers))
+    });
     let liveness = context.telemetry.liveness.clone();
-    let results = Controller::for_stream_with(root.reflect(writer).applied_objects(), reader, watches::resource(Kind::ContourDeployment))
-        .reconcile_on(triggers)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(shutdown)
-        .run(
-            |object, context: Arc<Context>| async move {
-                let whose = (object.namespace().unwrap_or_default(), object.name_any());
-                Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
-            },
-            |_, error, _| match *error {},
-            context,
-        )
-        .for_each(|result| {
-            match result {
-                Ok((object, _)) => debug!(%object, "reconciled"),
-                Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone"),
-                Err(error) => warn!(%error, "the controller reports an error"),
-            }
-            futures::future::ready(())
-        });
+    let results = Controller::for_stream_with(
+        root.reflect(writer).applied_objects(),
+        reader,
+        watches::resource(Kind::ContourDeployment),
+    )
+    .reconcile_on(triggers)
+    .with_config(Config::default().concurrency(CONCURRENCY))
+    .graceful_shutdown_on(shutdown)
+    .run(
+        |object, context: Arc<Context>| async move {
+            let whose = (object.namespace().unwrap_or_default(), object.name_any());
+            Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
+        },
+        |_, error, _| match *error {},
+        context,
+    )
+    .for_each(|result| {
+        match result {
+            Ok((object, _)) => debug!(%object, "reconciled"),
+            Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone"),
+            Err(error) => warn!(%error, "the controller reports an error"),
+        }
+        futures::future::ready(())
+    });
     liveness.beat_while(results).await;
     relay.abort();
     Ok(())
@@ -145,17 +161,27 @@ impl Context {
         self.answers.forget(whose);
         self.backoff.reset(whose);
         self.telemetry.metrics.forget(&whose.0, &whose.1);
-        self.new_bindings.lock().expect("nobody panics with the lock").remove(whose);
+        self.new_bindings
+            .lock()
+            .expect("nobody panics with the lock")
+            .remove(whose);
     }
 
     /// One of our own bindings was just made.
     fn note_binding(&self, whose: &NamespacedName) {
-        self.new_bindings.lock().expect("nobody panics with the lock").insert(whose.clone(), Instant::now());
+        self.new_bindings
+            .lock()
+            .expect("nobody panics with the lock")
+            .insert(whose.clone(), Instant::now());
     }
 
     /// Whether one of our own bindings was made within this time.
     fn has_new_binding(&self, whose: &NamespacedName, within: Duration) -> bool {
-        self.new_bindings.lock().expect("nobody panics with the lock").get(whose).is_some_and(|made| made.elapsed() < within)
+        self.new_bindings
+            .lock()
+            .expect("nobody panics with the lock")
+            .get(whose)
+            .is_some_and(|made| made.elapsed() < within)
     }
 
     /// Tells with Events. Nothing waits for them, and nothing fails because of them.

@@ -10,7 +10,9 @@ use super::apply::{self, Apply};
 use super::gather::{Gathered, Sources};
 use super::{Context, client, issue};
 use crate::api::vocabulary::{conditions, reasons};
-use crate::plan::{Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, plan};
+use crate::plan::{
+    Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, plan,
+};
 use crate::telemetry::Outcome;
 
 /// Plans that may follow each other in one reconcile; more than any sequence of waves needs.
@@ -27,12 +29,20 @@ pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     let started = Instant::now();
     let (action, outcome) = rounds(context, whose).await;
     context.telemetry.metrics.objects_in_backoff(context.backoff.len());
-    context.telemetry.metrics.reconciled(&whose.0, &whose.1, outcome, started.elapsed());
+    context
+        .telemetry
+        .metrics
+        .reconciled(&whose.0, &whose.1, outcome, started.elapsed());
     action
 }
 
 async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) {
-    let sources = Sources { cache: &context.cache, watches: &context.watches, answers: &context.answers, operator: &context.options.operator };
+    let sources = Sources {
+        cache: &context.cache,
+        watches: &context.watches,
+        answers: &context.answers,
+        operator: &context.options.operator,
+    };
     for _ in 0..ROUNDS {
         let mut observed = match sources.gather(whose) {
             Gathered::Observed(observed) => observed,
@@ -46,7 +56,11 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             }
         };
         let mut planned = plan(&observed);
-        if let Some(Question::Certificates(request)) = planned.questions.iter().find(|question| matches!(question, Question::Certificates(_))) {
+        if let Some(Question::Certificates(request)) = planned
+            .questions
+            .iter()
+            .find(|question| matches!(question, Question::Certificates(_)))
+        {
             match issue::issue(request, observed.now) {
                 Ok(issued) => {
                     observed.issued = Some(issued);
@@ -59,7 +73,12 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             return settle(context, whose, &observed, planned).await;
         }
         let owner = observed.owner();
-        let apply = Apply { client: &context.client, cache: &context.cache, metrics: &context.telemetry.metrics, owner: &owner };
+        let apply = Apply {
+            client: &context.client,
+            cache: &context.cache,
+            metrics: &context.telemetry.metrics,
+            owner: &owner,
+        };
         let mut failures = apply.waves(&planned.waves, &observed).await;
         note_bindings(context, whose, &planned);
         if failures.is_empty() {
@@ -82,11 +101,24 @@ async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, 
         return (Action::requeue(delay), Outcome::Error("status"));
     }
     let resync = context.backoff.jittered(RESYNC);
-    (Action::requeue(planned.look_again.map_or(resync, |wait| wait.min(resync)).max(Duration::from_millis(50))), Outcome::Success)
+    (
+        Action::requeue(
+            planned
+                .look_again
+                .map_or(resync, |wait| wait.min(resync))
+                .max(Duration::from_millis(50)),
+        ),
+        Outcome::Success,
+    )
 }
 
 /// Something could not be written: says what, and tries again later.
-async fn fail(context: &Context, whose: &NamespacedName, mut observed: Observed, failures: Vec<Failure>) -> (Action, Outcome) {
+async fn fail(
+    context: &Context,
+    whose: &NamespacedName,
+    mut observed: Observed,
+    failures: Vec<Failure>,
+) -> (Action, Outcome) {
     let forbidden = failures.iter().all(|failure| failure.cause == FailureCause::Forbidden);
     if forbidden && context.has_new_binding(whose, BINDING_SETTLES) {
         debug!(?whose, "forbidden, right after the binding was made; trying again");
@@ -96,7 +128,12 @@ async fn fail(context: &Context, whose: &NamespacedName, mut observed: Observed,
         warn!(?whose, object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
     }
     // What was written meanwhile is in the cache; the status is about that.
-    let sources = Sources { cache: &context.cache, watches: &context.watches, answers: &context.answers, operator: &context.options.operator };
+    let sources = Sources {
+        cache: &context.cache,
+        watches: &context.watches,
+        answers: &context.answers,
+        operator: &context.options.operator,
+    };
     if let Gathered::Observed(fresh) = sources.gather(whose) {
         observed = *fresh;
     }
@@ -115,10 +152,20 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
         if let Question::Settings { hash, candidate } = question {
             let verdict = match client::create(&context.client, candidate, true).await {
                 Ok(object) => {
-                    let spec = object.at("/spec").and_then(|spec| spec.as_object()).cloned().unwrap_or_default();
-                    SettingsVerdict::Accepted { hash: hash.clone(), spec }
+                    let spec = object
+                        .at("/spec")
+                        .and_then(|spec| spec.as_object())
+                        .cloned()
+                        .unwrap_or_default();
+                    SettingsVerdict::Accepted {
+                        hash: hash.clone(),
+                        spec,
+                    }
                 }
-                Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused { hash: hash.clone(), message: error.to_string() },
+                Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused {
+                    hash: hash.clone(),
+                    message: error.to_string(),
+                },
                 Err(error) => {
                     failures.push(apply::failure(candidate.key(), &error));
                     continue;
@@ -131,8 +178,16 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
 }
 
 /// Writes the status, if it differs, and tells what changed.
-async fn report(context: &Context, whose: &NamespacedName, observed: &Observed, planned: &Plan) -> Result<(), client::Error> {
-    context.telemetry.metrics.observe_status(&whose.0, &whose.1, &planned.status, observed.now);
+async fn report(
+    context: &Context,
+    whose: &NamespacedName,
+    observed: &Observed,
+    planned: &Plan,
+) -> Result<(), client::Error> {
+    context
+        .telemetry
+        .metrics
+        .observe_status(&whose.0, &whose.1, &planned.status, observed.now);
     if observed.deployment.status.as_ref() == Some(&planned.status) {
         return Ok(());
     }
@@ -140,7 +195,7 @@ async fn report(context: &Context, whose: &NamespacedName, observed: &Observed, 
     // The object may just have gone with its finalizer.
     let status = serde_json::to_value(&planned.status)?;
     match client::apply_status(&context.client, &key, &status).await {
-        Ok(object) => context.cache.note(object, whose),
+        Ok(object) => context.cache.note(&object, whose),
         Err(error) if error.code() == 404 => return Ok(()),
         Err(error) => return Err(error),
     }
@@ -152,17 +207,21 @@ async fn report(context: &Context, whose: &NamespacedName, observed: &Observed, 
 async fn report_undecodable(context: &Context, whose: &NamespacedName, error: &str) {
     let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
     warn!(?whose, %error, "this ContourDeployment can't be read");
-    let known = context.cache.get(&super::cache::StoreId::all(Kind::ContourDeployment), &key);
+    let known = context
+        .cache
+        .get(&super::cache::StoreId::all(Kind::ContourDeployment), &key);
     let generation = known.as_ref().and_then(|object| object.metadata.generation);
-    let already = known.as_ref().and_then(|object| object.at("/status/observedGeneration").cloned()) == generation.map(Into::into);
+    let already = known
+        .as_ref()
+        .and_then(|object| object.at("/status/observedGeneration").cloned())
+        == generation.map(Into::into);
     if already {
         return;
     }
-    let message = format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
+    let message =
+        format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-    let condition = |type_: &str, status: &str| {
-        json!({"type": type_, "status": status, "reason": reasons::UNDECODABLE, "message": message, "observedGeneration": generation, "lastTransitionTime": now})
-    };
+    let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": reasons::UNDECODABLE, "message": message, "observedGeneration": generation, "lastTransitionTime": now});
     let status = json!({
         "observedGeneration": generation,
         "conditions": [condition(conditions::READY, "False"), condition(conditions::STALLED, "True")],

@@ -68,7 +68,9 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
                 _ => None,
             };
             if let Some(place) = place {
-                let refers = |object: &&Arc<Object>| object.namespace() == place || references(object).any(|namespace| namespace == place);
+                let refers = |object: &&Arc<Object>| {
+                    object.namespace() == place || references(object).any(|namespace| namespace == place)
+                };
                 concerned.extend(deployments().iter().filter(refers).map(|object| name(object)));
                 concerned.extend(stand_ins_in(cache, place));
             }
@@ -78,13 +80,18 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
 }
 
 fn references(object: &Object) -> impl Iterator<Item = &str> {
-    REFERENCES.iter().filter_map(|pointer| object.at(pointer).and_then(Value::as_str))
+    REFERENCES
+        .iter()
+        .filter_map(|pointer| object.at(pointer).and_then(Value::as_str))
 }
 
 /// Whose stand-ins are in this namespace: an old one goes on following its service after the specification has moved on.
 fn stand_ins_in<'a>(cache: &Cache, namespace: &'a str) -> impl Iterator<Item = NamespacedName> + use<'a> {
     let stand_ins = cache.all(&StoreId::all(Kind::ExtensionService));
-    stand_ins.into_iter().filter(move |object| object.namespace() == namespace).filter_map(|object| owner(&object))
+    stand_ins
+        .into_iter()
+        .filter(move |object| object.namespace() == namespace)
+        .filter_map(|object| owner(&object))
 }
 
 #[cfg(test)]

@@ -31,18 +31,34 @@ const WATCH_SECONDS: u32 = 50;
 /// The sets that are watched from the start, whatever is installed.
 pub fn always() -> Vec<StoreId> {
     let owned = [
-        Kind::RoleBinding, Kind::ClusterRoleBinding, Kind::ServiceAccount, Kind::Lease, Kind::Service, Kind::Deployment,
-        Kind::DaemonSet, Kind::ReplicaSet, Kind::Pod,
+        Kind::RoleBinding,
+        Kind::ClusterRoleBinding,
+        Kind::ServiceAccount,
+        Kind::Lease,
+        Kind::Service,
+        Kind::Deployment,
+        Kind::DaemonSet,
+        Kind::ReplicaSet,
+        Kind::Pod,
     ];
     let all = [Kind::Namespace, Kind::CustomResourceDefinition];
-    all.map(StoreId::all).into_iter().chain(owned.map(StoreId::owned)).collect()
+    all.map(StoreId::all)
+        .into_iter()
+        .chain(owned.map(StoreId::owned))
+        .collect()
 }
 
 /// The sets that can be watched only while Contour's CRDs are there.
 pub fn with_contour() -> [(&'static str, StoreId); 2] {
     [
-        ("extensionservices.projectcontour.io", StoreId::all(Kind::ExtensionService)),
-        ("contourconfigurations.projectcontour.io", StoreId::owned(Kind::ContourConfiguration)),
+        (
+            "extensionservices.projectcontour.io",
+            StoreId::all(Kind::ExtensionService),
+        ),
+        (
+            "contourconfigurations.projectcontour.io",
+            StoreId::owned(Kind::ContourConfiguration),
+        ),
     ]
 }
 
@@ -60,8 +76,22 @@ pub struct Watches {
 
 impl Watches {
     /// None yet.
-    pub fn new(client: Client, cache: Arc<Cache>, triggers: mpsc::UnboundedSender<Touched>, metrics: Metrics, readiness: Readiness) -> Self {
-        Self { client, cache, triggers, metrics, readiness, running: Mutex::default(), needs: Mutex::default() }
+    pub fn new(
+        client: Client,
+        cache: Arc<Cache>,
+        triggers: mpsc::UnboundedSender<Touched>,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Self {
+        Self {
+            client,
+            cache,
+            triggers,
+            metrics,
+            readiness,
+            running: Mutex::default(),
+            needs: Mutex::default(),
+        }
     }
 
     /// Starts the watch of a set, if it does not run.
@@ -71,7 +101,12 @@ impl Watches {
             return;
         }
         debug!(kind = %id.kind, scope = ?id.scope, "watching");
-        let (cache, triggers, metrics, readiness) = (self.cache.clone(), self.triggers.clone(), self.metrics.clone(), self.readiness.clone());
+        let (cache, triggers, metrics, readiness) = (
+            self.cache.clone(),
+            self.triggers.clone(),
+            self.metrics.clone(),
+            self.readiness.clone(),
+        );
         let (id_, mut events) = (id.clone(), events(&self.client, id));
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -109,28 +144,47 @@ impl Watches {
     pub fn need(&self, whose: &NamespacedName, wanted: BTreeSet<StoreId>) {
         let (start, stop) = {
             let mut needs = self.needs.lock().expect("nobody panics with the lock");
-            if needs.get(whose).is_some_and(|before| *before == wanted) || (wanted.is_empty() && !needs.contains_key(whose)) {
+            if needs.get(whose).is_some_and(|before| *before == wanted)
+                || (wanted.is_empty() && !needs.contains_key(whose))
+            {
                 return;
             }
-            let before = if wanted.is_empty() { needs.remove(whose) } else { needs.insert(whose.clone(), wanted.clone()) };
+            let before = if wanted.is_empty() {
+                needs.remove(whose)
+            } else {
+                needs.insert(whose.clone(), wanted.clone())
+            };
             let still: BTreeSet<&StoreId> = needs.values().flatten().collect();
             let stop: Vec<StoreId> = before.into_iter().flatten().filter(|id| !still.contains(id)).collect();
             (wanted, stop)
         };
-        start.iter().for_each(|id| self.start(id));
-        stop.iter().for_each(|id| self.stop(id));
+        for id in &start {
+            self.start(id);
+        }
+        for id in &stop {
+            self.stop(id);
+        }
     }
 
     /// The watches of Contour's own kinds that run now.
     pub fn of_contour(&self) -> Vec<StoreId> {
         let running = self.running.lock().expect("nobody panics with the lock");
-        with_contour().into_iter().map(|(_, id)| id).filter(|id| running.contains_key(id)).collect()
+        with_contour()
+            .into_iter()
+            .map(|(_, id)| id)
+            .filter(|id| running.contains_key(id))
+            .collect()
     }
 
     /// The watch of ContourDeployments, for kube's controller; it feeds the cache like the others.
     pub fn root(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Send + use<> {
         let id = StoreId::all(Kind::ContourDeployment);
-        let (cache, triggers, metrics, readiness) = (self.cache.clone(), self.triggers.clone(), self.metrics.clone(), self.readiness.clone());
+        let (cache, triggers, metrics, readiness) = (
+            self.cache.clone(),
+            self.triggers.clone(),
+            self.metrics.clone(),
+            self.readiness.clone(),
+        );
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(id.kind));
         let events = watch::watcher(api, watch::Config::default().timeout(WATCH_SECONDS)).backoff(backoff());
         events.filter_map(move |event| {
@@ -161,8 +215,17 @@ impl Watches {
     pub fn follow_crds(&self) {
         for (crd, id) in with_contour() {
             let key = Key::new(Kind::CustomResourceDefinition, "", crd);
-            if self.cache.get(&StoreId::all(Kind::CustomResourceDefinition), &key).is_some() {
-                if !self.running.lock().expect("nobody panics with the lock").contains_key(&id) {
+            if self
+                .cache
+                .get(&StoreId::all(Kind::CustomResourceDefinition), &key)
+                .is_some()
+            {
+                if !self
+                    .running
+                    .lock()
+                    .expect("nobody panics with the lock")
+                    .contains_key(&id)
+                {
                     self.readiness.set(id.kind.name(), false);
                 }
                 self.start(&id);
@@ -178,11 +241,19 @@ impl Watches {
 pub fn missing_crds(cache: &Cache) -> Vec<String> {
     let is_unusable = |crd: &str| {
         let key = Key::new(Kind::CustomResourceDefinition, "", crd);
-        let served = cache.get(&StoreId::all(Kind::CustomResourceDefinition), &key).is_some_and(|crd| !crd.is_terminating());
-        let read = with_contour().into_iter().all(|(name, id)| name != crd || cache.is_synced(&id));
+        let served = cache
+            .get(&StoreId::all(Kind::CustomResourceDefinition), &key)
+            .is_some_and(|crd| !crd.is_terminating());
+        let read = with_contour()
+            .into_iter()
+            .all(|(name, id)| name != crd || cache.is_synced(&id));
         !(served && read)
     };
-    contour::REQUIRED_CRDS.into_iter().filter(|crd| is_unusable(crd)).map(str::to_owned).collect()
+    contour::REQUIRED_CRDS
+        .into_iter()
+        .filter(|crd| is_unusable(crd))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The events of one set. An error is an item, after which the stream goes on by its own backoff.
@@ -200,7 +271,9 @@ fn events(client: &Client, id: &StoreId) -> futures::stream::BoxStream<'static, 
     }
     let api: Api<DynamicObject> = match &id.scope {
         Scope::All | Scope::Owned => Api::all_with(client.clone(), &resource),
-        Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => {
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
     };
     stream(watch::watcher(api, config), from_dynamic(kind)).boxed()
 }
@@ -255,7 +328,12 @@ fn from_dynamic(kind: Kind) -> impl Fn(DynamicObject) -> Object {
 }
 
 fn object(kind: Kind, metadata: kube::core::ObjectMeta, content: Map<String, Value>) -> Object {
-    let mut object = Object { kind, metadata, content, creation_entry: None };
+    let mut object = Object {
+        kind,
+        metadata,
+        content,
+        creation_entry: None,
+    };
     object.forget_managed_fields();
     object
 }
@@ -264,11 +342,21 @@ fn object(kind: Kind, metadata: kube::core::ObjectMeta, content: Map<String, Val
 fn trimmed(kind: Kind, mut content: Map<String, Value>) -> Map<String, Value> {
     match kind {
         Kind::Pod => {
-            let phase = content.get("status").and_then(|status| status.get("phase")).cloned().unwrap_or_default();
-            Map::from_iter([("status".to_owned(), Value::Object(Map::from_iter([("phase".to_owned(), phase)])))])
+            let phase = content
+                .get("status")
+                .and_then(|status| status.get("phase"))
+                .cloned()
+                .unwrap_or_default();
+            Map::from_iter([(
+                "status".to_owned(),
+                Value::Object(Map::from_iter([("phase".to_owned(), phase)])),
+            )])
         }
         Kind::ReplicaSet => {
-            if let Some(spec) = content.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/spec")) {
+            if let Some(spec) = content
+                .get_mut("spec")
+                .and_then(|spec| spec.pointer_mut("/template/spec"))
+            {
                 *spec = Value::Null;
             }
             content

@@ -134,23 +134,41 @@ pub fn plan(observed: &Observed) -> Certificates {
     let owner = observed.owner();
     let now = observed.now.as_second();
     let issued = observed.issued.as_ref();
-    let live = |name: &str| observed.object(Kind::Secret, &owner.namespace, name).filter(|secret| owner.owns(secret));
-    let mut result = Certificates { desired: Vec::new(), request: None, renew_in: None, problem: None };
+    let live = |name: &str| {
+        observed
+            .object(Kind::Secret, &owner.namespace, name)
+            .filter(|secret| owner.owns(secret))
+    };
+    let mut result = Certificates {
+        desired: Vec::new(),
+        request: None,
+        renew_in: None,
+        problem: None,
+    };
     let mut renewals = Vec::new();
 
     let name = owner.authority_secret();
     let stored = live(&name);
-    let authority = pair_of(issued.and_then(|issued| issued.authority.clone()), stored)
-        .filter(|(pair, authority)| authority.is_authority && authority.is_valid(now) && authority.has_key(&pair.key.0));
+    let authority = pair_of(issued.and_then(|issued| issued.authority.clone()), stored).filter(|(pair, authority)| {
+        authority.is_authority && authority.is_valid(now) && authority.has_key(&pair.key.0)
+    });
     let sound = authority.as_ref().filter(|(_, authority)| now < authority.renew_at());
     if let Some((_, authority)) = &authority {
         renewals.push(authority.renew_at());
         result.problem = overdue(authority, now, &format!("{}/{name}", owner.namespace));
     }
-    let stored_bundles = [stored].into_iter().chain(Peer::ALL.map(|peer| live(&peer.secret(&owner)))).flatten();
+    let stored_bundles = [stored]
+        .into_iter()
+        .chain(Peer::ALL.map(|peer| live(&peer.secret(&owner))))
+        .flatten();
     let bundle = bundle(authority.as_ref().map(|(_, authority)| authority), stored_bundles, now);
     let trusted = authority.is_some().then_some(&bundle);
-    result.desired.extend(secret(&owner, &name, authority.as_ref().map(|(pair, _)| pair).zip(trusted), stored));
+    result.desired.extend(secret(
+        &owner,
+        &name,
+        authority.as_ref().map(|(pair, _)| pair).zip(trusted),
+        stored,
+    ));
 
     let mut leaves = Vec::new();
     for peer in Peer::ALL {
@@ -165,7 +183,9 @@ pub fn plan(observed: &Observed) -> Certificates {
                 && bundle.iter().any(|authority| leaf.is_signed_by(authority))
         });
         if let Some((_, leaf)) = &leaf {
-            result.problem = result.problem.or_else(|| overdue(leaf, now, &format!("{}/{name}", owner.namespace)));
+            result.problem = result
+                .problem
+                .or_else(|| overdue(leaf, now, &format!("{}/{name}", owner.namespace)));
         }
         if let Some((_, leaf)) = good {
             renewals.push(leaf.renew_at());
@@ -173,14 +193,21 @@ pub fn plan(observed: &Observed) -> Certificates {
         if good.is_none_or(|(_, leaf)| leaf.renew_at() <= now) {
             leaves.push(Leaf { peer, dns_names });
         }
-        result.desired.extend(secret(&owner, &name, good.map(|(pair, _)| pair).zip(trusted), stored));
+        result
+            .desired
+            .extend(secret(&owner, &name, good.map(|(pair, _)| pair).zip(trusted), stored));
     }
 
     if sound.is_none() || !leaves.is_empty() {
-        result.request = Some(Request { authority: sound.map(|(pair, _)| pair.clone()), leaves });
+        result.request = Some(Request {
+            authority: sound.map(|(pair, _)| pair.clone()),
+            leaves,
+        });
     }
     let next = renewals.into_iter().filter(|time| *time > now).min();
-    result.renew_in = next.and_then(|time| u64::try_from(time - now).ok()).map(Duration::from_secs);
+    result.renew_in = next
+        .and_then(|time| u64::try_from(time - now).ok())
+        .map(Duration::from_secs);
     result
 }
 
@@ -188,7 +215,10 @@ pub fn plan(observed: &Observed) -> Certificates {
 fn pair_of(issued: Option<Pair>, stored: Option<&Object>) -> Option<(Pair, Certificate)> {
     let pair = issued.or_else(|| {
         let text = |key| String::from_utf8(data(stored?, key)?).ok();
-        Some(Pair { certificate: text("tls.crt")?, key: PrivateKey(text("tls.key")?) })
+        Some(Pair {
+            certificate: text("tls.crt")?,
+            key: PrivateKey(text("tls.key")?),
+        })
     })?;
     let certificate = Certificate::all(pair.certificate.as_bytes()).into_iter().next()?;
     Some((pair, certificate))
@@ -197,7 +227,9 @@ fn pair_of(issued: Option<Pair>, stored: Option<&Object>) -> Option<(Pair, Certi
 /// The authorities to trust: the present one, then those before it that are in the live Secrets and still valid, the newest
 /// first. The order is the same on both sides and in every round.
 fn bundle<'a>(present: Option<&Certificate>, live: impl Iterator<Item = &'a Object>, now: i64) -> Vec<Certificate> {
-    let stored = live.flat_map(|secret| ["tls.crt", "ca.crt"].map(|key| data(secret, key))).flatten();
+    let stored = live
+        .flat_map(|secret| ["tls.crt", "ca.crt"].map(|key| data(secret, key)))
+        .flatten();
     let mut former: Vec<Certificate> = stored
         .flat_map(|pem| Certificate::all(&pem))
         .filter(|authority| authority.is_authority && authority.is_valid(now) && Some(authority) != present)
@@ -210,19 +242,36 @@ fn bundle<'a>(present: Option<&Certificate>, live: impl Iterator<Item = &'a Obje
 
 /// A Secret with this pair and this bundle, in the form that Contour's own certgen gives it (`--secrets-format=compact`,
 /// v1.33); without a pair that is any good, the Secret as it is.
-fn secret(owner: &Owner, name: &str, content: Option<(&Pair, &Vec<Certificate>)>, live: Option<&Object>) -> Option<Desired> {
+fn secret(
+    owner: &Owner,
+    name: &str,
+    content: Option<(&Pair, &Vec<Certificate>)>,
+    live: Option<&Object>,
+) -> Option<Desired> {
     let metadata = owner.metadata(Kind::Secret, &owner.namespace, name);
     let Some((pair, bundle)) = content else {
         let kept = live?.content.iter().filter(|(key, _)| *key == "data" || *key == "type");
         let content: Map<String, Value> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
-        return Some(Desired::shared(Object { kind: Kind::Secret, metadata, content, creation_entry: None }));
+        return Some(Desired::shared(Object {
+            kind: Kind::Secret,
+            metadata,
+            content,
+            creation_entry: None,
+        }));
     };
     let bundle: String = bundle.iter().map(Certificate::to_pem).collect();
-    let data = [("ca.crt", bundle), ("tls.crt", pair.certificate.clone()), ("tls.key", pair.key.0.clone())];
+    let data = [
+        ("ca.crt", bundle),
+        ("tls.crt", pair.certificate.clone()),
+        ("tls.key", pair.key.0.clone()),
+    ];
     let secret = Secret {
         metadata,
         type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).into()),
+        data: Some(
+            data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())))
+                .into(),
+        ),
         ..Secret::default()
     };
     Some(Desired::shared(Object::new(Kind::Secret, &secret)))
@@ -234,9 +283,13 @@ fn overdue(certificate: &Certificate, now: i64, secret: &str) -> Option<String> 
     let late = end - (end - certificate.renew_at()) / 2;
     let time = Timestamp::from_second(end).map_or_else(|_| end.to_string(), |time| time.to_string());
     if now > end {
-        Some(format!("the certificate in Secret {secret} expired at {time} and has not been renewed"))
+        Some(format!(
+            "the certificate in Secret {secret} expired at {time} and has not been renewed"
+        ))
     } else if now >= late {
-        Some(format!("the certificate in Secret {secret} expires at {time} and has not been renewed"))
+        Some(format!(
+            "the certificate in Secret {secret} expires at {time} and has not been renewed"
+        ))
     } else {
         None
     }

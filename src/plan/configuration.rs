@@ -20,7 +20,7 @@ use crate::api::vocabulary::annotations;
 #[derive(Clone, Debug)]
 pub enum Settings {
     /// The API server has to be asked.
-    Unchecked(Question),
+    Unchecked(Box<Question>),
     /// They can't be used; in words, with the field's path.
     Refused(String),
     /// They can be used.
@@ -45,10 +45,16 @@ pub fn settings(observed: &Observed) -> Settings {
     let hash = hash_json(&spec);
     match &observed.settings {
         SettingsVerdict::Refused { hash: asked, message } if *asked == hash => Settings::Refused(message.clone()),
-        SettingsVerdict::Accepted { hash: asked, spec } if *asked == hash => Settings::Accepted(Accepted { hash, spec: spec.clone() }),
+        SettingsVerdict::Accepted { hash: asked, spec } if *asked == hash => Settings::Accepted(Accepted {
+            hash,
+            spec: spec.clone(),
+        }),
         _ => match accepted_before(observed, &hash) {
             Some(spec) => Settings::Accepted(Accepted { hash, spec }),
-            None => Settings::Unchecked(Question::Settings { candidate: candidate(observed, &hash, spec), hash }),
+            None => Settings::Unchecked(Box::new(Question::Settings {
+                candidate: Box::new(candidate(observed, &hash, spec)),
+                hash,
+            })),
         },
     }
 }
@@ -57,11 +63,16 @@ pub fn settings(observed: &Observed) -> Settings {
 fn own_spec(observed: &Observed) -> Map<String, Value> {
     let owner = observed.owner();
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
-    let Value::Object(mut spec) = settings else { unreachable!("settings are an object") };
+    let Value::Object(mut spec) = settings else {
+        unreachable!("settings are an object")
+    };
     let envoy = spec.entry("envoy").or_insert_with(|| json!({}));
     // Contour copies this Service's address into the status of Ingresses and HTTPProxies; its default is projectcontour/envoy.
     if let Value::Object(envoy) = envoy {
-        envoy.insert("service".into(), json!({"namespace": owner.namespace, "name": owner.envoy()}));
+        envoy.insert(
+            "service".into(),
+            json!({"namespace": owner.namespace, "name": owner.envoy()}),
+        );
     }
     spec
 }
@@ -70,7 +81,11 @@ fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Objec
     let owner = observed.owner();
     Object {
         kind: Kind::ContourConfiguration,
-        metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &owner.configuration(&format!("{hash}-check"))),
+        metadata: owner.metadata(
+            Kind::ContourConfiguration,
+            &owner.namespace,
+            &owner.configuration(&format!("{hash}-check")),
+        ),
         content: Map::from_iter([("spec".to_owned(), Value::Object(spec))]),
         creation_entry: None,
     }

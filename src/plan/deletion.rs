@@ -15,31 +15,77 @@ pub fn plan(observed: &Observed) -> Plan {
     let owner = observed.owner();
     let finalizers = observed.deployment.metadata.finalizers.iter().flatten();
     if !finalizers.clone().any(|finalizer| finalizer == FINALIZER) {
-        return Plan { waves: Vec::new(), questions: Vec::new(), status: status::deleting(observed, &[]), events: Vec::new(), look_again: None };
+        return Plan {
+            waves: Vec::new(),
+            questions: Vec::new(),
+            status: status::deleting(observed, &[]),
+            events: Vec::new(),
+            look_again: None,
+        };
     }
     // In a namespace that goes too the namespace controller deletes, and our own access may already be gone.
     let namespace_stays = observed.namespace(&owner.namespace) == Some(NamespacePhase::Active);
     let mut waves = Vec::new();
     if namespace_stays {
-        waves.push(Wave::converge("the operator's own access", access::operator(observed), observed));
+        waves.push(Wave::converge(
+            "the operator's own access",
+            access::operator(observed),
+            observed,
+        ));
     }
-    let bindings: Vec<_> = access::operator(observed).iter().map(|desired| desired.object.key()).collect();
-    let ours = |object: &&Object| owner.owns(object) && !matches!(object.kind, Kind::Pod | Kind::ReplicaSet) && !bindings.contains(&object.key());
-    let can_go = |object: &&Object| namespace_stays || object.namespace() != owner.namespace || object.has_our_finalizer();
-    let rest: Vec<&Object> = observed.objects.values().map(AsRef::as_ref).filter(ours).filter(can_go).collect();
+    let bindings: Vec<_> = access::operator(observed)
+        .iter()
+        .map(|desired| desired.object.key())
+        .collect();
+    let ours = |object: &&Object| {
+        owner.owns(object) && !matches!(object.kind, Kind::Pod | Kind::ReplicaSet) && !bindings.contains(&object.key())
+    };
+    let can_go =
+        |object: &&Object| namespace_stays || object.namespace() != owner.namespace || object.has_our_finalizer();
+    let rest: Vec<&Object> = observed
+        .objects
+        .values()
+        .map(AsRef::as_ref)
+        .filter(ours)
+        .filter(can_go)
+        .collect();
     let is_contour = |object: &Object| object.kind == Kind::Deployment && object.name() == owner.contour();
 
     let old = rollout::old_pods(observed, None);
-    let contour_gone = observed.object(Kind::Deployment, &owner.namespace, &owner.contour()).is_none();
-    waves.push(removal("Contour", rest.iter().copied().filter(|object| is_contour(object))));
+    let contour_gone = observed
+        .object(Kind::Deployment, &owner.namespace, &owner.contour())
+        .is_none();
+    waves.push(removal(
+        "Contour",
+        rest.iter().copied().filter(|object| is_contour(object)),
+    ));
     if contour_gone && old.waited_for.is_empty() {
         let held = |object: &&&Object| object.has_our_finalizer();
-        waves.push(removal("everything but the stand-ins", rest.iter().filter(|object| !held(object)).copied()));
-        waves.push(removal("stand-ins", rest.iter().filter(held).filter(|object| object.kind == Kind::ExtensionService).copied()));
-        waves.push(removal("blackholes", rest.iter().filter(held).filter(|object| object.kind != Kind::ExtensionService).copied()));
+        waves.push(removal(
+            "everything but the stand-ins",
+            rest.iter().filter(|object| !held(object)).copied(),
+        ));
+        waves.push(removal(
+            "stand-ins",
+            rest.iter()
+                .filter(held)
+                .filter(|object| object.kind == Kind::ExtensionService)
+                .copied(),
+        ));
+        waves.push(removal(
+            "blackholes",
+            rest.iter()
+                .filter(held)
+                .filter(|object| object.kind != Kind::ExtensionService)
+                .copied(),
+        ));
         if rest.is_empty() {
             let target = Target::of_deployment(&observed.deployment);
-            waves.push(Wave { name: "the ContourDeployment's finalizer", writes: vec![Write::Release(target)], look_first: false });
+            waves.push(Wave {
+                name: "the ContourDeployment's finalizer",
+                writes: vec![Write::Release(target)],
+                look_first: false,
+            });
         }
     }
     let waiting: Vec<String> = if contour_gone && old.waited_for.is_empty() {
@@ -47,7 +93,13 @@ pub fn plan(observed: &Observed) -> Plan {
     } else {
         old.waited_for.iter().map(|pod| format!("Pod {pod}")).collect()
     };
-    Plan { waves, questions: Vec::new(), status: status::deleting(observed, &waiting), events: Vec::new(), look_again: old.look_again }
+    Plan {
+        waves,
+        questions: Vec::new(),
+        status: status::deleting(observed, &waiting),
+        events: Vec::new(),
+        look_again: old.look_again,
+    }
 }
 
 /// The next step on the way out, for each of these objects: delete, and then, where our finalizer holds it, release.
@@ -61,5 +113,9 @@ pub fn removal<'a>(name: &'static str, objects: impl IntoIterator<Item = &'a Obj
             None
         }
     });
-    Wave { name, writes: writes.collect(), look_first: false }
+    Wave {
+        name,
+        writes: writes.collect(),
+        look_first: false,
+    }
 }

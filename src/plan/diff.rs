@@ -41,12 +41,18 @@ pub enum Fields {
 impl Desired {
     /// An object that others may add fields to.
     pub fn shared(object: Object) -> Self {
-        Self { object, fields: Fields::Shared { initial: &[] } }
+        Self {
+            object,
+            fields: Fields::Shared { initial: &[] },
+        }
     }
 
     /// An object whose `spec` is ours alone.
     pub fn whole_spec(object: Object) -> Self {
-        Self { object, fields: Fields::Whole("spec") }
+        Self {
+            object,
+            fields: Fields::Whole("spec"),
+        }
     }
 }
 
@@ -91,7 +97,12 @@ pub struct Target {
 impl Target {
     /// The ContourDeployment itself.
     pub fn of_deployment(deployment: &crate::api::ContourDeployment) -> Self {
-        Self::of(&Object { kind: Kind::ContourDeployment, metadata: deployment.metadata.clone(), content: Map::new(), creation_entry: None })
+        Self::of(&Object {
+            kind: Kind::ContourDeployment,
+            metadata: deployment.metadata.clone(),
+            content: Map::new(),
+            creation_entry: None,
+        })
     }
 
     /// This object.
@@ -101,37 +112,52 @@ impl Target {
             key: object.key(),
             uid: object.uid().to_owned(),
             resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
-            other_finalizers: finalizers.filter(|name| *name != crate::api::vocabulary::FINALIZER).cloned().collect(),
+            other_finalizers: finalizers
+                .filter(|name| *name != crate::api::vocabulary::FINALIZER)
+                .cloned()
+                .collect(),
         }
     }
 }
 
 /// The write that makes the live object the desired one, if one is needed.
 pub fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Write> {
-    let live = observed.objects.get(&desired.object.key()).map(AsRef::as_ref).filter(|live| owner.owns(live));
+    let live = observed
+        .objects
+        .get(&desired.object.key())
+        .map(AsRef::as_ref)
+        .filter(|live| owner.owns(live));
     let applied = hash_json(&(&desired.object.metadata, &desired.object.content));
     let mut object = desired.object.clone();
     object.annotate(annotations::APPLIED, applied);
-    let Some(live) = live else { return Some(Write::Create(object)) };
+    let Some(live) = live else {
+        return Some(Write::Create(object));
+    };
 
     match desired.fields {
         Fields::Shared { initial } => {
             for pointer in initial {
                 adopt(&mut object.content, &live.content, pointer);
             }
-            if live.is_terminating() || (metadata_holds(&object.metadata, &live.metadata) && holds(&object.content, &live.content)) {
+            if live.is_terminating()
+                || (metadata_holds(&object.metadata, &live.metadata) && holds(&object.content, &live.content))
+            {
                 return None;
             }
             object.metadata.uid.clone_from(&live.metadata.uid);
             let version = live.metadata.resource_version.clone().unwrap_or_default();
-            Some(Write::Apply { object, adopt_creation: live.creation_entry.map(|entry| (entry, version)) })
+            Some(Write::Apply {
+                object,
+                adopt_creation: live.creation_entry.map(|entry| (entry, version)),
+            })
         }
         Fields::Whole(field) => {
             // A terminating object can still be changed, but no finalizer can be added to it.
             if live.is_terminating() {
                 object.metadata.finalizers.clone_from(&live.metadata.finalizers);
             }
-            if metadata_holds(&object.metadata, &live.metadata) && object.content.get(field) == live.content.get(field) {
+            if metadata_holds(&object.metadata, &live.metadata) && object.content.get(field) == live.content.get(field)
+            {
                 return None;
             }
             let mut replacement = live.clone();
@@ -164,20 +190,35 @@ pub fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Wr
             object.content.clear();
             object.metadata.uid.clone_from(&live.metadata.uid);
             let version = live.metadata.resource_version.clone().unwrap_or_default();
-            Some(Write::Apply { object, adopt_creation: live.creation_entry.map(|entry| (entry, version)) })
+            Some(Write::Apply {
+                object,
+                adopt_creation: live.creation_entry.map(|entry| (entry, version)),
+            })
         }
     }
 }
 
 /// Whether labels, annotations, finalizers and owner references that we want are there.
 fn metadata_holds(desired: &ObjectMeta, live: &ObjectMeta) -> bool {
-    let map = |desired: Option<&std::collections::BTreeMap<String, String>>, live: Option<&std::collections::BTreeMap<String, String>>| {
-        desired.into_iter().flatten().all(|(key, value)| live.and_then(|live| live.get(key)) == Some(value))
+    let map = |desired: Option<&std::collections::BTreeMap<String, String>>,
+               live: Option<&std::collections::BTreeMap<String, String>>| {
+        desired
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| live.and_then(|live| live.get(key)) == Some(value))
     };
     map(desired.labels.as_ref(), live.labels.as_ref())
         && map(desired.annotations.as_ref(), live.annotations.as_ref())
-        && desired.finalizers.iter().flatten().all(|name| live.finalizers.iter().flatten().any(|other| other == name))
-        && desired.owner_references.iter().flatten().all(|owner| live.owner_references.iter().flatten().any(|other| other == owner))
+        && desired
+            .finalizers
+            .iter()
+            .flatten()
+            .all(|name| live.finalizers.iter().flatten().any(|other| other == name))
+        && desired
+            .owner_references
+            .iter()
+            .flatten()
+            .all(|owner| live.owner_references.iter().flatten().any(|other| other == owner))
 }
 
 fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
@@ -185,7 +226,9 @@ fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
         live.labels.get_or_insert_default().insert(key.clone(), value.clone());
     }
     for (key, value) in desired.annotations.iter().flatten() {
-        live.annotations.get_or_insert_default().insert(key.clone(), value.clone());
+        live.annotations
+            .get_or_insert_default()
+            .insert(key.clone(), value.clone());
     }
     for finalizer in desired.finalizers.iter().flatten() {
         let finalizers = live.finalizers.get_or_insert_default();
@@ -211,16 +254,24 @@ fn holds(desired: &Map<String, Value>, live: &Map<String, Value>) -> bool {
 
 fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
     match (desired, live) {
-        (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => {
-            desired.iter().all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other)))
-        }
+        (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => desired
+            .iter()
+            .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
         (Value::Object(desired), Value::Object(live)) => holds(desired, live),
         (Value::Array(desired), Value::Array(live)) => match merge_key(desired) {
             // Lists that server-side apply merges: our items must be there, others may be.
             Some(name) => desired.iter().all(|item| {
-                live.iter().find(|other| other.get(name) == item.get(name)).is_some_and(|other| value_holds("", item, other))
+                live.iter()
+                    .find(|other| other.get(name) == item.get(name))
+                    .is_some_and(|other| value_holds("", item, other))
             }),
-            None => desired.len() == live.len() && desired.iter().zip(live).all(|(item, other)| value_holds("", item, other)),
+            None => {
+                desired.len() == live.len()
+                    && desired
+                        .iter()
+                        .zip(live)
+                        .all(|(item, other)| value_holds("", item, other))
+            }
         },
         _ => desired == live,
     }
@@ -229,27 +280,51 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
 /// The key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,
 /// `mountPath` for volume mounts.
 fn merge_key(items: &[Value]) -> Option<&'static str> {
-    ["mountPath", "name"].into_iter().find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
+    ["mountPath", "name"]
+        .into_iter()
+        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
 }
 
 /// The API server stores quantities in their canonical form: `1000m` comes back as `1`.
 fn same_quantity(desired: &Value, live: &Value) -> bool {
-    let number = |value: &Value| value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string));
-    let (Some(desired), Some(live)) = (number(desired), number(live)) else { return false };
-    desired == live || matches!((quantity(&desired), quantity(&live)), (Some(a), Some(b)) if (a - b).abs() <= f64::EPSILON * a.abs())
+    let number = |value: &Value| {
+        value
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| value.as_number().map(ToString::to_string))
+    };
+    let (Some(desired), Some(live)) = (number(desired), number(live)) else {
+        return false;
+    };
+    desired == live
+        || matches!((quantity(&desired), quantity(&live)), (Some(a), Some(b)) if (a - b).abs() <= f64::EPSILON * a.abs())
 }
 
 /// A quantity's value (apimachinery `resource.Quantity`: number and suffix).
 fn quantity(text: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 15] = [
-        ("Ki", 1024.0), ("Mi", 1_048_576.0), ("Gi", 1_073_741_824.0), ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0), ("Ei", 1_152_921_504_606_846_976.0),
-        ("n", 1e-9), ("u", 1e-6), ("m", 1e-3), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15), ("E", 1e18),
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
     ];
     if let Ok(number) = text.parse::<f64>() {
         return Some(number);
     }
-    SUFFIXES.iter().find_map(|(suffix, factor)| Some(text.strip_suffix(suffix)?.parse::<f64>().ok()? * factor))
+    SUFFIXES
+        .iter()
+        .find_map(|(suffix, factor)| Some(text.strip_suffix(suffix)?.parse::<f64>().ok()? * factor))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -283,13 +358,21 @@ fn remove(content: &mut Map<String, Value>, pointer: &str) {
 
 /// Takes over the live value of a field that we leave to others after the creation.
 fn adopt(desired: &mut Map<String, Value>, live: &Map<String, Value>, pointer: &str) {
-    let Some((first, last)) = pointer.strip_prefix('/').and_then(|path| path.split_once('/')) else { return };
-    if let (Some(value), Some(Value::Object(fields))) = (live.get(first).and_then(|fields| fields.get(last)), desired.get_mut(first)) {
+    let Some((first, last)) = pointer.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        return;
+    };
+    if let (Some(value), Some(Value::Object(fields))) = (
+        live.get(first).and_then(|fields| fields.get(last)),
+        desired.get_mut(first),
+    ) {
         fields.insert(last.to_owned(), value.clone());
     }
 }
 
 /// Kinds whose absence or presence decides what a Contour container captures: they go only after a second, live look.
 pub fn is_captured(kind: Kind) -> bool {
-    matches!(kind, Kind::ContourConfiguration | Kind::ExtensionService | Kind::Service)
+    matches!(
+        kind,
+        Kind::ContourConfiguration | Kind::ExtensionService | Kind::Service
+    )
 }

@@ -12,7 +12,9 @@ pub fn parse(text: &str) -> Result<Option<Duration>, String> {
     match text {
         "" => Ok(Some(Duration::ZERO)),
         "infinity" | "infinite" => Ok(None),
-        _ => parse_finite(text).map(Some).map_err(|problem| format!("{problem}, or infinity")),
+        _ => parse_finite(text)
+            .map(Some)
+            .map_err(|problem| format!("{problem}, or infinity")),
     }
 }
 
@@ -20,7 +22,9 @@ pub fn parse(text: &str) -> Result<Option<Duration>, String> {
 /// one. Errors: what is wrong, quoting the text.
 pub fn parse_finite(text: &str) -> Result<Duration, String> {
     match nanoseconds(text) {
-        Some((Sign::Negative, amount)) if amount > 0 => Err(format!("{text:?} is negative; it must be a duration such as 30s")),
+        Some((Sign::Negative, amount)) if amount > 0 => {
+            Err(format!("{text:?} is negative; it must be a duration such as 30s"))
+        }
         Some((_, amount)) => Ok(Duration::from_nanos(amount)),
         None => Err(format!("{text:?} is not a Go duration, such as 1h30m, 1.5s or 500ms")),
     }
@@ -54,10 +58,19 @@ fn nanoseconds(text: &str) -> Option<(Sign, u64)> {
         if whole.is_empty() && fraction.is_empty() {
             return None;
         }
-        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(after.len());
         let unit = unit(&after[..end])?;
-        let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok().filter(|whole| *whole <= LIMIT)? };
-        let part = whole.checked_mul(unit).filter(|part| *part <= LIMIT)?.checked_add(scaled(fraction, unit))?;
+        let whole = if whole.is_empty() {
+            0
+        } else {
+            whole.parse::<u64>().ok().filter(|whole| *whole <= LIMIT)?
+        };
+        let part = whole
+            .checked_mul(unit)
+            .filter(|part| *part <= LIMIT)?
+            .checked_add(scaled(fraction, unit))?;
         total = total.checked_add(part).filter(|total| *total <= LIMIT)?;
         rest = &after[end..];
     }
@@ -69,12 +82,22 @@ fn nanoseconds(text: &str) -> Option<(Sign, u64)> {
 const LIMIT: u64 = 1 << 63;
 
 /// What a fraction of a unit is; digits that no longer fit into 64 bits are ignored, and so is what is below a nanosecond.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // as Go does it
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)] // as Go does it
 fn scaled(digits: &str, unit: u64) -> u64 {
     let mut value = 0_u64;
     let mut scale = 1.0_f64;
     for digit in digits.bytes().map(|byte| u64::from(byte - b'0')) {
-        let Some(next) = value.checked_mul(10).and_then(|value| value.checked_add(digit)).filter(|next| *next < LIMIT) else { break };
+        let Some(next) = value
+            .checked_mul(10)
+            .and_then(|value| value.checked_add(digit))
+            .filter(|next| *next < LIMIT)
+        else {
+            break;
+        };
         value = next;
         scale *= 10.0;
     }
@@ -137,11 +160,37 @@ mod tests {
     #[test]
     fn what_go_refuses_is_refused_even_where_the_pattern_of_the_crd_lets_it_through() {
         let table = [
-            "s", ".s", ".", "-", "+", "1", "5 minutes", "5S", "1x", " 1s", "1s ", "--1s", "+-1s", "1e3s", "1d", "1.5", "1..5s",
-            "9223372036854775808ns", "9223372036854775807ns1ns", "3000000h", "99999999999999999999s", "Infinity", "ms", "1h.m", "١s",
+            "s",
+            ".s",
+            ".",
+            "-",
+            "+",
+            "1",
+            "5 minutes",
+            "5S",
+            "1x",
+            " 1s",
+            "1s ",
+            "--1s",
+            "+-1s",
+            "1e3s",
+            "1d",
+            "1.5",
+            "1..5s",
+            "9223372036854775808ns",
+            "9223372036854775807ns1ns",
+            "3000000h",
+            "99999999999999999999s",
+            "Infinity",
+            "ms",
+            "1h.m",
+            "١s",
         ];
         for text in table {
-            assert!(parse(text).is_err_and(|problem| problem.contains(&format!("{text:?}"))), "{text}");
+            assert!(
+                parse(text).is_err_and(|problem| problem.contains(&format!("{text:?}"))),
+                "{text}"
+            );
             assert!(parse_finite(text).is_err(), "{text}");
         }
     }

@@ -23,8 +23,11 @@ use serde::Serialize;
 pub use diff::{Desired, Fields, Target, Write, is_captured};
 pub use names::{hash, hash_json};
 pub use object::{Key, Kind, Object, Owner};
+pub use observed::{
+    Failure, FailureCause, NamespacePhase, NamespacedName, Observed, ServiceAccountRef, SettingsVerdict,
+    has_ready_endpoint,
+};
 pub use stand_in::targets;
-pub use observed::{Failure, FailureCause, NamespacePhase, NamespacedName, Observed, ServiceAccountRef, SettingsVerdict};
 
 use crate::api::ContourDeploymentStatus;
 
@@ -63,7 +66,7 @@ pub enum Question {
         /// Hash of the settings, to be returned with the answer.
         hash: String,
         /// The object to try.
-        candidate: Object,
+        candidate: Box<Object>,
     },
     /// Issue certificates: that needs randomness.
     Certificates(certificates::Request),
@@ -97,8 +100,15 @@ impl Wave {
     /// The writes that make these objects what they shall be.
     fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Self {
         let owner = observed.owner();
-        let writes = desired.into_iter().filter_map(|desired| diff::write(&desired, observed, &owner)).collect();
-        Self { name, writes, look_first: false }
+        let writes = desired
+            .into_iter()
+            .filter_map(|desired| diff::write(&desired, observed, &owner))
+            .collect();
+        Self {
+            name,
+            writes,
+            look_first: false,
+        }
     }
 }
 
@@ -114,21 +124,37 @@ pub fn plan(observed: &Observed) -> Plan {
     if !observed.missing_crds.is_empty() {
         let mut plan = Plan::waiting(status::crds_missing(observed));
         // A CRD that is being deleted waits for its objects; ours must not hold it.
-        let held = observed.of_kind(Kind::ExtensionService).filter(|object| object.is_terminating());
-        plan.waves.push(deletion::removal("stand-ins whose CRD is being deleted", held));
+        let held = observed
+            .of_kind(Kind::ExtensionService)
+            .filter(|object| object.is_terminating());
+        plan.waves
+            .push(deletion::removal("stand-ins whose CRD is being deleted", held));
         return plan;
     }
 
-    let mut waves = vec![own_finalizer(observed), Wave::converge("the operator's own access", operand::access::operator(observed), observed)];
+    let mut waves = vec![
+        own_finalizer(observed),
+        Wave::converge(
+            "the operator's own access",
+            operand::access::operator(observed),
+            observed,
+        ),
+    ];
     if !observed.secrets_synced {
-        return Plan { waves, questions: Vec::new(), status: status::unchecked(observed), events: Vec::new(), look_again: None };
+        return Plan {
+            waves,
+            questions: Vec::new(),
+            status: status::unchecked(observed),
+            events: Vec::new(),
+            look_again: None,
+        };
     }
     let settings = configuration::settings(observed);
     let mut usage = usage::Usage::of(observed);
     match settings {
         configuration::Settings::Unchecked(question) => Plan {
             waves,
-            questions: vec![question],
+            questions: vec![*question],
             status: status::unchecked(observed),
             events: Vec::new(),
             look_again: None,
@@ -137,16 +163,27 @@ pub fn plan(observed: &Observed) -> Plan {
         configuration::Settings::Refused(message) => {
             let kept = stand_in::plan(observed, Vec::new(), &usage);
             waves.push(Wave::converge("blackholes", kept.blackholes, observed));
-            waves.push(Wave::converge("stand-ins", kept.stand_ins, observed));
+            waves.push(Wave::converge("stand-ins", kept.objects, observed));
             let (status, events) = status::refused(observed, &message);
-            Plan { waves, questions: Vec::new(), status, events, look_again: None }
+            Plan {
+                waves,
+                questions: Vec::new(),
+                status,
+                events,
+                look_again: None,
+            }
         }
         configuration::Settings::Accepted(accepted) => run(observed, waves, &accepted, &mut usage),
     }
 }
 
 /// Everything that a running Contour and its Envoys need.
-fn run(observed: &Observed, mut waves: Vec<Wave>, accepted: &configuration::Accepted, usage: &mut usage::Usage) -> Plan {
+fn run(
+    observed: &Observed,
+    mut waves: Vec<Wave>,
+    accepted: &configuration::Accepted,
+    usage: &mut usage::Usage,
+) -> Plan {
     let deployment = &observed.deployment;
     let certificates = certificates::plan(observed);
     let stand_ins = stand_in::plan(observed, stand_in::references(&deployment.spec.runtime_settings), usage);
@@ -162,25 +199,41 @@ fn run(observed: &Observed, mut waves: Vec<Wave>, accepted: &configuration::Acce
 
     let access = operand::access::contour(observed);
     let services = operand::network::services(observed, &ports);
-    let mut desired: Vec<Key> = operand::access::operator(observed).iter().map(|desired| desired.object.key()).collect();
-    let groups = [&certificates.desired, &access, &stand_ins.blackholes, &stand_ins.stand_ins, &services];
+    let mut desired: Vec<Key> = operand::access::operator(observed)
+        .iter()
+        .map(|desired| desired.object.key())
+        .collect();
+    let groups = [
+        &certificates.desired,
+        &access,
+        &stand_ins.blackholes,
+        &stand_ins.objects,
+        &services,
+    ];
     desired.extend(groups.into_iter().flatten().map(|desired| desired.object.key()));
     desired.extend([&configuration, &contour, &envoy].map(|desired| desired.object.key()));
 
     // Pods can't start without their certificates; until those are issued the later waves wait.
-    let has_certificates = certificates.request.is_none();
-    waves.push(Wave::converge("certificates, Contour's access", certificates.desired.into_iter().chain(access), observed));
+    let has_certificates = certificates.are_complete();
+    waves.push(Wave::converge(
+        "certificates, Contour's access",
+        certificates.desired.into_iter().chain(access),
+        observed,
+    ));
     if has_certificates {
         waves.push(Wave::converge("blackholes", stand_ins.blackholes, observed));
-        waves.push(Wave::converge("stand-ins", stand_ins.stand_ins, observed));
+        waves.push(Wave::converge("stand-ins", stand_ins.objects, observed));
         waves.push(Wave::converge("configuration", [configuration], observed));
         waves.push(Wave::converge("services", services, observed));
         let contour_wave = Wave::converge("Contour", [contour.clone()], observed);
         let contour_changes = !contour_wave.writes.is_empty();
         waves.push(contour_wave);
         let envoy_wave = Wave::converge("Envoy", [envoy.clone()], observed);
-        let exists = observed.of_kind(Kind::DaemonSet).chain(observed.of_kind(Kind::Deployment)).any(|object| object.name() == observed.owner().envoy());
-        if !exists || (gate.is_ok() && !contour_changes) {
+        let runs = observed
+            .of_kind(Kind::DaemonSet)
+            .chain(observed.of_kind(Kind::Deployment))
+            .any(|object| object.name() == observed.owner().envoy());
+        if !runs || (gate.is_ok() && !contour_changes) {
             waves.push(envoy_wave);
         }
     }
@@ -200,15 +253,31 @@ fn run(observed: &Observed, mut waves: Vec<Wave>, accepted: &configuration::Acce
     let (status, events) = status::running(observed, &parts);
     let questions = certificates.request.into_iter().map(Question::Certificates).collect();
     let look_again = [certificates.renew_in, old_pods.look_again].into_iter().flatten().min();
-    Plan { waves, questions, status, events, look_again }
+    Plan {
+        waves,
+        questions,
+        status,
+        events,
+        look_again,
+    }
 }
 
 /// The finalizer on the ContourDeployment, before anything is made that would outlive it.
 fn own_finalizer(observed: &Observed) -> Wave {
     let finalizers = observed.deployment.metadata.finalizers.iter().flatten();
-    let held = finalizers.clone().any(|finalizer| finalizer == crate::api::vocabulary::FINALIZER);
-    let writes = if held { Vec::new() } else { vec![Write::Hold(Target::of_deployment(&observed.deployment))] };
-    Wave { name: "the ContourDeployment's finalizer", writes, look_first: false }
+    let held = finalizers
+        .clone()
+        .any(|finalizer| finalizer == crate::api::vocabulary::FINALIZER);
+    let writes = if held {
+        Vec::new()
+    } else {
+        vec![Write::Hold(Target::of_deployment(&observed.deployment))]
+    };
+    Wave {
+        name: "the ContourDeployment's finalizer",
+        writes,
+        look_first: false,
+    }
 }
 
 /// What is ours, no longer desired and no longer in use. Stand-ins go before their blackholes, and an Envoy of the other
@@ -218,9 +287,16 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
     let in_use = |object: &Object| match object.kind {
         Kind::Pod | Kind::ReplicaSet => true,
         Kind::ContourConfiguration => usage.uncertain || usage.configurations.contains(object.name()),
-        Kind::ExtensionService => usage.uncertain || usage.stand_ins.contains(&(object.namespace().to_owned(), object.name().to_owned())),
+        Kind::ExtensionService => {
+            usage.uncertain
+                || usage
+                    .stand_ins
+                    .contains(&(object.namespace().to_owned(), object.name().to_owned()))
+        }
         // A blackhole stays as long as a stand-in of its name exists.
-        Kind::Service if object.has_our_finalizer() => observed.object(Kind::ExtensionService, object.namespace(), object.name()).is_some(),
+        Kind::Service if object.has_our_finalizer() => observed
+            .object(Kind::ExtensionService, object.namespace(), object.name())
+            .is_some(),
         Kind::DaemonSet | Kind::Deployment if object.name() == owner.envoy() => {
             !(envoy.available && envoy.rollout == rollout::Rollout::Complete)
         }
@@ -232,7 +308,9 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
         .map(AsRef::as_ref)
         .filter(|object| owner.owns(object) && !desired.contains(&object.key()) && !in_use(object))
         .collect();
-    let (captured, others): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|object| is_captured(object.kind) && (object.kind != Kind::Service || object.has_our_finalizer()));
+    let (captured, others): (Vec<_>, Vec<_>) = orphans
+        .into_iter()
+        .partition(|object| is_captured(object.kind) && (object.kind != Kind::Service || object.has_our_finalizer()));
     let mut captured = deletion::removal("what no Contour uses any more", captured);
     captured.look_first = true;
     vec![deletion::removal("what is no longer wanted", others), captured]
@@ -241,6 +319,12 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
 impl Plan {
     /// Nothing to do but to say so.
     fn waiting((status, events): (ContourDeploymentStatus, Vec<Event>)) -> Self {
-        Self { waves: Vec::new(), questions: Vec::new(), status, events, look_again: None }
+        Self {
+            waves: Vec::new(),
+            questions: Vec::new(),
+            status,
+            events,
+            look_again: None,
+        }
     }
 }

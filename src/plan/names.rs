@@ -85,6 +85,9 @@ mod tests {
     fn a_hash_is_ten_characters_of_a_dns_label() {
         let hash = hash(["edge"]);
         assert_eq!(hash.len(), 10);
-        assert!(hash.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{hash}");
+        assert!(
+            hash.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()),
+            "{hash}"
+        );
     }
 }

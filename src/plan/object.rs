@@ -76,7 +76,11 @@ kinds! {
 impl Kind {
     /// `group/version`, or `version` for the core group.
     pub fn api_version(self) -> String {
-        if self.group().is_empty() { self.version().to_owned() } else { format!("{}/{}", self.group(), self.version()) }
+        if self.group().is_empty() {
+            self.version().to_owned()
+        } else {
+            format!("{}/{}", self.group(), self.version())
+        }
     }
 }
 
@@ -98,8 +102,16 @@ pub struct Key {
 impl Key {
     /// The object of this kind and name; `namespace` does not matter for cluster-scoped kinds.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        let namespace = if kind.is_namespaced() { namespace.to_owned() } else { String::new() };
-        Self { kind, namespace, name: name.to_owned() }
+        let namespace = if kind.is_namespaced() {
+            namespace.to_owned()
+        } else {
+            String::new()
+        };
+        Self {
+            kind,
+            namespace,
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -145,8 +157,14 @@ impl Object {
         let mut content: Map<String, Value> = serde_json::from_value(value)?;
         content.remove("apiVersion");
         content.remove("kind");
-        let metadata: ObjectMeta = serde_json::from_value(content.remove("metadata").unwrap_or_else(|| Value::Object(Map::new())))?;
-        let mut object = Self { kind, metadata, content, creation_entry: None };
+        let metadata: ObjectMeta =
+            serde_json::from_value(content.remove("metadata").unwrap_or_else(|| Value::Object(Map::new())))?;
+        let mut object = Self {
+            kind,
+            metadata,
+            content,
+            creation_entry: None,
+        };
         object.forget_managed_fields();
         Ok(object)
     }
@@ -166,7 +184,10 @@ impl Object {
         let mut fields = self.content.clone();
         fields.insert("apiVersion".into(), self.kind.api_version().into());
         fields.insert("kind".into(), self.kind.name().into());
-        fields.insert("metadata".into(), serde_json::to_value(&self.metadata).expect("metadata is JSON"));
+        fields.insert(
+            "metadata".into(),
+            serde_json::to_value(&self.metadata).expect("metadata is JSON"),
+        );
         Value::Object(fields)
     }
 
@@ -207,7 +228,10 @@ impl Object {
 
     /// Sets an annotation.
     pub fn annotate(&mut self, key: &str, value: String) {
-        self.metadata.annotations.get_or_insert_with(BTreeMap::new).insert(key.to_owned(), value);
+        self.metadata
+            .annotations
+            .get_or_insert_with(BTreeMap::new)
+            .insert(key.to_owned(), value);
     }
 
     /// Whether its deletion has begun.
@@ -217,14 +241,25 @@ impl Object {
 
     /// Whether it carries our finalizer.
     pub fn has_our_finalizer(&self) -> bool {
-        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+        self.metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == FINALIZER)
     }
 
     /// A value below the top, by a JSON pointer, `/spec/replicas` for instance.
     pub fn at(&self, pointer: &str) -> Option<&Value> {
-        let (first, rest) = pointer.strip_prefix('/')?.split_once('/').unwrap_or((&pointer[1..], ""));
+        let (first, rest) = pointer
+            .strip_prefix('/')?
+            .split_once('/')
+            .unwrap_or((&pointer[1..], ""));
         let value = self.content.get(first)?;
-        if rest.is_empty() { Some(value) } else { value.pointer(&format!("/{rest}")) }
+        if rest.is_empty() {
+            Some(value)
+        } else {
+            value.pointer(&format!("/{rest}"))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::certificates::Issued;
@@ -97,7 +98,7 @@ pub struct Failure {
 }
 
 /// What is in the way of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum FailureCause {
     /// An object of that name exists and is not ours.
     Collision,
@@ -129,11 +130,24 @@ impl Observed {
 
     /// All objects of ours of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects.values().map(AsRef::as_ref).filter(move |object| object.kind == kind)
+        self.objects
+            .values()
+            .map(AsRef::as_ref)
+            .filter(move |object| object.kind == kind)
     }
 
     /// Whether a namespace exists, and how.
     pub fn namespace(&self, name: &str) -> Option<NamespacePhase> {
         self.namespaces.get(name).copied()
     }
+}
+
+/// Whether anybody answers behind an EndpointSlice. An endpoint without a word on its readiness is ready
+/// (discovery.k8s.io/v1, `EndpointConditions.ready`).
+pub fn has_ready_endpoint(slice: &Object) -> bool {
+    let endpoints = slice.at("/endpoints").and_then(Value::as_array);
+    endpoints
+        .into_iter()
+        .flatten()
+        .any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false))
 }

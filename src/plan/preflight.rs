@@ -19,7 +19,10 @@ use crate::api::ContourDeploymentSpec;
 /// What is wrong, a sentence each, with the field's path; nothing if Contour and Envoy take the settings.
 pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     let settings = serde_json::to_value(&spec.runtime_settings).expect("settings are JSON");
-    let mut check = Check { settings: &settings, problems: Vec::new() };
+    let mut check = Check {
+        settings: &settings,
+        problems: Vec::new(),
+    };
     timeouts(&mut check);
     unsigned_numbers(&mut check);
     tls(&mut check, "envoy.listener.tls");
@@ -96,10 +99,24 @@ fn timeouts(check: &mut Check) {
 
 /// Numbers that are unsigned in Contour and may be negative in the CRD: Contour can't even read such a ContourConfiguration.
 fn unsigned_numbers(check: &mut Check) {
-    let limits = ["maxConnections", "maxPendingRequests", "maxRequests", "maxRetries", "perHostMaxConnections"];
+    let limits = [
+        "maxConnections",
+        "maxPendingRequests",
+        "maxRequests",
+        "maxRetries",
+        "perHostMaxConnections",
+    ];
     let limits = limits.map(|limit| format!("envoy.cluster.circuitBreakers.{limit}"));
-    for field in limits.iter().map(String::as_str).chain(["envoy.network.numTrustedHops", "tracing.maxPathTagLength"]) {
-        if let Some(number) = check.value(field).and_then(Value::as_i64).filter(|number| u32::try_from(*number).is_err()) {
+    for field in limits
+        .iter()
+        .map(String::as_str)
+        .chain(["envoy.network.numTrustedHops", "tracing.maxPathTagLength"])
+    {
+        if let Some(number) = check
+            .value(field)
+            .and_then(Value::as_i64)
+            .filter(|number| u32::try_from(*number).is_err())
+        {
             check.refuse(field, format_args!("{number} is not between 0 and {}", u32::MAX));
         }
     }
@@ -110,18 +127,27 @@ fn tls(check: &mut Check, path: &str) {
         let field = format!("{path}.{field}");
         let version = check.nonempty_text(&field).unwrap_or(default);
         if !["1.2", "1.3"].contains(&version) {
-            check.refuse(&field, format_args!("{version:?} is not a TLS version; it must be 1.2 or 1.3"));
+            check.refuse(
+                &field,
+                format_args!("{version:?} is not a TLS version; it must be 1.2 or 1.3"),
+            );
         }
         version
     };
     let minimum = version("minimumProtocolVersion", "1.2");
     let maximum = version("maximumProtocolVersion", "1.3");
     if (minimum, maximum) == ("1.3", "1.2") {
-        check.refuse(&format!("{path}.minimumProtocolVersion"), "1.3 is greater than maximumProtocolVersion, 1.2");
+        check.refuse(
+            &format!("{path}.minimumProtocolVersion"),
+            "1.3 is greater than maximumProtocolVersion, 1.2",
+        );
     }
     let field = format!("{path}.cipherSuites");
     for suite in check.texts(&field).filter(|suite| !is_cipher_suite(suite)) {
-        check.refuse(&field, format_args!("{suite:?} is not a cipher suite that Contour takes"));
+        check.refuse(
+            &field,
+            format_args!("{suite:?} is not a cipher suite that Contour takes"),
+        );
     }
 }
 
@@ -154,11 +180,20 @@ fn is_cipher_suite(suite: &str) -> bool {
 /// Fields that take one of a few words.
 fn words(check: &mut Check) {
     let field = "envoy.defaultHTTPVersions";
-    for version in check.texts(field).filter(|version| !["HTTP/1.1", "HTTP/2"].contains(version)) {
-        check.refuse(field, format_args!("{version:?} is not an HTTP version that Contour takes; it must be HTTP/1.1 or HTTP/2"));
+    for version in check
+        .texts(field)
+        .filter(|version| !["HTTP/1.1", "HTTP/2"].contains(version))
+    {
+        check.refuse(
+            field,
+            format_args!("{version:?} is not an HTTP version that Contour takes; it must be HTTP/1.1 or HTTP/2"),
+        );
     }
     let field = "envoy.cluster.dnsLookupFamily";
-    if let Some(family) = check.nonempty_text(field).filter(|family| !["auto", "v4", "v6", "all"].contains(family)) {
+    if let Some(family) = check
+        .nonempty_text(field)
+        .filter(|family| !["auto", "v4", "v6", "all"].contains(family))
+    {
         check.refuse(field, format_args!("{family:?} is not one of auto, v4, v6 and all"));
     }
 }
@@ -167,7 +202,10 @@ fn tracing(check: &mut Check) {
     let field = "tracing.overallSampling";
     if let Some(text) = check.text(field) {
         // Envoy takes 0 to 100, and Contour takes 0 for 100.
-        if !text.parse::<f64>().is_ok_and(|percentage| (0.0..=100.0).contains(&percentage)) {
+        if !text
+            .parse::<f64>()
+            .is_ok_and(|percentage| (0.0..=100.0).contains(&percentage))
+        {
             check.refuse(field, format_args!("{text:?} is not a decimal number from 0 to 100"));
         }
     }
@@ -182,11 +220,17 @@ fn tracing(check: &mut Check) {
             check.refuse(field, format_args!("there are two tags of the name {name:?}"));
         }
         if text("literal").is_some() == text("requestHeaderName").is_some() {
-            check.refuse(field, format_args!("tag {name:?} must have exactly one of literal and requestHeaderName"));
+            check.refuse(
+                field,
+                format_args!("tag {name:?} must have exactly one of literal and requestHeaderName"),
+            );
         }
         // Envoy: `type.tracing.v3.CustomTag.Header.name`, HTTP_HEADER_NAME, not strict.
         if text("requestHeaderName").is_some_and(|header| header.contains(['\0', '\r', '\n'])) {
-            check.refuse(field, format_args!("the requestHeaderName of tag {name:?} is not the name of a header"));
+            check.refuse(
+                field,
+                format_args!("the requestHeaderName of tag {name:?} is not the name of a header"),
+            );
         }
     }
 }
@@ -198,11 +242,29 @@ fn rate_limits(check: &mut Check) {
     }
     // Every HTTPProxy without a policy of its own becomes invalid if this one is (`internal/dag/policy.go`).
     let field = "rateLimitService.defaultGlobalRateLimitPolicy.descriptors";
-    let kinds = ["genericKey", "requestHeader", "requestHeaderValueMatch", "remoteAddress"];
+    let kinds = [
+        "genericKey",
+        "requestHeader",
+        "requestHeaderValueMatch",
+        "remoteAddress",
+    ];
     for descriptor in check.items(field) {
-        for entry in descriptor.get("entries").and_then(Value::as_array).into_iter().flatten() {
-            if kinds.iter().filter(|kind| entry.get(**kind).is_some_and(|value| !value.is_null())).count() != 1 {
-                check.refuse(field, format_args!("an entry must have exactly one of {}", kinds.join(", ")));
+        for entry in descriptor
+            .get("entries")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            if kinds
+                .iter()
+                .filter(|kind| entry.get(**kind).is_some_and(|value| !value.is_null()))
+                .count()
+                != 1
+            {
+                check.refuse(
+                    field,
+                    format_args!("an entry must have exactly one of {}", kinds.join(", ")),
+                );
             }
         }
     }
@@ -213,14 +275,26 @@ fn rate_limits(check: &mut Check) {
 fn headers(check: &mut Check) {
     for policy in ["policy.requestHeaders", "policy.responseHeaders"] {
         let (set, remove) = (format!("{policy}.set"), format!("{policy}.remove"));
-        let names = check.fields(&set).into_iter().flatten().map(|(name, _)| (&set, name.as_str()));
+        let names = check
+            .fields(&set)
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| (&set, name.as_str()));
         let names: Vec<_> = names.chain(check.texts(&remove).map(|name| (&remove, name))).collect();
         for (field, name) in names {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-                check.refuse(field, format_args!("{name:?} is not the name of a header (letters, digits and '-')"));
+                check.refuse(
+                    field,
+                    format_args!("{name:?} is not the name of a header (letters, digits and '-')"),
+                );
             }
         }
-        for (name, value) in check.fields(&set).into_iter().flatten().filter(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        for (name, value) in check
+            .fields(&set)
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             if policy == "policy.responseHeaders" {
                 check.refuse(&set, format_args!("{name} can't be set in responses"));
             } else if value.as_str().is_some_and(takes_a_header) {
@@ -234,7 +308,9 @@ fn headers(check: &mut Check) {
 fn takes_a_header(value: &str) -> bool {
     value.match_indices("%REQ(").any(|(start, prefix)| {
         let rest = &value[start + prefix.len()..];
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .unwrap_or(rest.len());
         end > 0 && rest[end..].starts_with(")%")
     })
 }

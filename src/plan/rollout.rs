@@ -39,13 +39,19 @@ pub struct Workload {
 }
 
 impl Workload {
-    const ABSENT: Self = Self { rollout: Rollout::Absent, available: false, pods: None };
+    const ABSENT: Self = Self {
+        rollout: Rollout::Absent,
+        available: false,
+        pods: None,
+    };
 }
 
 /// Contour's Deployment.
 pub fn contour(observed: &Observed) -> Workload {
     let owner = observed.owner();
-    observed.object(Kind::Deployment, &owner.namespace, &owner.contour()).map_or(Workload::ABSENT, deployment)
+    observed
+        .object(Kind::Deployment, &owner.namespace, &owner.contour())
+        .map_or(Workload::ABSENT, deployment)
 }
 
 /// Envoy's workload of the kind that the specification asks for.
@@ -70,8 +76,13 @@ pub struct OldPods {
 
 /// The pods of Contour that are not of the template with this hash (all of them, if there is none).
 pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
-    let mut old = OldPods { waited_for: Vec::new(), hanging: Vec::new(), look_again: None };
-    for pod in usage::contour_pods(observed).filter(|pod| template.is_none() || pod.label(labels::TEMPLATE) != template) {
+    let mut old = OldPods {
+        waited_for: Vec::new(),
+        hanging: Vec::new(),
+        look_again: None,
+    };
+    for pod in usage::contour_pods(observed).filter(|pod| template.is_none() || pod.label(labels::TEMPLATE) != template)
+    {
         match hangs_in(pod, observed.now) {
             Some(wait) if wait.is_zero() => old.hanging.push(pod.name().to_owned()),
             wait => {
@@ -93,14 +104,19 @@ fn hangs_in(pod: &Object, now: Timestamp) -> Option<Duration> {
 /// upgrades). Where no Envoy exists yet nothing is waited for.
 pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<(), String> {
     let owner = observed.owner();
-    let has_envoy = [Kind::DaemonSet, Kind::Deployment].into_iter().any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some());
+    let has_envoy = [Kind::DaemonSet, Kind::Deployment]
+        .into_iter()
+        .any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some());
     if !has_envoy {
         return Ok(());
     }
     match &contour.rollout {
         Rollout::Complete if contour.available && old.waited_for.is_empty() => Ok(()),
         Rollout::Complete if old.waited_for.is_empty() => Err("Contour is not available".to_owned()),
-        Rollout::Complete => Err(format!("Contour's old pods are still there: {}", old.waited_for.join(", "))),
+        Rollout::Complete => Err(format!(
+            "Contour's old pods are still there: {}",
+            old.waited_for.join(", ")
+        )),
         Rollout::Progressing(message) | Rollout::Stuck(message) => Err(message.clone()),
         Rollout::Absent => Err("Contour's Deployment does not exist".to_owned()),
     }
@@ -111,15 +127,24 @@ fn number(object: &Object, pointer: &str) -> i64 {
 }
 
 fn is_observed(object: &Object) -> bool {
-    object.metadata.generation.is_some_and(|generation| number(object, "/status/observedGeneration") >= generation)
+    object
+        .metadata
+        .generation
+        .is_some_and(|generation| number(object, "/status/observedGeneration") >= generation)
 }
 
 fn deployment(object: &Object) -> Workload {
     let wanted = object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    let [updated, all, ready] = ["/status/updatedReplicas", "/status/replicas", "/status/readyReplicas"].map(|field| number(object, field));
+    let [updated, all, ready] =
+        ["/status/updatedReplicas", "/status/replicas", "/status/readyReplicas"].map(|field| number(object, field));
     let condition = |type_: &str| {
         let conditions = object.at("/status/conditions").and_then(Value::as_array);
-        conditions.into_iter().flatten().find(|condition| condition["type"] == type_).cloned().unwrap_or_default()
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == type_)
+            .cloned()
+            .unwrap_or_default()
     };
     let name = object.name();
     let rollout = if !is_observed(object) {
@@ -127,28 +152,51 @@ fn deployment(object: &Object) -> Workload {
     } else if updated == wanted && all == updated {
         Rollout::Complete
     } else if condition("Progressing")["reason"] == "ProgressDeadlineExceeded" {
-        let message = condition("Progressing")["message"].as_str().unwrap_or_default().to_owned();
+        let message = condition("Progressing")["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         Rollout::Stuck(format!("Deployment {name}: {message}"))
     } else {
-        Rollout::Progressing(format!("Deployment {name}: {updated} of {wanted} pods are of the new template, {all} in all"))
+        Rollout::Progressing(format!(
+            "Deployment {name}: {updated} of {wanted} pods are of the new template, {all} in all"
+        ))
     };
-    Workload { rollout, available: condition("Available")["status"] == "True", pods: Some(format!("{ready}/{wanted}")) }
+    Workload {
+        rollout,
+        available: condition("Available")["status"] == "True",
+        pods: Some(format!("{ready}/{wanted}")),
+    }
 }
 
 fn daemon_set(object: &Object) -> Workload {
-    let [wanted, updated, ready, available] =
-        ["/status/desiredNumberScheduled", "/status/updatedNumberScheduled", "/status/numberReady", "/status/numberAvailable"]
-            .map(|field| number(object, field));
+    let [wanted, updated, ready, available] = [
+        "/status/desiredNumberScheduled",
+        "/status/updatedNumberScheduled",
+        "/status/numberReady",
+        "/status/numberAvailable",
+    ]
+    .map(|field| number(object, field));
     let name = object.name();
     let rollout = if !is_observed(object) {
         Rollout::Progressing(format!("DaemonSet {name}: the change has not been picked up yet"))
     } else if updated < wanted {
-        Rollout::Progressing(format!("DaemonSet {name}: {updated} of {wanted} pods are of the new template"))
+        Rollout::Progressing(format!(
+            "DaemonSet {name}: {updated} of {wanted} pods are of the new template"
+        ))
     } else {
         Rollout::Complete
     };
     // `maxUnavailable` is 10 %, rounded up: so many may be missing while it rolls.
     let may_miss = (wanted + 9) / 10;
-    let enough = if rollout == Rollout::Complete { available == wanted } else { available + may_miss >= wanted };
-    Workload { rollout, available: wanted > 0 && enough && available > 0, pods: Some(format!("{ready}/{wanted}")) }
+    let enough = if rollout == Rollout::Complete {
+        available == wanted
+    } else {
+        available + may_miss >= wanted
+    };
+    Workload {
+        rollout,
+        available: wanted > 0 && enough && available > 0,
+        pods: Some(format!("{ready}/{wanted}")),
+    }
 }

@@ -37,11 +37,14 @@ impl Usage {
     pub fn of(observed: &Observed) -> Self {
         let mut usage = Self::default();
         let contour = observed.owner().contour();
-        let deployments = observed.of_kind(Kind::Deployment).filter(|object| object.name() == contour);
+        let deployments = observed
+            .of_kind(Kind::Deployment)
+            .filter(|object| object.name() == contour);
         let replica_sets = observed.of_kind(Kind::ReplicaSet).filter(|object| is_contour(object));
         for object in deployments.chain(replica_sets) {
             usage.uncertain |= !has_caught_up(object);
-            let may_start_pods = object.kind == Kind::Deployment || object.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
+            let may_start_pods =
+                object.kind == Kind::Deployment || object.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
             if may_start_pods {
                 usage.add(object.at("/spec/template/metadata/annotations"));
             }
@@ -61,8 +64,12 @@ impl Usage {
     /// Adds what the plan names.
     pub fn add_captured(&mut self, captured: &Captured) {
         self.configurations.insert(captured.configuration.clone());
-        let pairs = captured.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
-        self.stand_ins.extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+        let pairs = captured
+            .stand_ins
+            .iter()
+            .filter_map(|stand_in| stand_in.split_once('/'));
+        self.stand_ins
+            .extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
     }
 
     fn add(&mut self, annotations: Option<&Value>) {
@@ -81,20 +88,27 @@ pub fn captured(annotations: Option<&Value>) -> Option<Captured> {
 /// ended for good do not count.
 pub fn contour_pods(observed: &Observed) -> impl Iterator<Item = &Object> {
     observed.of_kind(Kind::Pod).filter(|pod| is_contour(pod)).filter(|pod| {
-        !matches!(pod.at("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"))
+        !matches!(
+            pod.at("/status/phase").and_then(Value::as_str),
+            Some("Succeeded" | "Failed")
+        )
     })
 }
 
 /// The ExtensionServices that a ContourConfiguration references.
 pub fn references(configuration: &Object) -> Vec<NamespacedName> {
-    ["/spec/globalExtAuth/extensionRef", "/spec/rateLimitService/extensionService", "/spec/tracing/extensionService"]
-        .into_iter()
-        .filter_map(|pointer| {
-            let reference = configuration.at(pointer)?;
-            let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
-            Some((text("namespace")?, text("name")?))
-        })
-        .collect()
+    [
+        "/spec/globalExtAuth/extensionRef",
+        "/spec/rateLimitService/extensionService",
+        "/spec/tracing/extensionService",
+    ]
+    .into_iter()
+    .filter_map(|pointer| {
+        let reference = configuration.at(pointer)?;
+        let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
+        Some((text("namespace")?, text("name")?))
+    })
+    .collect()
 }
 
 fn is_contour(object: &Object) -> bool {

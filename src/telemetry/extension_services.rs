@@ -16,7 +16,7 @@ use crate::api::{ExtensionServiceState, ExtensionServiceStatus, Role, Traffic};
 pub(super) type OwnerLabels<'a> = [(&'static str, &'a str); 2];
 
 /// How far back a step of the clock may be and still be taken for an observation that a scrape has overtaken.
-const OVERTAKEN: Duration = Duration::from_secs(60);
+const OVERTAKEN: Duration = Duration::from_mins(1);
 
 /// What happens to requests, and until when that has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

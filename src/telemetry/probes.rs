@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn it_is_alive_until_the_deadline_has_passed_since_the_last_beat() {
-        let liveness = Liveness::new(Duration::from_secs(60));
+        let liveness = Liveness::new(Duration::from_mins(1));
         let start = Instant::now();
         liveness.beat_at(start);
-        assert!(liveness.is_alive(start + Duration::from_secs(60)));
+        assert!(liveness.is_alive(start + Duration::from_mins(1)));
         assert!(!liveness.is_alive(start + Duration::from_secs(61)));
         liveness.beat_at(start + Duration::from_secs(61));
         assert!(liveness.is_alive(start + Duration::from_secs(61)));
@@ -144,17 +144,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_future_that_is_being_run_beats() {
-        let liveness = Liveness::new(Duration::from_secs(3600));
+        let liveness = Liveness::new(Duration::from_hours(1));
         let stale = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
         liveness.beat_at(stale);
-        let output = liveness
-            .beat_while(async {
-                while *liveness.last.lock().unwrap() == stale {
-                    tokio::task::yield_now().await;
-                }
-                "output"
-            })
-            .await;
+        let until_it_beats = async {
+            while *liveness.last.lock().unwrap() == stale {
+                tokio::task::yield_now().await;
+            }
+            "output"
+        };
+        let run = liveness.beat_while(until_it_beats);
+        let output = tokio::time::timeout(Duration::from_secs(10), run)
+            .await
+            .expect("it beats");
         assert_eq!(output, "output");
     }
 }

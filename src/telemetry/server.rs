@@ -111,9 +111,11 @@ mod tests {
     use tokio::task::{JoinHandle, spawn_blocking};
 
     use super::*;
+    use crate::telemetry::Outcome;
 
     struct Server {
         address: SocketAddr,
+        metrics: Metrics,
         readiness: Readiness,
         stop: oneshot::Sender<()>,
         served: JoinHandle<io::Result<()>>,
@@ -123,8 +125,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Readiness::new(["Pod", "Service"]);
+        let metrics = Metrics::new();
         let telemetry = Telemetry {
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             readiness: readiness.clone(),
             liveness,
         };
@@ -132,6 +135,7 @@ mod tests {
         let served = tokio::spawn(serve_on(listener, telemetry, stopped.map(|_| ())));
         Server {
             address,
+            metrics,
             readiness,
             stop,
             served,
@@ -160,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn readyz_lists_what_is_missing_until_nothing_is() {
-        let server = start(Liveness::new(Duration::from_secs(60))).await;
+        let server = start(Liveness::new(Duration::from_mins(1))).await;
         server.readiness.set("Pod", true);
         let answer = server.get("/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -176,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn livez_fails_when_the_loop_is_not_run() {
-        let answer = start(Liveness::new(Duration::from_secs(60))).await.get("/livez").await;
+        let answer = start(Liveness::new(Duration::from_mins(1))).await.get("/livez").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let answer = start(Liveness::new(Duration::ZERO)).await.get("/livez").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -184,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_served_as_open_metrics() {
-        let answer = start(Liveness::new(Duration::from_secs(60)))
+        let answer = start(Liveness::new(Duration::from_mins(1)))
             .await
             .get("/metrics")
             .await;
@@ -198,22 +202,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_when_it_is_told_to_even_with_an_idle_connection() {
-        let server = start(Liveness::new(Duration::from_secs(60))).await;
-        let idle = TcpStream::connect(server.address).unwrap();
+    async fn it_ends_when_it_is_told_to_even_if_somebody_does_not_read_the_answer() {
+        let server = start(Liveness::new(Duration::from_mins(1))).await;
+        // More than the buffers of both sockets hold.
+        let endless = "x".repeat(20_000_000);
+        server
+            .metrics
+            .reconciled("projectcontour", &endless, Outcome::Error("Timeout"), Duration::ZERO);
+        let address = server.address;
+        let unread = spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET /metrics HTTP/1.1\r\nhost: slipway\r\n\r\n").unwrap();
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        });
+        let unread = unread.await.unwrap();
         server.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(3), server.served)
-            .await
-            .expect("it ends")
-            .unwrap()
-            .unwrap();
-        drop(idle);
+        let ended = tokio::time::timeout(Duration::from_secs(3), server.served).await;
+        ended.expect("it ends").unwrap().unwrap();
+        drop(unread);
     }
 
     #[tokio::test]
     async fn an_address_that_is_taken_is_named_in_the_error() {
-        let server = start(Liveness::new(Duration::from_secs(60))).await;
-        let liveness = Liveness::new(Duration::from_secs(60));
+        let server = start(Liveness::new(Duration::from_mins(1))).await;
+        let liveness = Liveness::new(Duration::from_mins(1));
         let error = serve(
             server.address,
             Metrics::new(),

@@ -76,7 +76,10 @@ fn bundle(observed: &Observed, name: &str) -> Vec<Certificate> {
 /// What is asked for: whether a new authority, and for whom.
 fn asked(certificates: &Certificates) -> Option<(bool, Vec<Peer>)> {
     let request = certificates.request.as_ref()?;
-    Some((request.authority.is_none(), request.leaves.iter().map(|leaf| leaf.peer).collect()))
+    Some((
+        request.authority.is_none(),
+        request.leaves.iter().map(|leaf| leaf.peer).collect(),
+    ))
 }
 
 const BOTH: [Peer; 2] = Peer::ALL;
@@ -99,7 +102,12 @@ fn what_was_issued_is_kept_and_nothing_more_is_asked_for() {
     // A leaf lives 366 days, the day before it was issued included.
     assert_eq!(certificates.renew_in, Some(DAY * (365 - 122)));
     for desired in &certificates.desired {
-        assert_eq!(diff::write(desired, &observed, &observed.owner()), None, "{}", desired.object.key());
+        assert_eq!(
+            diff::write(desired, &observed, &observed.owner()),
+            None,
+            "{}",
+            desired.object.key()
+        );
     }
 }
 
@@ -112,12 +120,18 @@ fn the_certificates_are_what_contour_and_envoy_insist_on() {
         let leaf = Certificate::all(entry(&observed, name, "tls.crt").as_bytes()).remove(0);
         assert!(!leaf.is_authority && leaf.is_signed_by(&authority), "{name}");
         assert!(leaf.has_key(&entry(&observed, name, "tls.key")), "{name}");
-        assert!(leaf.is_valid((observed.now - DAY).as_second()), "{name}: another clock may be a day late");
-        assert_eq!(bundle(&observed, name), [authority.clone()], "{name}");
+        assert!(
+            leaf.is_valid((observed.now - DAY).as_second()),
+            "{name}: another clock may be a day late"
+        );
+        assert_eq!(bundle(&observed, name), std::slice::from_ref(&authority), "{name}");
         assert_eq!(secret(&observed, name).at("/type"), Some(&json!("kubernetes.io/tls")));
     }
     let contour = Certificate::all(entry(&observed, "edge-contour-cert", "tls.crt").as_bytes()).remove(0);
-    assert_eq!(contour.dns_names[..3], ["contour", "edge-contour", "edge-contour.projectcontour"]);
+    assert_eq!(
+        contour.dns_names[..3],
+        ["contour", "edge-contour", "edge-contour.projectcontour"]
+    );
 }
 
 #[test]
@@ -144,7 +158,10 @@ fn a_certificate_that_is_no_good_is_asked_for_and_the_other_one_kept() {
         ("empty", vec![("tls.crt", String::new()), ("tls.key", String::new())]),
         ("no key", vec![("tls.key", "garbage".into())]),
         ("the key of another", vec![("tls.key", of_another("tls.key"))]),
-        ("of an authority that nobody trusts", vec![("tls.crt", of_another("tls.crt")), ("tls.key", of_another("tls.key"))]),
+        (
+            "of an authority that nobody trusts",
+            vec![("tls.crt", of_another("tls.crt")), ("tls.key", of_another("tls.key"))],
+        ),
         ("of another service", vec![("tls.crt", String::new())]),
     ];
     for (what, entries) in table {
@@ -181,7 +198,9 @@ fn a_replaced_authority_cuts_nobody_off() {
     type Loss = fn(&mut Observed);
     let losses: [(&str, Loss); 3] = [
         ("the Secret is deleted", |observed| remove(observed, "edge-xds-ca")),
-        ("the key is lost", |observed| set_entry(observed, "edge-xds-ca", "tls.key", "")),
+        ("the key is lost", |observed| {
+            set_entry(observed, "edge-xds-ca", "tls.key", "");
+        }),
         ("it is due", |observed| {
             // Seven years, in which the others were renewed in time.
             for half_years in 1..=15 {
@@ -200,7 +219,11 @@ fn a_replaced_authority_cuts_nobody_off() {
         }
         settle(&mut observed);
         for (name, leaf) in ["edge-contour-cert", "edge-envoy-cert"].into_iter().zip(leaves) {
-            assert_eq!(entry(&observed, name, "tls.crt"), leaf, "{what}: {name} stays until its own time comes");
+            assert_eq!(
+                entry(&observed, name, "tls.crt"),
+                leaf,
+                "{what}: {name} stays until its own time comes"
+            );
             let trusted = bundle(&observed, name);
             assert_eq!(trusted.len(), 2, "{what}");
             assert_eq!(trusted[1], old, "{what}");
@@ -222,9 +245,16 @@ fn former_authorities_are_few_and_those_that_are_over_go() {
         remove(&mut observed, "edge-xds-ca");
         settle(&mut observed);
     }
-    assert_eq!(plan(&observed).request, None, "a leaf whose authority fell out of the bundle was renewed");
+    assert_eq!(
+        plan(&observed).request,
+        None,
+        "a leaf whose authority fell out of the bundle was renewed"
+    );
     assert_eq!(bundle(&observed, "edge-contour-cert").len(), 4);
-    assert_eq!(bundle(&observed, "edge-contour-cert"), bundle(&observed, "edge-envoy-cert"));
+    assert_eq!(
+        bundle(&observed, "edge-contour-cert"),
+        bundle(&observed, "edge-envoy-cert")
+    );
     observed.now = days(3650 * 2);
     settle(&mut observed);
     assert_eq!(bundle(&observed, "edge-contour-cert").len(), 1);
@@ -237,7 +267,10 @@ fn a_certificate_that_is_long_overdue_is_a_problem_in_words() {
     assert_eq!(plan(&observed).problem, None, "renewal still has time");
     observed.now = days(365 - 60);
     let problem = plan(&observed).problem.unwrap();
-    assert!(problem.contains("projectcontour/edge-contour-cert expires at 2027-11-23T01:20:00Z"), "{problem}");
+    assert!(
+        problem.contains("projectcontour/edge-contour-cert expires at 2027-11-23T01:20:00Z"),
+        "{problem}"
+    );
     observed.now = days(366);
     let problem = plan(&observed).problem.unwrap();
     assert!(problem.contains("expired at 2027-11-23T01:20:00Z"), "{problem}");
@@ -257,7 +290,10 @@ fn somebody_elses_secret_is_not_looked_at() {
 
 #[test]
 fn keys_are_never_printed() {
-    let pair = Pair { certificate: "certificate".into(), key: PrivateKey("secret".into()) };
+    let pair = Pair {
+        certificate: "certificate".into(),
+        key: PrivateKey("secret".into()),
+    };
     assert!(!format!("{pair:?}").contains("secret"));
     assert!(!serde_json::to_string(&pair).unwrap().contains("secret"));
 }

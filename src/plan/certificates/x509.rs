@@ -23,20 +23,36 @@ impl Certificate {
     /// All that are in a PEM text; what can't be read is left out.
     pub fn all(pem: &[u8]) -> Vec<Self> {
         let blocks = Pem::iter_from_buffer(pem).map_while(Result::ok);
-        blocks.filter(|block| block.label == "CERTIFICATE").filter_map(|block| Self::read(block.contents)).collect()
+        blocks
+            .filter(|block| block.label == "CERTIFICATE")
+            .filter_map(|block| Self::read(block.contents))
+            .collect()
     }
 
     fn read(der: Vec<u8>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(&der).ok()?;
-        let names = parsed.subject_alternative_name().ok()?.map(|extension| extension.value.general_names.clone());
+        let names = parsed
+            .subject_alternative_name()
+            .ok()?
+            .map(|extension| extension.value.general_names.clone());
         let dns_names = names.into_iter().flatten().filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(name.to_owned()),
             _ => None,
         });
-        let (not_before, not_after) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        let (not_before, not_after) = (
+            parsed.validity().not_before.timestamp(),
+            parsed.validity().not_after.timestamp(),
+        );
         let (dns_names, is_authority) = (dns_names.collect(), parsed.is_ca());
         let public_key = parsed.public_key().subject_public_key.data.to_vec();
-        Some(Self { not_before, not_after, dns_names, is_authority, public_key, der })
+        Some(Self {
+            der,
+            not_before,
+            not_after,
+            dns_names,
+            is_authority,
+            public_key,
+        })
     }
 
     /// Whether it is within its validity.
@@ -56,7 +72,10 @@ impl Certificate {
 
     /// Whether this authority signed it.
     pub fn is_signed_by(&self, authority: &Self) -> bool {
-        let (Ok((_, leaf)), Ok((_, issuer))) = (X509Certificate::from_der(&self.der), X509Certificate::from_der(&authority.der)) else {
+        let (Ok((_, leaf)), Ok((_, issuer))) = (
+            X509Certificate::from_der(&self.der),
+            X509Certificate::from_der(&authority.der),
+        ) else {
             return false;
         };
         leaf.issuer() == issuer.subject() && leaf.verify_signature(Some(issuer.public_key())).is_ok()
@@ -65,7 +84,13 @@ impl Certificate {
     /// In PEM, always the same text for the same certificate.
     pub fn to_pem(&self) -> String {
         let text = data_encoding::BASE64.encode(&self.der);
-        let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.collect::<Vec<_>>().join("\n"))
+        let lines = text
+            .as_bytes()
+            .chunks(64)
+            .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.collect::<Vec<_>>().join("\n")
+        )
     }
 }

@@ -29,7 +29,11 @@ pub fn operator(observed: &Observed) -> Vec<Desired> {
         .into_iter()
         .map(|cluster_role| {
             let binding = RoleBinding {
-                metadata: owner.metadata(Kind::RoleBinding, &owner.namespace, &owner.operator_binding(cluster_role)),
+                metadata: owner.metadata(
+                    Kind::RoleBinding,
+                    &owner.namespace,
+                    &owner.operator_binding(cluster_role),
+                ),
                 role_ref: role_ref(cluster_role),
                 subjects: Some(vec![subject.clone()]),
             };
@@ -42,7 +46,10 @@ pub fn operator(observed: &Observed) -> Vec<Desired> {
 pub fn contour(observed: &Observed) -> Vec<Desired> {
     let owner = observed.owner();
     let metadata = |kind, name: &str| owner.metadata(kind, &owner.namespace, name);
-    let contour = ServiceAccount { metadata: metadata(Kind::ServiceAccount, &owner.contour()), ..ServiceAccount::default() };
+    let contour = ServiceAccount {
+        metadata: metadata(Kind::ServiceAccount, &owner.contour()),
+        ..ServiceAccount::default()
+    };
     // Envoy never talks to the API server.
     let envoy = ServiceAccount {
         metadata: metadata(Kind::ServiceAccount, &owner.envoy()),
@@ -62,18 +69,28 @@ pub fn contour(observed: &Observed) -> Vec<Desired> {
     };
     // Contour would make this Lease itself, and nobody would ever delete it. It takes over one that has no holder, and keeps
     // the metadata that it finds (client-go, `LeaseLock.Update`).
-    let lease = Lease { metadata: metadata(Kind::Lease, &owner.contour()), spec: Some(LeaseSpec::default()) };
+    let lease = Lease {
+        metadata: metadata(Kind::Lease, &owner.contour()),
+        spec: Some(LeaseSpec::default()),
+    };
     vec![
         Desired::shared(Object::new(Kind::ServiceAccount, &contour)),
         Desired::shared(Object::new(Kind::ServiceAccount, &envoy)),
         Desired::shared(Object::new(Kind::ClusterRoleBinding, &cluster_wide)),
         Desired::shared(Object::new(Kind::RoleBinding, &local)),
-        Desired { object: Object::new(Kind::Lease, &lease), fields: Fields::MetadataOnly },
+        Desired {
+            object: Object::new(Kind::Lease, &lease),
+            fields: Fields::MetadataOnly,
+        },
     ]
 }
 
 fn role_ref(cluster_role: &str) -> RoleRef {
-    RoleRef { api_group: Kind::RoleBinding.group().to_owned(), kind: "ClusterRole".to_owned(), name: cluster_role.to_owned() }
+    RoleRef {
+        api_group: Kind::RoleBinding.group().to_owned(),
+        kind: "ClusterRole".to_owned(),
+        name: cluster_role.to_owned(),
+    }
 }
 
 fn service_account(namespace: &str, name: &str) -> Subject {

@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ports::{Ports, XDS};
-use super::{Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, pod_security};
+use super::{
+    Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, pod_security,
+};
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
 use crate::plan::diff::{Desired, Fields};
@@ -45,7 +47,9 @@ pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> De
     };
     let hash = hash_json(&template);
     let template_labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
-    template_labels.expect("set above").insert(labels::TEMPLATE.to_owned(), hash);
+    template_labels
+        .expect("set above")
+        .insert(labels::TEMPLATE.to_owned(), hash);
 
     let replicas = spec.deployment.replicas;
     let deployment = Deployment {
@@ -66,17 +70,26 @@ pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> De
         }),
         ..Deployment::default()
     };
-    Desired { object: Object::new(Kind::Deployment, &deployment), fields: replica_fields(replicas) }
+    Desired {
+        object: Object::new(Kind::Deployment, &deployment),
+        fields: replica_fields(replicas),
+    }
 }
 
 /// Whose a Deployment's `replicas` are: ours if the specification says the number, else an autoscaler's after the creation.
 pub fn replica_fields(replicas: Option<i32>) -> Fields {
-    Fields::Shared { initial: if replicas.is_some() { &[] } else { &["/spec/replicas"] } }
+    Fields::Shared {
+        initial: if replicas.is_some() { &[] } else { &["/spec/replicas"] },
+    }
 }
 
 /// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
 pub fn template_hash(deployment: &Desired) -> Option<&str> {
-    deployment.object.at("/spec/template/metadata/labels")?.get(labels::TEMPLATE)?.as_str()
+    deployment
+        .object
+        .at("/spec/template/metadata/labels")?
+        .get(labels::TEMPLATE)?
+        .as_str()
 }
 
 fn container(observed: &Observed, ports: &Ports, captured: &Captured) -> Container {
@@ -88,16 +101,31 @@ fn container(observed: &Observed, ports: &Ports, captured: &Captured) -> Contain
         command: Some(vec!["contour".to_owned()]),
         args: Some(arguments(&spec.contour, &observed.owner().contour(), captured)),
         // Contour reads its ContourConfiguration, and holds its Lease, in the namespace that CONTOUR_NAMESPACE names.
-        env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace"), field_env("POD_NAME", "metadata.name")]),
+        env: Some(vec![
+            field_env("CONTOUR_NAMESPACE", "metadata.namespace"),
+            field_env("POD_NAME", "metadata.name"),
+        ]),
         ports: Some(container_ports(ports)),
         // Contour opens its health port when its caches are filled, and the xDS port when the first configuration is made of
         // them (controller-runtime's start order; `cmd/contour/serve.go`, v1.33). In a large cluster that may take minutes,
         // during which it must not be killed.
-        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(600), ..connects_to(ports.contour_health) }),
+        startup_probe: Some(Probe {
+            period_seconds: Some(1),
+            failure_threshold: Some(600),
+            ..connects_to(ports.contour_health)
+        }),
         // Not `/healthz`, which upstream's manifests use: it asks the API server (`internal/health/health.go`, v1.33), so
         // that an outage of that kills every Contour, none can start again, and new Envoys get no configuration.
-        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..connects_to(ports.contour_health) }),
-        readiness_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(3), ..connects_to(XDS) }),
+        liveness_probe: Some(Probe {
+            period_seconds: Some(10),
+            failure_threshold: Some(3),
+            ..connects_to(ports.contour_health)
+        }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            failure_threshold: Some(3),
+            ..connects_to(XDS)
+        }),
         resources: spec.contour.resources.clone(),
         security_context: Some(container_security()),
         volume_mounts: Some(vec![certificate_mount()]),
@@ -106,7 +134,7 @@ fn container(observed: &Observed, ports: &Ports, captured: &Captured) -> Contain
 }
 
 /// The flags that count beside a ContourConfiguration; Contour ignores the others then (facts: `cmd/contour/serve.go`,
-/// `getConfig`, v1.33). The namespace of the Lease is CONTOUR_NAMESPACE by default.
+/// `getConfig`, v1.33). The namespace of the Lease is `CONTOUR_NAMESPACE` by default.
 fn arguments(spec: &ContourSpec, lease: &str, captured: &Captured) -> Vec<String> {
     let mut arguments = vec![
         "serve".to_owned(),
@@ -139,6 +167,13 @@ fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
 }
 
 fn connects_to(port: i32) -> Probe {
-    let socket = TCPSocketAction { port: IntOrString::Int(port), ..TCPSocketAction::default() };
-    Probe { tcp_socket: Some(socket), timeout_seconds: Some(1), ..Probe::default() }
+    let socket = TCPSocketAction {
+        port: IntOrString::Int(port),
+        ..TCPSocketAction::default()
+    };
+    Probe {
+        tcp_socket: Some(socket),
+        timeout_seconds: Some(1),
+        ..Probe::default()
+    }
 }

@@ -1,8 +1,8 @@
 //! The Envoys: a DaemonSet or a Deployment of the same pods (upstream: `internal/provisioner/objects/dataplane`, v1.33).
 
 use k8s_openapi::api::apps::v1::{
-    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDaemonSet,
-    RollingUpdateDeployment,
+    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec, DeploymentStrategy,
+    RollingUpdateDaemonSet, RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec,
@@ -15,8 +15,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::contour::replica_fields;
 use super::ports::{Ports, SHUTDOWN_MANAGER, XDS};
 use super::{
-    CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security, contour_image,
-    field_env, pod_security,
+    CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security,
+    contour_image, field_env, pod_security,
 };
 use crate::api::{EnvoyLogLevel, WorkloadType};
 use crate::plan::diff::Desired;
@@ -49,7 +49,10 @@ pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
                     template: template(observed, ports),
                     update_strategy: Some(DaemonSetUpdateStrategy {
                         type_: Some("RollingUpdate".to_owned()),
-                        rolling_update: Some(RollingUpdateDaemonSet { max_unavailable: slowly(), max_surge: None }),
+                        rolling_update: Some(RollingUpdateDaemonSet {
+                            max_unavailable: slowly(),
+                            max_surge: None,
+                        }),
                     }),
                     ..DaemonSetSpec::default()
                 }),
@@ -67,14 +70,20 @@ pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
                     strategy: Some(DeploymentStrategy {
                         type_: Some("RollingUpdate".to_owned()),
                         // Of fewer than ten the 10 % are rounded: one more, and none less.
-                        rolling_update: Some(RollingUpdateDeployment { max_surge: slowly(), max_unavailable: slowly() }),
+                        rolling_update: Some(RollingUpdateDeployment {
+                            max_surge: slowly(),
+                            max_unavailable: slowly(),
+                        }),
                     }),
                     template: template(observed, ports),
                     ..DeploymentSpec::default()
                 }),
                 ..Deployment::default()
             };
-            Desired { object: Object::new(Kind::Deployment, &deployment), fields: replica_fields(replicas) }
+            Desired {
+                object: Object::new(Kind::Deployment, &deployment),
+                fields: replica_fields(replicas),
+            }
         }
     }
 }
@@ -87,7 +96,10 @@ fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
         WorkloadType::Deployment => Some(Component::Envoy.spread(&owner)),
     };
     PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(Component::Envoy.pod_labels(&owner)), ..ObjectMeta::default() }),
+        metadata: Some(ObjectMeta {
+            labels: Some(Component::Envoy.pod_labels(&owner)),
+            ..ObjectMeta::default()
+        }),
         spec: Some(PodSpec {
             affinity,
             automount_service_account_token: Some(false),
@@ -98,7 +110,11 @@ fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
             service_account_name: Some(owner.envoy()),
             termination_grace_period_seconds: Some(GRACE_PERIOD),
             tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
-            volumes: Some(vec![certificate_volume(owner.envoy_secret()), empty_volume("configuration"), empty_volume("admin")]),
+            volumes: Some(vec![
+                certificate_volume(owner.envoy_secret()),
+                empty_volume("configuration"),
+                empty_volume("admin"),
+            ]),
             ..PodSpec::default()
         }),
     }
@@ -128,7 +144,10 @@ fn bootstrap(observed: &Observed) -> Container {
         env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace")]),
         resources: Some(small_resources()),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![certificate_mount(), mount("configuration", CONFIGURATION, Access::Write)]),
+        volume_mounts: Some(vec![
+            certificate_mount(),
+            mount("configuration", CONFIGURATION, Access::Write),
+        ]),
         ..Container::default()
     }
 }
@@ -143,7 +162,10 @@ fn shutdown_manager(observed: &Observed) -> Container {
         command: Some(vec!["/bin/contour".to_owned()]),
         args: Some(["envoy", "shutdown-manager"].map(str::to_owned).to_vec()),
         lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler { exec: Some(ExecAction { command: Some(drain) }), ..LifecycleHandler::default() }),
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction { command: Some(drain) }),
+                ..LifecycleHandler::default()
+            }),
             ..Lifecycle::default()
         }),
         resources: Some(small_resources()),
@@ -178,10 +200,16 @@ fn envoy(observed: &Observed, ports: &Ports) -> Container {
         command: Some(vec!["envoy".to_owned()]),
         args: Some(arguments.map(str::to_owned).to_vec()),
         // Spans carry CONTOUR_NAMESPACE too, if `tracing.includePodDetail` is not false.
-        env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace"), field_env("ENVOY_POD_NAME", "metadata.name")]),
+        env: Some(vec![
+            field_env("CONTOUR_NAMESPACE", "metadata.namespace"),
+            field_env("ENVOY_POD_NAME", "metadata.name"),
+        ]),
         lifecycle: Some(Lifecycle {
             // Answers when the shutdown manager says that Envoy is drained; until then Envoy gets no signal.
-            pre_stop: Some(LifecycleHandler { http_get: Some(get("/shutdown", SHUTDOWN_MANAGER)), ..LifecycleHandler::default() }),
+            pre_stop: Some(LifecycleHandler {
+                http_get: Some(get("/shutdown", SHUTDOWN_MANAGER)),
+                ..LifecycleHandler::default()
+            }),
             ..Lifecycle::default()
         }),
         ports: Some(container_ports(ports)),
@@ -213,8 +241,11 @@ fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
-    let mut container_ports =
-        vec![port("http", ports.envoy_http), port("https", ports.envoy_https), port("metrics", ports.envoy_metrics)];
+    let mut container_ports = vec![
+        port("http", ports.envoy_http),
+        port("https", ports.envoy_https),
+        port("metrics", ports.envoy_metrics),
+    ];
     if ports.envoy_health != ports.envoy_metrics {
         container_ports.push(port("health", ports.envoy_health));
     }
@@ -224,12 +255,21 @@ fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
 /// Upstream's amounts; the CPU limit is generous because a throttled shutdown manager is late (upstream #7366).
 fn small_resources() -> ResourceRequirements {
     let amounts = |cpu: &str, memory: &str| {
-        Some([("cpu", cpu), ("memory", memory)].map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into())
+        Some(
+            [("cpu", cpu), ("memory", memory)]
+                .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+                .into(),
+        )
     };
-    ResourceRequirements { requests: amounts("25m", "50Mi"), limits: amounts("200m", "100Mi"), ..ResourceRequirements::default() }
+    ResourceRequirements {
+        requests: amounts("25m", "50Mi"),
+        limits: amounts("200m", "100Mi"),
+        ..ResourceRequirements::default()
+    }
 }
 
 /// Whether a container may write to a volume.
+#[derive(Clone, Copy)]
 enum Access {
     Read,
     Write,
@@ -240,11 +280,20 @@ fn mount(volume: &str, path: &str, access: Access) -> VolumeMount {
         Access::Read => Some(true),
         Access::Write => None,
     };
-    VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), read_only, ..VolumeMount::default() }
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only,
+        ..VolumeMount::default()
+    }
 }
 
 fn empty_volume(name: &str) -> Volume {
-    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }
 }
 
 fn log_level(level: EnvoyLogLevel) -> &'static str {

@@ -10,8 +10,9 @@ pub mod ports;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, EnvVar, EnvVarSource, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
-    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, Capabilities, EnvVar, EnvVarSource, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -60,7 +61,10 @@ impl Component {
 
     /// The selector of a workload.
     fn label_selector(self, owner: &Owner) -> LabelSelector {
-        LabelSelector { match_labels: Some(self.selector(owner)), ..LabelSelector::default() }
+        LabelSelector {
+            match_labels: Some(self.selector(owner)),
+            ..LabelSelector::default()
+        }
     }
 
     /// The labels of its pods. The owner's are among them: pods and ReplicaSets are watched by them.
@@ -77,16 +81,27 @@ impl Component {
             topology_key: "kubernetes.io/hostname".to_owned(),
             ..PodAffinityTerm::default()
         };
-        let preferred = vec![WeightedPodAffinityTerm { weight: 100, pod_affinity_term: term }];
-        let anti_affinity =
-            PodAntiAffinity { preferred_during_scheduling_ignored_during_execution: Some(preferred), ..PodAntiAffinity::default() };
-        Affinity { pod_anti_affinity: Some(anti_affinity), ..Affinity::default() }
+        let preferred = vec![WeightedPodAffinityTerm {
+            weight: 100,
+            pod_affinity_term: term,
+        }];
+        let anti_affinity = PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(preferred),
+            ..PodAntiAffinity::default()
+        };
+        Affinity {
+            pod_anti_affinity: Some(anti_affinity),
+            ..Affinity::default()
+        }
     }
 }
 
 /// Contour's image; Envoy's pods use it too, for their bootstrap and their shutdown manager.
 fn contour_image(spec: &ContourDeploymentSpec) -> String {
-    spec.contour.image.clone().unwrap_or_else(|| DEFAULT_CONTOUR_IMAGE.to_owned())
+    spec.contour
+        .image
+        .clone()
+        .unwrap_or_else(|| DEFAULT_CONTOUR_IMAGE.to_owned())
 }
 
 /// The pod's part of the Pod Security Standard "restricted"; the user and group are those of Contour's manifests.
@@ -95,7 +110,10 @@ fn pod_security() -> PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(65534),
         run_as_group: Some(65534),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
         ..PodSecurityContext::default()
     }
 }
@@ -104,7 +122,10 @@ fn pod_security() -> PodSecurityContext {
 fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
         read_only_root_filesystem: Some(true),
         ..SecurityContext::default()
     }
@@ -112,15 +133,33 @@ fn container_security() -> SecurityContext {
 
 /// An environment variable with one of the pod's own fields.
 fn field_env(name: &str, field_path: &str) -> EnvVar {
-    let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: field_path.to_owned() };
-    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
-    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
+    let field = ObjectFieldSelector {
+        api_version: Some("v1".to_owned()),
+        field_path: field_path.to_owned(),
+    };
+    let source = EnvVarSource {
+        field_ref: Some(field),
+        ..EnvVarSource::default()
+    };
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(source),
+        ..EnvVar::default()
+    }
 }
 
 /// The volume with the certificates of this Secret. Both Contour and Envoy read them anew when they change.
 fn certificate_volume(secret: String) -> Volume {
-    let source = SecretVolumeSource { secret_name: Some(secret), default_mode: Some(0o644), ..SecretVolumeSource::default() };
-    Volume { name: "certificates".to_owned(), secret: Some(source), ..Volume::default() }
+    let source = SecretVolumeSource {
+        secret_name: Some(secret),
+        default_mode: Some(0o644),
+        ..SecretVolumeSource::default()
+    };
+    Volume {
+        name: "certificates".to_owned(),
+        secret: Some(source),
+        ..Volume::default()
+    }
 }
 
 /// Where the certificates are mounted.

@@ -58,7 +58,10 @@ fn envoy(observed: &Observed, ports: &Ports) -> Desired {
             // Always said: a policy that is merely left out would stay as it was before.
             ip_family_policy: Some(ip_family_policy(publishing.ip_family_policy.unwrap_or_default()).to_owned()),
             selector: Some(Component::Envoy.selector(&owner)),
-            ports: Some(vec![port("http", 80, ports.envoy_http), port("https", 443, ports.envoy_https)]),
+            ports: Some(vec![
+                port("http", 80, ports.envoy_http),
+                port("https", 443, ports.envoy_https),
+            ]),
             ..ServiceSpec::default()
         }),
         ..Service::default()

@@ -48,12 +48,17 @@ impl Ports {
 
 fn setting<'a>(settings: &'a RuntimeSettings, path: &[&str]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(settings.other.get(*first)?, |value, key| value.get(key))
+    rest.iter()
+        .try_fold(settings.other.get(*first)?, |value, key| value.get(key))
 }
 
 /// Contour takes 0 for "not set": its defaults are merged over empty values.
 fn valid(value: &Value) -> Option<i32> {
-    value.as_i64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).map(i32::from)
+    value
+        .as_i64()
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+        .map(i32::from)
 }
 
 #[cfg(test)]
@@ -78,7 +83,10 @@ mod tests {
             envoy_health: 8002,
         };
         assert_eq!(of(json!({})), defaults);
-        assert_eq!(of(json!({"health": {"port": 0}, "envoy": {"http": {"port": 70_000}, "https": {"port": "8443"}}})), defaults);
+        assert_eq!(
+            of(json!({"health": {"port": 0}, "envoy": {"http": {"port": 70_000}, "https": {"port": "8443"}}})),
+            defaults
+        );
     }
 
     #[test]

@@ -23,7 +23,10 @@ pub fn observed(spec: &Value) -> Observed {
     Observed {
         now: "2026-11-23T01:20:00Z".parse().expect("a time"),
         deployment: Arc::new(deployment),
-        operator: ServiceAccountRef { namespace: "slipway-system".into(), name: "slipway".into() },
+        operator: ServiceAccountRef {
+            namespace: "slipway-system".into(),
+            name: "slipway".into(),
+        },
         objects: BTreeMap::new(),
         namespaces: BTreeMap::new(),
         missing_crds: Vec::new(),
@@ -39,12 +42,19 @@ pub fn observed(spec: &Value) -> Observed {
 }
 
 fn captured() -> Captured {
-    Captured { configuration: "edge-abc".into(), stand_ins: vec!["auth/edge-ext-auth-def".into()] }
+    Captured {
+        configuration: "edge-abc".into(),
+        stand_ins: vec!["auth/edge-ext-auth-def".into()],
+    }
 }
 
 fn contour_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    contour::deployment(&observed, &Ports::of(&observed.deployment.spec.runtime_settings), &captured())
+    contour::deployment(
+        &observed,
+        &Ports::of(&observed.deployment.spec.runtime_settings),
+        &captured(),
+    )
 }
 
 fn envoy_of(spec: &Value) -> Desired {
@@ -64,12 +74,20 @@ fn at<'a>(desired: &'a Desired, pointer: &str) -> &'a Value {
 /// Every container of a workload, init containers included.
 fn containers(desired: &Desired) -> Vec<&Value> {
     let lists = ["/spec/template/spec/initContainers", "/spec/template/spec/containers"];
-    lists.into_iter().filter_map(|list| at(desired, list).as_array()).flatten().collect()
+    lists
+        .into_iter()
+        .filter_map(|list| at(desired, list).as_array())
+        .flatten()
+        .collect()
 }
 
 fn workloads() -> [Desired; 3] {
     let empty = json!({});
-    [contour_of(&empty), envoy_of(&empty), envoy_of(&json!({"envoy": {"workloadType": "Deployment"}}))]
+    [
+        contour_of(&empty),
+        envoy_of(&empty),
+        envoy_of(&json!({"envoy": {"workloadType": "Deployment"}})),
+    ]
 }
 
 #[test]
@@ -96,9 +114,16 @@ fn every_mount_has_its_volume_and_no_port_stands_twice() {
             for mount in container["volumeMounts"].as_array().unwrap() {
                 assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
             }
-            let ports = container["ports"].as_array().into_iter().flatten().map(|port| port["containerPort"].as_i64());
+            let ports = container["ports"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|port| port["containerPort"].as_i64());
             let ports: Vec<_> = ports.collect();
-            assert_eq!(ports.iter().collect::<std::collections::BTreeSet<_>>().len(), ports.len());
+            assert_eq!(
+                ports.iter().collect::<std::collections::BTreeSet<_>>().len(),
+                ports.len()
+            );
         }
     }
 }
@@ -115,19 +140,33 @@ fn workloads_and_services_select_their_own_pods_only() {
     }
     let empty = observed(&json!({}));
     let services = network::services(&empty, &Ports::of(&empty.deployment.spec.runtime_settings));
-    assert_eq!(at(&services[0], "/spec/selector"), at(&contour, "/spec/selector/matchLabels"));
-    assert_eq!(at(&services[1], "/spec/selector"), at(&daemon_set, "/spec/selector/matchLabels"));
+    assert_eq!(
+        at(&services[0], "/spec/selector"),
+        at(&contour, "/spec/selector/matchLabels")
+    );
+    assert_eq!(
+        at(&services[1], "/spec/selector"),
+        at(&daemon_set, "/spec/selector/matchLabels")
+    );
 }
 
 #[test]
 fn contours_pod_template_says_what_a_container_captures() {
     let contour = contour_of(&json!({}));
     let annotation = &at(&contour, "/spec/template/metadata/annotations")[annotations::CAPTURED];
-    assert_eq!(serde_json::from_str::<Captured>(annotation.as_str().unwrap()).unwrap(), captured());
+    assert_eq!(
+        serde_json::from_str::<Captured>(annotation.as_str().unwrap()).unwrap(),
+        captured()
+    );
     let arguments = &containers(&contour)[0]["args"];
     assert_eq!(
         *arguments,
-        json!(["serve", "--incluster", "--contour-config-name=edge-abc", "--leader-election-resource-name=edge-contour"])
+        json!([
+            "serve",
+            "--incluster",
+            "--contour-config-name=edge-abc",
+            "--leader-election-resource-name=edge-contour"
+        ])
     );
 }
 
@@ -135,7 +174,10 @@ fn contours_pod_template_says_what_a_container_captures() {
 fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
     let hash = |spec: &Value| contour::template_hash(&contour_of(spec)).unwrap().to_owned();
     let first = hash(&json!({}));
-    for same in [json!({"contour": {"deployment": {"replicas": 5}}}), json!({"envoy": {"logLevel": "debug"}})] {
+    for same in [
+        json!({"contour": {"deployment": {"replicas": 5}}}),
+        json!({"envoy": {"logLevel": "debug"}}),
+    ] {
         assert_eq!(hash(&same), first, "{same}");
     }
     for other in [
@@ -151,20 +193,32 @@ fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
     }
     let observed = observed(&json!({}));
     let ports = Ports::of(&observed.deployment.spec.runtime_settings);
-    let other = Captured { configuration: "edge-xyz".into(), ..captured() };
-    assert_ne!(contour::template_hash(&contour::deployment(&observed, &ports, &other)), Some(first.as_str()));
+    let other = Captured {
+        configuration: "edge-xyz".into(),
+        ..captured()
+    };
+    assert_ne!(
+        contour::template_hash(&contour::deployment(&observed, &ports, &other)),
+        Some(first.as_str())
+    );
 }
 
 #[test]
 fn the_number_of_pods_is_left_to_others_unless_the_specification_says_it() {
-    let initial: Fields = Fields::Shared { initial: &["/spec/replicas"] };
+    let initial: Fields = Fields::Shared {
+        initial: &["/spec/replicas"],
+    };
     let owned: Fields = Fields::Shared { initial: &[] };
     let three = json!({"deployment": {"replicas": 3}});
     let table = [
         (contour_of(&json!({})), 2, initial),
         (contour_of(&json!({"contour": three})), 3, owned),
         (envoy_of(&json!({"envoy": {"workloadType": "Deployment"}})), 2, initial),
-        (envoy_of(&json!({"envoy": {"workloadType": "Deployment", "deployment": {"replicas": 3}}})), 3, owned),
+        (
+            envoy_of(&json!({"envoy": {"workloadType": "Deployment", "deployment": {"replicas": 3}}})),
+            3,
+            owned,
+        ),
     ];
     for (workload, replicas, fields) in table {
         assert_eq!(at(&workload, "/spec/replicas"), replicas);
@@ -179,29 +233,54 @@ fn no_liveness_probe_depends_on_the_api_server() {
     assert_eq!(container["livenessProbe"]["tcpSocket"]["port"], 8100);
     assert_eq!(container["startupProbe"]["tcpSocket"]["port"], 8100);
     assert_eq!(container["readinessProbe"]["tcpSocket"]["port"], 8001);
-    assert!(container["ports"].as_array().unwrap().iter().any(|port| port["name"] == "health" && port["containerPort"] == 8100));
+    assert!(
+        container["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|port| port["name"] == "health" && port["containerPort"] == 8100)
+    );
 }
 
 #[test]
 fn envoy_finds_contour_by_its_service_and_is_ready_when_it_has_configuration() {
-    let daemon_set = envoy_of(&json!({"envoy": {"logLevel": "warn"}, "runtimeSettings": {"envoy": {"health": {"port": 8102}}}}));
+    let daemon_set =
+        envoy_of(&json!({"envoy": {"logLevel": "warn"}, "runtimeSettings": {"envoy": {"health": {"port": 8102}}}}));
     let containers = containers(&daemon_set);
     let arguments = containers[0]["args"].as_array().unwrap();
     assert!(arguments.contains(&json!("--xds-address=edge-contour")));
     assert_eq!(containers[2]["readinessProbe"]["httpGet"]["port"], 8102);
-    assert!(containers[2]["args"].as_array().unwrap().ends_with(&[json!("--log-level"), json!("warn")]));
-    assert_eq!(at(&daemon_set, "/spec/template/spec/automountServiceAccountToken"), false);
+    assert!(
+        containers[2]["args"]
+            .as_array()
+            .unwrap()
+            .ends_with(&[json!("--log-level"), json!("warn")])
+    );
+    assert_eq!(
+        at(&daemon_set, "/spec/template/spec/automountServiceAccountToken"),
+        false
+    );
 }
 
 #[test]
 fn images_are_the_specifications_and_the_bootstrap_is_contours() {
     let spec = json!({"contour": {"image": "c"}, "envoy": {"image": "e"}});
     let images = |workload: &Desired| -> Vec<String> {
-        containers(workload).into_iter().map(|container| container["image"].as_str().unwrap().to_owned()).collect()
+        containers(workload)
+            .into_iter()
+            .map(|container| container["image"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(images(&contour_of(&spec)), ["c"]);
     assert_eq!(images(&envoy_of(&spec)), ["c", "c", "e"]);
-    assert_eq!(images(&envoy_of(&json!({}))), [super::DEFAULT_CONTOUR_IMAGE, super::DEFAULT_CONTOUR_IMAGE, super::DEFAULT_ENVOY_IMAGE]);
+    assert_eq!(
+        images(&envoy_of(&json!({}))),
+        [
+            super::DEFAULT_CONTOUR_IMAGE,
+            super::DEFAULT_CONTOUR_IMAGE,
+            super::DEFAULT_ENVOY_IMAGE
+        ]
+    );
 }
 
 #[test]
@@ -209,7 +288,10 @@ fn the_envoy_service_is_published_as_asked() {
     let publishing = |fields: Value| envoy_service_of(&json!({"envoy": {"networkPublishing": fields}}));
     let table = [
         (json!({}), json!(["LoadBalancer", "Local", "SingleStack"])),
-        (json!({"type": "NodePortService", "externalTrafficPolicy": "Cluster"}), json!(["NodePort", "Cluster", "SingleStack"])),
+        (
+            json!({"type": "NodePortService", "externalTrafficPolicy": "Cluster"}),
+            json!(["NodePort", "Cluster", "SingleStack"]),
+        ),
         (
             json!({"type": "ClusterIPService", "externalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"}),
             json!(["ClusterIP", null, "PreferDualStack"]),
@@ -217,39 +299,73 @@ fn the_envoy_service_is_published_as_asked() {
     ];
     for (fields, expected) in table {
         let service = publishing(fields);
-        let seen = ["/spec/type", "/spec/externalTrafficPolicy", "/spec/ipFamilyPolicy"].map(|pointer| at(&service, pointer));
+        let seen =
+            ["/spec/type", "/spec/externalTrafficPolicy", "/spec/ipFamilyPolicy"].map(|pointer| at(&service, pointer));
         assert_eq!(json!(seen), expected);
     }
     let annotated = publishing(json!({"serviceAnnotations": {"a": "b"}}));
     assert_eq!(annotated.object.annotation("a"), Some("b"));
     let service = envoy_service_of(&json!({"runtimeSettings": {"envoy": {"http": {"port": 9080}}}}));
     let ports = at(&service, "/spec/ports");
-    assert_eq!(json!([ports[0]["port"], ports[0]["targetPort"], ports[1]["targetPort"]]), json!([80, 9080, 8443]));
+    assert_eq!(
+        json!([ports[0]["port"], ports[0]["targetPort"], ports[1]["targetPort"]]),
+        json!([80, 9080, 8443])
+    );
 }
 
 #[test]
 fn bindings_name_preinstalled_roles_and_one_account_each() {
     let observed = observed(&json!({}));
-    let all: Vec<Desired> = access::operator(&observed).into_iter().chain(access::contour(&observed)).collect();
+    let all: Vec<Desired> = access::operator(&observed)
+        .into_iter()
+        .chain(access::contour(&observed))
+        .collect();
     let bindings: Vec<_> = all
         .iter()
         .filter(|desired| desired.object.content.contains_key("roleRef"))
         .map(|desired| {
             let subject = &at(desired, "/subjects")[0];
-            let account = format!("{}/{}", subject["namespace"].as_str().unwrap(), subject["name"].as_str().unwrap());
-            (desired.object.key().to_string(), at(desired, "/roleRef/name").as_str().unwrap().to_owned(), account)
+            let account = format!(
+                "{}/{}",
+                subject["namespace"].as_str().unwrap(),
+                subject["name"].as_str().unwrap()
+            );
+            (
+                desired.object.key().to_string(),
+                at(desired, "/roleRef/name").as_str().unwrap().to_owned(),
+                account,
+            )
         })
         .collect();
     let row = |key: &str, role: &str, account: &str| (key.to_owned(), role.to_owned(), account.to_owned());
     assert_eq!(
         bindings,
         [
-            row("RoleBinding projectcontour/edge-slipway-operand", "slipway-operand", "slipway-system/slipway"),
-            row("RoleBinding projectcontour/edge-slipway-secrets", "slipway-secrets", "slipway-system/slipway"),
-            row("ClusterRoleBinding slipway:projectcontour:edge:contour", "slipway-contour", "projectcontour/edge-contour"),
-            row("RoleBinding projectcontour/edge-contour", "slipway-contour-local", "projectcontour/edge-contour"),
+            row(
+                "RoleBinding projectcontour/edge-slipway-operand",
+                "slipway-operand",
+                "slipway-system/slipway"
+            ),
+            row(
+                "RoleBinding projectcontour/edge-slipway-secrets",
+                "slipway-secrets",
+                "slipway-system/slipway"
+            ),
+            row(
+                "ClusterRoleBinding slipway:projectcontour:edge:contour",
+                "slipway-contour",
+                "projectcontour/edge-contour"
+            ),
+            row(
+                "RoleBinding projectcontour/edge-contour",
+                "slipway-contour-local",
+                "projectcontour/edge-contour"
+            ),
         ]
     );
     let lease = all.last().unwrap();
-    assert_eq!((lease.object.key().to_string().as_str(), lease.fields), ("Lease projectcontour/edge-contour", Fields::MetadataOnly));
+    assert_eq!(
+        (lease.object.key().to_string().as_str(), lease.fields),
+        ("Lease projectcontour/edge-contour", Fields::MetadataOnly)
+    );
 }

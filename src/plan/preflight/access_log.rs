@@ -7,7 +7,10 @@ use super::Check;
 /// Checks `envoy.logging` and the files that Envoy is to log to.
 pub fn check(check: &mut Check) {
     let field = "envoy.logging.accessLogFormat";
-    if let Some(format) = check.nonempty_text(field).filter(|format| !["envoy", "json"].contains(format)) {
+    if let Some(format) = check
+        .nonempty_text(field)
+        .filter(|format| !["envoy", "json"].contains(format))
+    {
         check.refuse(field, format_args!("{format:?} is not one of envoy and json"));
     }
     let field = "envoy.logging.accessLogFormatString";
@@ -25,7 +28,9 @@ pub fn check(check: &mut Check) {
             Some((name, "")) => Err(format!("{name:?} has no value")),
             Some((_, format)) => operators(format),
             None if is_known_field(entry) => Ok(()),
-            None => Err(format!("{entry:?} is not a field that Contour knows; name a format with it: {entry}=%…%")),
+            None => Err(format!(
+                "{entry:?} is not a field that Contour knows; name a format with it: {entry}=%…%"
+            )),
         };
         if let Err(problem) = problem {
             check.refuse(field, problem);
@@ -33,8 +38,14 @@ pub fn check(check: &mut Check) {
     }
     // Nothing else in Envoy's container can be written to, and a log that can't be opened makes Envoy refuse the listener.
     for field in ["envoy.http.accessLog", "envoy.https.accessLog"] {
-        if let Some(path) = check.nonempty_text(field).filter(|path| !["/dev/stdout", "/dev/stderr", "/dev/null"].contains(path)) {
-            check.refuse(field, format_args!("{path:?} can't be written; it must be /dev/stdout, /dev/stderr or /dev/null"));
+        if let Some(path) = check
+            .nonempty_text(field)
+            .filter(|path| !["/dev/stdout", "/dev/stderr", "/dev/null"].contains(path))
+        {
+            check.refuse(
+                field,
+                format_args!("{path:?} can't be written; it must be /dev/stdout, /dev/stderr or /dev/null"),
+            );
         }
     }
 }
@@ -44,7 +55,10 @@ fn operators(format: &str) -> Result<(), String> {
     let mut rest = format;
     while let Some(start) = rest.find('%') {
         let Some((operator, after)) = Operator::parse(&rest[start + 1..]) else {
-            return Err(format!("{:?} is not an operator of Envoy's (%NAME%, %NAME(ARGUMENT)% or %NAME(ARGUMENT):LENGTH%)", &rest[start..]));
+            return Err(format!(
+                "{:?} is not an operator of Envoy's (%NAME%, %NAME(ARGUMENT)% or %NAME(ARGUMENT):LENGTH%)",
+                &rest[start..]
+            ));
         };
         operator.check()?;
         rest = after;
@@ -61,11 +75,16 @@ struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// The operator whose first `%` is just before this text, and the text behind it.
     fn parse(text: &'a str) -> Option<(Self, &'a str)> {
-        let end = text.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_ascii_uppercase() && c != '_')
+            .unwrap_or(text.len());
         let (name, mut rest) = text.split_at(end);
         let (mut has_arguments, mut has_length) = (false, false);
         if let Some(arguments) = rest.strip_prefix('(') {
-            rest = arguments.split_once(')').filter(|(arguments, _)| !arguments.is_empty())?.1;
+            rest = arguments
+                .split_once(')')
+                .filter(|(arguments, _)| !arguments.is_empty())?
+                .1;
             has_arguments = true;
             if let Some(length) = rest.strip_prefix(':') {
                 rest = length.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -76,7 +95,14 @@ impl<'a> Operator<'a> {
             }
         }
         let after = rest.strip_prefix('%').filter(|_| !name.is_empty())?;
-        Some((Self { name, has_arguments, has_length }, after))
+        Some((
+            Self {
+                name,
+                has_arguments,
+                has_length,
+            },
+            after,
+        ))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -100,11 +126,23 @@ fn is_known_field(name: &str) -> bool {
 
 /// `jsonFields`: names that Contour has formats for.
 const FIELDS: [&str; 14] = [
-    "@timestamp", "ts", "authority", "method", "path", "request_id", "uber_trace_id", "upstream_service_time", "user_agent",
-    "x_forwarded_for", "x_trace_id", "contour_config_kind", "contour_config_namespace", "contour_config_name",
+    "@timestamp",
+    "ts",
+    "authority",
+    "method",
+    "path",
+    "request_id",
+    "uber_trace_id",
+    "upstream_service_time",
+    "user_agent",
+    "x_forwarded_for",
+    "x_trace_id",
+    "contour_config_kind",
+    "contour_config_namespace",
+    "contour_config_name",
 ];
 
-/// `envoyComplexOperators`, without START_TIME, whose argument is optional.
+/// `envoyComplexOperators`, without `START_TIME`, whose argument is optional.
 const NEED_ARGUMENTS: [&str; 6] = ["ENVIRONMENT", "METADATA", "REQ", "REQ_WITHOUT_QUERY", "RESP", "TRAILER"];
 
 /// `envoySimpleOperators`.

@@ -18,7 +18,6 @@ pub fn check(check: &mut Check) {
     files(check, "metrics.tls", Without::Plain);
     conflicts(check, contour.into_iter().flatten().collect(), "metrics");
 
-    let admin = check.value("envoy.network.adminPort").and_then(Value::as_i64).filter(|port| *port != 0).unwrap_or(9001);
     let mut envoy = vec![
         Some(Endpoint::fixed("the shutdown manager", "0.0.0.0", SHUTDOWN_MANAGER)),
         Endpoint::read(check, "envoy.metrics", Default::At("0.0.0.0", 8002), Reach::Anywhere),
@@ -27,23 +26,34 @@ pub fn check(check: &mut Check) {
         Endpoint::read(check, "envoy.https", Default::At("0.0.0.0", 8443), Reach::Anywhere),
     ];
     if check.value("envoy.omEnforcedHealth").is_some() {
-        envoy.push(Endpoint::read(check, "envoy.omEnforcedHealth", Default::None, Reach::Anywhere));
+        envoy.push(Endpoint::read(
+            check,
+            "envoy.omEnforcedHealth",
+            Default::None,
+            Reach::Anywhere,
+        ));
     }
-    // Envoy has no such listener if the number is negative (`internal/xdscache/v3/listener.go`).
-    match i32::try_from(admin).ok().filter(|port| *port <= i32::from(u16::MAX)) {
-        Some(port) if port > 0 => envoy.push(Some(Endpoint {
-            port_field: Some("envoy.network.adminPort".to_owned()),
-            is_chosen: check.value("envoy.network.adminPort").is_some(),
-            ..Endpoint::fixed("envoy.network.adminPort", "127.0.0.1", port)
-        })),
-        Some(_) => {}
-        None if admin > 0 => check.refuse("envoy.network.adminPort", format_args!("{admin} is not a port")),
-        None => {}
-    }
+    envoy.push(admin(check));
     files(check, "envoy.metrics.tls", Without::Refused);
     let listeners: Vec<_> = envoy.into_iter().flatten().collect();
     traffic_class(check, &listeners);
     conflicts(check, listeners, "envoy.metrics");
+}
+
+/// Envoy's admin listener. There is none if the number is negative (`internal/xdscache/v3/listener.go`).
+fn admin(check: &mut Check) -> Option<Endpoint> {
+    let field = "envoy.network.adminPort";
+    let chosen = check.value(field).and_then(Value::as_i64).filter(|port| *port != 0);
+    let port = chosen.unwrap_or(9001);
+    if port > i64::from(u16::MAX) {
+        check.refuse(field, format_args!("{port} is not a port"));
+    }
+    let port = u16::try_from(port).ok()?;
+    Some(Endpoint {
+        port_field: Some(field.to_owned()),
+        is_chosen: chosen.is_some(),
+        ..Endpoint::fixed(field, "127.0.0.1", i32::from(port))
+    })
 }
 
 /// Something that listens.
@@ -59,13 +69,14 @@ struct Endpoint {
 }
 
 /// What Contour takes for a field that is not set.
+#[derive(Clone, Copy)]
 enum Default {
     At(&'static str, i32),
     None,
 }
 
 /// Who has to reach an endpoint.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Reach {
     /// The kubelet too, from outside the pod: its probes go there.
     Kubelet,
@@ -74,7 +85,13 @@ enum Reach {
 
 impl Endpoint {
     fn fixed(name: &'static str, address: &str, port: i32) -> Self {
-        Self { name, port_field: None, is_chosen: false, address: address.to_owned(), port }
+        Self {
+            name,
+            port_field: None,
+            is_chosen: false,
+            address: address.to_owned(),
+            port,
+        }
     }
 
     fn read(check: &mut Check, field: &'static str, default: Default, reach: Reach) -> Option<Self> {
@@ -90,10 +107,18 @@ impl Endpoint {
             None => check.refuse(&address_field, "it must be set, to 0.0.0.0 for instance"),
             Some((_, Ok(ip))) if ip.is_unspecified() => {}
             Some((address, Ok(ip))) if !ip.is_loopback() => {
-                check.refuse(&address_field, format_args!("{address} is not an address that every pod has; it must be 0.0.0.0, :: or a loopback address"));
+                check.refuse(
+                    &address_field,
+                    format_args!(
+                        "{address} is not an address that every pod has; it must be 0.0.0.0, :: or a loopback address"
+                    ),
+                );
             }
             Some((address, Ok(_))) if reach == Reach::Kubelet => {
-                check.refuse(&address_field, format_args!("the kubelet's probes can't reach {address}; it must be 0.0.0.0 or ::"));
+                check.refuse(
+                    &address_field,
+                    format_args!("the kubelet's probes can't reach {address}; it must be 0.0.0.0 or ::"),
+                );
             }
             Some(("localhost", Err(_))) if is_contours && reach != Reach::Kubelet => {}
             Some((address, Err(_))) => check.refuse(&address_field, format_args!("{address:?} is not an IP address")),
@@ -114,7 +139,13 @@ impl Endpoint {
             return None;
         };
         let is_chosen = check.value(&port_field).is_some();
-        Some(Self { name: field, port_field: Some(port_field), is_chosen, address: address?.to_owned(), port })
+        Some(Self {
+            name: field,
+            port_field: Some(port_field),
+            is_chosen,
+            address: address?.to_owned(),
+            port,
+        })
     }
 
     /// Whether both want the same port of the same interface.
@@ -138,15 +169,22 @@ fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str)
         if let Some(other) = conflict {
             // The one that somebody chose is to blame.
             let other_is_to_blame = other.is_chosen && !endpoint.is_chosen;
-            let (blamed, taker) = if other_is_to_blame { (other, &endpoint) } else { (&endpoint, other) };
-            check.refuse(blamed.port_field.as_deref().unwrap_or(blamed.name), format_args!("{} is taken by {}", blamed.port, taker.name));
+            let (blamed, taker) = if other_is_to_blame {
+                (other, &endpoint)
+            } else {
+                (&endpoint, other)
+            };
+            check.refuse(
+                blamed.port_field.as_deref().unwrap_or(blamed.name),
+                format_args!("{} is taken by {}", blamed.port, taker.name),
+            );
         }
         seen.push(endpoint);
     }
 }
 
 /// What a TLS block without certificate and key means.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Without {
     /// Plain HTTP, if it is quite empty (`internal/httpsvc/http.go`).
     Plain,
@@ -159,7 +197,12 @@ fn files(check: &mut Check, block: &str, without: Without) {
     if check.fields(block).is_none() {
         return;
     }
-    let paths = ["certFile", "keyFile", "caFile"].map(|field| (format!("{block}.{field}"), check.nonempty_text(&format!("{block}.{field}"))));
+    let paths = ["certFile", "keyFile", "caFile"].map(|field| {
+        (
+            format!("{block}.{field}"),
+            check.nonempty_text(&format!("{block}.{field}")),
+        )
+    });
     let is_empty = paths.iter().all(|(_, path)| path.is_none());
     if (paths[0].1.is_none() || paths[1].1.is_none()) && !(is_empty && without == Without::Plain) {
         check.refuse(block, "certFile and keyFile must both be set");
@@ -174,11 +217,21 @@ fn files(check: &mut Check, block: &str, without: Without) {
 /// An IPv4 socket has no traffic class: setting it fails, and Envoy refuses the listener.
 fn traffic_class(check: &mut Check, listeners: &[Endpoint]) {
     let field = "envoy.listener.socketOptions.trafficClass";
-    let is_set = check.value(field).and_then(Value::as_i64).is_some_and(|class| class != 0);
+    let is_set = check
+        .value(field)
+        .and_then(Value::as_i64)
+        .is_some_and(|class| class != 0);
     let on_ipv4 = listeners.iter().find(|listener| {
-        matches!(listener.name, "envoy.http" | "envoy.https") && listener.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
+        matches!(listener.name, "envoy.http" | "envoy.https")
+            && listener.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
     });
     if let Some(listener) = on_ipv4.filter(|_| is_set) {
-        check.refuse(field, format_args!("it needs IPv6 listeners, and {}.address is {}", listener.name, listener.address));
+        check.refuse(
+            field,
+            format_args!(
+                "it needs IPv6 listeners, and {}.address is {}",
+                listener.name, listener.address
+            ),
+        );
     }
 }

@@ -17,30 +17,66 @@ fn with(path: &str, value: Value) -> Value {
 fn settings_that_contour_takes_are_taken() {
     let table = [
         json!({}),
-        with("envoy.timeouts", json!({"requestTimeout": "infinity", "connectionIdleTimeout": "", "connectTimeout": "2s"})),
-        with("envoy.listener.tls", json!({"minimumProtocolVersion": "1.3", "cipherSuites": ["[AES128-SHA|AES256-SHA]", "AES128-SHA"]})),
-        with("envoy.listener.tls", json!({"minimumProtocolVersion": "", "maximumProtocolVersion": "1.2"})),
-        with("envoy.cluster", json!({"dnsLookupFamily": "all", "circuitBreakers": {"maxConnections": 0}})),
+        with(
+            "envoy.timeouts",
+            json!({"requestTimeout": "infinity", "connectionIdleTimeout": "", "connectTimeout": "2s"}),
+        ),
+        with(
+            "envoy.listener.tls",
+            json!({"minimumProtocolVersion": "1.3", "cipherSuites": ["[AES128-SHA|AES256-SHA]", "AES128-SHA"]}),
+        ),
+        with(
+            "envoy.listener.tls",
+            json!({"minimumProtocolVersion": "", "maximumProtocolVersion": "1.2"}),
+        ),
+        with(
+            "envoy.cluster",
+            json!({"dnsLookupFamily": "all", "circuitBreakers": {"maxConnections": 0}}),
+        ),
         with("envoy.defaultHTTPVersions", json!(["HTTP/2", "HTTP/1.1"])),
-        with("envoy.logging", json!({"accessLogFormat": "json", "accessLogJSONFields": [
-            "@timestamp", "grpc_status", "Duration", "start=%START_TIME(%s.%3f)%", "h=%REQ(X-A?:PATH):20%", "text=plain",
-        ]})),
-        with("envoy.logging.accessLogFormatString", json!("[%START_TIME%] %REQ(:METHOD)% %RESPONSE_CODE%%RESPONSE_FLAGS%\n")),
-        with("envoy.http", json!({"address": "::", "port": 80, "accessLog": "/dev/stderr"})),
+        with(
+            "envoy.logging",
+            json!({"accessLogFormat": "json", "accessLogJSONFields": [
+                "@timestamp", "grpc_status", "Duration", "start=%START_TIME(%s.%3f)%", "h=%REQ(X-A?:PATH):20%", "text=plain",
+            ]}),
+        ),
+        with(
+            "envoy.logging.accessLogFormatString",
+            json!("[%START_TIME%] %REQ(:METHOD)% %RESPONSE_CODE%%RESPONSE_FLAGS%\n"),
+        ),
+        with(
+            "envoy.http",
+            json!({"address": "::", "port": 80, "accessLog": "/dev/stderr"}),
+        ),
         with("envoy.listener.socketOptions", json!({"tos": 64})),
         json!({"health": {"port": 8100}, "metrics": {"address": "127.0.0.1", "port": 8200}, "debug": {"address": "localhost"}}),
         json!({"health": {"port": 9000}, "metrics": {"port": 9000}}),
         json!({"metrics": {"port": 8100, "tls": {"certFile": "/certs/tls.crt", "keyFile": "/certs/tls.key", "caFile": "/certs/ca.crt"}}}),
-        with("envoy", json!({"omEnforcedHealth": {"address": "0.0.0.0", "port": 8003}, "network": {"adminPort": 9002, "numTrustedHops": 2}})),
-        with("tracing", json!({"extensionService": {"namespace": "a", "name": "b"}, "overallSampling": "10.5", "customTags": [
-            {"tagName": "a", "literal": "x"}, {"tagName": "b", "requestHeaderName": "X-B"},
-        ]})),
-        with("rateLimitService", json!({
-            "extensionService": {"namespace": "a", "name": "b"}, "domain": "d",
-            "defaultGlobalRateLimitPolicy": {"descriptors": [{"entries": [{"remoteAddress": {}}, {"genericKey": {"value": "v"}}]}]},
-        })),
-        with("policy.requestHeaders", json!({"set": {"Host": "example.com", "X-A": "%REQ(X-B)%"}, "remove": ["X-C"]})),
-        with("globalExtAuth", json!({"extensionRef": {"namespace": "a", "name": "b"}, "responseTimeout": "500ms"})),
+        with(
+            "envoy",
+            json!({"omEnforcedHealth": {"address": "0.0.0.0", "port": 8003}, "network": {"adminPort": 9002, "numTrustedHops": 2}}),
+        ),
+        with(
+            "tracing",
+            json!({"extensionService": {"namespace": "a", "name": "b"}, "overallSampling": "10.5", "customTags": [
+                {"tagName": "a", "literal": "x"}, {"tagName": "b", "requestHeaderName": "X-B"},
+            ]}),
+        ),
+        with(
+            "rateLimitService",
+            json!({
+                "extensionService": {"namespace": "a", "name": "b"}, "domain": "d",
+                "defaultGlobalRateLimitPolicy": {"descriptors": [{"entries": [{"remoteAddress": {}}, {"genericKey": {"value": "v"}}]}]},
+            }),
+        ),
+        with(
+            "policy.requestHeaders",
+            json!({"set": {"Host": "example.com", "X-A": "%REQ(X-B)%"}, "remove": ["X-C"]}),
+        ),
+        with(
+            "globalExtAuth",
+            json!({"extensionRef": {"namespace": "a", "name": "b"}, "responseTimeout": "500ms"}),
+        ),
     ];
     for settings in table {
         assert_eq!(problems(&settings), [] as [&str; 0], "{settings}");
@@ -48,6 +84,7 @@ fn settings_that_contour_takes_are_taken() {
 }
 
 #[test]
+#[rustfmt::skip] // a table
 fn what_kills_contour_or_is_refused_by_envoy_is_refused_with_its_path() {
     let format = "envoy.logging.accessLogFormatString";
     let fields = "envoy.logging.accessLogJSONFields";
@@ -106,11 +143,17 @@ fn what_kills_contour_or_is_refused_by_envoy_is_refused_with_its_path() {
     for (path, value, why) in table {
         let problems = problems(&with(path, value.clone()));
         let expected = format!("spec.runtimeSettings.{path}: ");
-        assert!(problems.iter().any(|problem| problem.starts_with(&expected) && problem.contains(why)), "{path}: {value}: {problems:?}");
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.starts_with(&expected) && problem.contains(why)),
+            "{path}: {value}: {problems:?}"
+        );
     }
 }
 
 #[test]
+#[rustfmt::skip] // a table
 fn what_is_wrong_only_together_is_refused() {
     let reference = json!({"namespace": "a", "name": "b"});
     let table = [
@@ -126,37 +169,30 @@ fn what_is_wrong_only_together_is_refused() {
         (with("envoy.omEnforcedHealth", json!({"address": "0.0.0.0"})), "envoy.omEnforcedHealth.port"),
         (with("globalExtAuth", json!({"extensionRef": reference, "responseTimeout": "s"})), "globalExtAuth.responseTimeout"),
         (with("rateLimitService", json!({"extensionService": reference, "domain": ""})), "rateLimitService.domain"),
-        (
-            with("rateLimitService", json!({
-                "extensionService": reference, "domain": "d",
-                "defaultGlobalRateLimitPolicy": {"descriptors": [{"entries": [{"remoteAddress": {}, "genericKey": {"value": "v"}}]}]},
-            })),
-            "rateLimitService.defaultGlobalRateLimitPolicy.descriptors",
-        ),
+        (with("rateLimitService", json!({"extensionService": reference, "domain": "d", "defaultGlobalRateLimitPolicy": {"descriptors": [{"entries": [{"remoteAddress": {}, "genericKey": {"value": "v"}}]}]}, })), "rateLimitService.defaultGlobalRateLimitPolicy.descriptors"),
         (with("tracing", json!({"extensionService": reference, "overallSampling": "150"})), "tracing.overallSampling"),
         (with("tracing", json!({"extensionService": reference, "overallSampling": "NaN"})), "tracing.overallSampling"),
         (with("tracing", json!({"extensionService": reference, "overallSampling": "ten"})), "tracing.overallSampling"),
-        (
-            with("tracing", json!({"extensionService": reference, "customTags": [
-                {"tagName": "a", "literal": "x"}, {"tagName": "a", "literal": "y"},
-            ]})),
-            "tracing.customTags",
-        ),
-        (
-            with("tracing", json!({"extensionService": reference, "customTags": [{"tagName": "a", "literal": "x", "requestHeaderName": "y"}]})),
-            "tracing.customTags",
-        ),
+        (with("tracing", json!({"extensionService": reference, "customTags": [ {"tagName": "a", "literal": "x"}, {"tagName": "a", "literal": "y"}, ]})), "tracing.customTags"),
+        (with("tracing", json!({"extensionService": reference, "customTags": [{"tagName": "a", "literal": "x", "requestHeaderName": "y"}]})), "tracing.customTags"),
     ];
     for (settings, path) in table {
         let problems = problems(&settings);
         let expected = format!("spec.runtimeSettings.{path}: ");
-        assert!(problems.iter().any(|problem| problem.starts_with(&expected)), "{settings}: {problems:?}");
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(&expected)),
+            "{settings}: {problems:?}"
+        );
     }
 }
 
 #[test]
 fn values_of_the_wrong_type_are_left_to_the_api_server() {
-    for settings in [with("envoy.http.port", json!("80")), with("envoy.timeouts.requestTimeout", json!(5)), with("envoy.logging", json!([]))] {
+    for settings in [
+        with("envoy.http.port", json!("80")),
+        with("envoy.timeouts.requestTimeout", json!(5)),
+        with("envoy.logging", json!([])),
+    ] {
         assert_eq!(problems(&settings), [] as [&str; 0], "{settings}");
     }
 }

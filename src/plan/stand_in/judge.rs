@@ -8,8 +8,12 @@ use crate::plan::observed::{NamespacedName, Observed};
 
 /// Reasons of Contour's that speak of what the copy points at, not of the Contour that judges: only these evict a copy.
 /// Another reason, a client certificate missing in *its* configuration for instance, marks every ExtensionService.
-const EVICTING: [&str; 4] =
-    ["ServiceUnresolvedReference", "UnsupportedServiceType", "TLSUpstreamValidation", "CACertificateNotDelegated"];
+const EVICTING: [&str; 4] = [
+    "ServiceUnresolvedReference",
+    "UnsupportedServiceType",
+    "TLSUpstreamValidation",
+    "CACertificateNotDelegated",
+];
 
 /// What is to be thought of the user's object.
 #[derive(Clone, Debug)]
@@ -32,52 +36,103 @@ pub fn judge(
     stand_ins: &[&Existing<'_>],
 ) -> Judgement {
     let (namespace, name) = target;
-    let verdict = |state, message: String, copy_is_bad| Judgement { state, message: Some(message), copy_is_bad };
+    let verdict = |state, message: String, copy_is_bad| Judgement {
+        state,
+        message: Some(message),
+        copy_is_bad,
+    };
     let Some(user) = user else {
-        return verdict(State::Missing, format!("ExtensionService {namespace}/{name} does not exist"), true);
+        return verdict(
+            State::Missing,
+            format!("ExtensionService {namespace}/{name} does not exist"),
+            true,
+        );
     };
     let Some(copy) = proven else {
         return match user.verdict() {
-            Verdict::Invalid(errors) => {
-                verdict(State::Invalid, format!("Contour says that ExtensionService {namespace}/{name} is not valid: {}", said(errors)), true)
-            }
-            _ => verdict(State::Pending, format!("ExtensionService {namespace}/{name} exists, and Contour has not judged it yet"), true),
+            Verdict::Invalid(errors) => verdict(
+                State::Invalid,
+                format!(
+                    "Contour says that ExtensionService {namespace}/{name} is not valid: {}",
+                    said(errors)
+                ),
+                true,
+            ),
+            _ => verdict(
+                State::Pending,
+                format!("ExtensionService {namespace}/{name} exists, and Contour has not judged it yet"),
+                true,
+            ),
         };
     };
     let services = copy.spec.services();
-    if let Some(problem) = services.iter().find_map(|service| problem(observed, namespace, service)) {
-        return verdict(State::Invalid, format!("ExtensionService {namespace}/{name}: {problem}"), true);
+    if let Some(problem) = services
+        .iter()
+        .find_map(|service| problem(observed, namespace, service))
+    {
+        return verdict(
+            State::Invalid,
+            format!("ExtensionService {namespace}/{name}: {problem}"),
+            true,
+        );
     }
     // Contour's word on the user's object brings a copy back; until then an evicted one stays away, or the two would flip.
-    if user.verdict() != Verdict::Valid && stand_ins.iter().any(|stand_in| stand_in.memory.evicted || is_evicted(stand_in.object)) {
+    if user.verdict() != Verdict::Valid
+        && stand_ins
+            .iter()
+            .any(|stand_in| stand_in.memory.evicted || is_evicted(stand_in.object))
+    {
         let errors = match user.verdict() {
             Verdict::Invalid(errors) => said(errors),
             _ => "what it points at is not usable any more".to_owned(),
         };
-        return verdict(State::Invalid, format!("Contour says that ExtensionService {namespace}/{name} is not valid: {errors}"), true);
+        return verdict(
+            State::Invalid,
+            format!("Contour says that ExtensionService {namespace}/{name} is not valid: {errors}"),
+            true,
+        );
     }
     if let Verdict::Invalid(errors) = user.verdict() {
-        let message =
-            format!("Contour says that ExtensionService {namespace}/{name} is not valid: {}; its last valid form stays in use", said(errors));
+        let message = format!(
+            "Contour says that ExtensionService {namespace}/{name} is not valid: {}; its last valid form stays in use",
+            said(errors)
+        );
         return verdict(State::Invalid, message, false);
     }
-    if services.iter().any(|service| observed.ready_services.contains(&(namespace.clone(), service.name.clone()))) {
-        return Judgement { state: State::Available, message: None, copy_is_bad: false };
+    if services.iter().any(|service| {
+        observed
+            .ready_services
+            .contains(&(namespace.clone(), service.name.clone()))
+    }) {
+        return Judgement {
+            state: State::Available,
+            message: None,
+            copy_is_bad: false,
+        };
     }
     let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
-    let message = format!("no endpoint is ready behind ExtensionService {namespace}/{name} (Services: {})", names.join(", "));
+    let message = format!(
+        "no endpoint is ready behind ExtensionService {namespace}/{name} (Services: {})",
+        names.join(", ")
+    );
     verdict(State::NoEndpoints, message, false)
 }
 
 /// Contour's words.
 fn said(errors: &[SubCondition]) -> String {
-    errors.iter().map(|error| format!("{}: {}", error.reason, error.message)).collect::<Vec<_>>().join("; ")
+    errors
+        .iter()
+        .map(|error| format!("{}: {}", error.reason, error.message))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Whether Contour says of a stand-in's own present generation that what it points at is not usable.
 fn is_evicted(object: &Object) -> bool {
     let evicts = |errors: &[SubCondition]| errors.iter().any(|error| EVICTING.contains(&error.reason.as_str()));
-    object.parse::<ExtensionService>().is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if evicts(errors)))
+    object
+        .parse::<ExtensionService>()
+        .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if evicts(errors)))
 }
 
 /// What is seen to be wrong with a Service that the copy needs. Contour publishes its routes before it writes a verdict, so
@@ -91,9 +146,14 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
         return Some(format!("its Service {namespace}/{name} does not exist"));
     };
     if service.at("/spec/type").and_then(serde_json::Value::as_str) == Some("ExternalName") {
-        return Some(format!("its Service {namespace}/{name} is of type ExternalName, which Contour does not take here"));
+        return Some(format!(
+            "its Service {namespace}/{name} is of type ExternalName, which Contour does not take here"
+        ));
     }
     let ports = service.at("/spec/ports").and_then(serde_json::Value::as_array);
-    let has_port = ports.into_iter().flatten().any(|entry| entry.get("port").and_then(serde_json::Value::as_i64) == Some(*port));
+    let has_port = ports
+        .into_iter()
+        .flatten()
+        .any(|entry| entry.get("port").and_then(serde_json::Value::as_i64) == Some(*port));
     (!has_port).then(|| format!("its Service {namespace}/{name} has no port {port}"))
 }

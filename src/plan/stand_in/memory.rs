@@ -57,7 +57,10 @@ impl Memory {
     /// can say what its name promises, so that it must not be planned again.
     pub fn of(object: &Object) -> Self {
         let text = object.annotation(annotations::MEMORY).unwrap_or_default();
-        serde_json::from_str(text).unwrap_or_else(|_| Self { tainted: true, ..Self::default() })
+        serde_json::from_str(text).unwrap_or_else(|_| Self {
+            tainted: true,
+            ..Self::default()
+        })
     }
 
     /// The annotation's text.
@@ -69,6 +72,9 @@ impl Memory {
 impl Facts {
     /// The facts of a spec.
     pub fn of(spec: &ExtensionServiceSpec) -> Self {
-        Self { response: spec.response_timeout().map(str::to_owned), subject_name: spec.subject_name().map(str::to_owned) }
+        Self {
+            response: spec.response_timeout().map(str::to_owned),
+            subject_name: spec.subject_name().map(str::to_owned),
+        }
     }
 }

@@ -48,12 +48,18 @@ pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
     });
     let rate_limit = settings.rate_limit_service.as_ref().map(|service| Reference {
         role: Role::RateLimit,
-        target: (service.extension_service.namespace.clone(), service.extension_service.name.clone()),
+        target: (
+            service.extension_service.namespace.clone(),
+            service.extension_service.name.clone(),
+        ),
         fail_open: Some(service.fail_open),
     });
     let tracing = settings.tracing.as_ref().map(|tracing| Reference {
         role: Role::Tracing,
-        target: (tracing.extension_service.namespace.clone(), tracing.extension_service.name.clone()),
+        target: (
+            tracing.extension_service.namespace.clone(),
+            tracing.extension_service.name.clone(),
+        ),
         fail_open: None,
     });
     auth.into_iter().chain(rate_limit).chain(tracing).collect()
@@ -65,7 +71,7 @@ pub struct StandIns {
     /// One for each reference of the specification.
     pub roles: Vec<RolePlan>,
     /// Stand-ins as they shall be: the planned ones, and those that a container may still have captured.
-    pub stand_ins: Vec<Desired>,
+    pub objects: Vec<Desired>,
     /// Their blackholes.
     pub blackholes: Vec<Desired>,
 }
@@ -113,7 +119,11 @@ impl Existing<'_> {
 pub fn targets<'a>(settings: &RuntimeSettings, objects: impl Iterator<Item = &'a Object>) -> BTreeSet<NamespacedName> {
     let stand_ins = objects.filter(|object| object.kind == Kind::ExtensionService);
     let remembered = stand_ins.filter_map(|object| Memory::of(object).reference);
-    references(settings).into_iter().map(|reference| reference.target).chain(remembered).collect()
+    references(settings)
+        .into_iter()
+        .map(|reference| reference.target)
+        .chain(remembered)
+        .collect()
 }
 
 /// The plan for these references, and for what is in use beside them.
@@ -128,10 +138,31 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
         let (name, salt) = name(observed, &owner, &existing, reference.role, &home, &facts);
         let planned = (home, name);
         let live = existing.iter().find(|existing| existing.id() == planned);
-        let memory = live.map_or_else(|| Memory { salt, pinned: facts, ..Memory::default() }, |live| live.memory.clone());
-        plan.add(observed, &owner, &planned, reference.role, memory, &reference.target, &seen, live.map(|live| live.object));
+        let memory = live.map_or_else(
+            || Memory {
+                salt,
+                pinned: facts,
+                ..Memory::default()
+            },
+            |live| live.memory.clone(),
+        );
+        plan.add(
+            observed,
+            &owner,
+            &planned,
+            reference.role,
+            memory,
+            &reference.target,
+            &seen,
+            live.map(|live| live.object),
+        );
         let Judgement { state, message, .. } = seen.judgement;
-        plan.roles.push(RolePlan { reference, planned, state, message });
+        plan.roles.push(RolePlan {
+            reference,
+            planned,
+            state,
+            message,
+        });
     }
     // What a container may have captured stays as good as it can be until that container is gone: it goes on following the
     // object that it was made for, whatever the specification says now.
@@ -142,7 +173,16 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
             && (in_use.uncertain || in_use.stand_ins.contains(&id))
         {
             let seen = Seen::of(observed, &existing, &target, old.role);
-            plan.add(observed, &owner, &id, old.role, old.memory.clone(), &target, &seen, Some(old.object));
+            plan.add(
+                observed,
+                &owner,
+                &id,
+                old.role,
+                old.memory.clone(),
+                &target,
+                &seen,
+                Some(old.object),
+            );
         }
     }
     plan
@@ -158,10 +198,17 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(observed: &'a Observed, existing: &[Existing<'_>], target: &NamespacedName, role: Role) -> Self {
         let user = observed.extension_services.get(target).map(AsRef::as_ref);
-        let mine: Vec<_> = existing.iter().filter(|existing| existing.role == role && existing.stands_for(target)).collect();
+        let mine: Vec<_> = existing
+            .iter()
+            .filter(|existing| existing.role == role && existing.stands_for(target))
+            .collect();
         let proven = proven(&mine, user);
         let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
-        Self { user, proven, judgement }
+        Self {
+            user,
+            proven,
+            judgement,
+        }
     }
 
     fn target(&self) -> Target {
@@ -187,7 +234,11 @@ impl StandIns {
         live: Option<&Object>,
     ) {
         // Only Services of its own namespace may stand behind an ExtensionService.
-        let target = if *namespace == user.0 { seen.target() } else { Target::Blackhole };
+        let target = if *namespace == user.0 {
+            seen.target()
+        } else {
+            Target::Blackhole
+        };
         memory.tainted |= taints(observed, &memory.pinned, &target, live);
         memory.reference = Some(user.clone());
         memory.evicted = seen.proven.is_some() && seen.judgement.copy_is_bad;
@@ -199,7 +250,10 @@ impl StandIns {
         let metadata = |kind| {
             let mut metadata = owner.metadata(kind, namespace, name);
             metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
-            metadata.labels.get_or_insert_default().insert(labels::ROLE.to_owned(), role.slug().to_owned());
+            metadata
+                .labels
+                .get_or_insert_default()
+                .insert(labels::ROLE.to_owned(), role.slug().to_owned());
             metadata
         };
         let mut stand_in = Object {
@@ -209,20 +263,27 @@ impl StandIns {
             creation_entry: None,
         };
         stand_in.annotate(annotations::MEMORY, memory.to_text());
-        self.stand_ins.push(Desired::whole_spec(stand_in));
+        self.objects.push(Desired::whole_spec(stand_in));
 
         let service = Service {
             metadata: metadata(Kind::Service),
             spec: Some(ServiceSpec {
                 cluster_ip: Some("None".to_owned()),
-                ports: Some(vec![ServicePort { name: Some("discard".to_owned()), port: BLACKHOLE_PORT, ..ServicePort::default() }]),
+                ports: Some(vec![ServicePort {
+                    name: Some("discard".to_owned()),
+                    port: BLACKHOLE_PORT,
+                    ..ServicePort::default()
+                }]),
                 ..ServiceSpec::default()
             }),
             status: None,
         };
         // A selector, or a name elsewhere, would give the blackhole a way out.
         let absent = &["/spec/selector", "/spec/externalName"];
-        self.blackholes.push(Desired { object: Object::new(Kind::Service, &service), fields: Fields::Sealed { absent } });
+        self.blackholes.push(Desired {
+            object: Object::new(Kind::Service, &service),
+            fields: Fields::Sealed { absent },
+        });
     }
 }
 
@@ -230,7 +291,15 @@ impl StandIns {
 fn existing(observed: &Observed) -> Vec<Existing<'_>> {
     let role = |object: &Object| object.label(labels::ROLE).and_then(Role::from_slug);
     let objects = observed.of_kind(Kind::ExtensionService);
-    objects.filter_map(|object| Some(Existing { object, role: role(object)?, memory: Memory::of(object) })).collect()
+    objects
+        .filter_map(|object| {
+            Some(Existing {
+                object,
+                role: role(object)?,
+                memory: Memory::of(object),
+            })
+        })
+        .collect()
 }
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
@@ -249,10 +318,17 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>) -> Option
     let uid = user.metadata.uid.clone().unwrap_or_default();
     let generation = user.metadata.generation.unwrap_or_default();
     if user.verdict() == Verdict::Valid {
-        return Some(Proven { uid, generation, spec: user.spec.clone() });
+        return Some(Proven {
+            uid,
+            generation,
+            spec: user.spec.clone(),
+        });
     }
     let remembered = existing.iter().filter_map(|existing| existing.memory.proven.as_ref());
-    remembered.filter(|proven| proven.uid == uid).max_by_key(|proven| proven.generation).cloned()
+    remembered
+        .filter(|proven| proven.uid == uid)
+        .max_by_key(|proven| proven.generation)
+        .cloned()
 }
 
 /// The facts that Contour captures, and that the planned stand-in's name therefore contains.
@@ -269,9 +345,15 @@ fn facts(
         }
         // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
         // that are no Go durations would stop Contour.
-        let no_envoy = !observed.objects.values().any(|object| is_envoy_workload(object, &observed.owner()));
+        let no_envoy = !observed
+            .objects
+            .values()
+            .any(|object| is_envoy_workload(object, &observed.owner()));
         if let Some(user) = seen.user.filter(|_| no_envoy)
-            && user.spec.response_timeout().is_none_or(|timeout| duration::parse(timeout).is_ok())
+            && user
+                .spec
+                .response_timeout()
+                .is_none_or(|timeout| duration::parse(timeout).is_ok())
         {
             return Facts::of(&user.spec);
         }
@@ -281,7 +363,13 @@ fn facts(
     existing
         .iter()
         .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target))
-        .max_by_key(|existing| (running.contains(&existing.id()), existing.object.metadata.creation_timestamp.clone(), existing.id()))
+        .max_by_key(|existing| {
+            (
+                running.contains(&existing.id()),
+                existing.object.metadata.creation_timestamp.clone(),
+                existing.id(),
+            )
+        })
         .map(|existing| existing.memory.pinned.clone())
         .unwrap_or_default()
 }
@@ -297,12 +385,19 @@ fn name(
     facts: &Facts,
 ) -> (String, u32) {
     let existing: Vec<_> = existing.iter().filter(|existing| existing.role == role).collect();
-    let mut salt = existing.iter().map(|existing| existing.memory.salt).max().unwrap_or_default();
+    let mut salt = existing
+        .iter()
+        .map(|existing| existing.memory.salt)
+        .max()
+        .unwrap_or_default();
     loop {
         let name = stand_in_name(owner, role, facts, salt);
         let spent = existing.iter().any(|existing| {
-            existing.id() == (home.to_owned(), name.clone()) && (existing.memory.tainted || existing.object.is_terminating())
-        }) || observed.object(Kind::Service, home, &name).is_some_and(Object::is_terminating);
+            existing.id() == (home.to_owned(), name.clone())
+                && (existing.memory.tainted || existing.object.is_terminating())
+        }) || observed
+            .object(Kind::Service, home, &name)
+            .is_some_and(Object::is_terminating);
         if !spent {
             return (name, salt);
         }
@@ -311,9 +406,22 @@ fn name(
 }
 
 fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String {
-    let present = |fact: &Option<String>| fact.as_ref().map_or_else(|| "-".to_owned(), |value| format!("={value}"));
+    let present = |fact: &Option<String>| {
+        fact.as_ref()
+            .map_or_else(|| "-".to_owned(), |value| format!("={value}"))
+    };
     let (response, subject, salt) = (present(&facts.response), present(&facts.subject_name), salt.to_string());
-    owner.stand_in(role, &hash([owner.namespace.as_str(), &owner.name, role.slug(), &response, &subject, &salt]))
+    owner.stand_in(
+        role,
+        &hash([
+            owner.namespace.as_str(),
+            &owner.name,
+            role.slug(),
+            &response,
+            &subject,
+            &salt,
+        ]),
+    )
 }
 
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
@@ -323,7 +431,9 @@ fn taints(observed: &Observed, pinned: &Facts, target: &Target, live: Option<&Ob
         return true;
     }
     // A blackhole can't carry a subject name (that needs a CA certificate). Containers that started meanwhile captured none.
-    let Some(live) = live.filter(|_| pinned.subject_name.is_some()) else { return false };
+    let Some(live) = live.filter(|_| pinned.subject_name.is_some()) else {
+        return false;
+    };
     let was_blackhole = live.at("/spec/validation").is_none();
     let id = format!("{}/{}", live.namespace(), live.name());
     was_blackhole
@@ -363,6 +473,13 @@ fn blackhole_spec(name: &str, pinned: &Facts) -> Map<String, Value> {
 
 /// Whether a stand-in points at nothing.
 pub fn is_blackhole(stand_in: &Object) -> bool {
-    let spec = stand_in.at("/spec").and_then(Value::as_object).cloned().unwrap_or_default();
-    ExtensionServiceSpec(spec).services().iter().all(|service| service.name == stand_in.name())
+    let spec = stand_in
+        .at("/spec")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    ExtensionServiceSpec(spec)
+        .services()
+        .iter()
+        .all(|service| service.name == stand_in.name())
 }

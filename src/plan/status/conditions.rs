@@ -33,7 +33,10 @@ pub struct Conditions<'a> {
 impl<'a> Conditions<'a> {
     /// Starts with none of this moment's.
     pub fn of(observed: &'a Observed) -> Self {
-        Self { observed, now: Vec::new() }
+        Self {
+            observed,
+            now: Vec::new(),
+        }
     }
 
     /// Sets a condition to True or False.
@@ -60,25 +63,31 @@ impl<'a> Conditions<'a> {
 
     /// Neither.
     pub fn settled(&mut self) {
-        self.now.retain(|condition| condition.type_ != types::RECONCILING && condition.type_ != types::STALLED);
+        self.now
+            .retain(|condition| condition.type_ != types::RECONCILING && condition.type_ != types::STALLED);
     }
 
     /// How long a change has been on its way.
     pub fn reconciles_for(&self) -> Duration {
-        let since = self.last(types::RECONCILING).map_or(self.observed.now, |condition| condition.last_transition_time.0);
+        let since = self
+            .last(types::RECONCILING)
+            .map_or(self.observed.now, |condition| condition.last_transition_time.0);
         Duration::try_from(self.observed.now.duration_since(since)).unwrap_or_default()
     }
 
     /// Whether a person was already told to act, for this reason.
     pub fn was_stalled(&self, reason: &str) -> bool {
-        self.last(types::STALLED).is_some_and(|condition| condition.reason == reason)
+        self.last(types::STALLED)
+            .is_some_and(|condition| condition.reason == reason)
     }
 
     /// The conditions, in order. Those of which nothing was said keep what was said last, or are Unknown: every known type is
     /// there from the first visit on.
     pub fn finish(mut self) -> Vec<Condition> {
         for type_ in ORDER {
-            if matches!(type_, types::RECONCILING | types::STALLED) || self.now.iter().any(|condition| condition.type_ == type_) {
+            if matches!(type_, types::RECONCILING | types::STALLED)
+                || self.now.iter().any(|condition| condition.type_ == type_)
+            {
                 continue;
             }
             match self.last(type_).cloned() {
@@ -89,7 +98,8 @@ impl<'a> Conditions<'a> {
                 None => self.unknown(type_, "Unknown", "not known yet"),
             }
         }
-        self.now.sort_by_key(|condition| ORDER.iter().position(|type_| *type_ == condition.type_));
+        self.now
+            .sort_by_key(|condition| ORDER.iter().position(|type_| *type_ == condition.type_));
         self.now
     }
 
@@ -106,7 +116,10 @@ impl<'a> Conditions<'a> {
             reason: reason.to_owned(),
             message: shortened(message),
             observed_generation: self.observed.deployment.metadata.generation,
-            last_transition_time: last.map_or_else(|| Time(whole_seconds(self.observed.now)), |last| last.last_transition_time.clone()),
+            last_transition_time: last.map_or_else(
+                || Time(whole_seconds(self.observed.now)),
+                |last| last.last_transition_time.clone(),
+            ),
         };
         self.now.retain(|other| other.type_ != type_);
         self.now.push(condition);

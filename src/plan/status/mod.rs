@@ -14,7 +14,10 @@ use super::rollout::{OldPods, Rollout, Workload};
 use super::stand_in::RolePlan;
 use super::{Event, Severity};
 use crate::api::vocabulary::{conditions as types, reasons};
-use crate::api::{ContourDeploymentStatus, ExtensionServiceReadiness, ExtensionServiceState, ExtensionServiceStatus, StandInRef, Traffic};
+use crate::api::{
+    ContourDeploymentStatus, ExtensionServiceReadiness, ExtensionServiceState, ExtensionServiceStatus, StandInRef,
+    Traffic,
+};
 
 use conditions::Conditions;
 
@@ -45,16 +48,29 @@ type Told = (ContourDeploymentStatus, Vec<Event>);
 pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
     let mut conditions = Conditions::of(observed);
     let services = extension_services(observed, parts);
-    let available = services.iter().filter(|service| service.state == ExtensionServiceState::Available).count();
+    let available = services
+        .iter()
+        .filter(|service| service.state == ExtensionServiceState::Available)
+        .count();
 
-    conditions.set(types::CONFIGURATION_VALID, true, reasons::CONFIGURATION_ACCEPTED, "the configuration was accepted");
+    conditions.set(
+        types::CONFIGURATION_VALID,
+        true,
+        reasons::CONFIGURATION_ACCEPTED,
+        "the configuration was accepted",
+    );
     set_references(&mut conditions, &services);
     set_workload(&mut conditions, types::CONTOUR_AVAILABLE, "Contour", parts.contour);
     set_workload(&mut conditions, types::ENVOY_AVAILABLE, "Envoy", parts.envoy);
 
     let unready = unready(observed, parts, &services);
     match &unready {
-        None => conditions.set(types::READY, true, reasons::AS_SPECIFIED, "Contour and Envoy run as specified"),
+        None => conditions.set(
+            types::READY,
+            true,
+            reasons::AS_SPECIFIED,
+            "Contour and Envoy run as specified",
+        ),
         Some((reason, message)) => conditions.set(types::READY, false, reason, message),
     }
     match degraded(parts, &services) {
@@ -63,7 +79,9 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
     }
     match &unready {
         Some((reasons::ROLLOUT_STUCK, message)) => conditions.stalled(reasons::ROLLOUT_STUCK, message),
-        Some((reason @ (reasons::ROLLING_OUT | reasons::NOT_CREATED | reasons::UNAVAILABLE), message)) => conditions.reconciling(reason, message),
+        Some((reason @ (reasons::ROLLING_OUT | reasons::NOT_CREATED | reasons::UNAVAILABLE), message)) => {
+            conditions.reconciling(reason, message)
+        }
         _ => conditions.settled(),
     }
     let status = ContourDeploymentStatus {
@@ -79,17 +97,35 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
 /// The API server has not been asked about the settings yet.
 pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
     let mut conditions = Conditions::of(observed);
-    conditions.unknown(types::CONFIGURATION_VALID, reasons::CONFIGURATION_UNCHECKED, "the configuration has not been checked yet");
-    conditions.set(types::READY, false, reasons::CONFIGURATION_UNCHECKED, "the configuration has not been checked yet");
-    conditions.reconciling(reasons::CONFIGURATION_UNCHECKED, "the configuration has not been checked yet");
+    conditions.unknown(
+        types::CONFIGURATION_VALID,
+        reasons::CONFIGURATION_UNCHECKED,
+        "the configuration has not been checked yet",
+    );
+    conditions.set(
+        types::READY,
+        false,
+        reasons::CONFIGURATION_UNCHECKED,
+        "the configuration has not been checked yet",
+    );
+    conditions.reconciling(
+        reasons::CONFIGURATION_UNCHECKED,
+        "the configuration has not been checked yet",
+    );
     finish(observed, conditions, previous(observed)).0
 }
 
 /// The settings can't be used; nothing of this generation is applied.
 pub fn refused(observed: &Observed, message: &str) -> Told {
     let mut conditions = Conditions::of(observed);
-    let message = format!("the configuration was refused and nothing of it is applied; what ran goes on running: {message}");
-    conditions.set(types::CONFIGURATION_VALID, false, reasons::CONFIGURATION_REFUSED, &message);
+    let message =
+        format!("the configuration was refused and nothing of it is applied; what ran goes on running: {message}");
+    conditions.set(
+        types::CONFIGURATION_VALID,
+        false,
+        reasons::CONFIGURATION_REFUSED,
+        &message,
+    );
     conditions.set(types::READY, false, reasons::CONFIGURATION_REFUSED, &message);
     conditions.set(types::DEGRADED, true, reasons::CONFIGURATION_REFUSED, &message);
     conditions.stalled(reasons::CONFIGURATION_REFUSED, &message);
@@ -99,7 +135,10 @@ pub fn refused(observed: &Observed, message: &str) -> Told {
 /// Contour can't start without its CRDs, so nothing is started until they are there.
 pub fn crds_missing(observed: &Observed) -> Told {
     let mut conditions = Conditions::of(observed);
-    let message = format!("Contour's CRDs are not served: {}; install them from Contour's release", observed.missing_crds.join(", "));
+    let message = format!(
+        "Contour's CRDs are not served: {}; install them from Contour's release",
+        observed.missing_crds.join(", ")
+    );
     for type_ in [types::READY, types::EXTENSION_SERVICES_AVAILABLE] {
         conditions.set(type_, false, reasons::CONTOUR_CRDS_MISSING, &message);
     }
@@ -121,7 +160,11 @@ pub fn namespace_terminating(observed: &Observed) -> Told {
 /// The ContourDeployment is being deleted, and this is still there.
 pub fn deleting(observed: &Observed, waiting: &[String]) -> ContourDeploymentStatus {
     let mut conditions = Conditions::of(observed);
-    let message = if waiting.is_empty() { "being deleted".to_owned() } else { format!("being deleted; still there: {}", waiting.join(", ")) };
+    let message = if waiting.is_empty() {
+        "being deleted".to_owned()
+    } else {
+        format!("being deleted; still there: {}", waiting.join(", "))
+    };
     conditions.set(types::READY, false, reasons::DELETING, &message);
     conditions.reconciling(reasons::DELETING, &message);
     finish(observed, conditions, previous(observed)).0
@@ -144,7 +187,8 @@ fn finish(observed: &Observed, mut conditions: Conditions<'_>, mut status: Conto
         };
         let message = format!("{}: {}", failure.key, failure.message);
         conditions.set(types::READY, false, reason, &message);
-        let given_up = failure.cause != FailureCause::Transient && conditions.reconciles_for() >= PATIENCE_WITH_FAILURES;
+        let given_up =
+            failure.cause != FailureCause::Transient && conditions.reconciles_for() >= PATIENCE_WITH_FAILURES;
         if given_up || conditions.was_stalled(reason) {
             conditions.stalled(reason, &message);
         } else {
@@ -177,11 +221,17 @@ fn extension_services(observed: &Observed, parts: &Parts<'_>) -> Vec<ExtensionSe
         let since = last
             .filter(|last| last.role == role.reference.role && (&last.namespace, &last.name) == (&namespace, &name))
             .find(|last| last.state == role.state)
-            .map_or_else(|| Time(conditions::whole_seconds(observed.now)), |last| last.since.clone());
-        let message = role.message.as_ref().map(|message| match traffic::consequence(&role.reference, traffic) {
-            Some(consequence) => format!("{message}: {consequence}"),
-            None => message.clone(),
-        });
+            .map_or_else(
+                || Time(conditions::whole_seconds(observed.now)),
+                |last| last.since.clone(),
+            );
+        let message = role
+            .message
+            .as_ref()
+            .map(|message| match traffic::consequence(&role.reference, traffic) {
+                Some(consequence) => format!("{message}: {consequence}"),
+                None => message.clone(),
+            });
         let (home, stand_in) = role.planned.clone();
         ExtensionServiceStatus {
             role: role.reference.role,
@@ -191,7 +241,10 @@ fn extension_services(observed: &Observed, parts: &Parts<'_>) -> Vec<ExtensionSe
             since,
             fail_open: role.reference.fail_open,
             traffic,
-            stand_in: Some(StandInRef { namespace: home, name: stand_in }),
+            stand_in: Some(StandInRef {
+                namespace: home,
+                name: stand_in,
+            }),
             message,
         }
     };
@@ -218,24 +271,57 @@ fn summary<'a>(services: impl Iterator<Item = &'a ExtensionServiceStatus>) -> Op
 
 fn set_references(conditions: &mut Conditions<'_>, services: &[ExtensionServiceStatus]) {
     let type_ = types::EXTENSION_SERVICES_AVAILABLE;
-    match summary(services.iter().filter(|service| service.state != ExtensionServiceState::Available)) {
+    match summary(
+        services
+            .iter()
+            .filter(|service| service.state != ExtensionServiceState::Available),
+    ) {
         Some((reason, message)) => conditions.set(type_, false, reason, &message),
-        None if services.is_empty() => conditions.set(type_, true, reasons::NOTHING_REFERENCED, "no ExtensionService is referenced"),
-        None => conditions.set(type_, true, reasons::ALL_AVAILABLE, "every referenced ExtensionService is available"),
+        None if services.is_empty() => conditions.set(
+            type_,
+            true,
+            reasons::NOTHING_REFERENCED,
+            "no ExtensionService is referenced",
+        ),
+        None => conditions.set(
+            type_,
+            true,
+            reasons::ALL_AVAILABLE,
+            "every referenced ExtensionService is available",
+        ),
     }
 }
 
 fn set_workload(conditions: &mut Conditions<'_>, type_: &'static str, name: &str, workload: &Workload) {
     let pods = workload.pods.as_deref().unwrap_or("0");
     match (&workload.rollout, workload.available) {
-        (Rollout::Absent, _) => conditions.set(type_, false, reasons::NOT_CREATED, &format!("{name} does not exist yet")),
-        (_, true) => conditions.set(type_, true, reasons::AVAILABLE, &format!("{name} is available, ready pods: {pods}")),
-        (_, false) => conditions.set(type_, false, reasons::UNAVAILABLE, &format!("too few pods of {name} are available, ready pods: {pods}")),
+        (Rollout::Absent, _) => conditions.set(
+            type_,
+            false,
+            reasons::NOT_CREATED,
+            &format!("{name} does not exist yet"),
+        ),
+        (_, true) => conditions.set(
+            type_,
+            true,
+            reasons::AVAILABLE,
+            &format!("{name} is available, ready pods: {pods}"),
+        ),
+        (_, false) => conditions.set(
+            type_,
+            false,
+            reasons::UNAVAILABLE,
+            &format!("too few pods of {name} are available, ready pods: {pods}"),
+        ),
     }
 }
 
 /// Why Ready is not True, if it is not; the first of these.
-fn unready(observed: &Observed, parts: &Parts<'_>, services: &[ExtensionServiceStatus]) -> Option<(&'static str, String)> {
+fn unready(
+    observed: &Observed,
+    parts: &Parts<'_>,
+    services: &[ExtensionServiceStatus],
+) -> Option<(&'static str, String)> {
     for (name, workload) in [("Contour", parts.contour), ("Envoy", parts.envoy)] {
         match &workload.rollout {
             Rollout::Absent => return Some((reasons::NOT_CREATED, format!("{name} does not exist yet"))),
@@ -245,7 +331,10 @@ fn unready(observed: &Observed, parts: &Parts<'_>, services: &[ExtensionServiceS
         }
         if !workload.available {
             let pods = workload.pods.as_deref().unwrap_or("0");
-            return Some((reasons::UNAVAILABLE, format!("too few pods of {name} are available, ready pods: {pods}")));
+            return Some((
+                reasons::UNAVAILABLE,
+                format!("too few pods of {name} are available, ready pods: {pods}"),
+            ));
         }
         if name == "Contour"
             && let Err(message) = parts.gate
@@ -256,13 +345,27 @@ fn unready(observed: &Observed, parts: &Parts<'_>, services: &[ExtensionServiceS
     if !parts.old_pods.hanging.is_empty() {
         return Some((reasons::ROLLING_OUT, hanging(parts.old_pods)));
     }
-    let readiness = observed.deployment.spec.extension_services.readiness.unwrap_or_default();
-    let denied = services.iter().filter(|service| service.traffic == Traffic::Denied && service.state != ExtensionServiceState::Available);
-    if readiness == ExtensionServiceReadiness::Required { summary(denied) } else { None }
+    let readiness = observed
+        .deployment
+        .spec
+        .extension_services
+        .readiness
+        .unwrap_or_default();
+    let denied = services
+        .iter()
+        .filter(|service| service.traffic == Traffic::Denied && service.state != ExtensionServiceState::Available);
+    if readiness == ExtensionServiceReadiness::Required {
+        summary(denied)
+    } else {
+        None
+    }
 }
 
 fn hanging(old_pods: &OldPods) -> String {
-    format!("old pods of Contour hang in Terminating: {}; look at their node", old_pods.hanging.join(", "))
+    format!(
+        "old pods of Contour hang in Terminating: {}; look at their node",
+        old_pods.hanging.join(", ")
+    )
 }
 
 /// Why it does not work as intended, if that is so.
@@ -278,35 +381,60 @@ fn degraded(parts: &Parts<'_>, services: &[ExtensionServiceStatus]) -> Option<(&
     if !parts.old_pods.hanging.is_empty() {
         return Some((reasons::ROLLOUT_STUCK, hanging(parts.old_pods)));
     }
-    summary(services.iter().filter(|service| service.state != ExtensionServiceState::Available))
+    summary(
+        services
+            .iter()
+            .filter(|service| service.state != ExtensionServiceState::Available),
+    )
 }
 
 /// What changed since the last status, if it is worth telling.
 fn events(observed: &Observed, status: &ContourDeploymentStatus) -> Vec<Event> {
     let before = observed.deployment.status.as_ref();
-    let was = |type_: &str| before.into_iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == type_);
+    let was = |type_: &str| {
+        before
+            .into_iter()
+            .flat_map(|status| &status.conditions)
+            .find(|condition| condition.type_ == type_)
+    };
     let mut events = Vec::new();
     for condition in &status.conditions {
         let good = condition.status == "True";
         let severity = match condition.type_.as_str() {
-            types::READY if good => Severity::Normal,
+            types::READY | types::RECONCILING if good => Severity::Normal,
             types::STALLED if good => Severity::Warning,
-            types::RECONCILING if good => Severity::Normal,
             types::CONFIGURATION_VALID if condition.status == "False" => Severity::Warning,
             _ => continue,
         };
-        let same = was(&condition.type_).is_some_and(|last| last.status == condition.status && last.reason == condition.reason);
+        let same = was(&condition.type_)
+            .is_some_and(|last| last.status == condition.status && last.reason == condition.reason);
         if !same {
-            events.push(Event { severity, reason: condition.reason.clone(), note: condition.message.clone() });
+            events.push(Event {
+                severity,
+                reason: condition.reason.clone(),
+                note: condition.message.clone(),
+            });
         }
     }
     for service in &status.extension_services {
-        let last = before.into_iter().flat_map(|status| &status.extension_services).find(|last| last.role == service.role);
-        if last.is_none_or(|last| (last.state, &last.namespace, &last.name) != (service.state, &service.namespace, &service.name)) {
+        let last = before
+            .into_iter()
+            .flat_map(|status| &status.extension_services)
+            .find(|last| last.role == service.role);
+        if last.is_none_or(|last| {
+            (last.state, &last.namespace, &last.name) != (service.state, &service.namespace, &service.name)
+        }) {
             let available = service.state == ExtensionServiceState::Available;
             let severity = if available { Severity::Normal } else { Severity::Warning };
-            let note = service.message.clone().unwrap_or_else(|| format!("ExtensionService {}/{} is available", service.namespace, service.name));
-            events.push(Event { severity, reason: reason_of(service.state).to_owned(), note });
+            let note = service
+                .message
+                .clone()
+                .unwrap_or_else(|| format!("ExtensionService {}/{} is available", service.namespace, service.name));
+            events.push(Event {
+                severity,
+                reason: reason_of(service.state).to_owned(),
+                note,
+            });
         }
     }
     events

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::api::{Role, Traffic};
 use crate::api::contour::ExtensionServiceSpec;
+use crate::api::{Role, Traffic};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Observed;
 use crate::plan::stand_in::{Reference, is_blackhole};
@@ -19,10 +19,16 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
         .filter_map(|pod| usage::captured(serde_json::to_value(&pod.metadata.annotations).ok().as_ref()))
         .map(|captured| captured.configuration)
         .collect();
-    let configurations = names.iter().filter_map(|name| observed.object(Kind::ContourConfiguration, &owner.namespace, name));
+    let configurations = names
+        .iter()
+        .filter_map(|name| observed.object(Kind::ContourConfiguration, &owner.namespace, name));
     let each = configurations.map(|configuration| under(observed, configuration, reference.role));
     // No Contour, no routes: nothing passes.
-    let nothing_runs = if reference.role == Role::Tracing { Traffic::NotSampled } else { Traffic::Denied };
+    let nothing_runs = if reference.role == Role::Tracing {
+        Traffic::NotSampled
+    } else {
+        Traffic::Denied
+    };
     each.max_by_key(|traffic| match traffic {
         Traffic::Enforced => 0,
         Traffic::NotSampled => 1,
@@ -34,10 +40,21 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
 
 /// What happens under one configuration.
 fn under(observed: &Observed, configuration: &Object, role: Role) -> Traffic {
-    let missing = if role == Role::Tracing { Traffic::NotSampled } else { Traffic::AllowedUnchecked };
-    let Some(block) = configuration.at("/spec").and_then(|spec| spec.get(role.field())) else { return missing };
+    let missing = if role == Role::Tracing {
+        Traffic::NotSampled
+    } else {
+        Traffic::AllowedUnchecked
+    };
+    let Some(block) = configuration.at("/spec").and_then(|spec| spec.get(role.field())) else {
+        return missing;
+    };
     let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
-    let text = |key: &str| reference.and_then(|reference| reference.get(key)).and_then(Value::as_str).unwrap_or_default();
+    let text = |key: &str| {
+        reference
+            .and_then(|reference| reference.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let stand_in = observed.object(Kind::ExtensionService, text("namespace"), text("name"));
     if stand_in.is_some_and(|stand_in| answers(observed, stand_in)) {
         return Traffic::Enforced;
@@ -52,8 +69,18 @@ fn under(observed: &Observed, configuration: &Object, role: Role) -> Traffic {
 
 /// Whether somebody answers behind a stand-in.
 fn answers(observed: &Observed, stand_in: &Object) -> bool {
-    let spec = ExtensionServiceSpec(stand_in.at("/spec").and_then(Value::as_object).cloned().unwrap_or_default());
-    let ready = |name: String| observed.ready_services.contains(&(stand_in.namespace().to_owned(), name));
+    let spec = ExtensionServiceSpec(
+        stand_in
+            .at("/spec")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default(),
+    );
+    let ready = |name: String| {
+        observed
+            .ready_services
+            .contains(&(stand_in.namespace().to_owned(), name))
+    };
     !is_blackhole(stand_in) && spec.services().into_iter().any(|service| ready(service.name))
 }
 
@@ -63,9 +90,14 @@ pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
     Some(match (reference.role, traffic) {
         (_, Traffic::Enforced) => return None,
         (Role::GlobalExternalAuthorization, Traffic::Denied) => {
-            format!("every request that needs authorization is denied ({})", fail_open("false"))
+            format!(
+                "every request that needs authorization is denied ({})",
+                fail_open("false")
+            )
         }
-        (Role::GlobalExternalAuthorization, _) => format!("requests pass without authorization ({})", fail_open("true")),
+        (Role::GlobalExternalAuthorization, _) => {
+            format!("requests pass without authorization ({})", fail_open("true"))
+        }
         (Role::RateLimit, Traffic::Denied) => format!("rate-limited requests are denied ({})", fail_open("false")),
         (Role::RateLimit, _) => format!("requests pass without rate limits ({})", fail_open("true")),
         (Role::Tracing, _) => "requests are not traced".to_owned(),

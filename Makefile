@@ -1,0 +1,77 @@
+# Everything that a person does often is one command; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TESTBED := e2e/testbed/testbed
+CRD := crds/contour.slipway.dev_contourdeployments.yaml
+REFERENCE := docs/reference.md
+KUBECTL ?= kubectl
+
+##@ Every day
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: ## Show on a real cluster what Slipway does (sets up everything it needs; STOCK=0 skips the contrast, RUNS=n repeats the measurement)
+	cargo run --quiet --locked -p slipway-e2e --bin demo
+
+.PHONY: test
+test: ## Run every test: format, lints, generated files, unit, API server, end to end on a real cluster
+	@e2e/run-tests
+
+.PHONY: check
+check: ## Format, lints and generated files only
+	@e2e/run-tests format lints generated
+
+.PHONY: unit
+unit: ## Unit and golden tests only (no cluster)
+	@e2e/run-tests unit
+
+.PHONY: golden
+golden: ## Write the golden files of the core anew; read the difference before you commit it
+	GOLDEN=write cargo test --locked -p slipway --test golden
+
+.PHONY: generate
+generate: ## Write the generated files anew: the CRD and the reference page
+	cargo run --quiet --locked -- crd > $(CRD).new && mv $(CRD).new $(CRD)
+	cargo run --quiet --locked -- reference > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE)
+
+##@ A cluster for daily work
+
+.PHONY: cluster
+cluster: ## Boot a real one-node cluster with Contour's CRDs and Slipway installed; prints how to use it
+	cargo run --quiet --locked -p slipway-e2e --bin cluster
+
+.PHONY: cluster-down
+cluster-down: ## End that cluster
+	$(TESTBED) down dev
+
+##@ Installing (into the cluster that kubectl points at)
+
+.PHONY: deploy
+deploy: ## Install Slipway
+	$(KUBECTL) apply -k config/default
+
+.PHONY: undeploy
+undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator, then its CRD
+	$(KUBECTL) delete contourdeployments.contour.slipway.dev --all --all-namespaces --ignore-not-found --timeout=5m
+	$(KUBECTL) delete -k config/default --ignore-not-found
+
+.PHONY: build
+build: ## Build the static release binary
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$$(rustc -vV | sed -n 's/^host: //p')" -p slipway
+
+##@ Now and then
+
+.PHONY: bench
+bench: ## Measure: the core (criterion), reaction and memory on a real cluster, beside a bare server-side-apply loop
+	cargo bench --locked -p slipway --bench plan
+	cargo run --quiet --locked --release -p slipway-e2e --bin bench
+
+.PHONY: deny
+deny: ## Check licences, sources, bans and advisories of all dependencies (needs cargo-deny and its advisory database)
+	cargo deny check
