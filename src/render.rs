@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
+use crate::api::vocabulary::annotations;
 use crate::controller::issue::issue_with;
 use crate::plan::certificates::{Issued, Request};
 use crate::plan::{
@@ -51,6 +52,9 @@ pub fn render(input: &str) -> Result<String, Error> {
     planned.waves.iter_mut().for_each(withhold_secrets);
     Ok(serde_saphyr::to_string(&planned)?)
 }
+
+/// Stands in the place of certificates and keys.
+const WITHHELD: &str = "(made when it is applied)";
 
 /// The certificates are made up; nobody shall take them for something to use.
 fn withhold_secrets(wave: &mut Wave) {

@@ -201,6 +201,9 @@ pub fn failure(key: Key, error: &Error) -> Failure {
     let cause = match error.code() {
         403 if error.is_namespace_terminating() => FailureCause::NamespaceTerminating,
         403 => FailureCause::Forbidden,
+        // The policy's parameters are the ContourDeployments of the namespace. One that was just made may not be in the API
+        // server's cache yet; it then says 422 (config/admission/operator-access.yaml).
+        422 if error.to_string().contains("'slipway-operator-access'") => FailureCause::AccessPending,
         400 | 422 => FailureCause::Refused,
         // Server-side apply of a field that the CRD does not declare (Kubernetes 1.34).
         500 if error.to_string().contains("field not declared in schema") => FailureCause::Refused,

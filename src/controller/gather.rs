@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
@@ -17,6 +18,9 @@ use crate::plan::{
     Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict,
     has_ready_endpoint, targets,
 };
+
+/// How long to wait for sets of objects that are being read for the first time.
+const READING: Duration = Duration::from_secs(2);
 
 /// Answers that cost a request, by ContourDeployment: what the API server said of its settings.
 #[derive(Default)]
@@ -64,8 +68,8 @@ pub enum Gathered {
     Gone,
     /// It is not of the form that this version reads; in words.
     Undecodable(String),
-    /// This.
-    Observed(Box<Observed>),
+    /// This; and what it refers to and has not been read yet.
+    Observed(Box<Observed>, Vec<StoreId>),
 }
 
 impl Sources<'_> {
@@ -101,9 +105,9 @@ impl Sources<'_> {
         if objects.values().any(binding) {
             wanted.insert(secrets.clone());
         }
+        let unread = wanted.iter().filter(|id| !self.cache.is_synced(id)).cloned().collect();
         self.watches.need(whose, wanted);
-
-        Gathered::Observed(Box::new(Observed {
+        let observed = Box::new(Observed {
             now: Timestamp::now(),
             operator: self.operator.clone(),
             namespaces: self.namespaces(referenced.iter().chain([namespace])),
@@ -118,7 +122,20 @@ impl Sources<'_> {
             failures: Vec::new(),
             objects,
             deployment: Arc::new(deployment),
-        }))
+        });
+        Gathered::Observed(observed, unread)
+    }
+
+    /// Observes one ContourDeployment once everything that it refers to has been read. That is waited for, but not for long: a
+    /// namespace that can't be read must not keep the rest from being looked after.
+    pub async fn gather_read(&self, whose: &NamespacedName) -> Gathered {
+        match self.gather(whose) {
+            Gathered::Observed(_, unread) if !unread.is_empty() => {
+                let _ = tokio::time::timeout(READING, self.cache.wait_for(&unread)).await;
+                self.gather(whose)
+            }
+            gathered => gathered,
+        }
     }
 
     fn namespaces<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, NamespacePhase> {

@@ -66,6 +66,7 @@ pub(crate) struct Context {
     telemetry: Telemetry,
     recorder: Recorder,
     new_bindings: Mutex<HashMap<NamespacedName, Instant>>,
+    without_access: Mutex<HashMap<NamespacedName, Instant>>,
 }
 
 /// Runs until the shutdown begins; reconciles that are under way are finished.
@@ -102,6 +103,7 @@ pub async fn run(
         options,
         telemetry,
         new_bindings: Mutex::default(),
+        without_access: Mutex::default(),
     });
     info!("reading what is there");
     tokio::select! {
@@ -182,6 +184,17 @@ impl Context {
             .expect("nobody panics with the lock")
             .get(whose)
             .is_some_and(|made| made.elapsed() < within)
+    }
+
+    /// Access was refused; whether that may still be because the API server has not noticed that it is due.
+    fn waits_for_access(&self, whose: &NamespacedName, within: Duration) -> bool {
+        let mut since = self.without_access.lock().expect("nobody panics with the lock");
+        since.entry(whose.clone()).or_insert_with(Instant::now).elapsed() < within
+    }
+
+    /// Access was given.
+    fn has_access(&self, whose: &NamespacedName) {
+        self.without_access.lock().expect("nobody panics with the lock").remove(whose);
     }
 
     /// Tells with Events. Nothing waits for them, and nothing fails because of them.

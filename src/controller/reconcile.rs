@@ -24,6 +24,10 @@ const RESYNC: Duration = Duration::from_mins(10);
 /// An API server takes this long to know of a binding that was just made.
 const BINDING_SETTLES: Duration = Duration::from_secs(5);
 
+/// An API server takes this long to know of the ContourDeployments that an admission policy looks for: milliseconds as a rule,
+/// up to 22 s were seen right after the CRD was installed (Kubernetes 1.34).
+const POLICY_SETTLES: Duration = Duration::from_secs(35);
+
 /// Reconciles one ContourDeployment. Never fails: what went wrong is in its status, and is tried again.
 pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     let started = Instant::now();
@@ -44,8 +48,8 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
         operator: &context.options.operator,
     };
     for _ in 0..ROUNDS {
-        let mut observed = match sources.gather(whose) {
-            Gathered::Observed(observed) => observed,
+        let mut observed = match sources.gather_read(whose).await {
+            Gathered::Observed(observed, _) => observed,
             Gathered::Gone => {
                 context.forget(whose);
                 return (Action::await_change(), Outcome::Success);
@@ -95,6 +99,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
 /// Nothing is left to write: says how it is.
 async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, planned: Plan) -> (Action, Outcome) {
     context.backoff.reset(whose);
+    context.has_access(whose);
     if let Err(error) = report(context, whose, observed, &planned).await {
         let delay = context.backoff.next(whose);
         warn!(?whose, %error, "the status could not be written");
@@ -119,9 +124,13 @@ async fn fail(
     mut observed: Observed,
     failures: Vec<Failure>,
 ) -> (Action, Outcome) {
-    let forbidden = failures.iter().all(|failure| failure.cause == FailureCause::Forbidden);
-    if forbidden && context.has_new_binding(whose, BINDING_SETTLES) {
-        debug!(?whose, "forbidden, right after the binding was made; trying again");
+    let settles = |failure: &Failure| match failure.cause {
+        FailureCause::Forbidden => context.has_new_binding(whose, BINDING_SETTLES),
+        FailureCause::AccessPending => context.waits_for_access(whose, POLICY_SETTLES),
+        _ => false,
+    };
+    if failures.iter().all(settles) {
+        debug!(?whose, "access is new, and the API server does not know of it yet; trying again");
         return (Action::requeue(Duration::from_millis(50)), Outcome::Success);
     }
     for failure in &failures {
@@ -134,7 +143,7 @@ async fn fail(
         answers: &context.answers,
         operator: &context.options.operator,
     };
-    if let Gathered::Observed(fresh) = sources.gather(whose) {
+    if let Gathered::Observed(fresh, _) = sources.gather(whose) {
         observed = *fresh;
     }
     observed.failures = failures;

@@ -104,6 +104,9 @@ pub enum FailureCause {
     Collision,
     /// The API server forbids it.
     Forbidden,
+    /// Our admission policy looks for the ContourDeployment that lets us into its namespace, in a cache of the API server's
+    /// that has not seen it yet.
+    AccessPending,
     /// The namespace is being deleted.
     NamespaceTerminating,
     /// The API server refuses the object.

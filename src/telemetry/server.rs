@@ -188,10 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_served_as_open_metrics() {
-        let answer = start(Liveness::new(Duration::from_mins(1)))
-            .await
-            .get("/metrics")
-            .await;
+        let answer = start(Liveness::new(Duration::from_mins(1))).await.get("/metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert!(
             answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),

@@ -94,24 +94,18 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
     finish(observed, conditions, status)
 }
 
-/// The API server has not been asked about the settings yet.
+/// The API server has not been asked about the settings yet, or what is there has not been read.
 pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
     let mut conditions = Conditions::of(observed);
-    conditions.unknown(
-        types::CONFIGURATION_VALID,
-        reasons::CONFIGURATION_UNCHECKED,
-        "the configuration has not been checked yet",
-    );
-    conditions.set(
-        types::READY,
-        false,
-        reasons::CONFIGURATION_UNCHECKED,
-        "the configuration has not been checked yet",
-    );
-    conditions.reconciling(
-        reasons::CONFIGURATION_UNCHECKED,
-        "the configuration has not been checked yet",
-    );
+    let message = if observed.secrets_synced {
+        "the configuration has not been checked yet".to_owned()
+    } else {
+        format!("the Secrets of namespace {} have not been read yet", observed.owner().namespace)
+    };
+    let reason = reasons::CONFIGURATION_UNCHECKED;
+    conditions.unknown(types::CONFIGURATION_VALID, reason, &message);
+    conditions.set(types::READY, false, reason, &message);
+    conditions.reconciling(reason, &message);
     finish(observed, conditions, previous(observed)).0
 }
 
@@ -180,7 +174,7 @@ fn finish(observed: &Observed, mut conditions: Conditions<'_>, mut status: Conto
     if let Some(failure) = worst(&observed.failures) {
         let reason = match failure.cause {
             FailureCause::Collision => reasons::NAME_COLLISION,
-            FailureCause::Forbidden => reasons::FORBIDDEN,
+            FailureCause::Forbidden | FailureCause::AccessPending => reasons::FORBIDDEN,
             FailureCause::NamespaceTerminating => reasons::NAMESPACE_TERMINATING,
             FailureCause::Refused => reasons::REFUSED,
             FailureCause::Transient => reasons::WRITE_FAILED,
@@ -205,7 +199,7 @@ fn finish(observed: &Observed, mut conditions: Conditions<'_>, mut status: Conto
 fn worst(failures: &[Failure]) -> Option<&Failure> {
     failures.iter().min_by_key(|failure| match failure.cause {
         FailureCause::Collision => 0,
-        FailureCause::Forbidden => 1,
+        FailureCause::Forbidden | FailureCause::AccessPending => 1,
         FailureCause::Refused => 2,
         FailureCause::NamespaceTerminating => 3,
         FailureCause::Transient => 4,
@@ -408,12 +402,14 @@ fn events(observed: &Observed, status: &ContourDeploymentStatus) -> Vec<Event> {
         };
         let same = was(&condition.type_)
             .is_some_and(|last| last.status == condition.status && last.reason == condition.reason);
-        if !same {
-            events.push(Event {
-                severity,
-                reason: condition.reason.clone(),
-                note: condition.message.clone(),
-            });
+        let event = Event {
+            severity,
+            reason: condition.reason.clone(),
+            note: condition.message.clone(),
+        };
+        // Two conditions may say the same.
+        if !same && !events.contains(&event) {
+            events.push(event);
         }
     }
     for service in &status.extension_services {

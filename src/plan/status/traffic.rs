@@ -86,20 +86,18 @@ fn answers(observed: &Observed, stand_in: &Object) -> bool {
 
 /// What that means, in words.
 pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
-    let fail_open = |value: &str| format!("failOpen is {value}");
-    Some(match (reference.role, traffic) {
+    let words = match (reference.role, traffic) {
         (_, Traffic::Enforced) => return None,
-        (Role::GlobalExternalAuthorization, Traffic::Denied) => {
-            format!(
-                "every request that needs authorization is denied ({})",
-                fail_open("false")
-            )
-        }
-        (Role::GlobalExternalAuthorization, _) => {
-            format!("requests pass without authorization ({})", fail_open("true"))
-        }
-        (Role::RateLimit, Traffic::Denied) => format!("rate-limited requests are denied ({})", fail_open("false")),
-        (Role::RateLimit, _) => format!("requests pass without rate limits ({})", fail_open("true")),
-        (Role::Tracing, _) => "requests are not traced".to_owned(),
-    })
+        (Role::GlobalExternalAuthorization, Traffic::Denied) => "every request that needs authorization is denied",
+        (Role::GlobalExternalAuthorization, _) => "requests pass without authorization",
+        (Role::RateLimit, Traffic::Denied) => "rate-limited requests are denied",
+        (Role::RateLimit, _) => "requests pass without rate limits",
+        (Role::Tracing, _) => return Some("requests are not traced".to_owned()),
+    };
+    // What runs may not be what is specified yet.
+    let why = match reference.fail_open {
+        Some(fail_open) if fail_open == (traffic == Traffic::AllowedUnchecked) => format!("failOpen is {fail_open}"),
+        _ => "until the present specification is rolled out".to_owned(),
+    };
+    Some(format!("{words} ({why})"))
 }

@@ -1,0 +1,311 @@
+//! One test's place: its namespaces, and what it does and sees there.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use slipway_e2e::edge::{Edge, Status};
+use slipway_e2e::leftovers;
+use slipway_e2e::narration::{say, show};
+use slipway_e2e::wait::{Look, Wait};
+
+use crate::operator;
+use crate::world::World;
+
+/// What the operator does at once is there by then; most of it is the patience with a busy machine.
+pub const PROMPT: Duration = Duration::from_secs(5);
+
+/// For what goes through controllers of Kubernetes' own, or comes after a backoff.
+pub const PATIENT: Duration = Duration::from_secs(40);
+
+/// The annotation by which a test makes the operator look again.
+const POKE: &str = "test.example.com/poke";
+
+/// What a test works with.
+pub struct Lab {
+    /// The API server and the operator.
+    pub world: &'static World,
+    /// For this test's runtime.
+    pub client: Client,
+    /// The test's own namespace.
+    pub namespace: String,
+    namespaces: Mutex<Vec<String>>,
+}
+
+impl Lab {
+    /// With a namespace of this name.
+    pub async fn new(world: &'static World, name: &str) -> anyhow::Result<Self> {
+        let lab = Self { world, client: world.client().await?, namespace: name.to_owned(), namespaces: Mutex::default() };
+        lab.make_namespace(name).await?;
+        Ok(lab)
+    }
+
+    /// Makes a namespace, which goes when the test ends.
+    pub async fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
+        self.namespaces.lock().expect("nobody panics with the lock").push(name.to_owned());
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await.map(drop)
+    }
+
+    /// A name that no other test has.
+    pub fn name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.namespace)
+    }
+
+    /// The objects of a kind; `namespace` is empty for kinds that live in none.
+    pub fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let (group, version) = match kind {
+            "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
+            "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
+            "Deployment" | "DaemonSet" => ("apps", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
+            "EndpointSlice" => ("discovery.k8s.io", "v1"),
+            "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+            "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        if namespace.is_empty() {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), namespace, &resource)
+        }
+    }
+
+    /// Server-side apply, as a user of that name. The object's namespace must be in it.
+    pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+        let (kind, namespace, name) = identity(object)?;
+        let parameters = PatchParams::apply("a-user").force();
+        let applied = self.api(kind, namespace).patch(name, &parameters, &Patch::Apply(object)).await;
+        applied.with_context(|| format!("applying {kind} {name}"))
+    }
+
+    /// Creates an object that must not exist.
+    pub async fn create(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+        let (kind, namespace, name) = identity(object)?;
+        let parsed = serde_json::from_value(object.clone())?;
+        self.api(kind, namespace).create(&PostParams::default(), &parsed).await.with_context(|| format!("creating {kind} {name}"))
+    }
+
+    /// A ContourDeployment `edge` in the test's namespace.
+    pub async fn edge(&self, spec: &Value) -> anyhow::Result<Edge> {
+        self.edge_in(&self.namespace, spec).await
+    }
+
+    /// A ContourDeployment `edge`.
+    pub async fn edge_in(&self, namespace: &str, spec: &Value) -> anyhow::Result<Edge> {
+        self.apply(&contour_deployment(namespace, spec)).await?;
+        Ok(Edge::new(self.client.clone(), namespace, "edge"))
+    }
+
+    /// An object, if it is there.
+    pub async fn find(&self, object: &Thing) -> anyhow::Result<Option<Value>> {
+        let found = self.api(object.kind, &object.namespace).get_opt(&object.name).await;
+        found.with_context(|| format!("reading {object}"))?.map(|found| Ok(serde_json::to_value(found)?)).transpose()
+    }
+
+    /// An object that is there.
+    pub async fn read(&self, object: &Thing) -> anyhow::Result<Value> {
+        self.find(object).await?.with_context(|| format!("{object} does not exist"))
+    }
+
+    /// A JSON merge patch.
+    pub async fn patch(&self, object: &Thing, patch: &Value) -> anyhow::Result<()> {
+        let api = self.api(object.kind, &object.namespace);
+        let patched = api.patch(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).with_context(|| format!("patching {object}"))
+    }
+
+    /// Deletes an object; its end is not waited for.
+    pub async fn delete(&self, object: &Thing) -> anyhow::Result<()> {
+        let api = self.api(object.kind, &object.namespace);
+        api.delete(&object.name, &DeleteParams::default()).await.map(drop).with_context(|| format!("deleting {object}"))
+    }
+
+    /// The only object of a kind in a namespace that belongs to an edge.
+    pub async fn only(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Value> {
+        let mut found = self.all(kind, namespace, edge).await?;
+        ensure!(found.len() == 1, "there are {} {kind}s of {} in {namespace}", found.len(), edge.name());
+        Ok(found.remove(0))
+    }
+
+    /// The objects of a kind in a namespace that belong to an edge.
+    pub async fn all(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Vec<Value>> {
+        let list = self.api(kind, namespace).list(&ListParams::default().labels(&edge.selector())).await;
+        let list = list.with_context(|| format!("listing {kind}s"))?;
+        Ok(list.items.into_iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+    }
+
+    /// Waits until a status is so.
+    pub async fn status(&self, edge: &Edge, what: &str, limit: Duration, is_so: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
+        wait(what, limit)
+            .until(async || {
+                let status = edge.status().await?;
+                if status.observed_generation == Some(status.generation) && is_so(&status) {
+                    return Ok(Look::Reached(status));
+                }
+                let said = status.condition("Ready").map_or_else(String::new, |ready| format!(": {}", ready.message));
+                Ok(Look::NotYet(format!("{status}{said}")))
+            })
+            .await
+    }
+
+    /// Waits until Contour and Envoy are rolled out and everything is reported. It takes somebody who plays the kubelet.
+    pub async fn settled(&self, edge: &Edge) -> anyhow::Result<Status> {
+        wait("the ContourDeployment has settled", PATIENT).until(async || edge.look_settled().await).await
+    }
+
+    /// Makes the operator look at an edge again `times` times, and waits until it has.
+    pub async fn looks_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
+        let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
+        for round in 0..times {
+            let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
+            let patch = json!({"metadata": {"annotations": {POKE: format!("{round}")}}});
+            self.patch(&object, &patch).await?;
+            wait("the operator has looked again", PROMPT)
+                .until(async || {
+                    let now = self.metrics().await?.sum("slipway_reconciles_total", &[]);
+                    Ok(Look::when(now > before, format!("{now} reconciles")))
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The operator's metrics.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        let (code, text) = operator::get(self.world.address(), "/metrics").await?;
+        ensure!(code == 200, "/metrics answers {code}");
+        Metrics::parse(&text)
+    }
+
+    /// Waits until nothing anywhere belongs to this edge.
+    pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
+        wait("nothing is left of the ContourDeployment", Duration::from_secs(60))
+            .every(Duration::from_millis(200))
+            .until(async || {
+                let left: Vec<_> = leftovers::of(&self.client, edge).await?.into_iter().collect();
+                Ok(Look::when(left.is_empty(), format!("left: {}", left.join(", "))))
+            })
+            .await
+    }
+
+    /// Waits until no ContourDeployment is there at all.
+    pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
+        wait("the ContourDeployments of other tests are gone", Duration::from_secs(60))
+            .until(async || {
+                let list = self.api("ContourDeployment", "").list_metadata(&ListParams::default()).await?;
+                let left: Vec<_> = list.items.iter().filter_map(|object| object.metadata.namespace.clone()).collect();
+                Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
+            })
+            .await
+    }
+
+    /// Prints what there is in the test's namespaces.
+    pub async fn show(&self) {
+        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+        for namespace in namespaces {
+            let kinds = "cdep,deployments,daemonsets,services,extensionservices,contourconfigurations,pods,events";
+            let printed = self.world.kubectl().run(&["get", "-n", &namespace, kinds, "-o", "wide"]).await;
+            say(format!("in namespace {namespace}:"));
+            show(&printed.unwrap_or_else(|error| format!("{error:#}")));
+        }
+    }
+
+    /// Deletes the test's namespaces; nothing is waited for.
+    pub async fn clean_up(&self) {
+        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+        for namespace in namespaces {
+            let everywhere = self.api("Namespace", "");
+            if let Err(error) = everywhere.delete(&namespace, &DeleteParams::default()).await
+                && !matches!(&error, kube::Error::Api(status) if status.is_not_found())
+            {
+                say(format!("namespace {namespace} could not be deleted: {error}"));
+            }
+        }
+    }
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Thing {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its namespace; empty for kinds that live in none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Thing {
+    /// The object of this kind, namespace and name.
+    pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+impl std::fmt::Display for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, namespace, name } = self;
+        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
+    }
+}
+
+/// A silent wait that looks often.
+pub fn wait(what: &str, limit: Duration) -> Wait {
+    Wait::for_it(what).within(limit).every(Duration::from_millis(50)).silently()
+}
+
+/// A ContourDeployment `edge`.
+pub fn contour_deployment(namespace: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "contour.slipway.dev/v1alpha1", "kind": "ContourDeployment",
+        "metadata": {"namespace": namespace, "name": "edge"}, "spec": spec,
+    })
+}
+
+/// The specification of most tests: Envoy as a Deployment (there are no nodes), and a required authorization service `auth`.
+pub fn specification(auth_namespace: &str) -> Value {
+    json!({
+        "envoy": {"workloadType": "Deployment", "networkPublishing": {"type": "ClusterIPService"}},
+        "runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": auth_namespace, "name": "auth"}, "failOpen": false}},
+    })
+}
+
+fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let (Some(kind), Some(name)) = (text("/kind"), text("/metadata/name")) else { bail!("no object: {object}") };
+    Ok((kind, text("/metadata/namespace").unwrap_or_default(), name))
+}
+
+/// The samples of a scrape.
+#[derive(Debug)]
+pub struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
+
+impl Metrics {
+    /// Label values here have no commas and no quotes in them.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
+            let (series, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line}"))?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
+            let labels = pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect();
+            Ok((name.to_owned(), labels, value.parse().with_context(|| format!("no number: {line}"))?))
+        });
+        samples.collect::<anyhow::Result<_>>().map(Self)
+    }
+
+    /// The samples of this name that have these labels among theirs.
+    pub fn of<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a BTreeMap<String, String>, f64)> {
+        let has = move |own: &BTreeMap<String, String>| labels.iter().all(|(key, value)| own.get(*key).is_some_and(|other| other == value));
+        self.0.iter().filter(move |(own, its, _)| own == name && has(its)).map(|(_, labels, value)| (labels, *value))
+    }
+
+    /// Their sum.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.of(name, labels).map(|(_, value)| value).sum()
+    }
+}

@@ -1,0 +1,137 @@
+//! The operator as a process: the real binary, with the rights of its ServiceAccount, ended with this process at the latest.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use slipway_e2e::wait::{Look, Wait};
+use slipway_e2e::{command, places};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::SYSTEM;
+
+/// What is the same at each start.
+#[derive(Debug)]
+pub struct Setup {
+    /// The binary.
+    pub binary: PathBuf,
+    /// Says where the API server is and who the operator is there.
+    pub kubeconfig: PathBuf,
+    /// Where its log goes.
+    pub log: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    child: Child,
+    /// Kills the operator when this process ends without having done so.
+    guard: Child,
+}
+
+/// How an operator that was asked to end has ended.
+#[derive(Debug)]
+pub struct End {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// From the signal to the end.
+    pub took: Duration,
+}
+
+/// The binary: `SLIPWAY_BIN`, or what cargo builds.
+pub async fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SLIPWAY_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "SLIPWAY_BIN: {} is no file", path.display());
+        return Ok(path);
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = tokio::process::Command::new(cargo);
+    build.args(["build", "--locked", "--package", "slipway", "--bin", "slipway", "--message-format=json-render-diagnostics"]);
+    let printed = command::watched(build.current_dir(places::repository())).await.context("building the operator")?;
+    let messages = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
+    executable.context("cargo does not say where the operator is; give its path in SLIPWAY_BIN")
+}
+
+/// A port that is free now.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    listener.local_addr().context("reading the port")
+}
+
+impl Operator {
+    /// Starts it. What it needs to become ready is waited for by who wants it ready.
+    pub fn start(setup: &Setup) -> anyhow::Result<Self> {
+        let log = File::options().create(true).append(true).open(&setup.log).context("opening the operator's log")?;
+        let child = Command::new(&setup.binary)
+            .args(["run", "--namespace", SYSTEM, "--listen", &setup.address.to_string(), "--log", "info,slipway=debug"])
+            .env("KUBECONFIG", &setup.kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("sharing the log")?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", setup.binary.display()))?;
+        let guard = Command::new("/bin/sh")
+            .args(["-c", r#"read -r _ && exit 0; kill -KILL "$0""#, &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("starting what kills the operator in the end")?;
+        Ok(Self { child, guard })
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub async fn terminate(mut self) -> anyhow::Result<End> {
+        if let Some(status) = self.child.try_wait().context("looking at the operator")? {
+            bail!("the operator had ended already, with {status}");
+        }
+        let asked = Instant::now();
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status().context("running kill")?;
+        ensure!(sent.success(), "kill: {sent}");
+        let status = Wait::for_it("the operator has ended after SIGTERM")
+            .within(Duration::from_secs(15))
+            .every(Duration::from_millis(5))
+            .silently()
+            .until(async || Ok(self.child.try_wait()?.map_or(Look::NotYet("it runs".to_owned()), Look::Reached)))
+            .await?;
+        Ok(End { status, took: asked.elapsed() })
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // It may have ended by itself; a process that has ended keeps its number until it was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(mut pipe) = self.guard.stdin.take() {
+            let _ = std::io::Write::write_all(&mut pipe, b"\n");
+        }
+        let _ = self.guard.wait();
+    }
+}
+
+/// GET of a path: HTTP status and body.
+pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await.context("connecting to the operator")?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: slipway\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {answer:?}"))?;
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("no HTTP: {head:?}"))?;
+    Ok((code, body.to_owned()))
+}
+
+/// The last lines of the log that speak of trouble.
+pub fn complaints(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("WARN") || line.contains("ERROR") || line.contains("panicked")).collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}

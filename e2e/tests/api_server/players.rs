@@ -1,0 +1,114 @@
+//! Those who are not here, played: the kubelet, and the Contour that judges ExtensionServices.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use slipway_e2e::wait::Look;
+use tokio::task::JoinHandle;
+
+use crate::lab::{Lab, PROMPT, Thing, wait};
+
+/// Makes every pod of a namespace ready as soon as it comes, as long as this value lives. What follows from that the
+/// Deployment controller does itself.
+#[derive(Debug)]
+pub struct Kubelet(JoinHandle<()>);
+
+impl Kubelet {
+    /// For the pods of a namespace.
+    pub fn of(client: &Client, namespace: &str) -> Self {
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+        Self(tokio::spawn(async move {
+            let mut round = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                round.tick().await;
+                // Whatever fails is tried again in the next round.
+                let Ok(list) = pods.list(&ListParams::default()).await else { continue };
+                for pod in list.items.iter().filter(|pod| !is_running(pod)) {
+                    let _ = pods.patch_status(pod.metadata.name.as_deref().unwrap_or_default(), &PatchParams::default(), &Patch::Merge(running())).await;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+fn running() -> Value {
+    json!({"status": {"phase": "Running", "conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+    ]}})
+}
+
+/// What Contour says of an ExtensionService.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    /// Valid.
+    Valid,
+    /// Not valid, for this reason.
+    Invalid(&'static str),
+}
+
+/// Writes Contour's verdict on the present generation of an ExtensionService.
+pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> anyhow::Result<()> {
+    let thing = Thing::new("ExtensionService", namespace, name);
+    let generation = lab.read(&thing).await?["metadata"]["generation"].clone();
+    let (status, errors) = match verdict {
+        Verdict::Valid => ("True", json!([])),
+        Verdict::Invalid(reason) => ("False", json!([{"type": "Valid", "status": "True", "reason": reason, "message": "it is so"}])),
+    };
+    let condition = json!({
+        "type": "Valid", "status": status, "observedGeneration": generation, "reason": status, "message": "judged",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "errors": errors,
+    });
+    let patch = json!({"status": {"conditions": [condition]}});
+    lab.api("ExtensionService", namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// The Service `auth` with a ready endpoint, but no ExtensionService.
+pub async fn auth_server(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
+    lab.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": "auth"},
+        "spec": {"ports": [{"name": "grpc", "port": 9001}]},
+    }))
+    .await?;
+    lab.apply(&json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"namespace": namespace, "name": "auth", "labels": {"kubernetes.io/service-name": "auth"}},
+        "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}], "ports": [{"name": "grpc", "port": 9001}],
+    }))
+    .await?;
+    Ok(())
+}
+
+/// The user's ExtensionService `auth` in front of that Service, with this response timeout.
+pub fn extension_service(namespace: &str, response: &str) -> Value {
+    json!({
+        "apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService", "metadata": {"namespace": namespace, "name": "auth"},
+        "spec": {"protocol": "h2c", "services": [{"name": "auth", "port": 9001}], "timeoutPolicy": {"response": response}},
+    })
+}
+
+/// Waits until the stand-in of this name points at these Services; returns it.
+pub async fn stand_in_points_at(lab: &Lab, stand_in: &Thing, services: &[&str]) -> anyhow::Result<Value> {
+    wait(&format!("{stand_in} points at {services:?}"), PROMPT)
+        .until(async || {
+            let found = lab.find(stand_in).await?.unwrap_or_default();
+            let listed = found["spec"]["services"].as_array().cloned().unwrap_or_default();
+            let names: Vec<_> = listed.iter().filter_map(|service| service["name"].as_str()).collect();
+            Ok(if names == services { Look::Reached(found) } else { Look::NotYet(format!("it points at {names:?}")) })
+        })
+        .await
+}

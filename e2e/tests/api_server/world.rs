@@ -1,0 +1,225 @@
+//! What the tests share: one API server with Slipway installed on it as a user does, and one operator. A test gets a namespace
+//! of its own and runs beside others; one that stops the operator, or changes what all of them stand on, runs alone.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use futures::FutureExt as _;
+use kube::config::Kubeconfig;
+use serde_json::{Value, json};
+use slipway_e2e::cluster::{self, Cluster};
+use slipway_e2e::kubectl::Kubectl;
+use slipway_e2e::narration::{say, show};
+use slipway_e2e::places;
+use slipway_e2e::wait::{Look, Wait};
+use tokio::sync::{Mutex, OnceCell, RwLock};
+
+use crate::lab::Lab;
+use crate::operator::{self, End, Operator, Setup};
+
+/// The namespace of the operator.
+pub const SYSTEM: &str = "slipway-system";
+
+/// Who the operator is to the API server.
+pub const OPERATOR: &str = "system:serviceaccount:slipway-system:slipway";
+
+/// The one world of this process, or why there is none. It ends with the process.
+static WORLD: OnceCell<Result<World, String>> = OnceCell::const_new();
+
+/// Held for reading by tests that run beside others, for writing by one that runs alone.
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Runs a test beside others, in namespaces whose names begin with `name`.
+pub async fn beside_others(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
+    let _turn = TURN.read().await;
+    run(name, test).await;
+}
+
+/// Runs a test alone, when everything that other tests made is gone.
+pub async fn alone(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
+    let _turn = TURN.write().await;
+    run(name, async |lab: &Lab| {
+        lab.nothing_is_left_of_others().await?;
+        let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
+        lab.world.restore().await.context("putting back what the test took away")?;
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .await;
+}
+
+async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
+    let world = WORLD.get_or_init(async || World::make().await.map_err(|error| format!("{error:#}"))).await;
+    let world = world.as_ref().unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
+    let lab = Lab::new(world, name).await.unwrap_or_else(|error| panic!("{error:#}"));
+    let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
+    if !matches!(outcome, Ok(Ok(()))) {
+        say(format!("{name} failed; the operator's last complaints:"));
+        show(&operator::complaints(&world.setup.log));
+        lab.show().await;
+    }
+    lab.clean_up().await;
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:#}"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The API server and the operator.
+#[derive(Debug)]
+pub struct World {
+    cluster: Cluster,
+    /// The testbed's folder of this cluster.
+    pub state: PathBuf,
+    /// How the operator is started.
+    pub setup: Setup,
+    operator: Mutex<Option<Operator>>,
+    /// Takes the cluster down when its standard input closes, which happens when this process ends in any way.
+    _guard: Option<Child>,
+}
+
+impl World {
+    async fn make() -> anyhow::Result<Self> {
+        let binary = operator::binary().await?;
+        let name = format!("api-{}", std::process::id());
+        let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") { None } else { Some(ends_with_us(&name)?) };
+        let admin = PathBuf::from(cluster::testbed(&["up", &name, "--no-node"]).await?.trim());
+        let cluster = Cluster::attach(&name).await?;
+        let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
+        install(cluster.kubectl()).await?;
+        let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let kubeconfig = files.join(format!("{name}.kubeconfig"));
+        let token = cluster.kubectl().run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"]).await?;
+        write_kubeconfig(&admin, token.trim(), &kubeconfig)?;
+        let log = files.join(format!("{name}.log"));
+        let setup = Setup { binary, kubeconfig, log, address: operator::free_address()? };
+        let world = Self { cluster, state, setup, operator: Mutex::default(), _guard: guard };
+        world.restore().await?;
+        Ok(world)
+    }
+
+    /// kubectl with an administrator's rights.
+    pub fn kubectl(&self) -> &Kubectl {
+        self.cluster.kubectl()
+    }
+
+    /// The API server, for this test's own runtime.
+    pub async fn client(&self) -> anyhow::Result<kube::Client> {
+        self.cluster.client().await
+    }
+
+    /// Where the operator listens.
+    pub fn address(&self) -> SocketAddr {
+        self.setup.address
+    }
+
+    /// Starts the operator; it is not waited for.
+    pub async fn start_operator(&self) -> anyhow::Result<()> {
+        let mut operator = self.operator.lock().await;
+        ensure!(operator.is_none(), "the operator runs already");
+        *operator = Some(Operator::start(&self.setup)?);
+        Ok(())
+    }
+
+    /// Ends the operator.
+    pub async fn stop_operator(&self) -> anyhow::Result<End> {
+        let operator = self.operator.lock().await.take();
+        operator.context("the operator does not run")?.terminate().await
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
+        Wait::for_it("the operator is ready")
+            .within(Duration::from_secs(20))
+            .every(Duration::from_millis(20))
+            .silently()
+            .until(async || {
+                Ok(match operator::get(self.address(), "/readyz").await {
+                    Ok((200, _)) => Look::Reached(()),
+                    Ok((code, body)) => Look::NotYet(format!("{code}: {}", body.trim())),
+                    Err(error) => Look::NotYet(format!("{error:#}")),
+                })
+            })
+            .await
+    }
+
+    /// Puts back whatever a test took away: Contour's CRDs, what is installed of Slipway, the operator.
+    pub async fn restore(&self) -> anyhow::Result<()> {
+        install(self.kubectl()).await?;
+        self.install_contour_crds().await?;
+        if self.operator.lock().await.is_none() {
+            self.start_operator().await?;
+        }
+        self.operator_is_ready().await
+    }
+
+    /// Installs Contour's CRDs.
+    pub async fn install_contour_crds(&self) -> anyhow::Result<()> {
+        let file = cluster::contour_crds().await?;
+        // Those of an earlier round may still be on their way out.
+        Wait::for_it("Contour's CRDs are installed")
+            .within(Duration::from_secs(20))
+            .silently()
+            .until(async || {
+                let file = file.to_string_lossy();
+                self.kubectl().run(&["apply", "--server-side", "-f", &file]).await?;
+                let listed = self.kubectl().json(&["get", "-f", &file]).await?;
+                let crds = listed["items"].as_array().cloned().unwrap_or_default();
+                let unserved: Vec<_> = crds.iter().filter(|crd| !is_established(crd)).map(|crd| crd["metadata"]["name"].to_string()).collect();
+                Ok(Look::when(unserved.is_empty() && !crds.is_empty(), format!("not served: {}", unserved.join(", "))))
+            })
+            .await
+    }
+}
+
+fn is_established(crd: &Value) -> bool {
+    let mut conditions = crd["status"]["conditions"].as_array().into_iter().flatten();
+    crd["metadata"]["deletionTimestamp"].is_null() && conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+}
+
+/// `kubectl apply -k config/default`, and what it takes to be in force.
+async fn install(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let folder = places::repository().join("config/default");
+    kubectl.run(&["apply", "-k", &folder.to_string_lossy()]).await.context("installing Slipway")?;
+    // A binding with Slipway's label where no ContourDeployment is: refused for just that reason, the policy is in force.
+    let probe = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "probe", "namespace": "default", "labels": {"contour.slipway.dev/contourdeployment": "probe"}},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-operand"},
+    });
+    Wait::for_it("the admission policies are in force")
+        .silently()
+        .until(async || {
+            let refusal = kubectl.apply(&probe).await;
+            let text = refusal.map_or_else(|error| format!("{error:#}"), |_| "a binding was let through".to_owned());
+            Ok(Look::when(text.contains("no params found"), text))
+        })
+        .await
+}
+
+/// A process that takes the cluster down as soon as this one lets go of it, even by dying.
+fn ends_with_us(name: &str) -> anyhow::Result<Child> {
+    Command::new("/bin/sh")
+        .args(["-c", r#"read -r _; exec "$0" down "$1" >/dev/null 2>&1"#])
+        .arg(places::testbed())
+        .arg(name)
+        .stdin(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .context("starting what takes the cluster down in the end")
+}
+
+/// A kubeconfig like the administrator's, with a token in place of the certificate.
+fn write_kubeconfig(admin: &Path, token: &str, file: &Path) -> anyhow::Result<()> {
+    let mut config = serde_json::to_value(Kubeconfig::read_from(admin)?)?;
+    let Some(users) = config["users"].as_array_mut() else { bail!("{} has no users", admin.display()) };
+    for user in users {
+        user["user"] = json!({"token": token});
+    }
+    std::fs::write(file, config.to_string()).with_context(|| format!("writing {}", file.display()))
+}

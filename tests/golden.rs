@@ -1,0 +1,69 @@
+//! Golden pairs: each `tests/golden/<name>.in.yaml` is a cluster, the `.out.yaml` of the same name the whole plan for it,
+//! status and events included, as `slipway render` prints it.
+//!
+//! `GOLDEN=write cargo test --test golden` writes the results anew; read the difference before you commit it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The pairs' names, in order.
+fn names(suffix: &str) -> Vec<String> {
+    let entries = fs::read_dir(golden()).expect("the folder is there");
+    let files = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
+    let mut names: Vec<_> = files.filter_map(|file| Some(file.strip_suffix(suffix)?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// The first line in which two texts differ, with some of what is around it.
+fn difference(expected: &str, found: &str) -> String {
+    let same = expected.lines().zip(found.lines()).take_while(|(a, b)| a == b).count();
+    let around = |text: &str| -> String {
+        let lines = text.lines().enumerate().skip(same.saturating_sub(3)).take(8);
+        lines.map(|(number, line)| format!("{:5} {line}\n", number + 1)).collect()
+    };
+    format!("expected:\n{}found:\n{}", around(expected), around(found))
+}
+
+#[test]
+fn every_input_gives_the_plan_that_is_written_beside_it() {
+    let rewrite = std::env::var("GOLDEN").is_ok_and(|value| value == "write");
+    let mut failed = Vec::new();
+    for name in names(".in.yaml") {
+        let input = fs::read_to_string(golden().join(format!("{name}.in.yaml"))).expect("the input can be read");
+        let found = slipway::render::render(&input).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let file = golden().join(format!("{name}.out.yaml"));
+        if rewrite {
+            fs::write(&file, &found).expect("the output can be written");
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        if expected != found {
+            failed.push(format!("{name}: {}", difference(&expected, &found)));
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} plans are not as written (GOLDEN=write cargo test --test golden writes them anew):\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
+
+#[test]
+fn every_output_has_its_input() {
+    let inputs = names(".in.yaml");
+    let alone: Vec<_> = names(".out.yaml").into_iter().filter(|name| !inputs.contains(name)).collect();
+    assert!(alone.is_empty(), "outputs without an input: {alone:?}");
+}
+
+#[test]
+fn a_plan_prints_no_private_key() {
+    for name in names(".out.yaml") {
+        let text = fs::read_to_string(golden().join(format!("{name}.out.yaml"))).expect("the output can be read");
+        assert!(!text.contains("LS0tLS1CRUdJTi"), "{name} holds PEM");
+    }
+}
