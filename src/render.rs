@@ -63,8 +63,8 @@ fn withhold_secrets(wave: &mut Wave) {
             && object.kind == Kind::Secret
             && let Some(Value::Object(data)) = object.content.get_mut("data")
         {
-            data.values_mut()
-                .for_each(|value| *value = "(made when it is applied)".into());
+            data.values_mut().for_each(|value| *value = WITHHELD.into());
+            object.annotate(annotations::APPLIED, WITHHELD.to_owned());
         }
     }
 }

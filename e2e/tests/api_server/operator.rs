@@ -47,7 +47,7 @@ pub struct End {
 
 /// The binary: `SLIPWAY_BIN`, or what cargo builds.
 pub async fn binary() -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SLIPWAY_BIN") {
+    if let Some(path) = std::env::var_os("SLIPWAY_BIN").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         ensure!(path.is_file(), "SLIPWAY_BIN: {} is no file", path.display());
         return Ok(path);

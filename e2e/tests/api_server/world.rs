@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::Api;
+use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use slipway_e2e::cluster::{self, Cluster};
@@ -91,7 +94,7 @@ impl World {
         let admin = PathBuf::from(cluster::testbed(&["up", &name, "--no-node"]).await?.trim());
         let cluster = Cluster::attach(&name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
-        install(cluster.kubectl()).await?;
+        install(&cluster).await?;
         let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let kubeconfig = files.join(format!("{name}.kubeconfig"));
         let token = cluster.kubectl().run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"]).await?;
@@ -150,7 +153,7 @@ impl World {
 
     /// Puts back whatever a test took away: Contour's CRDs, what is installed of Slipway, the operator.
     pub async fn restore(&self) -> anyhow::Result<()> {
-        install(self.kubectl()).await?;
+        install(&self.cluster).await?;
         self.install_contour_crds().await?;
         if self.operator.lock().await.is_none() {
             self.start_operator().await?;
@@ -183,20 +186,21 @@ fn is_established(crd: &Value) -> bool {
 }
 
 /// `kubectl apply -k config/default`, and what it takes to be in force.
-async fn install(kubectl: &Kubectl) -> anyhow::Result<()> {
+async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let folder = places::repository().join("config/default");
-    kubectl.run(&["apply", "-k", &folder.to_string_lossy()]).await.context("installing Slipway")?;
+    cluster.kubectl().run(&["apply", "-k", &folder.to_string_lossy()]).await.context("installing Slipway")?;
     // A binding with Slipway's label where no ContourDeployment is: refused for just that reason, the policy is in force.
-    let probe = json!({
+    let bindings = Api::<RoleBinding>::namespaced(cluster.client().await?, "default");
+    let probe: RoleBinding = serde_json::from_value(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": "probe", "namespace": "default", "labels": {"contour.slipway.dev/contourdeployment": "probe"}},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-operand"},
-    });
+    }))?;
     Wait::for_it("the admission policies are in force")
         .silently()
         .until(async || {
-            let refusal = kubectl.apply(&probe).await;
-            let text = refusal.map_or_else(|error| format!("{error:#}"), |_| "a binding was let through".to_owned());
+            let tried = bindings.create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await;
+            let text = tried.map_or_else(|error| error.to_string(), |_| "a binding was let through".to_owned());
             Ok(Look::when(text.contains("no params found"), text))
         })
         .await

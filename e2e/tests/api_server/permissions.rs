@@ -1,0 +1,227 @@
+//! Who may do what: the operator no more than it needs, and a person no more than they were given.
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use slipway_e2e::places;
+use slipway_e2e::wait::Look;
+
+use crate::lab::{Lab, PROMPT, Thing, contour_deployment, specification, wait};
+use crate::world::{OPERATOR, beside_others};
+
+/// kubectl as somebody else; what it says, whether it succeeds or not.
+async fn as_user(lab: &Lab, user: &str, arguments: &[&str]) -> Result<String, String> {
+    let arguments = [&["--as", user], arguments].concat();
+    lab.world.kubectl().run(&arguments).await.map_err(|error| format!("{error:#}"))
+}
+
+async fn may(lab: &Lab, user: &str, question: &[&str]) -> bool {
+    let answer = as_user(lab, user, &[&["auth", "can-i"], question].concat()).await;
+    answer.is_ok_and(|text| text.trim() == "yes")
+}
+
+fn cluster_role_binding(name: &str, role: &str, labels: &Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name, "labels": labels},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "slipway-system", "name": "slipway"}],
+    })
+}
+
+/// Tries to make an object as somebody else, without making it; what the API server says.
+async fn attempt(lab: &Lab, user: &str, object: &Value) -> anyhow::Result<Result<String, String>> {
+    let file = tempfile(lab, object)?;
+    Ok(as_user(lab, user, &["create", "--dry-run=server", "-f", &file]).await)
+}
+
+fn tempfile(lab: &Lab, object: &Value) -> anyhow::Result<String> {
+    let number = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}.json", lab.namespace));
+    std::fs::write(&path, object.to_string()).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+#[tokio::test]
+async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_deployment_is() {
+    beside_others("reach", async |lab: &Lab| {
+        let edge = lab.edge(&specification("nowhere")).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        for verb in ["get", "list", "watch"] {
+            for place in [&["-n", "kube-system"][..], &["-n", "slipway-system"], &["--all-namespaces"]] {
+                ensure!(!may(lab, OPERATOR, &[&[verb, "secrets"], place].concat()).await, "{verb} secrets {place:?}");
+            }
+            ensure!(may(lab, OPERATOR, &[verb, "secrets", "-n", &lab.namespace]).await, "{verb} secrets");
+        }
+        for (verb, resource) in [("create", "deployments.apps"), ("delete", "daemonsets.apps"), ("create", "serviceaccounts"), ("create", "pods"), ("create", "secrets")] {
+            ensure!(!may(lab, OPERATOR, &[verb, resource, "-n", "kube-system"]).await, "{verb} {resource}");
+        }
+        for question in [
+            &["create", "contourdeployments.contour.slipway.dev", "-n", &lab.namespace][..],
+            &["create", "pods", "-n", &lab.namespace], &["create", "pods/exec", "-n", &lab.namespace],
+            &["create", "clusterroles"], &["update", "clusterroles"], &["escalate", "clusterroles"], &["bind", "clusterroles/cluster-admin"],
+            &["impersonate", "users"], &["impersonate", "serviceaccounts"], &["create", "serviceaccounts/token", "-n", &lab.namespace],
+            &["*", "*"],
+        ] {
+            ensure!(!may(lab, OPERATOR, question).await, "{question:?}");
+        }
+        edge.delete().await?;
+        lab.nothing_is_left(&edge).await?;
+        ensure!(!may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await, "it still reads Secrets where nothing is left");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_operator_cannot_give_itself_more() {
+    beside_others("more", async |lab: &Lab| {
+        let labels = json!({"contour.slipway.dev/contourdeployment": "edge", "contour.slipway.dev/contourdeployment-namespace": lab.namespace});
+        let name = format!("slipway:{}:edge:contour", lab.namespace);
+        for role in ["cluster-admin", "slipway-secrets", "slipway-operand", "slipway-contour", "edit"] {
+            let refusal = attempt(lab, OPERATOR, &cluster_role_binding(&name, role, &labels)).await?;
+            ensure!(refusal.is_err(), "it may bind {role} to itself in the whole cluster");
+        }
+        // Nor may an administrator by mistake.
+        for role in ["slipway-secrets", "slipway-operand"] {
+            let refusal = attempt(lab, "kubernetes-admin-by-mistake", &cluster_role_binding("mistake", role, &json!({}))).await?;
+            ensure!(refusal.is_err());
+            let file = tempfile(lab, &cluster_role_binding("mistake", role, &json!({})))?;
+            let refusal = lab.world.kubectl().run(&["create", "--dry-run=server", "-f", &file]).await;
+            let text = refusal.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(text.contains(role) && text.contains("must not be bound cluster-wide"), "{text}");
+        }
+        let binding = |role: &str, labels: &Value| {
+            let mut binding = cluster_role_binding("more", role, labels);
+            binding["kind"] = json!("RoleBinding");
+            binding["metadata"]["namespace"] = json!(lab.namespace);
+            binding
+        };
+        let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
+        ensure!(refusal.as_ref().is_err_and(|text| text.contains("no params found")), "without a ContourDeployment: {refusal:?}");
+        lab.edge(&specification("nowhere")).await?;
+        let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &json!({}))).await?;
+        ensure!(refusal.as_ref().is_err_and(|text| text.contains("its own bindings only")), "without the label: {refusal:?}");
+        let mut for_others = binding("slipway-secrets", &labels);
+        for_others["subjects"][0]["name"] = json!("default");
+        let refusal = attempt(lab, OPERATOR, &for_others).await?;
+        ensure!(refusal.as_ref().is_err_and(|text| text.contains("to nobody but itself")), "for others: {refusal:?}");
+        // And the way that it does need is open, once the API server knows of the ContourDeployment.
+        wait("the operator may bind slipway-secrets to itself beside a ContourDeployment", PROMPT)
+            .until(async || {
+                let outcome = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
+                Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
+            })
+            .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_operator_cannot_touch_what_is_not_its_own() {
+    beside_others("not-its-own", async |lab: &Lab| {
+        let edge = lab.edge(&specification("nowhere")).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": lab.namespace, "name": "theirs"}, "spec": {"ports": [{"port": 1}]}})).await?;
+        lab.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": lab.namespace, "name": "theirs"}})).await?;
+        for object in ["service/theirs", "secret/theirs"] {
+            for verb in [&["delete", "--dry-run=server"][..], &["label", "--dry-run=server", "--overwrite"]] {
+                let arguments = [verb, &["-n", &lab.namespace, object]].concat();
+                let arguments = if verb[0] == "label" { [&arguments[..], &["contour.slipway.dev/contourdeployment=edge"]].concat() } else { arguments };
+                let refusal = as_user(lab, OPERATOR, &arguments).await;
+                ensure!(refusal.as_ref().is_err_and(|text| text.contains("its own objects only")), "{arguments:?}: {refusal:?}");
+            }
+        }
+        let patch = json!({"spec": {"contour": {"logLevel": "debug"}}}).to_string();
+        let refusal = as_user(lab, OPERATOR, &["patch", "cdep", "edge", "-n", &lab.namespace, "--type=merge", "-p", &patch]).await;
+        ensure!(refusal.as_ref().is_err_and(|text| text.contains("never changes the spec")), "{refusal:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_person_needs_to_be_allowed_to_bind_contour_s_role_to_write_a_contour_deployment() {
+    beside_others("person", async |lab: &Lab| {
+        let (tenant, editor) = (lab.name("tenant"), lab.name("editor"));
+        let grant = |kind: &str, name: &str, role: &str, user: &str| {
+            let mut binding = cluster_role_binding(&lab.name(name), role, &json!({}));
+            binding["kind"] = json!(kind);
+            binding["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]);
+            if kind == "RoleBinding" {
+                binding["metadata"]["namespace"] = json!(lab.namespace);
+            }
+            binding
+        };
+        // All rights in the namespace, `bind` among them: not the right to hand out what Contour reads everywhere.
+        lab.apply(&grant("RoleBinding", "tenant", "cluster-admin", &tenant)).await?;
+        lab.apply(&grant("ClusterRoleBinding", "editor", "slipway-contourdeployment-editor", &editor)).await?;
+        let object = contour_deployment(&lab.namespace, &specification("nowhere"));
+        wait("the grants are known", PROMPT)
+            .until(async || Ok(Look::when(may(lab, &tenant, &["create", "cdep", "-n", &lab.namespace]).await && may(lab, &editor, &["create", "cdep", "-n", &lab.namespace]).await, "they are not")))
+            .await?;
+
+        let refusal = attempt(lab, &tenant, &object).await?;
+        let said = refusal.err().context("the tenant was let through")?;
+        for part in [&tenant, "may not create a ContourDeployment", "--clusterrole=slipway-contour-binder", "kubectl create clusterrolebinding"] {
+            ensure!(said.contains(part), "{part} is not in: {said}");
+        }
+        let file = tempfile(lab, &object)?;
+        as_user(lab, &editor, &["create", "-f", &file]).await.map_err(anyhow::Error::msg)?;
+
+        // The tenant may not change the specification either, but all the rest.
+        let ours = ["cdep", "edge", "-n", &lab.namespace];
+        let spec = json!({"spec": {"contour": {"logLevel": "debug"}}}).to_string();
+        let patch = |value: &str| [&["patch"], &ours[..], &["--type=merge", "-p"]].concat().into_iter().map(str::to_owned).chain([value.to_owned()]).collect::<Vec<_>>();
+        let refusal = run(lab, &tenant, &patch(&spec)).await;
+        ensure!(refusal.as_ref().is_err_and(|text| text.contains("--clusterrole=slipway-contour-binder")), "{refusal:?}");
+        let metadata = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}, "finalizers": ["example.com/theirs"]}}).to_string();
+        run(lab, &tenant, &patch(&metadata)).await.map_err(anyhow::Error::msg)?;
+        run(lab, &tenant, &patch(&json!({"metadata": {"finalizers": null}}).to_string())).await.map_err(anyhow::Error::msg)?;
+        run(lab, &editor, &patch(&spec)).await.map_err(anyhow::Error::msg)?;
+
+        // What the message says to do is what it takes.
+        lab.apply(&grant("ClusterRoleBinding", "binder", "slipway-contour-binder", &tenant)).await?;
+        let other = json!({"spec": {"contour": {"logLevel": "info"}}}).to_string();
+        wait("the tenant may, with slipway-contour-binder", PROMPT)
+            .until(async || {
+                let outcome = run(lab, &tenant, &patch(&other)).await;
+                Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
+            })
+            .await?;
+        for name in ["editor", "binder"] {
+            lab.delete(&Thing::new("ClusterRoleBinding", "", &lab.name(name))).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+async fn run(lab: &Lab, user: &str, arguments: &[String]) -> Result<String, String> {
+    as_user(lab, user, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+#[test]
+fn no_role_of_slipway_s_has_a_wildcard_or_a_verb_that_gives_more() {
+    let folder = places::repository().join("config/rbac");
+    let mut rules = 0;
+    for entry in std::fs::read_dir(&folder).expect("config/rbac is there") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a file");
+        for document in text.split("\n---\n") {
+            let role: Value = serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                rules += 1;
+                for field in ["apiGroups", "resources", "verbs", "nonResourceURLs", "resourceNames"] {
+                    let values: Vec<_> = rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    assert!(!values.iter().any(|value| value.contains('*')), "{}: {rule}", path.display());
+                    assert!(!values.iter().any(|value| ["escalate", "impersonate"].contains(value)), "{}: {rule}", path.display());
+                    let binds_anything = values.contains(&"bind") && rule["resourceNames"].as_array().is_none_or(Vec::is_empty);
+                    assert!(!binds_anything, "{}: {rule}", path.display());
+                }
+            }
+            let name = role["metadata"]["name"].as_str().unwrap_or_default();
+            let aggregates = role["metadata"]["labels"].as_object().is_some_and(|labels| labels.keys().any(|key| key.contains("aggregate-to")));
+            assert!(!aggregates, "{name} is aggregated into a role that others have");
+        }
+    }
+    assert!(rules > 10, "only {rules} rules were read");
+}

@@ -1,0 +1,294 @@
+//! Stand-ins: what Contour's configuration references in place of the user's ExtensionService, through the whole life of that.
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use slipway_e2e::edge::Edge;
+use slipway_e2e::wait::Look;
+
+use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
+use crate::objects::{FINALIZER, settled_edge};
+use crate::players::{self, Kubelet, Verdict, extension_service, judge, stand_in_points_at};
+use crate::world::beside_others;
+
+/// The present stand-in of an edge with one reference, by its status.
+async fn stand_in(edge: &Edge) -> anyhow::Result<Thing> {
+    let status = edge.status().await?;
+    let service = status.extension_services.first().context("a service in the status")?;
+    let stand_in = service.stand_in.as_ref().context("its stand-in")?;
+    Ok(Thing::new("ExtensionService", &stand_in.namespace, &stand_in.name))
+}
+
+async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow::Result<()> {
+    let is_so = |status: &slipway_e2e::edge::Status| status.extension_services.iter().all(|service| service.state == state && service.traffic == traffic);
+    let status = lab.status(edge, &format!("the service is {state}, traffic is {traffic}"), PROMPT, |status| !status.extension_services.is_empty() && is_so(status)).await?;
+    // The metrics say the same, with the labels that dashboards know.
+    let service = status.extension_services.first().context("a service in the status")?;
+    ensure!(service.state == state);
+    let owner = [("contourdeployment_namespace", edge.namespace()), ("contourdeployment", edge.name())];
+    let all = [&owner[..], &[("role", "GlobalExternalAuthorization"), ("name", "auth")]].concat();
+    wait("the metrics say the same as the status", PROMPT)
+        .until(async || {
+            let metrics = lab.metrics().await?;
+            let available: Vec<_> = metrics.of("slipway_extension_service_available", &all).collect();
+            let expected = f64::from(u8::from(state == "Available"));
+            let has_namespace = available.iter().all(|(labels, _)| labels.contains_key("namespace"));
+            let states: Vec<_> = metrics.of("slipway_extension_service_state", &all).filter(|(_, value)| *value > 0.0).map(|(labels, _)| labels["state"].clone()).collect();
+            let is_so = available.iter().map(|(_, value)| *value).eq([expected]) && has_namespace && states == [state];
+            Ok(Look::when(is_so, format!("available {available:?}, states {states:?}")))
+        })
+        .await
+}
+
+async fn transitions(lab: &Lab, to: &str) -> anyhow::Result<f64> {
+    let labels = [("contourdeployment_namespace", lab.namespace.as_str()), ("to", to)];
+    Ok(lab.metrics().await?.sum("slipway_extension_service_transitions_total", &labels))
+}
+
+fn is_held(object: &Value) -> bool {
+    object["metadata"]["finalizers"] == json!([FINALIZER])
+}
+
+#[tokio::test]
+async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extension_service_is_deleted() {
+    beside_others("life", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        let edge = settled_edge(lab, &auth).await?;
+        state_is(lab, &edge, "Missing", "Denied").await?;
+        let first = stand_in(&edge).await?;
+        ensure!(first.namespace == auth, "{first}");
+        let blackhole = Thing::new("Service", &auth, &first.name);
+        for thing in [&first, &blackhole] {
+            ensure!(is_held(&lab.read(thing).await?), "{thing} has no finalizer");
+        }
+        let hole = lab.read(&blackhole).await?;
+        ensure!(hole["spec"]["clusterIP"] == "None" && hole["spec"]["selector"].is_null(), "{hole}");
+        stand_in_points_at(lab, &first, &[&first.name]).await?;
+
+        // It exists, and Contour has said nothing yet: no copy, however often the operator looks.
+        players::auth_server(lab, &auth).await?;
+        lab.create(&extension_service(&auth, "500ms")).await?;
+        state_is(lab, &edge, "Pending", "Denied").await?;
+        lab.looks_again(&edge, 3).await?;
+        let present = stand_in(&edge).await?;
+        stand_in_points_at(lab, &present, &[&present.name]).await?;
+
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        let copied = wait("the stand-in carries a copy", PROMPT)
+            .until(async || {
+                let found = lab.read(&stand_in(&edge).await?).await?;
+                Ok(if found["spec"]["services"][0]["name"] == "auth" { Look::Reached(found) } else { Look::NotYet(found["spec"].to_string()) })
+            })
+            .await?;
+        ensure!(copied["spec"]["timeoutPolicy"]["response"] == "500ms" && copied["spec"]["protocol"] == "h2c", "{}", copied["spec"]);
+        state_is(lab, &edge, "Available", "Enforced").await?;
+        ensure!(transitions(lab, "Available").await? == 1.0);
+        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True") && status.is("Degraded", "False")).await?;
+        lab.settled(&edge).await?;
+
+        // A new generation that nobody has judged: the last proven copy stays.
+        let rolled = edge.rolled_state().await?;
+        let present = stand_in(&edge).await?;
+        let mut edited = extension_service(&auth, "500ms");
+        edited["spec"]["services"][0]["weight"] = json!(7);
+        lab.apply(&edited).await?;
+        lab.looks_again(&edge, 2).await?;
+        let now = lab.read(&present).await?;
+        ensure!(now["spec"]["services"][0]["name"] == "auth" && now["spec"]["services"][0]["weight"] != 7, "{}", now["spec"]);
+        judge(lab, &auth, "auth", Verdict::Invalid("ServicePortError")).await?;
+        state_is(lab, &edge, "Invalid", "Enforced").await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        wait("the new generation is copied", PROMPT)
+            .until(async || {
+                let now = lab.read(&present).await?["spec"]["services"][0].clone();
+                Ok(Look::when(now["weight"] == 7, now.to_string()))
+            })
+            .await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+
+        lab.delete(&Thing::new("ExtensionService", &auth, "auth")).await?;
+        let hole = stand_in_points_at(lab, &present, &[&present.name]).await?;
+        // The timeout that Contour captured stays, so that the service's return rolls nothing.
+        ensure!(hole["spec"]["timeoutPolicy"]["response"] == "500ms", "{}", hole["spec"]);
+        ensure!(is_held(&hole), "the finalizer is gone");
+        state_is(lab, &edge, "Missing", "Denied").await?;
+        lab.create(&extension_service(&auth, "500ms")).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+        ensure!(edge.rolled_state().await? == rolled, "something was rolled");
+
+        // Each change is told, once or more.
+        let events = lab.world.kubectl().json(&["get", "events", "-n", &lab.namespace]).await?;
+        let told: Vec<_> = events["items"].as_array().into_iter().flatten().filter(|event| event["involvedObject"]["kind"] == "ContourDeployment").collect();
+        for (reason, kind) in [
+            ("ExtensionServiceMissing", "Warning"), ("ExtensionServicePending", "Warning"), ("ExtensionServiceAvailable", "Normal"),
+            ("ExtensionServiceInvalid", "Warning"), ("AsSpecified", "Normal"),
+        ] {
+            ensure!(told.iter().any(|event| event["reason"] == reason && event["type"] == kind), "no Event {kind} {reason}: {told:#?}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_with_it() {
+    beside_others("evicted", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        lab.make_namespace(&auth).await?;
+        players::auth_server(lab, &auth).await?;
+        lab.create(&extension_service(&auth, "500ms")).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        let edge = lab.edge(&specification(&auth)).await?;
+        lab.settled(&edge).await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+        let present = stand_in(&edge).await?;
+        lab.delete(&Thing::new("Service", &auth, "auth")).await?;
+        stand_in_points_at(lab, &present, &[&present.name]).await?;
+        state_is(lab, &edge, "Invalid", "Denied").await?;
+        players::auth_server(lab, &auth).await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+
+        // Contour says of the stand-in itself that what it points at is not usable, and of the user's object nothing better.
+        judge(lab, &auth, "auth", Verdict::Invalid("TLSUpstreamValidation")).await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+        judge(lab, &auth, &present.name, Verdict::Invalid("TLSUpstreamValidation")).await?;
+        stand_in_points_at(lab, &present, &[&present.name]).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+
+        // A reason that is about the Contour that judges evicts nothing.
+        judge(lab, &auth, "auth", Verdict::Invalid("SecretNotValid")).await?;
+        judge(lab, &auth, &present.name, Verdict::Invalid("SecretNotValid")).await?;
+        lab.looks_again(&edge, 2).await?;
+        stand_in_points_at(lab, &present, &["auth"]).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays() {
+    beside_others("endpoints", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        lab.make_namespace(&auth).await?;
+        players::auth_server(lab, &auth).await?;
+        lab.create(&extension_service(&auth, "500ms")).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        let mut spec = specification(&auth);
+        spec["runtimeSettings"]["globalExtAuth"]["failOpen"] = json!(true);
+        let edge = lab.edge(&spec).await?;
+        lab.settled(&edge).await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+        let slice = Thing::new("EndpointSlice", &auth, "auth");
+        lab.patch(&slice, &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": false}}]})).await?;
+        state_is(lab, &edge, "NoEndpoints", "AllowedUnchecked").await?;
+        let status = edge.status().await?;
+        ensure!(status.is("Ready", "True") && status.is("Degraded", "True"), "failOpen: {status}");
+        stand_in_points_at(lab, &stand_in(&edge).await?, &["auth"]).await?;
+        let unchecked = async || anyhow::Ok(lab.metrics().await?.sum("slipway_extension_service_unchecked_seconds_total", &[("contourdeployment_namespace", &lab.namespace)]));
+        let before = unchecked().await?;
+        wait("the time without checks is counted", PROMPT)
+            .until(async || {
+                let now = unchecked().await?;
+                Ok(Look::when(now > before + 0.1, format!("{before} and {now}")))
+            })
+            .await?;
+        lab.patch(&slice, &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}]})).await?;
+        state_is(lab, &edge, "Available", "Enforced").await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_readiness_tolerated_a_missing_service_does_not_keep_ready_from_true() {
+    beside_others("tolerated", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let mut spec = specification("nowhere");
+        let edge = lab.edge(&spec).await?;
+        let status = lab.settled(&edge).await?;
+        ensure!(status.is("Ready", "False") && status.is("Degraded", "True"), "{status}");
+        ensure!(status.condition("Ready").is_some_and(|ready| ready.reason == "ExtensionServiceMissing"), "{status}");
+        spec["extensionServices"] = json!({"readiness": "Tolerated"});
+        lab.edge(&spec).await?;
+        lab.status(&edge, "Ready ignores it, Degraded does not", PROMPT, |status| status.is("Ready", "True") && status.is("Degraded", "True")).await?;
+        let denied = [("contourdeployment_namespace", lab.namespace.as_str())];
+        wait("the denied time is counted", PROMPT)
+            .until(async || {
+                let seconds = lab.metrics().await?.sum("slipway_extension_service_denied_seconds_total", &denied);
+                Ok(Look::when(seconds > 0.0, format!("{seconds} s")))
+            })
+            .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_at_last() {
+    beside_others("namespace", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        let edge = lab.edge(&specification(&auth)).await?;
+        lab.settled(&edge).await?;
+        ensure!(stand_in(&edge).await?.namespace == lab.namespace, "where else, without the namespace");
+        lab.make_namespace(&auth).await?;
+        let is_in = async |place: &str| {
+            wait(&format!("the stand-in is in {place}, and only there"), PATIENT)
+                .until(async || {
+                    let here = stand_in(&edge).await?;
+                    let [own, other] = [lab.all("ExtensionService", &lab.namespace, &edge).await?.len(), lab.all("ExtensionService", &auth, &edge).await?.len()];
+                    let only = if place == auth { (own, other) == (0, 1) } else { (own, other) == (1, 0) };
+                    Ok(Look::when(here.namespace == place && only, format!("{here}; {own} and {other} in both; {}", edge.status().await?)))
+                })
+                .await
+        };
+        is_in(&auth).await?;
+        lab.settled(&edge).await?;
+        players::auth_server(lab, &auth).await?;
+        lab.create(&extension_service(&auth, "500ms")).await?;
+        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        state_is(lab, &edge, "Available", "Enforced").await?;
+        lab.settled(&edge).await?;
+
+        let namespace = Thing::new("Namespace", "", &auth);
+        lab.delete(&namespace).await?;
+        wait("the namespace is gone", PATIENT)
+            .until(async || {
+                let found = lab.find(&namespace).await?;
+                let conditions = found.as_ref().map(|it| it["status"]["conditions"].to_string());
+                Ok(Look::when(found.is_none(), format!("{conditions:?}; {}", edge.status().await?)))
+            })
+            .await?;
+        is_in(&lab.namespace).await?;
+        state_is(lab, &edge, "Missing", "Denied").await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_three_roles_have_stand_ins_of_their_own() {
+    beside_others("roles", async |lab: &Lab| {
+        let mut spec = specification("nowhere");
+        let missing = json!({"namespace": "nowhere", "name": "auth"});
+        spec["runtimeSettings"]["rateLimitService"] = json!({"extensionService": missing, "domain": "d"});
+        spec["runtimeSettings"]["tracing"] = json!({"extensionService": missing});
+        let edge = lab.edge(&spec).await?;
+        let status = lab.status(&edge, "all are reported", PROMPT, |status| status.extension_services.len() == 3).await?;
+        let traffic: Vec<_> = status.extension_services.iter().map(|service| service.traffic.as_str()).collect();
+        ensure!(traffic == ["Denied", "Denied", "NotSampled"], "{traffic:?}");
+        let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
+        wait("Contour is made", PROMPT).until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string()))).await?;
+        let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?["spec"].clone();
+        let named = ["/globalExtAuth/extensionRef/name", "/rateLimitService/extensionService/name", "/tracing/extensionService/name"].map(|pointer| configuration.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned());
+        let mut there: Vec<_> = lab.all("ExtensionService", &lab.namespace, &edge).await?.iter().filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned)).collect();
+        there.sort();
+        ensure!(there == named, "{there:?} and {named:?}");
+        Ok(())
+    })
+    .await;
+}

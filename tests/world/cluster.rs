@@ -1,0 +1,303 @@
+//! A cluster with Slipway in it: gathers what is observed, plans, and carries the plan out against the API server. After
+//! each write it checks what must hold at every moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::annotations;
+use slipway::api::{ContourDeployment, ContourDeploymentStatus};
+use slipway::plan::{
+    Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
+    SettingsVerdict, Write, has_ready_endpoint, plan, targets,
+};
+use slipway::render::answered;
+
+use crate::api_server::{ApiServer, By, Refusal};
+
+/// The ContourDeployment of all tests.
+pub const NAMESPACE: &str = "projectcontour";
+pub const NAME: &str = "edge";
+
+/// Plans that may follow each other until nothing is left to write.
+pub const ROUNDS: usize = 12;
+
+#[derive(Clone)]
+pub struct Cluster {
+    pub api: ApiServer,
+    pub missing_crds: Vec<String>,
+    /// The API server's words on any settings, if it refuses them.
+    pub refuses_settings: Option<String>,
+    /// Writes of objects of this name fail.
+    pub forbids: Option<String>,
+    pub pods_made: u64,
+    answer: SettingsVerdict,
+}
+
+impl Cluster {
+    /// With the ContourDeployment's namespace, and nothing else.
+    pub fn new() -> Self {
+        let mut cluster = Self {
+            api: ApiServer::new(),
+            missing_crds: Vec::new(),
+            refuses_settings: None,
+            forbids: None,
+            pods_made: 0,
+            answer: SettingsVerdict::Unchecked,
+        };
+        cluster.make_namespace(NAMESPACE);
+        cluster
+    }
+
+    pub fn make_namespace(&mut self, name: &str) {
+        self.make(Kind::Namespace, json!({"metadata": {"name": name}}));
+    }
+
+    /// Writes the ContourDeployment's spec, making it if need be.
+    pub fn specify(&mut self, spec: Value) {
+        let key = deployment_key();
+        if self.api.objects.contains_key(&key) {
+            self.api.edit(&key, |object| drop(object.content.insert("spec".into(), spec)));
+        } else {
+            self.make(Kind::ContourDeployment, json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec}));
+        }
+    }
+
+    /// What the controller's gather step would see.
+    pub fn observe(&self) -> Option<Observed> {
+        let deployment: ContourDeployment = self.api.objects.get(&deployment_key())?.parse().expect("a ContourDeployment");
+        let mut observed = Observed {
+            now: self.api.now,
+            deployment: Arc::new(deployment),
+            operator: ServiceAccountRef { namespace: "slipway-system".into(), name: "slipway".into() },
+            objects: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            missing_crds: self.missing_crds.clone(),
+            extension_services: BTreeMap::new(),
+            services: BTreeMap::new(),
+            ready_services: BTreeSet::new(),
+            references_synced: true,
+            secrets_synced: true,
+            settings: self.answer.clone(),
+            issued: None,
+            failures: Vec::new(),
+        };
+        let owner = observed.owner();
+        let ours = self.api.objects.values().filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
+        observed.objects = ours.map(|object| (object.key(), Arc::new(object.clone()))).collect();
+        let targets = targets(&observed.deployment.spec.runtime_settings, observed.objects.values().map(AsRef::as_ref));
+        for target in &targets {
+            if let Some(object) = self.api.get(Kind::ExtensionService, &target.0, &target.1) {
+                observed.extension_services.insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
+            }
+        }
+        let referenced: BTreeSet<&str> = targets.iter().map(|target| target.0.as_str()).collect();
+        for object in self.api.objects.values().filter(|object| referenced.contains(object.namespace())) {
+            let id = |name: &str| (object.namespace().to_owned(), name.to_owned());
+            if object.kind == Kind::Service {
+                observed.services.insert(id(object.name()), Arc::new(object.clone()));
+            } else if object.kind == Kind::EndpointSlice && has_ready_endpoint(object) {
+                observed.ready_services.extend(object.label("kubernetes.io/service-name").map(id));
+            }
+        }
+        let phase = |object: &Object| if object.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+        let namespaces = self.api.of_kind(Kind::Namespace);
+        observed.namespaces = namespaces.map(|object| (object.name().to_owned(), phase(object))).collect();
+        Some(observed)
+    }
+
+    /// The plan for what is there now, with certificates issued.
+    pub fn plan(&self) -> Plan {
+        let mut observed = self.observe().expect("the ContourDeployment exists");
+        self.plan_for(&mut observed)
+    }
+
+    fn plan_for(&self, observed: &mut Observed) -> Plan {
+        let planned = plan(observed);
+        if planned.questions.iter().any(|question| matches!(question, Question::Certificates(_))) {
+            observed.issued = answered(observed).1.issued;
+            return plan(observed);
+        }
+        planned
+    }
+
+    /// One reconcile: plans and writes until nothing is left, then the status. Returns the writes.
+    pub fn reconcile(&mut self) -> Vec<Write> {
+        let mut written = Vec::new();
+        for _ in 0..ROUNDS {
+            let Some(mut observed) = self.observe() else { return written };
+            let planned = self.plan_for(&mut observed);
+            if planned.is_settled() {
+                self.report(&planned.status);
+                return written;
+            }
+            let mut failures = Vec::new();
+            'waves: for wave in &planned.waves {
+                for write in &wave.writes {
+                    match self.carry_out(write, &observed) {
+                        Ok(true) => written.push(write.clone()),
+                        Ok(false) => break 'waves,
+                        Err(failure) => failures.push(failure),
+                    }
+                }
+                if !failures.is_empty() {
+                    break;
+                }
+            }
+            for question in &planned.questions {
+                if let Question::Settings { hash, candidate } = question {
+                    self.answer = self.verdict(hash, candidate);
+                }
+            }
+            if !failures.is_empty() {
+                let Some(mut observed) = self.observe() else { return written };
+                observed.failures = failures;
+                let planned = self.plan_for(&mut observed);
+                self.report(&planned.status);
+                return written;
+            }
+        }
+        let left: Vec<_> = self.plan().waves.iter().flat_map(|wave| &wave.writes).map(describe).collect();
+        panic!("not settled after {ROUNDS} rounds; still to do: {left:?}");
+    }
+
+    /// A strict dry run; the CRD has a default.
+    fn verdict(&self, hash: &str, candidate: &Object) -> SettingsVerdict {
+        let hash = hash.to_owned();
+        if let Some(message) = self.refuses_settings.clone() {
+            return SettingsVerdict::Refused { hash, message };
+        }
+        let mut spec = candidate.at("/spec").and_then(Value::as_object).cloned().expect("a spec");
+        spec.entry("xdsServer").or_insert_with(|| json!({"type": "envoy"}));
+        SettingsVerdict::Accepted { hash, spec }
+    }
+
+    /// False: the world is not as it was observed.
+    fn carry_out(&mut self, write: &Write, observed: &Observed) -> Result<bool, Failure> {
+        let key = key_of(write);
+        let failure = |cause, message: String| Failure { key: key.clone(), cause, message };
+        if self.forbids.as_deref() == Some(&key.name) {
+            return Err(failure(FailureCause::Forbidden, "forbidden".into()));
+        }
+        let owner = observed.owner();
+        let is_ours = |object: &Object| object.kind == Kind::ContourDeployment || owner.owns(object);
+        if let Some(live) = self.api.objects.get(&key)
+            && !is_ours(live)
+        {
+            assert!(matches!(write, Write::Create(_)), "not ours: {}", describe(write));
+        }
+        crate::invariants::check_configuration(write, observed, &self.api);
+        let before = crate::invariants::captured_and_unusable(self);
+        let result = match write {
+            Write::Create(object) => self.api.create(object.clone(), By::Slipway),
+            Write::Apply { object, adopt_creation } => self.api.apply(object, adopt_creation.as_ref()),
+            Write::Replace(object) => self.api.replace(object),
+            Write::Delete(target) => self.api.delete(&target.key, &target.uid),
+            Write::Hold(target) => self.api.set_finalizer(target, true),
+            Write::Release(target) => self.api.set_finalizer(target, false),
+        };
+        let after = crate::invariants::captured_and_unusable(self);
+        let worse: Vec<_> = after.difference(&before).collect();
+        assert!(worse.is_empty(), "{} makes what a container has captured unusable: {worse:?}", describe(write));
+        match result {
+            Ok(()) => Ok(true),
+            Err(Refusal::AlreadyExists) if !self.api.objects.get(&key).is_some_and(is_ours) => {
+                Err(failure(FailureCause::Collision, "an object of this name exists and is not Slipway's".into()))
+            }
+            Err(Refusal::AlreadyExists | Refusal::Conflict) => Ok(false),
+            Err(Refusal::NotFound) if !matches!(write, Write::Create(_)) => Ok(false),
+            Err(Refusal::NotFound) => Err(failure(FailureCause::Transient, "namespace not found".into())),
+            Err(Refusal::NamespaceTerminating) => Err(failure(FailureCause::NamespaceTerminating, "being terminated".into())),
+            Err(Refusal::Invalid(message)) => Err(failure(FailureCause::Refused, message)),
+        }
+    }
+
+    fn report(&mut self, status: &ContourDeploymentStatus) {
+        let key = deployment_key();
+        if self.api.objects.contains_key(&key) {
+            let status = serde_json::to_value(status).expect("a status is JSON");
+            self.api.edit(&key, |object| drop(object.content.insert("status".into(), status)));
+        }
+    }
+
+    /// Slipway, Kubernetes' controllers and Contour take turns until nothing changes. Returns Slipway's writes.
+    pub fn settle(&mut self) -> Vec<Write> {
+        let mut written = Vec::new();
+        for _ in 0..20 {
+            let before = self.api.objects.clone();
+            written.extend(self.reconcile());
+            self.roll();
+            self.contour_judges();
+            self.collect_garbage();
+            self.namespaces_end();
+            if self.api.objects == before {
+                return written;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// The status that was written last.
+    pub fn status(&self) -> ContourDeploymentStatus {
+        let observed = self.observe().expect("the ContourDeployment exists");
+        observed.deployment.status.clone().expect("a status was written")
+    }
+
+    /// Status, a slash and reason of a condition; empty if it is absent.
+    pub fn condition(&self, type_: &str) -> String {
+        let status = self.status();
+        let found = status.conditions.iter().find(|condition| condition.type_ == type_);
+        found.map(|condition| format!("{}/{}", condition.status, condition.reason)).unwrap_or_default()
+    }
+
+    /// The ContourConfiguration that Contour's Deployment names.
+    pub fn configuration(&self) -> Object {
+        let name = captured(self.contour())["configuration"].as_str().expect("a name").to_owned();
+        self.api.get(Kind::ContourConfiguration, NAMESPACE, &name).expect("it exists").clone()
+    }
+
+    /// Contour's Deployment.
+    pub fn contour(&self) -> &Object {
+        self.api.get(Kind::Deployment, NAMESPACE, "edge-contour").expect("Contour's Deployment exists")
+    }
+
+    /// Deletes an object as a person would.
+    pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+        let object = self.api.get(kind, namespace, name).unwrap_or_else(|| panic!("no {kind} {name}")).clone();
+        self.api.delete(&object.key(), object.uid()).expect("it can be deleted");
+    }
+}
+
+pub fn deployment_key() -> Key {
+    Key::new(Kind::ContourDeployment, NAMESPACE, NAME)
+}
+
+/// What Contour's pod template says that a container captures.
+pub fn captured(deployment: &Object) -> Value {
+    let template = deployment.at("/spec/template/metadata/annotations").expect("annotations");
+    serde_json::from_str(template[annotations::CAPTURED].as_str().expect("captured")).expect("JSON")
+}
+
+pub fn key_of(write: &Write) -> Key {
+    match write {
+        Write::Create(object) | Write::Apply { object, .. } | Write::Replace(object) => object.key(),
+        Write::Delete(target) | Write::Hold(target) | Write::Release(target) => target.key.clone(),
+    }
+}
+
+/// A write in words: `Replace ExtensionService auth/edge-ext-auth-…`.
+pub fn describe(write: &Write) -> String {
+    let verb = match write {
+        Write::Create(_) => "Create",
+        Write::Apply { .. } => "Apply",
+        Write::Replace(_) => "Replace",
+        Write::Delete(_) => "Delete",
+        Write::Hold(_) => "Hold",
+        Write::Release(_) => "Release",
+    };
+    format!("{verb} {}", key_of(write))
+}
+
+pub fn described(writes: &[Write]) -> Vec<String> {
+    writes.iter().map(describe).collect()
+}

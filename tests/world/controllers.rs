@@ -1,0 +1,206 @@
+//! Kubernetes' own controllers and Contour, coarsely: each makes a step only when it is told to.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+use slipway::plan::{Key, Kind, Object};
+
+use crate::api_server::By;
+use crate::cluster::Cluster;
+
+impl Cluster {
+    /// The Deployment and DaemonSet controllers take note: pods of new templates come, those of old ones stay.
+    pub fn pods_come(&mut self) {
+        let deployments: Vec<Object> = self.api.of_kind(Kind::Deployment).cloned().collect();
+        for deployment in deployments.iter().filter(|deployment| !deployment.is_terminating()) {
+            let template = deployment.at("/spec/template").expect("a template").clone();
+            let wanted = deployment.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+            let name = format!("{}-{}", deployment.name(), slipway::plan::hash_json(&template));
+            let key = Key::new(Kind::ReplicaSet, deployment.namespace(), &name);
+            if !self.api.objects.contains_key(&key) {
+                let metadata = json!({
+                    "name": name, "namespace": deployment.namespace(), "labels": template["metadata"]["labels"],
+                    "ownerReferences": [owner_reference(deployment)],
+                });
+                self.make(Kind::ReplicaSet, json!({"metadata": metadata, "spec": {"template": template}}));
+            }
+            self.api.edit(&key, |set| set.content["spec"]["replicas"] = wanted.into());
+            self.replicas_follow(&key);
+        }
+        self.workloads_report();
+    }
+
+    /// ReplicaSets of old templates are scaled down; their pods begin to end.
+    pub fn old_pods_begin_to_end(&mut self) {
+        let deployments: Vec<Object> = self.api.of_kind(Kind::Deployment).cloned().collect();
+        for deployment in &deployments {
+            let template = deployment.at("/spec/template").expect("a template");
+            let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
+            for key in self.owned_by(deployment, Kind::ReplicaSet).into_iter().filter(|key| key.name != current) {
+                self.api.edit(&key, |set| set.content["spec"]["replicas"] = 0.into());
+                self.replicas_follow(&key);
+            }
+        }
+        self.workloads_report();
+    }
+
+    /// Pods that are Terminating end.
+    pub fn terminating_pods_end(&mut self) {
+        let pods = self.api.of_kind(Kind::Pod).filter(|pod| pod.is_terminating()).map(Object::key);
+        for key in pods.collect::<Vec<_>>() {
+            self.api.forget(&key);
+        }
+        self.workloads_report();
+    }
+
+    /// A whole rollout.
+    pub fn roll(&mut self) {
+        self.pods_come();
+        self.old_pods_begin_to_end();
+        self.terminating_pods_end();
+    }
+
+    fn replicas_follow(&mut self, key: &Key) {
+        let set = self.api.objects[key].clone();
+        let wanted = set.at("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+        let pods: Vec<Key> = self.owned_by(&set, Kind::Pod);
+        let running: Vec<&Key> = pods.iter().filter(|key| !self.api.objects[*key].is_terminating()).collect();
+        let there = i64::try_from(running.len()).expect("few pods");
+        for _ in there..wanted {
+            self.pods_made += 1;
+            let mut metadata = set.at("/spec/template/metadata").expect("metadata").clone();
+            metadata["name"] = format!("{}-{}", set.name(), self.pods_made).into();
+            metadata["namespace"] = set.namespace().into();
+            metadata["ownerReferences"] = json!([owner_reference(&set)]);
+            self.make(Kind::Pod, json!({"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}));
+        }
+        let surplus = usize::try_from(there - wanted).unwrap_or_default();
+        let end = Time(self.api.now + std::time::Duration::from_secs(30));
+        for key in running.into_iter().take(surplus).cloned().collect::<Vec<_>>() {
+            self.api.edit(&key, |pod| pod.metadata.deletion_timestamp = Some(end.clone()));
+        }
+        self.api.edit(key, |set| {
+            let generation = set.metadata.generation;
+            set.content.insert("status".into(), json!({"observedGeneration": generation, "replicas": wanted}));
+        });
+    }
+
+    /// The status of every workload is what its pods are.
+    fn workloads_report(&mut self) {
+        for deployment in self.api.of_kind(Kind::Deployment).cloned().collect::<Vec<_>>() {
+            let template = deployment.at("/spec/template").expect("a template");
+            let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
+            let sets = self.owned_by(&deployment, Kind::ReplicaSet);
+            let count = |key: &Key| {
+                let pods = self.owned_by(&self.api.objects[key], Kind::Pod);
+                pods.iter().filter(|pod| !self.api.objects[*pod].is_terminating()).count()
+            };
+            let all: usize = sets.iter().map(count).sum();
+            let updated: usize = sets.iter().filter(|key| key.name == current).map(count).sum();
+            let available = if all > 0 { "True" } else { "False" };
+            self.api.edit(&deployment.key(), |object| {
+                let status = json!({
+                    "observedGeneration": object.metadata.generation, "replicas": all, "updatedReplicas": updated,
+                    "readyReplicas": all, "conditions": [{"type": "Available", "status": available}],
+                });
+                object.content.insert("status".into(), status);
+            });
+        }
+        for key in self.api.of_kind(Kind::DaemonSet).map(Object::key).collect::<Vec<_>>() {
+            self.api.edit(&key, |object| {
+                let status = json!({
+                    "observedGeneration": object.metadata.generation, "desiredNumberScheduled": 2,
+                    "updatedNumberScheduled": 2, "numberReady": 2, "numberAvailable": 2,
+                });
+                object.content.insert("status".into(), status);
+            });
+        }
+    }
+
+    /// The garbage collector: what has owners, and none of them exists, goes.
+    pub fn collect_garbage(&mut self) {
+        loop {
+            let exists = |uid: &str| self.api.objects.values().any(|object| object.uid() == uid);
+            let orphan = |object: &&Object| {
+                let mut owners = object.metadata.owner_references.iter().flatten().peekable();
+                owners.peek().is_some() && !owners.any(|owner| exists(&owner.uid)) && !object.is_terminating()
+            };
+            let Some(object) = self.api.objects.values().find(orphan).cloned() else { return };
+            self.api.delete(&object.key(), object.uid()).expect("it exists");
+        }
+    }
+
+    /// The namespace controller: a Terminating namespace is emptied, and goes when it is empty.
+    pub fn namespaces_end(&mut self) {
+        let going = self.api.of_kind(Kind::Namespace).filter(|namespace| namespace.is_terminating()).cloned();
+        for namespace in going.collect::<Vec<_>>() {
+            let inside = |object: &&Object| object.namespace() == namespace.name();
+            for object in self.api.objects.values().filter(inside).cloned().collect::<Vec<_>>() {
+                self.api.delete(&object.key(), object.uid()).expect("it exists");
+            }
+            if !self.api.objects.values().any(|object| inside(&object)) {
+                self.api.forget(&namespace.key());
+            }
+        }
+    }
+
+    /// Contour judges every ExtensionService, if one runs: valid is what points at ports of Services that exist.
+    pub fn contour_judges(&mut self) {
+        let runs = self.contour_pods().any(|pod| !pod.is_terminating());
+        for object in self.api.of_kind(Kind::ExtensionService).filter(|_| runs).cloned().collect::<Vec<_>>() {
+            match self.unresolved(&object) {
+                None => self.contour_says(&object.key(), Ok(())),
+                Some(message) => self.contour_says(&object.key(), Err(("ServiceUnresolvedReference", &message))),
+            }
+        }
+    }
+
+    /// Contour writes a verdict on the present generation: valid, or a reason and a message.
+    pub fn contour_says(&mut self, key: &Key, verdict: Result<(), (&str, &str)>) {
+        self.api.edit(key, |object| {
+            let generation = object.metadata.generation;
+            let condition = match verdict {
+                Ok(()) => json!({"type": "Valid", "status": "True", "observedGeneration": generation}),
+                Err((reason, message)) => json!({
+                    "type": "Valid", "status": "False", "observedGeneration": generation,
+                    "errors": [{"type": "ServiceError", "status": "True", "reason": reason, "message": message}],
+                }),
+            };
+            object.content.insert("status".into(), json!({"conditions": [condition]}));
+        });
+    }
+
+    /// What an ExtensionService points at and can't: Contour would drop the HTTPS hosts that reference it.
+    pub fn unresolved(&self, object: &Object) -> Option<String> {
+        let services = object.at("/spec/services").and_then(Value::as_array);
+        services.into_iter().flatten().find_map(|service| {
+            let name = service["name"].as_str().unwrap_or_default();
+            let found = self.api.get(Kind::Service, object.namespace(), name);
+            let ports = found.and_then(|found| found.at("/spec/ports")).and_then(Value::as_array);
+            let has_port = ports.into_iter().flatten().any(|port| port["port"] == service["port"]);
+            let external = found.is_some_and(|found| found.at("/spec/type") == Some(&"ExternalName".into()));
+            (!has_port || external).then(|| format!("unresolved service {}/{name}", object.namespace()))
+        })
+    }
+
+    /// Contour's pods.
+    pub fn contour_pods(&self) -> impl Iterator<Item = &Object> {
+        let is_contour = |pod: &&Object| pod.label("app.kubernetes.io/component") == Some("contour");
+        self.api.of_kind(Kind::Pod).filter(is_contour)
+    }
+
+    fn owned_by(&self, owner: &Object, kind: Kind) -> Vec<Key> {
+        let owned = |object: &&Object| object.metadata.owner_references.iter().flatten().any(|it| it.uid == owner.uid());
+        self.api.of_kind(kind).filter(owned).map(Object::key).collect()
+    }
+
+    /// Makes an object that must not exist yet.
+    pub fn make(&mut self, kind: Kind, json: Value) {
+        let object = Object::from_json(kind, json).expect("an object");
+        let key = object.key();
+        self.api.create(object, By::Others).unwrap_or_else(|refusal| panic!("{key}: {refusal:?}"));
+    }
+}
+
+fn owner_reference(object: &Object) -> Value {
+    json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(), "controller": true})
+}

@@ -1,0 +1,123 @@
+//! What the tests' cluster is furnished with: the authorization service `auth/auth` and a ContourDeployment that asks for it.
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Key, Kind, Object};
+
+use crate::cluster::{Cluster, captured, described};
+
+/// A spec that asks `auth/auth`.
+pub fn asks_auth() -> Value {
+    json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": false}}})
+}
+
+/// The same, and requests pass while it can't be asked.
+pub fn asks_auth_fail_open() -> Value {
+    json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": true}}})
+}
+
+/// A spec that asks for all three roles, each in a namespace of its own.
+pub fn asks_everything() -> Value {
+    json!({"runtimeSettings": {
+        "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": true},
+        "rateLimitService": {"extensionService": {"namespace": "limits", "name": "limit"}, "domain": "edge", "failOpen": false},
+        "tracing": {"extensionService": {"namespace": "traces", "name": "collector"}},
+    }})
+}
+
+/// The spec of an ExtensionService that points at the Service of the same name.
+pub fn points_at(service: &str) -> Value {
+    json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]})
+}
+
+/// The same with a response timeout.
+pub fn points_at_with_timeout(service: &str, timeout: &str) -> Value {
+    json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}], "timeoutPolicy": {"response": timeout}})
+}
+
+/// The ExtensionService `auth/auth`.
+pub fn auth() -> Key {
+    Key::new(Kind::ExtensionService, "auth", "auth")
+}
+
+impl Cluster {
+    /// A Service with a ready endpoint, and its namespace if need be.
+    pub fn make_service(&mut self, namespace: &str, name: &str) {
+        if self.api.get(Kind::Namespace, "", namespace).is_none() {
+            self.make_namespace(namespace);
+        }
+        let spec = json!({"selector": {"app": name}, "ports": [{"port": 9001}]});
+        self.make(Kind::Service, json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+        let metadata = json!({"name": format!("{name}-x"), "namespace": namespace, "labels": {"kubernetes.io/service-name": name}});
+        let endpoints = json!([{"addresses": ["10.0.0.7"], "conditions": {"ready": true}}]);
+        self.make(Kind::EndpointSlice, json!({"metadata": metadata, "endpoints": endpoints}));
+    }
+
+    pub fn make_extension_service(&mut self, namespace: &str, name: &str, spec: &Value) {
+        self.make(Kind::ExtensionService, json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+    }
+
+    /// Changes the spec of `auth/auth`.
+    pub fn edit_auth(&mut self, spec: Value) {
+        self.api.edit(&auth(), |object| drop(object.content.insert("spec".into(), spec)));
+    }
+
+    /// Settled, without anything of the authorization service but its namespace and Service.
+    pub fn waiting_for_auth() -> Self {
+        let mut cluster = Self::new();
+        cluster.make_service("auth", "auth");
+        cluster.specify(asks_auth());
+        cluster.settle();
+        cluster
+    }
+
+    /// Settled, with an ExtensionService that Contour has judged valid.
+    pub fn enforcing(spec: &Value) -> Self {
+        let mut cluster = Self::new();
+        cluster.make_service("auth", "auth");
+        cluster.make_extension_service("auth", "auth", spec);
+        cluster.specify(asks_auth());
+        cluster.settle();
+        assert_eq!(cluster.stand_in().at("/spec"), Some(spec));
+        cluster
+    }
+
+    /// The stand-in that Contour's Deployment names for external authorization.
+    pub fn stand_in(&self) -> &Object {
+        let captured = captured(self.contour());
+        let ids = captured["standIns"].as_array().expect("stand-ins").iter().filter_map(Value::as_str);
+        let id = ids.into_iter().find(|id| id.contains("/edge-ext-auth-")).expect("one for external authorization");
+        let (namespace, name) = id.split_once('/').expect("namespace/name");
+        self.api.get(Kind::ExtensionService, namespace, name).unwrap_or_else(|| panic!("stand-in {id} exists"))
+    }
+
+    /// The stand-ins of external authorization, `namespace/name`.
+    pub fn stand_ins(&self) -> Vec<String> {
+        let stand_ins = self.api.of_kind(Kind::ExtensionService).filter(|object| object.name().starts_with("edge-ext-auth-"));
+        stand_ins.map(id).collect()
+    }
+
+    /// The pod template of Contour's Deployment: a change of it is a rollout.
+    pub fn template(&self) -> Value {
+        self.contour().at("/spec/template").expect("a template").clone()
+    }
+
+    /// Reconciles, and says what was written.
+    pub fn writes(&mut self) -> Vec<String> {
+        described(&self.reconcile())
+    }
+}
+
+pub fn id(object: &Object) -> String {
+    format!("{}/{}", object.namespace(), object.name())
+}
+
+/// Whether a stand-in points at its own blackhole.
+pub fn is_blackhole(stand_in: &Object) -> bool {
+    stand_in.at("/spec/services") == Some(&json!([{"name": stand_in.name(), "port": 9}]))
+}
+
+/// What is remembered on a stand-in.
+pub fn remembered(stand_in: &Object) -> Value {
+    serde_json::from_str(stand_in.annotation(annotations::MEMORY).expect("a memory")).expect("JSON")
+}
