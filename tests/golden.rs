@@ -13,8 +13,16 @@ fn golden() -> PathBuf {
 /// The pairs' names, in order.
 fn names(suffix: &str) -> Vec<String> {
     let entries = fs::read_dir(golden()).expect("the folder is there");
-    let files = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
-    let mut names: Vec<_> = files.filter_map(|file| Some(file.strip_suffix(suffix)?.to_owned())).collect();
+    let files = entries.map(|entry| {
+        entry
+            .expect("an entry")
+            .file_name()
+            .into_string()
+            .expect("a name in UTF-8")
+    });
+    let mut names: Vec<_> = files
+        .filter_map(|file| Some(file.strip_suffix(suffix)?.to_owned()))
+        .collect();
     names.sort();
     names
 }
@@ -24,7 +32,9 @@ fn difference(expected: &str, found: &str) -> String {
     let same = expected.lines().zip(found.lines()).take_while(|(a, b)| a == b).count();
     let around = |text: &str| -> String {
         let lines = text.lines().enumerate().skip(same.saturating_sub(3)).take(8);
-        lines.map(|(number, line)| format!("{:5} {line}\n", number + 1)).collect()
+        lines
+            .map(|(number, line)| format!("{:5} {line}\n", number + 1))
+            .collect()
     };
     format!("expected:\n{}found:\n{}", around(expected), around(found))
 }
@@ -56,7 +66,10 @@ fn every_input_gives_the_plan_that_is_written_beside_it() {
 #[test]
 fn every_output_has_its_input() {
     let inputs = names(".in.yaml");
-    let alone: Vec<_> = names(".out.yaml").into_iter().filter(|name| !inputs.contains(name)).collect();
+    let alone: Vec<_> = names(".out.yaml")
+        .into_iter()
+        .filter(|name| !inputs.contains(name))
+        .collect();
     assert!(alone.is_empty(), "outputs without an input: {alone:?}");
 }
 

@@ -20,7 +20,9 @@ pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>
         .context("asking for the kinds of the cluster")?;
     let mut left = BTreeSet::new();
     for group in discovery.groups() {
-        for (kind, capabilities) in group.recommended_resources() {
+        // Not `recommended_resources`: they are those of the group's preferred version, and Contour's is not the one of
+        // ExtensionServices and ContourConfigurations.
+        for (kind, capabilities) in group.resources_by_stability() {
             if kind.kind == "Event" || !capabilities.supports_operation(verbs::LIST) {
                 continue;
             }

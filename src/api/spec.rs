@@ -261,7 +261,8 @@ pub struct Tracing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub service_name: Option<String>,
-    /// Percentage of requests that are traced, as a decimal number, `10.5` for instance. Contour's default: 100.
+    /// Percentage of requests that are traced, as a decimal number, `10.5` for instance. Contour's default: 100, and it takes
+    /// 0 for 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub overall_sampling: Option<String>,

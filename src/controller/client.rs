@@ -171,20 +171,18 @@ pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Resu
     .await
 }
 
-/// Writes the status of a ContourDeployment.
-pub async fn apply_status(client: &Client, key: &Key, status: &Value) -> Result<Object, Error> {
-    let body = json!({
-        "apiVersion": key.kind.api_version(), "kind": key.kind.name(),
-        "metadata": {"namespace": key.namespace, "name": key.name}, "status": status,
-    });
-    let url = format!("{}/status?fieldManager={FIELD_MANAGER}-status&force=true", url(key));
+/// Replaces the status of a ContourDeployment. Not by server-side apply: that needs the whole object to be of the schema's
+/// form, and the status of one that is not must be written, too.
+pub async fn replace_status(client: &Client, key: &Key, status: &Value) -> Result<Object, Error> {
+    let url = format!("{}/status?fieldManager={FIELD_MANAGER}-status", url(key));
+    let patch = json!([{"op": "add", "path": "/status", "value": status}]);
     send(
         client,
         key.kind,
         Method::PATCH,
         &url,
-        "application/apply-patch+yaml",
-        Some(body),
+        "application/json-patch+json",
+        Some(patch),
     )
     .await
 }

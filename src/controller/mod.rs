@@ -194,7 +194,10 @@ impl Context {
 
     /// Access was given.
     fn has_access(&self, whose: &NamespacedName) {
-        self.without_access.lock().expect("nobody panics with the lock").remove(whose);
+        self.without_access
+            .lock()
+            .expect("nobody panics with the lock")
+            .remove(whose);
     }
 
     /// Tells with Events. Nothing waits for them, and nothing fails because of them.

@@ -130,7 +130,10 @@ async fn fail(
         _ => false,
     };
     if failures.iter().all(settles) {
-        debug!(?whose, "access is new, and the API server does not know of it yet; trying again");
+        debug!(
+            ?whose,
+            "access is new, and the API server does not know of it yet; trying again"
+        );
         return (Action::requeue(Duration::from_millis(50)), Outcome::Success);
     }
     for failure in &failures {
@@ -151,7 +154,11 @@ async fn fail(
     if let Err(error) = report(context, whose, &observed, &planned).await {
         warn!(?whose, %error, "the status could not be written");
     }
-    (Action::requeue(context.backoff.next(whose)), Outcome::Error("write"))
+    // A try that comes when patience ends: from then on the status calls a person.
+    let delay = context.backoff.next(whose);
+    let patience = patience_left(&planned.status, observed.now);
+    let delay = patience.map_or(delay, |left| delay.min(left + Duration::from_millis(100)));
+    (Action::requeue(delay), Outcome::Error("write"))
 }
 
 /// Gets the answers to the plan's questions.
@@ -203,7 +210,7 @@ async fn report(
     let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
     // The object may just have gone with its finalizer.
     let status = serde_json::to_value(&planned.status)?;
-    match client::apply_status(&context.client, &key, &status).await {
+    match client::replace_status(&context.client, &key, &status).await {
         Ok(object) => context.cache.note(&object, whose),
         Err(error) if error.code() == 404 => return Ok(()),
         Err(error) => return Err(error),
@@ -235,7 +242,7 @@ async fn report_undecodable(context: &Context, whose: &NamespacedName, error: &s
         "observedGeneration": generation,
         "conditions": [condition(conditions::READY, "False"), condition(conditions::STALLED, "True")],
     });
-    if let Err(error) = client::apply_status(&context.client, &key, &status).await {
+    if let Err(error) = client::replace_status(&context.client, &key, &status).await {
         warn!(?whose, %error, "the status could not be written");
     }
 }

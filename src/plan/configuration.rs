@@ -108,15 +108,15 @@ pub fn configuration(observed: &Observed, accepted: &Accepted, roles: &[RolePlan
     let mut parts = vec![owner.namespace.clone(), owner.name.clone(), accepted.hash.clone()];
     for role in roles {
         let (namespace, name) = &role.planned;
-        let field = match role.reference.role {
+        let field = match role.seen.reference.role {
             Role::GlobalExternalAuthorization => "extensionRef",
             Role::RateLimit | Role::Tracing => "extensionService",
         };
-        if let Some(Value::Object(block)) = spec.get_mut(role.reference.role.field()) {
+        if let Some(Value::Object(block)) = spec.get_mut(role.seen.reference.role.field()) {
             block.insert(field.to_owned(), json!({"namespace": namespace, "name": name}));
         }
         let id = format!("{namespace}/{name}");
-        parts.push(format!("{}={id}", role.reference.role.slug()));
+        parts.push(format!("{}={id}", role.seen.reference.role.slug()));
         captured.stand_ins.push(id);
     }
     captured.configuration = owner.configuration(&hash(parts.iter().map(String::as_str)));

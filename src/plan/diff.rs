@@ -258,7 +258,7 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
         (Value::Object(desired), Value::Object(live)) => holds(desired, live),
-        (Value::Array(desired), Value::Array(live)) => match merge_key(desired) {
+        (Value::Array(desired), Value::Array(live)) => match merge_key(key, desired) {
             // Lists that server-side apply merges: our items must be there, others may be.
             Some(name) => desired.iter().all(|item| {
                 live.iter()
@@ -278,8 +278,11 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
 }
 
 /// The key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,
-/// `mountPath` for volume mounts.
-fn merge_key(items: &[Value]) -> Option<&'static str> {
+/// `mountPath` for volume mounts. A binding's `subjects` have names too, and are one value.
+fn merge_key(field: &str, items: &[Value]) -> Option<&'static str> {
+    if field == "subjects" {
+        return None;
+    }
     ["mountPath", "name"]
         .into_iter()
         .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))

@@ -28,6 +28,7 @@ pub use observed::{
     has_ready_endpoint,
 };
 pub use stand_in::targets;
+pub use status::patience_left;
 
 use crate::api::ContourDeploymentStatus;
 
@@ -132,61 +133,83 @@ pub fn plan(observed: &Observed) -> Plan {
         return plan;
     }
 
-    let mut waves = vec![
-        own_finalizer(observed),
-        Wave::converge(
-            "the operator's own access",
-            operand::access::operator(observed),
-            observed,
-        ),
-    ];
+    let usage = usage::Usage::of(observed);
+    let settings = configuration::settings(observed);
+    let references = stand_in::references(&observed.deployment.spec.runtime_settings);
+    let accepted = matches!(settings, configuration::Settings::Accepted(_));
+    // Until the settings are accepted nothing is made for them; what a Contour runs on goes on following its services.
+    let stand_ins = stand_in::plan(observed, if accepted { references.clone() } else { Vec::new() }, &usage);
+
+    // First of all what decides on traffic: no trouble elsewhere may keep a stand-in from following.
+    let mut waves = vec![own_finalizer(observed)];
+    waves.extend(stand_in_waves(&stand_ins, observed));
+    waves.push(Wave::converge(
+        "the operator's own access",
+        operand::access::operator(observed),
+        observed,
+    ));
     if !observed.secrets_synced {
         return Plan {
             waves,
-            questions: Vec::new(),
-            status: status::unchecked(observed),
-            events: Vec::new(),
-            look_again: None,
+            ..Plan::waiting((status::unchecked(observed), Vec::new()))
         };
     }
-    let settings = configuration::settings(observed);
-    let mut usage = usage::Usage::of(observed);
     match settings {
         configuration::Settings::Unchecked(question) => Plan {
             waves,
             questions: vec![*question],
-            status: status::unchecked(observed),
-            events: Vec::new(),
-            look_again: None,
+            ..Plan::waiting((status::unchecked(observed), Vec::new()))
         },
-        // What ran goes on running, on the configuration that it had; its stand-ins go on following their services.
-        configuration::Settings::Refused(message) => {
-            let kept = stand_in::plan(observed, Vec::new(), &usage);
-            waves.push(Wave::converge("blackholes", kept.blackholes, observed));
-            waves.push(Wave::converge("stand-ins", kept.objects, observed));
-            let (status, events) = status::refused(observed, &message);
-            Plan {
-                waves,
-                questions: Vec::new(),
-                status,
-                events,
-                look_again: None,
-            }
-        }
-        configuration::Settings::Accepted(accepted) => run(observed, waves, &accepted, &mut usage),
+        configuration::Settings::Refused(message) => refused(observed, waves, references, &message),
+        configuration::Settings::Accepted(accepted) => run(observed, waves, stand_ins, &accepted, usage),
     }
+}
+
+/// What ran goes on running, on the configuration that it had, with its access and with certificates that do not run out.
+fn refused(observed: &Observed, mut waves: Vec<Wave>, references: Vec<stand_in::Reference>, message: &str) -> Plan {
+    let roles = references
+        .into_iter()
+        .map(|reference| stand_in::see(observed, reference))
+        .collect::<Vec<_>>();
+    let mut plan = Plan::waiting(status::refused(observed, message, &roles));
+    if rollout::contour(observed).rollout != rollout::Rollout::Absent {
+        let certificates = certificates::plan(observed);
+        let access = operand::access::contour(observed);
+        waves.push(Wave::converge(
+            "certificates, Contour's access",
+            certificates.desired.into_iter().chain(access),
+            observed,
+        ));
+        plan.questions = certificates.request.into_iter().map(Question::Certificates).collect();
+        plan.look_again = certificates.renew_in;
+    }
+    Plan { waves, ..plan }
+}
+
+/// Stand-ins that exist follow their services before anything new is made; a new one comes after its blackhole, without which
+/// it would be invalid.
+fn stand_in_waves(stand_ins: &stand_in::StandIns, observed: &Observed) -> [Wave; 3] {
+    let exists = |kind: Kind, object: &Object| observed.object(kind, object.namespace(), object.name()).is_some();
+    let (known, new): (Vec<_>, Vec<_>) = stand_ins.objects.iter().cloned().partition(|stand_in| {
+        exists(Kind::ExtensionService, &stand_in.object) && exists(Kind::Service, &stand_in.object)
+    });
+    [
+        Wave::converge("stand-ins", known, observed),
+        Wave::converge("blackholes", stand_ins.blackholes.iter().cloned(), observed),
+        Wave::converge("new stand-ins", new, observed),
+    ]
 }
 
 /// Everything that a running Contour and its Envoys need.
 fn run(
     observed: &Observed,
     mut waves: Vec<Wave>,
+    stand_ins: stand_in::StandIns,
     accepted: &configuration::Accepted,
-    usage: &mut usage::Usage,
+    mut usage: usage::Usage,
 ) -> Plan {
     let deployment = &observed.deployment;
     let certificates = certificates::plan(observed);
-    let stand_ins = stand_in::plan(observed, stand_in::references(&deployment.spec.runtime_settings), usage);
     let (configuration, captured) = configuration::configuration(observed, accepted, &stand_ins.roles);
     usage.add_captured(&captured);
 
@@ -221,8 +244,6 @@ fn run(
         observed,
     ));
     if has_certificates {
-        waves.push(Wave::converge("blackholes", stand_ins.blackholes, observed));
-        waves.push(Wave::converge("stand-ins", stand_ins.objects, observed));
         waves.push(Wave::converge("configuration", [configuration], observed));
         waves.push(Wave::converge("services", services, observed));
         let contour_wave = Wave::converge("Contour", [contour.clone()], observed);
@@ -239,11 +260,12 @@ fn run(
     }
     let envoy_workload = rollout::envoy(observed, envoy.object.kind);
     if waves.iter().all(|wave| wave.writes.is_empty()) {
-        waves.extend(prune(observed, &desired, usage, &envoy_workload));
+        waves.extend(prune(observed, &desired, &usage, &envoy_workload));
     }
 
+    let roles: Vec<_> = stand_ins.roles.iter().map(|role| role.seen.clone()).collect();
     let parts = status::Parts {
-        roles: &stand_ins.roles,
+        roles: &roles,
         contour: &contour_workload,
         envoy: &envoy_workload,
         gate: &gate,

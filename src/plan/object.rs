@@ -316,15 +316,26 @@ impl Owner {
         }
     }
 
-    /// Whether an object is this owner's: by ownerReference, by labels, or (our finalizer) by being nobody else's.
+    /// Whether an object is this owner's: by ownerReference, by labels, or (our finalizer) by being nobody else's. One label of
+    /// the two is enough where something else says the same: our finalizer, or the one name that nobody else would choose.
     pub fn owns(&self, object: &Object) -> bool {
         let owners = object.metadata.owner_references.iter().flatten();
         if owners.clone().any(|reference| reference.uid == self.uid) {
             return true;
         }
-        match (object.label(labels::OWNER_NAMESPACE), object.label(labels::OWNER_NAME)) {
-            (Some(namespace), Some(name)) => namespace == self.namespace && name == self.name,
-            (None, None) => object.has_our_finalizer(),
+        let expected = [
+            (labels::OWNER_NAMESPACE, &self.namespace),
+            (labels::OWNER_NAME, &self.name),
+        ];
+        let present: Vec<bool> = expected
+            .iter()
+            .filter_map(|(key, value)| Some(object.label(key)? == value.as_str()))
+            .collect();
+        match present[..] {
+            [true, true] => true,
+            // Somebody stripped one or both of them.
+            [true] if object.kind == Kind::ClusterRoleBinding => object.name() == self.contour_cluster_binding(),
+            [] | [true] => object.has_our_finalizer(),
             _ => false,
         }
     }

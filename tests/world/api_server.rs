@@ -129,9 +129,16 @@ impl ApiServer {
             return Err(Refusal::Conflict);
         }
         let had = live.metadata.finalizers.clone().unwrap_or_default();
-        let added = object.metadata.finalizers.iter().flatten().find(|name| !had.contains(name));
+        let added = object
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .find(|name| !had.contains(name));
         if let Some(name) = added.filter(|_| live.is_terminating()) {
-            return Err(Refusal::Invalid(format!("finalizer {name} can't be added to a terminating object")));
+            return Err(Refusal::Invalid(format!(
+                "finalizer {name} can't be added to a terminating object"
+            )));
         }
         let mut object = object.clone();
         match live.content.get("status") {
@@ -150,8 +157,12 @@ impl ApiServer {
         if live.uid() != uid {
             return Err(Refusal::Conflict);
         }
-        let held = live.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
-        if !held && key.kind != Kind::Pod {
+        let held = live
+            .metadata
+            .finalizers
+            .as_ref()
+            .is_some_and(|finalizers| !finalizers.is_empty());
+        if !held && !ends_by_itself(key.kind) {
             self.forget(key);
         } else if !live.is_terminating() {
             live.metadata.deletion_timestamp = Some(Time(now));
@@ -169,7 +180,9 @@ impl ApiServer {
             return Err(Refusal::Conflict);
         }
         if held && live.is_terminating() {
-            return Err(Refusal::Invalid("a finalizer can't be added to a terminating object".into()));
+            return Err(Refusal::Invalid(
+                "a finalizer can't be added to a terminating object".into(),
+            ));
         }
         let mut object = live.clone();
         let mut finalizers = target.other_finalizers.clone();
@@ -181,7 +194,11 @@ impl ApiServer {
 
     /// Somebody changes an object, its status included.
     pub fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Object)) {
-        let mut object = self.objects.get(key).unwrap_or_else(|| panic!("{key} does not exist")).clone();
+        let mut object = self
+            .objects
+            .get(key)
+            .unwrap_or_else(|| panic!("{key} does not exist"))
+            .clone();
         change(&mut object);
         self.store(object);
     }
@@ -197,23 +214,37 @@ impl ApiServer {
         defaults(&mut object);
         let key = object.key();
         let live = &self.objects[&key];
-        let held = object.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
-        if object.is_terminating() && !held && key.kind != Kind::Pod {
+        let held = object
+            .metadata
+            .finalizers
+            .as_ref()
+            .is_some_and(|finalizers| !finalizers.is_empty());
+        if object.is_terminating() && !held && !ends_by_itself(key.kind) {
             return self.forget(&key);
         }
         object.metadata.generation = live.metadata.generation;
-        object.metadata.resource_version.clone_from(&live.metadata.resource_version);
+        object
+            .metadata
+            .resource_version
+            .clone_from(&live.metadata.resource_version);
         if *live == object {
             return;
         }
         let mut without_status = [live.content.clone(), object.content.clone()];
-        without_status.iter_mut().for_each(|content| drop(content.remove("status")));
+        without_status
+            .iter_mut()
+            .for_each(|content| drop(content.remove("status")));
         if without_status[0] != without_status[1] {
             object.metadata.generation = live.metadata.generation.map(|generation| generation + 1);
         }
         object.metadata.resource_version = Some(self.next());
         self.objects.insert(key, object);
     }
+}
+
+/// Pods end when their containers have, namespaces when they are empty.
+fn ends_by_itself(kind: Kind) -> bool {
+    matches!(kind, Kind::Pod | Kind::Namespace)
 }
 
 /// The fields that a writer sends, without those that only say which object is meant.
@@ -229,7 +260,12 @@ fn fields(object: &Object) -> Value {
 fn merge(live: &mut Value, owned: &Value, desired: &Value) {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => {
-            for (key, value) in owned.as_object().into_iter().flatten().filter(|(key, _)| !desired.contains_key(*key)) {
+            for (key, value) in owned
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(key, _)| !desired.contains_key(*key))
+            {
                 let empty = match live.get_mut(key) {
                     Some(inner @ Value::Object(_)) => {
                         merge(inner, value, &json!({}));
@@ -243,6 +279,10 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
             }
             for (key, value) in desired {
                 let before = owned.get(key).cloned().unwrap_or_default();
+                // A list of whole items (rbac.authorization.k8s.io/v1, `listType=atomic`).
+                if key == "subjects" {
+                    live.remove(key);
+                }
                 merge(live.entry(key.clone()).or_insert(Value::Null), &before, value);
             }
         }
@@ -254,7 +294,9 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
             for wanted in desired {
                 match item(live, &wanted[key]) {
                     Some(index) => {
-                        let before = item(&owned, &wanted[key]).map(|index| owned[index].clone()).unwrap_or_default();
+                        let before = item(&owned, &wanted[key])
+                            .map(|index| owned[index].clone())
+                            .unwrap_or_default();
                         merge(&mut live[index], &before, wanted);
                     }
                     None => live.push(wanted.clone()),
@@ -268,18 +310,26 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
 /// What tells the items of a list apart, where apply merges it.
 fn identity(items: &[Value]) -> Option<&'static str> {
     let keys = ["uid", "mountPath", "name"];
-    keys.into_iter().find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
+    keys.into_iter()
+        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
 }
 
 /// Values that the API server fills in, and empty ones that it does not store.
 fn defaults(object: &mut Object) {
-    let Some(Value::Object(spec)) = object.content.get_mut("spec") else { return };
+    let Some(Value::Object(spec)) = object.content.get_mut("spec") else {
+        return;
+    };
     match object.kind {
         Kind::Service => {
             default(spec, "clusterIP", "10.96.0.1".into());
             default(spec, "type", "ClusterIP".into());
             default(spec, "sessionAffinity", "None".into());
-            for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            for port in spec
+                .get_mut("ports")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 let Value::Object(port) = port else { continue };
                 let number = port["port"].clone();
                 default(port, "targetPort", number);
@@ -290,9 +340,17 @@ fn defaults(object: &mut Object) {
             default(spec, "revisionHistoryLimit", 10.into());
             if let Some(Value::Object(pod)) = spec.get_mut("template").and_then(|template| template.get_mut("spec")) {
                 default(pod, "restartPolicy", "Always".into());
-                for container in pod.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
+                for container in pod
+                    .get_mut("containers")
+                    .and_then(Value::as_array_mut)
+                    .into_iter()
+                    .flatten()
+                {
                     container["terminationMessagePolicy"] = "File".into();
-                    if let Some(cpu) = container.pointer_mut("/resources/requests/cpu").filter(|cpu| **cpu == "1000m") {
+                    if let Some(cpu) = container
+                        .pointer_mut("/resources/requests/cpu")
+                        .filter(|cpu| **cpu == "1000m")
+                    {
                         *cpu = "1".into();
                     }
                 }

@@ -57,19 +57,31 @@ impl Cluster {
     pub fn specify(&mut self, spec: Value) {
         let key = deployment_key();
         if self.api.objects.contains_key(&key) {
-            self.api.edit(&key, |object| drop(object.content.insert("spec".into(), spec)));
+            self.api
+                .edit(&key, |object| drop(object.content.insert("spec".into(), spec)));
         } else {
-            self.make(Kind::ContourDeployment, json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec}));
+            self.make(
+                Kind::ContourDeployment,
+                json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec}),
+            );
         }
     }
 
     /// What the controller's gather step would see.
     pub fn observe(&self) -> Option<Observed> {
-        let deployment: ContourDeployment = self.api.objects.get(&deployment_key())?.parse().expect("a ContourDeployment");
+        let deployment: ContourDeployment = self
+            .api
+            .objects
+            .get(&deployment_key())?
+            .parse()
+            .expect("a ContourDeployment");
         let mut observed = Observed {
             now: self.api.now,
             deployment: Arc::new(deployment),
-            operator: ServiceAccountRef { namespace: "slipway-system".into(), name: "slipway".into() },
+            operator: ServiceAccountRef {
+                namespace: "slipway-system".into(),
+                name: "slipway".into(),
+            },
             objects: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             missing_crds: self.missing_crds.clone(),
@@ -83,26 +95,50 @@ impl Cluster {
             failures: Vec::new(),
         };
         let owner = observed.owner();
-        let ours = self.api.objects.values().filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
+        let ours = self
+            .api
+            .objects
+            .values()
+            .filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
         observed.objects = ours.map(|object| (object.key(), Arc::new(object.clone()))).collect();
-        let targets = targets(&observed.deployment.spec.runtime_settings, observed.objects.values().map(AsRef::as_ref));
+        let targets = targets(
+            &observed.deployment.spec.runtime_settings,
+            observed.objects.values().map(AsRef::as_ref),
+        );
         for target in &targets {
             if let Some(object) = self.api.get(Kind::ExtensionService, &target.0, &target.1) {
-                observed.extension_services.insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
+                observed
+                    .extension_services
+                    .insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
             }
         }
         let referenced: BTreeSet<&str> = targets.iter().map(|target| target.0.as_str()).collect();
-        for object in self.api.objects.values().filter(|object| referenced.contains(object.namespace())) {
+        for object in self
+            .api
+            .objects
+            .values()
+            .filter(|object| referenced.contains(object.namespace()))
+        {
             let id = |name: &str| (object.namespace().to_owned(), name.to_owned());
             if object.kind == Kind::Service {
                 observed.services.insert(id(object.name()), Arc::new(object.clone()));
             } else if object.kind == Kind::EndpointSlice && has_ready_endpoint(object) {
-                observed.ready_services.extend(object.label("kubernetes.io/service-name").map(id));
+                observed
+                    .ready_services
+                    .extend(object.label("kubernetes.io/service-name").map(id));
             }
         }
-        let phase = |object: &Object| if object.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+        let phase = |object: &Object| {
+            if object.is_terminating() {
+                NamespacePhase::Terminating
+            } else {
+                NamespacePhase::Active
+            }
+        };
         let namespaces = self.api.of_kind(Kind::Namespace);
-        observed.namespaces = namespaces.map(|object| (object.name().to_owned(), phase(object))).collect();
+        observed.namespaces = namespaces
+            .map(|object| (object.name().to_owned(), phase(object)))
+            .collect();
         Some(observed)
     }
 
@@ -114,7 +150,11 @@ impl Cluster {
 
     fn plan_for(&self, observed: &mut Observed) -> Plan {
         let planned = plan(observed);
-        if planned.questions.iter().any(|question| matches!(question, Question::Certificates(_))) {
+        if planned
+            .questions
+            .iter()
+            .any(|question| matches!(question, Question::Certificates(_)))
+        {
             observed.issued = answered(observed).1.issued;
             return plan(observed);
         }
@@ -125,7 +165,9 @@ impl Cluster {
     pub fn reconcile(&mut self) -> Vec<Write> {
         let mut written = Vec::new();
         for _ in 0..ROUNDS {
-            let Some(mut observed) = self.observe() else { return written };
+            let Some(mut observed) = self.observe() else {
+                return written;
+            };
             let planned = self.plan_for(&mut observed);
             if planned.is_settled() {
                 self.report(&planned.status);
@@ -150,14 +192,22 @@ impl Cluster {
                 }
             }
             if !failures.is_empty() {
-                let Some(mut observed) = self.observe() else { return written };
+                let Some(mut observed) = self.observe() else {
+                    return written;
+                };
                 observed.failures = failures;
                 let planned = self.plan_for(&mut observed);
                 self.report(&planned.status);
                 return written;
             }
         }
-        let left: Vec<_> = self.plan().waves.iter().flat_map(|wave| &wave.writes).map(describe).collect();
+        let left: Vec<_> = self
+            .plan()
+            .waves
+            .iter()
+            .flat_map(|wave| &wave.writes)
+            .map(describe)
+            .collect();
         panic!("not settled after {ROUNDS} rounds; still to do: {left:?}");
     }
 
@@ -167,7 +217,11 @@ impl Cluster {
         if let Some(message) = self.refuses_settings.clone() {
             return SettingsVerdict::Refused { hash, message };
         }
-        let mut spec = candidate.at("/spec").and_then(Value::as_object).cloned().expect("a spec");
+        let mut spec = candidate
+            .at("/spec")
+            .and_then(Value::as_object)
+            .cloned()
+            .expect("a spec");
         spec.entry("xdsServer").or_insert_with(|| json!({"type": "envoy"}));
         SettingsVerdict::Accepted { hash, spec }
     }
@@ -175,7 +229,11 @@ impl Cluster {
     /// False: the world is not as it was observed.
     fn carry_out(&mut self, write: &Write, observed: &Observed) -> Result<bool, Failure> {
         let key = key_of(write);
-        let failure = |cause, message: String| Failure { key: key.clone(), cause, message };
+        let failure = |cause, message: String| Failure {
+            key: key.clone(),
+            cause,
+            message,
+        };
         if self.forbids.as_deref() == Some(&key.name) {
             return Err(failure(FailureCause::Forbidden, "forbidden".into()));
         }
@@ -198,16 +256,23 @@ impl Cluster {
         };
         let after = crate::invariants::captured_and_unusable(self);
         let worse: Vec<_> = after.difference(&before).collect();
-        assert!(worse.is_empty(), "{} makes what a container has captured unusable: {worse:?}", describe(write));
+        assert!(
+            worse.is_empty(),
+            "{} makes what a container has captured unusable: {worse:?}",
+            describe(write)
+        );
         match result {
             Ok(()) => Ok(true),
-            Err(Refusal::AlreadyExists) if !self.api.objects.get(&key).is_some_and(is_ours) => {
-                Err(failure(FailureCause::Collision, "an object of this name exists and is not Slipway's".into()))
-            }
+            Err(Refusal::AlreadyExists) if !self.api.objects.get(&key).is_some_and(is_ours) => Err(failure(
+                FailureCause::Collision,
+                "an object of this name exists and is not Slipway's".into(),
+            )),
             Err(Refusal::AlreadyExists | Refusal::Conflict) => Ok(false),
             Err(Refusal::NotFound) if !matches!(write, Write::Create(_)) => Ok(false),
             Err(Refusal::NotFound) => Err(failure(FailureCause::Transient, "namespace not found".into())),
-            Err(Refusal::NamespaceTerminating) => Err(failure(FailureCause::NamespaceTerminating, "being terminated".into())),
+            Err(Refusal::NamespaceTerminating) => {
+                Err(failure(FailureCause::NamespaceTerminating, "being terminated".into()))
+            }
             Err(Refusal::Invalid(message)) => Err(failure(FailureCause::Refused, message)),
         }
     }
@@ -216,7 +281,8 @@ impl Cluster {
         let key = deployment_key();
         if self.api.objects.contains_key(&key) {
             let status = serde_json::to_value(status).expect("a status is JSON");
-            self.api.edit(&key, |object| drop(object.content.insert("status".into(), status)));
+            self.api
+                .edit(&key, |object| drop(object.content.insert("status".into(), status)));
         }
     }
 
@@ -247,23 +313,37 @@ impl Cluster {
     pub fn condition(&self, type_: &str) -> String {
         let status = self.status();
         let found = status.conditions.iter().find(|condition| condition.type_ == type_);
-        found.map(|condition| format!("{}/{}", condition.status, condition.reason)).unwrap_or_default()
+        found
+            .map(|condition| format!("{}/{}", condition.status, condition.reason))
+            .unwrap_or_default()
     }
 
     /// The ContourConfiguration that Contour's Deployment names.
     pub fn configuration(&self) -> Object {
-        let name = captured(self.contour())["configuration"].as_str().expect("a name").to_owned();
-        self.api.get(Kind::ContourConfiguration, NAMESPACE, &name).expect("it exists").clone()
+        let name = captured(self.contour())["configuration"]
+            .as_str()
+            .expect("a name")
+            .to_owned();
+        self.api
+            .get(Kind::ContourConfiguration, NAMESPACE, &name)
+            .expect("it exists")
+            .clone()
     }
 
     /// Contour's Deployment.
     pub fn contour(&self) -> &Object {
-        self.api.get(Kind::Deployment, NAMESPACE, "edge-contour").expect("Contour's Deployment exists")
+        self.api
+            .get(Kind::Deployment, NAMESPACE, "edge-contour")
+            .expect("Contour's Deployment exists")
     }
 
     /// Deletes an object as a person would.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
-        let object = self.api.get(kind, namespace, name).unwrap_or_else(|| panic!("no {kind} {name}")).clone();
+        let object = self
+            .api
+            .get(kind, namespace, name)
+            .unwrap_or_else(|| panic!("no {kind} {name}"))
+            .clone();
         self.api.delete(&object.key(), object.uid()).expect("it can be deleted");
     }
 }
@@ -274,7 +354,9 @@ pub fn deployment_key() -> Key {
 
 /// What Contour's pod template says that a container captures.
 pub fn captured(deployment: &Object) -> Value {
-    let template = deployment.at("/spec/template/metadata/annotations").expect("annotations");
+    let template = deployment
+        .at("/spec/template/metadata/annotations")
+        .expect("annotations");
     serde_json::from_str(template[annotations::CAPTURED].as_str().expect("captured")).expect("JSON")
 }
 

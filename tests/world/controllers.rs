@@ -21,9 +21,13 @@ impl Cluster {
                     "name": name, "namespace": deployment.namespace(), "labels": template["metadata"]["labels"],
                     "ownerReferences": [owner_reference(deployment)],
                 });
-                self.make(Kind::ReplicaSet, json!({"metadata": metadata, "spec": {"template": template}}));
+                self.make(
+                    Kind::ReplicaSet,
+                    json!({"metadata": metadata, "spec": {"template": template}}),
+                );
             }
-            self.api.edit(&key, |set| set.content["spec"]["replicas"] = wanted.into());
+            self.api
+                .edit(&key, |set| set.content["spec"]["replicas"] = wanted.into());
             self.replicas_follow(&key);
         }
         self.workloads_report();
@@ -35,7 +39,11 @@ impl Cluster {
         for deployment in &deployments {
             let template = deployment.at("/spec/template").expect("a template");
             let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
-            for key in self.owned_by(deployment, Kind::ReplicaSet).into_iter().filter(|key| key.name != current) {
+            for key in self
+                .owned_by(deployment, Kind::ReplicaSet)
+                .into_iter()
+                .filter(|key| key.name != current)
+            {
                 self.api.edit(&key, |set| set.content["spec"]["replicas"] = 0.into());
                 self.replicas_follow(&key);
             }
@@ -45,7 +53,11 @@ impl Cluster {
 
     /// Pods that are Terminating end.
     pub fn terminating_pods_end(&mut self) {
-        let pods = self.api.of_kind(Kind::Pod).filter(|pod| pod.is_terminating()).map(Object::key);
+        let pods = self
+            .api
+            .of_kind(Kind::Pod)
+            .filter(|pod| pod.is_terminating())
+            .map(Object::key);
         for key in pods.collect::<Vec<_>>() {
             self.api.forget(&key);
         }
@@ -63,7 +75,10 @@ impl Cluster {
         let set = self.api.objects[key].clone();
         let wanted = set.at("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
         let pods: Vec<Key> = self.owned_by(&set, Kind::Pod);
-        let running: Vec<&Key> = pods.iter().filter(|key| !self.api.objects[*key].is_terminating()).collect();
+        let running: Vec<&Key> = pods
+            .iter()
+            .filter(|key| !self.api.objects[*key].is_terminating())
+            .collect();
         let there = i64::try_from(running.len()).expect("few pods");
         for _ in there..wanted {
             self.pods_made += 1;
@@ -71,16 +86,23 @@ impl Cluster {
             metadata["name"] = format!("{}-{}", set.name(), self.pods_made).into();
             metadata["namespace"] = set.namespace().into();
             metadata["ownerReferences"] = json!([owner_reference(&set)]);
-            self.make(Kind::Pod, json!({"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}));
+            self.make(
+                Kind::Pod,
+                json!({"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}),
+            );
         }
         let surplus = usize::try_from(there - wanted).unwrap_or_default();
         let end = Time(self.api.now + std::time::Duration::from_secs(30));
         for key in running.into_iter().take(surplus).cloned().collect::<Vec<_>>() {
-            self.api.edit(&key, |pod| pod.metadata.deletion_timestamp = Some(end.clone()));
+            self.api
+                .edit(&key, |pod| pod.metadata.deletion_timestamp = Some(end.clone()));
         }
         self.api.edit(key, |set| {
             let generation = set.metadata.generation;
-            set.content.insert("status".into(), json!({"observedGeneration": generation, "replicas": wanted}));
+            set.content.insert(
+                "status".into(),
+                json!({"observedGeneration": generation, "replicas": wanted}),
+            );
         });
     }
 
@@ -92,7 +114,9 @@ impl Cluster {
             let sets = self.owned_by(&deployment, Kind::ReplicaSet);
             let count = |key: &Key| {
                 let pods = self.owned_by(&self.api.objects[key], Kind::Pod);
-                pods.iter().filter(|pod| !self.api.objects[*pod].is_terminating()).count()
+                pods.iter()
+                    .filter(|pod| !self.api.objects[*pod].is_terminating())
+                    .count()
             };
             let all: usize = sets.iter().map(count).sum();
             let updated: usize = sets.iter().filter(|key| key.name == current).map(count).sum();
@@ -124,14 +148,20 @@ impl Cluster {
                 let mut owners = object.metadata.owner_references.iter().flatten().peekable();
                 owners.peek().is_some() && !owners.any(|owner| exists(&owner.uid)) && !object.is_terminating()
             };
-            let Some(object) = self.api.objects.values().find(orphan).cloned() else { return };
+            let Some(object) = self.api.objects.values().find(orphan).cloned() else {
+                return;
+            };
             self.api.delete(&object.key(), object.uid()).expect("it exists");
         }
     }
 
     /// The namespace controller: a Terminating namespace is emptied, and goes when it is empty.
     pub fn namespaces_end(&mut self) {
-        let going = self.api.of_kind(Kind::Namespace).filter(|namespace| namespace.is_terminating()).cloned();
+        let going = self
+            .api
+            .of_kind(Kind::Namespace)
+            .filter(|namespace| namespace.is_terminating())
+            .cloned();
         for namespace in going.collect::<Vec<_>>() {
             let inside = |object: &&Object| object.namespace() == namespace.name();
             for object in self.api.objects.values().filter(inside).cloned().collect::<Vec<_>>() {
@@ -146,7 +176,13 @@ impl Cluster {
     /// Contour judges every ExtensionService, if one runs: valid is what points at ports of Services that exist.
     pub fn contour_judges(&mut self) {
         let runs = self.contour_pods().any(|pod| !pod.is_terminating());
-        for object in self.api.of_kind(Kind::ExtensionService).filter(|_| runs).cloned().collect::<Vec<_>>() {
+        for object in self
+            .api
+            .of_kind(Kind::ExtensionService)
+            .filter(|_| runs)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             match self.unresolved(&object) {
                 None => self.contour_says(&object.key(), Ok(())),
                 Some(message) => self.contour_says(&object.key(), Err(("ServiceUnresolvedReference", &message))),
@@ -165,7 +201,9 @@ impl Cluster {
                     "errors": [{"type": "ServiceError", "status": "True", "reason": reason, "message": message}],
                 }),
             };
-            object.content.insert("status".into(), json!({"conditions": [condition]}));
+            object
+                .content
+                .insert("status".into(), json!({"conditions": [condition]}));
         });
     }
 
@@ -175,7 +213,9 @@ impl Cluster {
         services.into_iter().flatten().find_map(|service| {
             let name = service["name"].as_str().unwrap_or_default();
             let found = self.api.get(Kind::Service, object.namespace(), name);
-            let ports = found.and_then(|found| found.at("/spec/ports")).and_then(Value::as_array);
+            let ports = found
+                .and_then(|found| found.at("/spec/ports"))
+                .and_then(Value::as_array);
             let has_port = ports.into_iter().flatten().any(|port| port["port"] == service["port"]);
             let external = found.is_some_and(|found| found.at("/spec/type") == Some(&"ExternalName".into()));
             (!has_port || external).then(|| format!("unresolved service {}/{name}", object.namespace()))
@@ -189,7 +229,14 @@ impl Cluster {
     }
 
     fn owned_by(&self, owner: &Object, kind: Kind) -> Vec<Key> {
-        let owned = |object: &&Object| object.metadata.owner_references.iter().flatten().any(|it| it.uid == owner.uid());
+        let owned = |object: &&Object| {
+            object
+                .metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|it| it.uid == owner.uid())
+        };
         self.api.of_kind(kind).filter(owned).map(Object::key).collect()
     }
 
@@ -197,7 +244,9 @@ impl Cluster {
     pub fn make(&mut self, kind: Kind, json: Value) {
         let object = Object::from_json(kind, json).expect("an object");
         let key = object.key();
-        self.api.create(object, By::Others).unwrap_or_else(|refusal| panic!("{key}: {refusal:?}"));
+        self.api
+            .create(object, By::Others)
+            .unwrap_or_else(|refusal| panic!("{key}: {refusal:?}"));
     }
 }
 

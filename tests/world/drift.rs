@@ -1,1 +1,336 @@
-//! Stub.
+//! What somebody else changes on our objects is repaired, what they add is left alone; each with as few writes as can be.
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::{annotations, labels};
+use slipway::plan::{Key, Kind, Object};
+
+use crate::cluster::{Cluster, NAMESPACE, deployment_key, described};
+use crate::scene::points_at;
+
+/// Settled; and everything that Slipway has made.
+fn converged() -> (Cluster, Vec<Key>) {
+    let cluster = Cluster::enforcing(&points_at("auth"));
+    let made = |key: &Key| *key != deployment_key() && !matches!(key.kind, Kind::Pod | Kind::ReplicaSet);
+    let ours: Vec<Key> = cluster
+        .observe()
+        .expect("it exists")
+        .objects
+        .into_keys()
+        .filter(made)
+        .collect();
+    let kinds: std::collections::BTreeSet<Kind> = ours.iter().map(|key| key.kind).collect();
+    assert_eq!(kinds.len(), 10, "every kind that is ever written: {kinds:?}");
+    (cluster, ours)
+}
+
+/// Makes one change; says what is written because of it, and that the change is gone.
+fn repaired(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Object)) -> usize {
+    let mut cluster = cluster.clone();
+    let before = cluster.api.objects[key].clone();
+    cluster.api.edit(key, change);
+    assert_ne!(cluster.api.objects[key], before, "{key}: the change is one");
+    let writes = described(&cluster.reconcile());
+    assert!(
+        writes.iter().all(|write| write.ends_with(&key.to_string())),
+        "{key}: {writes:?}"
+    );
+    let mut after = cluster.api.objects[key].clone();
+    after
+        .metadata
+        .resource_version
+        .clone_from(&before.metadata.resource_version);
+    after.metadata.generation = before.metadata.generation;
+    after.creation_entry = before.creation_entry;
+    after.content.get_mut("status").map(Value::take);
+    let mut before = before;
+    before.content.get_mut("status").map(Value::take);
+    if !writes.is_empty() {
+        assert_eq!(after, before, "{key}");
+    }
+    assert_eq!(cluster.writes(), [""; 0], "{key}: and then it is quiet");
+    writes.len()
+}
+
+#[test]
+fn a_changed_field_is_one_repairing_write() {
+    let (cluster, ours) = converged();
+    for key in &ours {
+        let pointer = match key.kind {
+            Kind::RoleBinding | Kind::ClusterRoleBinding => "/subjects/0/name",
+            Kind::Service => "/spec/ports/0/port",
+            Kind::ExtensionService => "/spec/services/0/name",
+            Kind::ContourConfiguration => "/spec/globalExtAuth/failOpen",
+            Kind::Deployment | Kind::DaemonSet => "/spec/template/spec/serviceAccountName",
+            Kind::Secret => "/data/ca.crt",
+            // Contour's ServiceAccount has no fields; the Lease's are Contour's.
+            _ => continue,
+        };
+        let change = |object: &mut Object| {
+            let (top, rest) = pointer[1..].split_once('/').expect("two levels");
+            let value = object.content[top]
+                .pointer_mut(&format!("/{rest}"))
+                .unwrap_or_else(|| panic!("{key} {pointer}"));
+            *value = if value.is_number() {
+                1.into()
+            } else if value.is_boolean() {
+                true.into()
+            } else {
+                "changed".into()
+            };
+        };
+        assert_eq!(repaired(&cluster, key, change), 1, "{key} {pointer}");
+    }
+    let envoy = Key::new(Kind::ServiceAccount, NAMESPACE, "edge-envoy");
+    let change = |object: &mut Object| {
+        drop(
+            object
+                .content
+                .insert("automountServiceAccountToken".into(), true.into()),
+        )
+    };
+    assert_eq!(repaired(&cluster, &envoy, change), 1);
+}
+
+#[test]
+fn a_stripped_label_is_one_repairing_write() {
+    let (cluster, ours) = converged();
+    for key in &ours {
+        for label in [
+            labels::OWNER_NAME,
+            labels::OWNER_NAMESPACE,
+            labels::ROLE,
+            "app.kubernetes.io/managed-by",
+        ] {
+            if cluster.api.objects[key].label(label).is_some() {
+                let change = |object: &mut Object| drop(object.metadata.labels.get_or_insert_default().remove(label));
+                assert_eq!(repaired(&cluster, key, change), 1, "{key} {label}");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_labels_stripped_are_one_repairing_write_where_something_else_says_whose_it_is() {
+    let (cluster, ours) = converged();
+    for key in ours.iter().filter(|key| key.kind != Kind::ClusterRoleBinding) {
+        assert_eq!(
+            repaired(&cluster, key, |object| object.metadata.labels = None),
+            1,
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn a_stripped_owner_reference_is_one_repairing_write() {
+    let (cluster, ours) = converged();
+    for key in ours.iter().filter(|key| key.namespace == NAMESPACE) {
+        assert_eq!(
+            repaired(&cluster, key, |object| object.metadata.owner_references = None),
+            1,
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn a_stripped_annotation_is_one_repairing_write() {
+    let (cluster, ours) = converged();
+    for key in &ours {
+        for annotation in [annotations::APPLIED, annotations::SETTINGS] {
+            if cluster.api.objects[key].annotation(annotation).is_some() {
+                let change =
+                    |object: &mut Object| drop(object.metadata.annotations.get_or_insert_default().remove(annotation));
+                assert_eq!(repaired(&cluster, key, change), 1, "{key} {annotation}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_removed_finalizer_is_one_repairing_write() {
+    let (cluster, ours) = converged();
+    let held: Vec<_> = ours
+        .iter()
+        .filter(|key| cluster.api.objects[*key].has_our_finalizer())
+        .collect();
+    assert_eq!(held.len(), 2, "the stand-in and its blackhole");
+    for key in held {
+        assert_eq!(
+            repaired(&cluster, key, |object| object.metadata.finalizers = None),
+            1,
+            "{key}"
+        );
+    }
+    let mut cluster = cluster;
+    cluster
+        .api
+        .edit(&deployment_key(), |object| object.metadata.finalizers = None);
+    assert_eq!(cluster.writes(), ["Hold ContourDeployment projectcontour/edge"]);
+}
+
+#[test]
+fn what_others_add_is_left_alone() {
+    let (cluster, ours) = converged();
+    for key in &ours {
+        let writes = repaired(&cluster, key, |object| {
+            object
+                .metadata
+                .labels
+                .get_or_insert_default()
+                .insert("example.com/team".into(), "edge".into());
+            object
+                .metadata
+                .annotations
+                .get_or_insert_default()
+                .insert("cloud.example.com/address".into(), "1.2.3.4".into());
+            object
+                .metadata
+                .finalizers
+                .get_or_insert_default()
+                .push("cloud.example.com/cleanup".into());
+        });
+        assert_eq!(writes, 0, "{key}");
+    }
+    let add = |kind, name: &str, pointer: &str, field: &str, value: Value| {
+        let key = Key::new(kind, NAMESPACE, name);
+        let change =
+            |object: &mut Object| object.content["spec"].pointer_mut(pointer).expect("it is there")[field] = value;
+        assert_eq!(repaired(&cluster, &key, change), 0, "{key} {pointer}/{field}");
+    };
+    add(Kind::Deployment, "edge-contour", "", "replicas", 7.into());
+    add(Kind::Deployment, "edge-contour", "", "minReadySeconds", 3.into());
+    add(
+        Kind::Deployment,
+        "edge-contour",
+        "/template/metadata/annotations",
+        "kubectl.kubernetes.io/restartedAt",
+        "now".into(),
+    );
+    add(
+        Kind::Deployment,
+        "edge-contour",
+        "/template/spec",
+        "priorityClassName",
+        "high".into(),
+    );
+    add(
+        Kind::DaemonSet,
+        "edge-envoy",
+        "/template/spec/containers/1",
+        "stdin",
+        true.into(),
+    );
+    add(
+        Kind::Service,
+        "edge-envoy",
+        "",
+        "loadBalancerClass",
+        "example.com/lb".into(),
+    );
+    add(Kind::Service, "edge-envoy", "/ports/0", "nodePort", 30080.into());
+    add(
+        Kind::Lease,
+        "edge-contour",
+        "",
+        "holderIdentity",
+        "edge-contour-1".into(),
+    );
+}
+
+#[test]
+fn a_container_that_somebody_injects_is_left_alone() {
+    let (cluster, _) = converged();
+    let key = Key::new(Kind::DaemonSet, NAMESPACE, "edge-envoy");
+    let sidecar = json!({"name": "sidecar", "image": "example.com/sidecar"});
+    let change = |object: &mut Object| {
+        object.content["spec"]["template"]["spec"]["containers"]
+            .as_array_mut()
+            .expect("containers")
+            .push(sidecar);
+    };
+    assert_eq!(repaired(&cluster, &key, change), 0);
+}
+
+#[test]
+fn the_number_of_replicas_is_ours_when_the_specification_says_it() {
+    let mut cluster = Cluster::new();
+    cluster.specify(json!({"contour": {"deployment": {"replicas": 3}}}));
+    cluster.settle();
+    let key = cluster.contour().key();
+    assert_eq!(
+        repaired(&cluster, &key, |object| object.content["spec"]["replicas"] = 7.into()),
+        1
+    );
+}
+
+#[test]
+fn a_way_out_of_the_blackhole_is_taken_away() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.reconcile();
+    let key = Key::new(Kind::Service, "auth", cluster.stand_in().name());
+    for (field, value) in [
+        ("selector", json!({"app": "open"})),
+        ("externalName", "open.example.com".into()),
+    ] {
+        let change = |object: &mut Object| object.content["spec"][field] = value;
+        assert_eq!(repaired(&cluster, &key, change), 1, "{field}");
+    }
+}
+
+#[test]
+fn what_opens_a_configuration_or_a_stand_in_is_taken_away() {
+    let (cluster, _) = converged();
+    let configuration = cluster.configuration().key();
+    let change =
+        |object: &mut Object| object.content["spec"]["globalExtAuth"]["authPolicy"] = json!({"disabled": true});
+    assert_eq!(repaired(&cluster, &configuration, change), 1);
+    let change = |object: &mut Object| object.content["spec"]["enableExternalNameService"] = true.into();
+    assert_eq!(repaired(&cluster, &configuration, change), 1);
+    let stand_in = cluster.stand_in().key();
+    let change = |object: &mut Object| object.content["spec"]["loadBalancerPolicy"] = json!({"strategy": "Random"});
+    assert_eq!(repaired(&cluster, &stand_in, change), 1);
+}
+
+#[test]
+fn what_is_deleted_is_made_again_under_its_name() {
+    let (cluster, ours) = converged();
+    for key in ours.iter().filter(|key| !cluster.api.objects[*key].has_our_finalizer()) {
+        let mut cluster = cluster.clone();
+        cluster.api.forget(key);
+        let writes = cluster.writes();
+        assert!(writes.contains(&format!("Create {key}")), "{key}: {writes:?}");
+        cluster.settle();
+        assert_eq!(cluster.condition("Ready"), "True/AsSpecified", "{key}");
+    }
+}
+
+#[test]
+fn what_is_no_longer_specified_is_taken_away_from_shared_objects() {
+    let mut cluster = Cluster::new();
+    let publishing = json!({"serviceAnnotations": {"example.com/mine": "yes"}, "externalTrafficPolicy": "Cluster"});
+    cluster.specify(
+        json!({"envoy": {"networkPublishing": publishing, "nodePlacement": {"nodeSelector": {"disk": "ssd"}}}}),
+    );
+    cluster.settle();
+    let service = Key::new(Kind::Service, NAMESPACE, "edge-envoy");
+    cluster
+        .api
+        .edit(&service, |object| object.annotate("example.com/theirs", "yes".into()));
+    cluster.specify(json!({"envoy": {"networkPublishing": {"type": "ClusterIPService"}}}));
+    cluster.settle();
+    let service = &cluster.api.objects[&service];
+    assert_eq!(
+        (
+            service.annotation("example.com/mine"),
+            service.annotation("example.com/theirs")
+        ),
+        (None, Some("yes"))
+    );
+    assert_eq!(service.at("/spec/externalTrafficPolicy"), None);
+    let envoy = cluster
+        .api
+        .get(Kind::DaemonSet, NAMESPACE, "edge-envoy")
+        .expect("it exists");
+    assert_eq!(envoy.at("/spec/template/spec/nodeSelector"), None);
+}

@@ -1,6 +1,7 @@
 //! What must hold after every single write of Slipway's, whatever the test is about.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use slipway::api::Role;
@@ -13,24 +14,35 @@ use crate::cluster::{Cluster, NAMESPACE};
 /// No configuration is written that lacks a block that the spec asks for, has another `failOpen`, or references anything but
 /// a stand-in that exists.
 pub fn check_configuration(write: &Write, observed: &Observed, api: &ApiServer) {
-    let (Write::Create(object) | Write::Replace(object) | Write::Apply { object, .. }) = write else { return };
+    let (Write::Create(object) | Write::Replace(object) | Write::Apply { object, .. }) = write else {
+        return;
+    };
     if object.kind != Kind::ContourConfiguration {
         return;
     }
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
     for role in Role::ALL {
         let wanted = &settings[role.field()];
-        let block = object.at(&format!("/spec/{}", role.field())).cloned().unwrap_or_default();
+        let block = object
+            .at(&format!("/spec/{}", role.field()))
+            .cloned()
+            .unwrap_or_default();
         assert_eq!(wanted.is_null(), block.is_null(), "{role}: {block}");
         if wanted.is_null() {
             continue;
         }
         assert_eq!(wanted["failOpen"], block["failOpen"], "{role}");
-        let reference = block.get("extensionRef").or_else(|| block.get("extensionService")).expect("a reference");
+        let reference = block
+            .get("extensionRef")
+            .or_else(|| block.get("extensionService"))
+            .expect("a reference");
         let [namespace, name] = ["namespace", "name"].map(|key| reference[key].as_str().unwrap_or_default());
         let stand_in = api.get(Kind::ExtensionService, namespace, name);
         let stand_in = stand_in.unwrap_or_else(|| panic!("{role}: {namespace}/{name} does not exist"));
-        assert!(observed.owner().owns(stand_in), "{role}: {namespace}/{name} is not a stand-in");
+        assert!(
+            observed.owner().owns(stand_in),
+            "{role}: {namespace}/{name} is not a stand-in"
+        );
     }
 }
 
@@ -41,11 +53,17 @@ pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
     for annotation in captured_annotations(&cluster.api) {
         let captured: Value = serde_json::from_str(&annotation).unwrap_or_default();
         let configuration = captured["configuration"].as_str().unwrap_or_default();
-        if cluster.api.get(Kind::ContourConfiguration, NAMESPACE, configuration).is_none() {
+        if cluster
+            .api
+            .get(Kind::ContourConfiguration, NAMESPACE, configuration)
+            .is_none()
+        {
             problems.insert(format!("ContourConfiguration {configuration} is absent"));
         }
         for stand_in in captured["standIns"].as_array().into_iter().flatten() {
-            let Some((namespace, name)) = stand_in.as_str().and_then(|id| id.split_once('/')) else { continue };
+            let Some((namespace, name)) = stand_in.as_str().and_then(|id| id.split_once('/')) else {
+                continue;
+            };
             match cluster.api.get(Kind::ExtensionService, namespace, name) {
                 None => problems.extend([format!("stand-in {stand_in} is absent")]),
                 Some(object) => problems.extend(cluster.unresolved(object)),
@@ -55,12 +73,21 @@ pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
     problems
 }
 
+/// A pod that hangs in Terminating for longer is not waited for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// From the template, from ReplicaSets with replicas, and from pods.
 fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
     let text = |value: Option<&Value>| value?.get(annotations::CAPTURED)?.as_str().map(str::to_owned);
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));
     let active = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
     let sets = api.of_kind(Kind::ReplicaSet).filter(active).filter_map(template);
-    let pods = api.of_kind(Kind::Pod).filter_map(|pod| pod.annotation(annotations::CAPTURED).map(str::to_owned));
-    api.of_kind(Kind::Deployment).filter_map(template).chain(sets).chain(pods).collect()
+    let pods = api
+        .of_kind(Kind::Pod)
+        .filter_map(|pod| pod.annotation(annotations::CAPTURED).map(str::to_owned));
+    api.of_kind(Kind::Deployment)
+        .filter_map(template)
+        .chain(sets)
+        .chain(pods)
+        .collect()
 }

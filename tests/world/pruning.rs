@@ -1,1 +1,208 @@
-//! Stub.
+//! What a container may have captured is never taken away; what none has goes.
+
+use slipway::plan::{Key, Kind, Write};
+
+use crate::cluster::{Cluster, described};
+use crate::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
+
+/// With a successor of the stand-in and of the configuration written, and every old pod there. Returns the old objects.
+fn succeeded() -> (Cluster, [Key; 3]) {
+    let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
+    let stand_in = cluster.stand_in().key();
+    let blackhole = Key::new(Kind::Service, &stand_in.namespace, &stand_in.name);
+    let old = [cluster.configuration().key(), stand_in, blackhole];
+    cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.reconcile();
+    (cluster, old)
+}
+
+fn all_exist(cluster: &Cluster, keys: &[Key]) -> bool {
+    keys.iter().all(|key| {
+        cluster
+            .api
+            .objects
+            .get(key)
+            .is_some_and(|object| !object.is_terminating())
+    })
+}
+
+#[test]
+fn what_a_replica_set_with_replicas_or_a_terminating_pod_has_captured_stays() {
+    let (mut cluster, old) = succeeded();
+    cluster.pods_come();
+    assert_eq!(cluster.writes(), [""; 0], "the old ReplicaSet has replicas");
+    assert!(all_exist(&cluster, &old));
+    cluster.old_pods_begin_to_end();
+    cluster.reconcile();
+    assert!(all_exist(&cluster, &old), "the old pods are Terminating");
+    cluster.terminating_pods_end();
+    cluster.reconcile();
+    assert!(old.iter().all(|key| !cluster.api.objects.contains_key(key)));
+}
+
+#[test]
+fn what_a_replica_set_without_pods_yet_has_captured_stays() {
+    let (mut cluster, old) = succeeded();
+    cluster.pods_come();
+    let pods: Vec<Key> = cluster.contour_pods().map(slipway::plan::Object::key).collect();
+    pods.iter().for_each(|key| cluster.api.forget(key));
+    cluster.reconcile();
+    assert!(all_exist(&cluster, &old));
+}
+
+#[test]
+fn what_a_pod_of_nobody_has_captured_stays() {
+    let (mut cluster, old) = succeeded();
+    cluster.pods_come();
+    let sets: Vec<Key> = cluster
+        .api
+        .of_kind(Kind::ReplicaSet)
+        .map(slipway::plan::Object::key)
+        .collect();
+    sets.iter().for_each(|key| cluster.api.forget(key));
+    cluster.reconcile();
+    assert!(all_exist(&cluster, &old));
+}
+
+#[test]
+fn a_pod_that_has_ended_for_good_has_captured_nothing() {
+    let (mut cluster, old) = succeeded();
+    cluster.pods_come();
+    cluster.old_pods_begin_to_end();
+    let ended: Vec<Key> = cluster
+        .contour_pods()
+        .filter(|pod| pod.is_terminating())
+        .map(slipway::plan::Object::key)
+        .collect();
+    for key in &ended {
+        cluster
+            .api
+            .edit(key, |pod| pod.content["status"]["phase"] = "Failed".into());
+    }
+    cluster.reconcile();
+    assert!(old.iter().all(|key| !cluster.api.objects.contains_key(key)));
+}
+
+#[test]
+fn nothing_goes_while_a_controller_has_not_caught_up() {
+    for kind in [Kind::Deployment, Kind::ReplicaSet] {
+        let (mut cluster, old) = succeeded();
+        cluster.roll();
+        let late = |object: &&slipway::plan::Object| object.name().starts_with("edge-contour");
+        let keys: Vec<Key> = cluster
+            .api
+            .of_kind(kind)
+            .filter(late)
+            .map(slipway::plan::Object::key)
+            .collect();
+        for key in &keys {
+            cluster
+                .api
+                .edit(key, |object| object.content["status"]["observedGeneration"] = 0.into());
+        }
+        cluster.reconcile();
+        assert!(
+            all_exist(&cluster, &old),
+            "{kind}: pods may come that nobody can see yet"
+        );
+        for key in &keys {
+            cluster.api.edit(key, |object| drop(object.content.remove("status")));
+        }
+        cluster.reconcile();
+        assert!(all_exist(&cluster, &old), "{kind}: no status at all");
+    }
+}
+
+#[test]
+fn what_a_configuration_in_use_references_stays_even_if_the_pods_annotation_is_gone() {
+    let (mut cluster, old) = succeeded();
+    cluster.pods_come();
+    cluster.old_pods_begin_to_end();
+    // The annotation now names the configuration alone.
+    let annotation = format!("{{\"configuration\":\"{}\",\"standIns\":[]}}", old[0].name);
+    let pods: Vec<Key> = cluster
+        .contour_pods()
+        .filter(|pod| pod.is_terminating())
+        .map(slipway::plan::Object::key)
+        .collect();
+    for key in &pods {
+        cluster.api.edit(key, |pod| {
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(
+                slipway::api::vocabulary::annotations::CAPTURED.into(),
+                annotation.clone(),
+            );
+        });
+    }
+    cluster.reconcile();
+    assert!(all_exist(&cluster, &old));
+}
+
+#[test]
+fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
+    let (mut cluster, [_, stand_in, blackhole]) = succeeded();
+    cluster.roll();
+    let planned = cluster.plan();
+    let wave = planned
+        .waves
+        .iter()
+        .find(|wave| wave.look_first)
+        .expect("a wave that looks first");
+    assert!(
+        wave.writes
+            .iter()
+            .any(|write| matches!(write, Write::Delete(target) if target.key == stand_in))
+    );
+    assert!(
+        !described(&wave.writes).contains(&format!("Delete {blackhole}")),
+        "its stand-in is there"
+    );
+    let writes = cluster.writes();
+    let position = |text: String| {
+        writes
+            .iter()
+            .position(|write| *write == text)
+            .unwrap_or_else(|| panic!("{text}: {writes:?}"))
+    };
+    assert!(position(format!("Release {stand_in}")) < position(format!("Delete {blackhole}")));
+    assert!(position(format!("Delete {blackhole}")) < position(format!("Release {blackhole}")));
+}
+
+#[test]
+fn a_stand_in_that_somebody_else_holds_too_keeps_their_finalizer() {
+    let (mut cluster, [_, stand_in, blackhole]) = succeeded();
+    cluster.api.edit(&stand_in, |object| {
+        object
+            .metadata
+            .finalizers
+            .get_or_insert_default()
+            .push("example.com/mine".into())
+    });
+    cluster.roll();
+    cluster.reconcile();
+    let held = &cluster.api.objects[&stand_in];
+    assert_eq!(
+        held.metadata.finalizers.as_deref(),
+        Some(&["example.com/mine".to_owned()][..])
+    );
+    assert!(cluster.api.objects.contains_key(&blackhole), "its stand-in is there");
+    assert_eq!(cluster.writes(), [""; 0]);
+}
+
+#[test]
+fn a_change_that_is_taken_back_in_the_middle_of_a_rollout_uses_the_old_configuration_again() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let (configuration, stand_in) = (cluster.configuration().key(), id(cluster.stand_in()));
+    let spec = cluster.observe().expect("it exists").deployment.spec.clone();
+    cluster.specify(asks_auth_fail_open());
+    cluster.reconcile();
+    cluster.pods_come();
+    cluster.specify(serde_json::to_value(spec).expect("JSON"));
+    cluster.settle();
+    assert_eq!(
+        (cluster.configuration().key(), id(cluster.stand_in())),
+        (configuration, stand_in)
+    );
+    assert_eq!(cluster.api.of_kind(Kind::ContourConfiguration).count(), 1);
+}

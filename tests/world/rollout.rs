@@ -1,1 +1,185 @@
-//! Stub.
+//! Contour before Envoy, and one Envoy before the other.
+
+use std::time::Duration;
+
+use serde_json::json;
+use slipway::plan::Kind;
+
+use crate::cluster::{Cluster, NAMESPACE};
+
+/// Another Contour (and so another bootstrap in Envoy's pods).
+fn upgraded() -> serde_json::Value {
+    json!({"contour": {"image": "example.com/contour:v2"}})
+}
+
+/// Settled, and then another image for Contour and Envoy.
+fn upgrading() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.specify(json!({}));
+    cluster.settle();
+    cluster.specify(upgraded());
+    cluster
+}
+
+const ENVOY: &str = "Apply DaemonSet projectcontour/edge-envoy";
+const CONTOUR: &str = "Apply Deployment projectcontour/edge-contour";
+
+#[test]
+fn on_a_fresh_installation_envoy_waits_for_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.specify(json!({}));
+    let writes = cluster.writes();
+    assert!(
+        writes.contains(&"Create DaemonSet projectcontour/edge-envoy".to_owned()),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn envoy_is_not_written_while_contour_rolls_or_an_old_pod_is_there() {
+    let mut cluster = upgrading();
+    assert_eq!(cluster.writes(), [CONTOUR], "the new template is not picked up");
+    cluster.pods_come();
+    assert_eq!(cluster.writes(), [""; 0], "the old pods are there");
+    cluster.old_pods_begin_to_end();
+    assert_eq!(cluster.writes(), [""; 0], "the old pods are Terminating");
+    assert_eq!(cluster.condition("Ready"), "False/RollingOut");
+    cluster.terminating_pods_end();
+    assert_eq!(cluster.writes(), [ENVOY]);
+    cluster.settle();
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
+fn envoy_is_not_written_while_contour_is_not_available() {
+    let mut cluster = upgrading();
+    cluster.reconcile();
+    cluster.roll();
+    let contour = cluster.contour().key();
+    cluster.api.edit(&contour, |object| {
+        object.content["status"]["conditions"][0]["status"] = "False".into()
+    });
+    assert_eq!(cluster.writes(), [""; 0]);
+    assert_eq!(cluster.condition("ContourAvailable"), "False/Unavailable");
+}
+
+#[test]
+fn an_envoy_that_is_gone_is_made_again_whatever_contour_does() {
+    let mut cluster = upgrading();
+    cluster.reconcile();
+    cluster.pods_come();
+    cluster.delete(Kind::DaemonSet, NAMESPACE, "edge-envoy");
+    assert_eq!(cluster.writes(), ["Create DaemonSet projectcontour/edge-envoy"]);
+}
+
+#[test]
+fn a_pod_that_hangs_in_terminating_opens_the_gate_after_a_minute_and_holds_ready() {
+    let mut cluster = upgrading();
+    cluster.reconcile();
+    cluster.pods_come();
+    cluster.old_pods_begin_to_end();
+    // 30 s of grace, and a minute.
+    cluster.api.now += Duration::from_secs(89);
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(1)));
+    assert_eq!(cluster.writes(), [""; 0]);
+    cluster.api.now += Duration::from_secs(1);
+    assert_eq!(cluster.writes(), [ENVOY]);
+    cluster.pods_come();
+    cluster.reconcile();
+    assert_eq!(cluster.condition("Ready"), "False/RollingOut");
+    assert_eq!(cluster.condition("Degraded"), "True/RolloutStuck");
+    let status = cluster.status();
+    let hanging = cluster
+        .contour_pods()
+        .find(|pod| pod.is_terminating())
+        .expect("it hangs")
+        .name();
+    let degraded = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Degraded")
+        .expect("it is said");
+    assert!(degraded.message.contains(hanging), "{}", degraded.message);
+}
+
+#[test]
+fn an_autoscaler_between_two_sizes_is_no_rollout() {
+    let mut cluster = Cluster::new();
+    cluster.specify(json!({}));
+    cluster.settle();
+    let contour = cluster.contour().key();
+    cluster
+        .api
+        .edit(&contour, |object| object.content["spec"]["replicas"] = 5.into());
+    cluster.roll();
+    assert_eq!(cluster.writes(), [""; 0]);
+    assert_eq!(cluster.status().contour.as_deref(), Some("5/5"));
+}
+
+#[test]
+fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_available() {
+    for (from, to, old, new) in [
+        ("DaemonSet", "Deployment", Kind::DaemonSet, Kind::Deployment),
+        ("Deployment", "DaemonSet", Kind::Deployment, Kind::DaemonSet),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.specify(json!({"envoy": {"workloadType": from}}));
+        cluster.settle();
+        cluster.specify(json!({"envoy": {"workloadType": to}}));
+        assert_eq!(
+            cluster.writes(),
+            [format!("Create {new} projectcontour/edge-envoy")],
+            "{from}"
+        );
+        assert!(
+            cluster.api.get(old, NAMESPACE, "edge-envoy").is_some(),
+            "the new one has no pods yet"
+        );
+        cluster.pods_come();
+        assert_eq!(
+            cluster.writes(),
+            [format!("Delete {old} projectcontour/edge-envoy")],
+            "{from}"
+        );
+        cluster.settle();
+        assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    }
+}
+
+#[test]
+fn a_refused_spec_changes_nothing_that_runs_and_a_repaired_one_goes_on() {
+    let mut cluster = Cluster::new();
+    cluster.specify(json!({}));
+    cluster.settle();
+    let before = cluster.template();
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    cluster.specify(json!({"contour": {"image": "example.com/contour:v2"}, "runtimeSettings": {"foo": 1}}));
+    assert_eq!(cluster.writes(), [""; 0]);
+    assert_eq!(cluster.condition("Stalled"), "True/ConfigurationRefused");
+    assert_eq!(cluster.condition("ConfigurationValid"), "False/ConfigurationRefused");
+    assert_eq!(cluster.template(), before);
+    cluster.refuses_settings = None;
+    cluster.specify(upgraded());
+    cluster.settle();
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    assert_eq!(cluster.condition("Stalled"), "");
+}
+
+#[test]
+fn a_refused_spec_does_not_stop_the_stand_ins_from_following_their_services() {
+    let spec = crate::scene::points_at("auth");
+    let mut cluster = Cluster::enforcing(&spec);
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    let mut asks = crate::scene::asks_auth();
+    asks["runtimeSettings"]["foo"] = 1.into();
+    cluster.specify(asks);
+    cluster.reconcile();
+    assert_eq!(cluster.condition("Stalled"), "True/ConfigurationRefused");
+    cluster.delete(Kind::ExtensionService, "auth", "auth");
+    assert_eq!(cluster.writes().len(), 1);
+    assert!(crate::scene::is_blackhole(cluster.stand_in()));
+    cluster.make_extension_service("auth", "auth", &spec);
+    cluster.contour_judges();
+    cluster.reconcile();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
+}

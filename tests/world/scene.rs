@@ -47,19 +47,29 @@ impl Cluster {
             self.make_namespace(namespace);
         }
         let spec = json!({"selector": {"app": name}, "ports": [{"port": 9001}]});
-        self.make(Kind::Service, json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+        self.make(
+            Kind::Service,
+            json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
+        );
         let metadata = json!({"name": format!("{name}-x"), "namespace": namespace, "labels": {"kubernetes.io/service-name": name}});
         let endpoints = json!([{"addresses": ["10.0.0.7"], "conditions": {"ready": true}}]);
-        self.make(Kind::EndpointSlice, json!({"metadata": metadata, "endpoints": endpoints}));
+        self.make(
+            Kind::EndpointSlice,
+            json!({"metadata": metadata, "endpoints": endpoints}),
+        );
     }
 
     pub fn make_extension_service(&mut self, namespace: &str, name: &str, spec: &Value) {
-        self.make(Kind::ExtensionService, json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+        self.make(
+            Kind::ExtensionService,
+            json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
+        );
     }
 
     /// Changes the spec of `auth/auth`.
     pub fn edit_auth(&mut self, spec: Value) {
-        self.api.edit(&auth(), |object| drop(object.content.insert("spec".into(), spec)));
+        self.api
+            .edit(&auth(), |object| drop(object.content.insert("spec".into(), spec)));
     }
 
     /// Settled, without anything of the authorization service but its namespace and Service.
@@ -85,15 +95,27 @@ impl Cluster {
     /// The stand-in that Contour's Deployment names for external authorization.
     pub fn stand_in(&self) -> &Object {
         let captured = captured(self.contour());
-        let ids = captured["standIns"].as_array().expect("stand-ins").iter().filter_map(Value::as_str);
-        let id = ids.into_iter().find(|id| id.contains("/edge-ext-auth-")).expect("one for external authorization");
+        let ids = captured["standIns"]
+            .as_array()
+            .expect("stand-ins")
+            .iter()
+            .filter_map(Value::as_str);
+        let id = ids
+            .into_iter()
+            .find(|id| id.contains("/edge-ext-auth-"))
+            .expect("one for external authorization");
         let (namespace, name) = id.split_once('/').expect("namespace/name");
-        self.api.get(Kind::ExtensionService, namespace, name).unwrap_or_else(|| panic!("stand-in {id} exists"))
+        self.api
+            .get(Kind::ExtensionService, namespace, name)
+            .unwrap_or_else(|| panic!("stand-in {id} exists"))
     }
 
     /// The stand-ins of external authorization, `namespace/name`.
     pub fn stand_ins(&self) -> Vec<String> {
-        let stand_ins = self.api.of_kind(Kind::ExtensionService).filter(|object| object.name().starts_with("edge-ext-auth-"));
+        let stand_ins = self
+            .api
+            .of_kind(Kind::ExtensionService)
+            .filter(|object| object.name().starts_with("edge-ext-auth-"));
         stand_ins.map(id).collect()
     }
 

@@ -4,7 +4,10 @@ use serde_json::json;
 use slipway::plan::Kind;
 
 use crate::cluster::{Cluster, NAMESPACE};
-use crate::scene::{asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, points_at, points_at_with_timeout, remembered};
+use crate::scene::{
+    asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, points_at, points_at_with_timeout,
+    remembered,
+};
 
 #[test]
 fn a_missing_extension_service_has_a_blackhole_in_its_place_and_is_never_referenced() {
@@ -15,15 +18,30 @@ fn a_missing_extension_service_has_a_blackhole_in_its_place_and_is_never_referen
     assert_eq!(stand_ins.len(), 3);
     for stand_in in stand_ins {
         assert!(is_blackhole(stand_in), "{}", id(stand_in));
-        let service = cluster.api.get(Kind::Service, stand_in.namespace(), stand_in.name()).expect("its blackhole");
-        assert_eq!((service.at("/spec/selector"), service.at("/spec/clusterIP")), (None, Some(&"None".into())));
+        let service = cluster
+            .api
+            .get(Kind::Service, stand_in.namespace(), stand_in.name())
+            .expect("its blackhole");
+        assert_eq!(
+            (service.at("/spec/selector"), service.at("/spec/clusterIP")),
+            (None, Some(&"None".into()))
+        );
     }
     let spec = cluster.configuration().at("/spec").cloned().expect("a spec");
     assert_eq!(spec["globalExtAuth"]["failOpen"], true);
     assert_eq!(spec["rateLimitService"]["failOpen"], false);
-    for (block, field) in [("globalExtAuth", "extensionRef"), ("rateLimitService", "extensionService"), ("tracing", "extensionService")] {
+    for (block, field) in [
+        ("globalExtAuth", "extensionRef"),
+        ("rateLimitService", "extensionService"),
+        ("tracing", "extensionService"),
+    ] {
         assert_eq!(spec[block][field]["namespace"], NAMESPACE, "{block}");
-        assert!(spec[block][field]["name"].as_str().is_some_and(|name| name.starts_with("edge-")), "{block}");
+        assert!(
+            spec[block][field]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("edge-")),
+            "{block}"
+        );
     }
 }
 
@@ -34,7 +52,10 @@ fn a_change_of_fail_open_is_a_new_configuration_and_nothing_else() {
     cluster.specify(asks_auth_fail_open());
     cluster.settle();
     assert_ne!(cluster.configuration().name(), before.0);
-    assert_eq!(cluster.configuration().at("/spec/globalExtAuth/failOpen"), Some(&true.into()));
+    assert_eq!(
+        cluster.configuration().at("/spec/globalExtAuth/failOpen"),
+        Some(&true.into())
+    );
     assert_eq!(cluster.stand_ins(), before.1);
 }
 
@@ -52,7 +73,10 @@ fn one_that_becomes_valid_is_one_write_and_no_rollout() {
     let template = cluster.template();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_says(&auth(), Ok(()));
-    assert_eq!(cluster.writes(), [format!("Replace ExtensionService {}", id(cluster.stand_in()))]);
+    assert_eq!(
+        cluster.writes(),
+        [format!("Replace ExtensionService {}", id(cluster.stand_in()))]
+    );
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.template(), template);
     assert_eq!(cluster.writes(), [""; 0]);
@@ -87,7 +111,10 @@ fn a_deletion_is_one_write_that_keeps_the_pinned_timeout_and_a_return_with_the_s
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     assert_eq!(cluster.writes(), [format!("Replace ExtensionService {name}")]);
     assert!(is_blackhole(cluster.stand_in()));
-    assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
+    assert_eq!(
+        cluster.stand_in().at("/spec/timeoutPolicy/response"),
+        Some(&"500ms".into())
+    );
 
     cluster.make_extension_service("auth", "auth", &spec);
     cluster.contour_judges();
@@ -102,7 +129,10 @@ fn an_object_that_was_deleted_and_made_again_has_proved_nothing() {
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.reconcile();
-    assert!(is_blackhole(cluster.stand_in()), "its generation is the same, its uid is not");
+    assert!(
+        is_blackhole(cluster.stand_in()),
+        "its generation is the same, its uid is not"
+    );
 }
 
 #[test]
@@ -155,7 +185,11 @@ fn a_stand_in_that_is_on_its_way_out_gets_a_successor() {
     cluster.delete(Kind::ExtensionService, &old.namespace, &old.name);
     cluster.reconcile();
     assert_ne!(cluster.stand_in().key(), old);
-    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "the copy goes along");
+    assert_eq!(
+        cluster.stand_in().at("/spec"),
+        Some(&points_at("auth")),
+        "the copy goes along"
+    );
     assert!(cluster.api.objects.contains_key(&old), "it stays until nobody uses it");
     cluster.settle();
     assert!(!cluster.api.objects.contains_key(&old));
@@ -197,7 +231,10 @@ fn facts_are_pinned_before_a_verdict_only_while_no_envoy_exists() {
     cluster.specify(asks_auth());
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()));
-    assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
+    assert_eq!(
+        cluster.stand_in().at("/spec/timeoutPolicy/response"),
+        Some(&"500ms".into())
+    );
     let template = cluster.template();
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));

@@ -16,9 +16,15 @@ fn a_service_that_is_seen_missing_evicts_the_copy_and_its_return_brings_it_back(
     cluster.delete(Kind::Service, "auth", "auth");
     assert_eq!(cluster.writes().len(), 1);
     assert!(is_blackhole(cluster.stand_in()));
-    assert_eq!(cluster.condition("ExtensionServicesAvailable"), "False/ExtensionServiceInvalid");
+    assert_eq!(
+        cluster.condition("ExtensionServicesAvailable"),
+        "False/ExtensionServiceInvalid"
+    );
     let spec = json!({"ports": [{"port": 9001}]});
-    cluster.make(Kind::Service, json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec}));
+    cluster.make(
+        Kind::Service,
+        json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec}),
+    );
     assert_eq!(cluster.writes().len(), 1);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
@@ -26,7 +32,9 @@ fn a_service_that_is_seen_missing_evicts_the_copy_and_its_return_brings_it_back(
 #[test]
 fn a_port_that_is_seen_missing_evicts_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.api.edit(&service(), |object| object.content["spec"]["ports"] = json!([{"port": 9002}]));
+    cluster.api.edit(&service(), |object| {
+        object.content["spec"]["ports"] = json!([{"port": 9002}])
+    });
     assert_eq!(cluster.writes().len(), 1);
     assert!(is_blackhole(cluster.stand_in()));
 }
@@ -34,7 +42,9 @@ fn a_port_that_is_seen_missing_evicts_the_copy() {
 #[test]
 fn a_service_that_becomes_an_external_name_evicts_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.api.edit(&service(), |object| object.content["spec"]["type"] = "ExternalName".into());
+    cluster.api.edit(&service(), |object| {
+        object.content["spec"]["type"] = "ExternalName".into()
+    });
     assert_eq!(cluster.writes().len(), 1);
     assert!(is_blackhole(cluster.stand_in()));
 }
@@ -63,7 +73,12 @@ fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_evict() {
 
 #[test]
 fn a_verdict_that_speaks_of_the_copy_evicts_it() {
-    for reason in ["ServiceUnresolvedReference", "UnsupportedServiceType", "TLSUpstreamValidation", "CACertificateNotDelegated"] {
+    for reason in [
+        "ServiceUnresolvedReference",
+        "UnsupportedServiceType",
+        "TLSUpstreamValidation",
+        "CACertificateNotDelegated",
+    ] {
         let mut cluster = Cluster::enforcing(&points_at("auth"));
         for key in [auth(), cluster.stand_in().key()] {
             cluster.contour_says(&key, Err((reason, "gone")));
@@ -86,7 +101,9 @@ fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_evict() {
     let key = cluster.stand_in().key();
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
     cluster.contour_says(&key, Err(("TLSUpstreamValidation", "gone")));
-    cluster.api.edit(&key, |object| object.content["status"]["conditions"][0]["observedGeneration"] = 0.into());
+    cluster.api.edit(&key, |object| {
+        object.content["status"]["conditions"][0]["observedGeneration"] = 0.into()
+    });
     assert_eq!(cluster.writes(), [""; 0]);
 }
 

@@ -15,7 +15,11 @@ pub struct Mark(u64);
 /// Now.
 pub fn mark(world: &World) -> anyhow::Result<Mark> {
     let file = world.state.join("audit.log");
-    Ok(Mark(file.metadata().with_context(|| format!("looking at {}", file.display()))?.len()))
+    Ok(Mark(
+        file.metadata()
+            .with_context(|| format!("looking at {}", file.display()))?
+            .len(),
+    ))
 }
 
 /// The operator's requests since then, watches left out, that concern this namespace or none: `verb resource namespace/name`.
@@ -26,11 +30,18 @@ pub fn requests(world: &World, since: Mark, namespace: &str) -> anyhow::Result<V
     file.read_to_string(&mut text)?;
     // The last line may be half written; the request that it is about then is not answered yet.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(entries.filter(|entry| is_of_the_operator(entry) && concerns(entry, namespace)).map(|entry| describe(&entry)).collect())
+    Ok(entries
+        .filter(|entry| is_of_the_operator(entry) && concerns(entry, namespace))
+        .map(|entry| describe(&entry))
+        .collect())
 }
 
 fn is_of_the_operator(entry: &Value) -> bool {
-    entry["userAgent"].as_str().is_some_and(|agent| agent.starts_with("slipway/")) && entry["verb"] != "watch" && entry["stage"] == "ResponseComplete"
+    entry["userAgent"]
+        .as_str()
+        .is_some_and(|agent| agent.starts_with("slipway/"))
+        && entry["verb"] != "watch"
+        && entry["stage"] == "ResponseComplete"
 }
 
 fn concerns(entry: &Value, namespace: &str) -> bool {
@@ -42,7 +53,13 @@ fn describe(entry: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let object = &entry["objectRef"];
     let resource = [text(&object["resource"]), text(&object["subresource"])].join("/");
-    format!("{} {resource} {}/{} {}", text(&entry["verb"]), text(&object["namespace"]), text(&object["name"]), entry["responseStatus"]["code"])
+    format!(
+        "{} {resource} {}/{} {}",
+        text(&entry["verb"]),
+        text(&object["namespace"]),
+        text(&object["name"]),
+        entry["responseStatus"]["code"]
+    )
 }
 
 /// Whether a request of [`requests`] changes something.

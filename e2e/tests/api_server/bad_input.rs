@@ -17,66 +17,252 @@ fn cases() -> Vec<Case> {
     let tracing = |tag: Value| json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": [tag]});
     vec![
         // Fields that do not exist.
-        ("/spec/contour", json!({"replica": 2}), &["unknown field", "spec.contour.replica"]),
-        ("/spec/envoy", json!({"deployments": {}}), &["unknown field", "spec.envoy.deployments"]),
+        (
+            "/spec/contour",
+            json!({"replica": 2}),
+            &["unknown field", "spec.contour.replica"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"deployments": {}}),
+            &["unknown field", "spec.envoy.deployments"],
+        ),
         ("/spec/enovy", json!({}), &["unknown field", "spec.enovy"]),
-        ("/spec/runtimeSettings/globalExtAuth/failopen", json!(true), &["unknown field", "spec.runtimeSettings.globalExtAuth.failopen"]),
-        ("/spec/contour", json!({"deployment": {"replica": 2}}), &["unknown field", "spec.contour.deployment.replica"]),
+        (
+            "/spec/runtimeSettings/globalExtAuth/failopen",
+            json!(true),
+            &["unknown field", "spec.runtimeSettings.globalExtAuth.failopen"],
+        ),
+        (
+            "/spec/contour",
+            json!({"deployment": {"replica": 2}}),
+            &["unknown field", "spec.contour.deployment.replica"],
+        ),
         // Values of another type, or that do not exist.
-        ("/spec/contour", json!({"deployment": {"replicas": "two"}}), &["spec.contour.deployment.replicas", "integer"]),
-        ("/spec/runtimeSettings/globalExtAuth/failOpen", json!("false"), &["spec.runtimeSettings.globalExtAuth.failOpen", "boolean"]),
-        ("/spec/contour", json!({"logLevel": "verbose"}), &["spec.contour.logLevel", "info", "debug"]),
-        ("/spec/envoy", json!({"logLevel": "verbose"}), &["spec.envoy.logLevel", "critical"]),
-        ("/spec/envoy", json!({"workloadType": "StatefulSet"}), &["spec.envoy.workloadType", "DaemonSet", "Deployment"]),
-        ("/spec/envoy", json!({"networkPublishing": {"type": "LoadBalancer"}}), &["spec.envoy.networkPublishing.type", "LoadBalancerService"]),
-        ("/spec/extensionServices", json!({"readiness": "Optional"}), &["spec.extensionServices.readiness", "Tolerated"]),
+        (
+            "/spec/contour",
+            json!({"deployment": {"replicas": "two"}}),
+            &["spec.contour.deployment.replicas", "integer"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/failOpen",
+            json!("false"),
+            &["spec.runtimeSettings.globalExtAuth.failOpen", "boolean"],
+        ),
+        (
+            "/spec/contour",
+            json!({"logLevel": "verbose"}),
+            &["spec.contour.logLevel", "info", "debug"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"logLevel": "verbose"}),
+            &["spec.envoy.logLevel", "critical"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"workloadType": "StatefulSet"}),
+            &["spec.envoy.workloadType", "DaemonSet", "Deployment"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"networkPublishing": {"type": "LoadBalancer"}}),
+            &["spec.envoy.networkPublishing.type", "LoadBalancerService"],
+        ),
+        (
+            "/spec/extensionServices",
+            json!({"readiness": "Optional"}),
+            &["spec.extensionServices.readiness", "Tolerated"],
+        ),
         ("/spec/runtimeSettings", json!([]), &["spec.runtimeSettings", "object"]),
         // References.
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef", json!({"name": "auth"}), &["spec.runtimeSettings.globalExtAuth.extensionRef.namespace", "Required"]),
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef", json!({"namespace": "auth"}), &["spec.runtimeSettings.globalExtAuth.extensionRef.name", "Required"]),
-        (AUTH, json!({"failOpen": true}), &["spec.runtimeSettings.globalExtAuth.extensionRef", "Required"]),
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef/name", json!(""), &["spec.runtimeSettings.globalExtAuth.extensionRef.name"]),
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef/namespace", json!(""), &["spec.runtimeSettings.globalExtAuth.extensionRef.namespace"]),
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef/name", json!("Auth"), &["spec.runtimeSettings.globalExtAuth.extensionRef.name"]),
-        ("/spec/runtimeSettings/globalExtAuth/extensionRef/apiVersion", json!("v1"), &["spec.runtimeSettings.globalExtAuth.extensionRef", "apiVersion must be projectcontour.io/v1alpha1"]),
-        ("/spec/runtimeSettings/rateLimitService", json!({"domain": "d", "extensionService": {"namespace": "a"}}), &["spec.runtimeSettings.rateLimitService.extensionService.name", "Required"]),
-        ("/spec/runtimeSettings/tracing", json!({"extensionService": {"name": "a"}}), &["spec.runtimeSettings.tracing.extensionService.namespace", "Required"]),
-        ("/spec/runtimeSettings/tracing", json!({}), &["spec.runtimeSettings.tracing.extensionService", "Required"]),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef",
+            json!({"name": "auth"}),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef.namespace", "Required"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef",
+            json!({"namespace": "auth"}),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef.name", "Required"],
+        ),
+        (
+            AUTH,
+            json!({"failOpen": true}),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef", "Required"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef/name",
+            json!(""),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef.name"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef/namespace",
+            json!(""),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef.namespace"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef/name",
+            json!("Auth"),
+            &["spec.runtimeSettings.globalExtAuth.extensionRef.name"],
+        ),
+        (
+            "/spec/runtimeSettings/globalExtAuth/extensionRef/apiVersion",
+            json!("v1"),
+            &[
+                "spec.runtimeSettings.globalExtAuth.extensionRef",
+                "apiVersion must be projectcontour.io/v1alpha1",
+            ],
+        ),
+        (
+            "/spec/runtimeSettings/rateLimitService",
+            json!({"domain": "d", "extensionService": {"namespace": "a"}}),
+            &[
+                "spec.runtimeSettings.rateLimitService.extensionService.name",
+                "Required",
+            ],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            json!({"extensionService": {"name": "a"}}),
+            &["spec.runtimeSettings.tracing.extensionService.namespace", "Required"],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            json!({}),
+            &["spec.runtimeSettings.tracing.extensionService", "Required"],
+        ),
         // What Contour or Envoy can't take.
-        ("/spec/runtimeSettings/globalExtAuth/responseTimeout", json!("soon"), &["spec.runtimeSettings.globalExtAuth.responseTimeout"]),
-        ("/spec/runtimeSettings/rateLimitService", limits(""), &["spec.runtimeSettings.rateLimitService.domain"]),
-        ("/spec/runtimeSettings/rateLimitService", json!({"extensionService": {"namespace": "a", "name": "b"}}), &["spec.runtimeSettings.rateLimitService.domain", "Required"]),
-        ("/spec/runtimeSettings/tracing", tracing(json!({"tagName": "t"})), &["spec.runtimeSettings.tracing.customTags[0]", "exactly one of literal and requestHeaderName"]),
-        ("/spec/runtimeSettings/tracing", tracing(json!({"tagName": "t", "literal": "a", "requestHeaderName": "b"})), &["spec.runtimeSettings.tracing.customTags[0]", "exactly one of literal and requestHeaderName"]),
-        ("/spec/runtimeSettings/tracing", tracing(json!({"literal": "a"})), &["spec.runtimeSettings.tracing.customTags[0].tagName", "Required"]),
+        (
+            "/spec/runtimeSettings/globalExtAuth/responseTimeout",
+            json!("soon"),
+            &["spec.runtimeSettings.globalExtAuth.responseTimeout"],
+        ),
+        (
+            "/spec/runtimeSettings/rateLimitService",
+            limits(""),
+            &["spec.runtimeSettings.rateLimitService.domain"],
+        ),
+        (
+            "/spec/runtimeSettings/rateLimitService",
+            json!({"extensionService": {"namespace": "a", "name": "b"}}),
+            &["spec.runtimeSettings.rateLimitService.domain", "Required"],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            tracing(json!({"tagName": "t"})),
+            &[
+                "spec.runtimeSettings.tracing.customTags[0]",
+                "exactly one of literal and requestHeaderName",
+            ],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            tracing(json!({"tagName": "t", "literal": "a", "requestHeaderName": "b"})),
+            &[
+                "spec.runtimeSettings.tracing.customTags[0]",
+                "exactly one of literal and requestHeaderName",
+            ],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            tracing(json!({"literal": "a"})),
+            &["spec.runtimeSettings.tracing.customTags[0].tagName", "Required"],
+        ),
         // Empty texts and lists, numbers out of range.
         ("/spec/contour", json!({"image": ""}), &["spec.contour.image"]),
-        ("/spec/contour", json!({"deployment": {"replicas": 0}}), &["spec.contour.deployment.replicas", "greater than or equal to 1"]),
-        ("/spec/contour", json!({"deployment": {"replicas": 1001}}), &["spec.contour.deployment.replicas", "less than or equal to 1000"]),
-        ("/spec/contour", json!({"kubernetesLogLevel": 10}), &["spec.contour.kubernetesLogLevel", "less than or equal to 9"]),
-        ("/spec/contour", json!({"kubernetesLogLevel": -1}), &["spec.contour.kubernetesLogLevel", "greater than or equal to 0"]),
-        ("/spec/runtimeSettings/tracing", json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": []}), &["spec.runtimeSettings.tracing.customTags"]),
-        ("/spec/contour", json!({"nodePlacement": {"tolerations": []}}), &["spec.contour.nodePlacement.tolerations"]),
+        (
+            "/spec/contour",
+            json!({"deployment": {"replicas": 0}}),
+            &["spec.contour.deployment.replicas", "greater than or equal to 1"],
+        ),
+        (
+            "/spec/contour",
+            json!({"deployment": {"replicas": 1001}}),
+            &["spec.contour.deployment.replicas", "less than or equal to 1000"],
+        ),
+        (
+            "/spec/contour",
+            json!({"kubernetesLogLevel": 10}),
+            &["spec.contour.kubernetesLogLevel", "less than or equal to 9"],
+        ),
+        (
+            "/spec/contour",
+            json!({"kubernetesLogLevel": -1}),
+            &["spec.contour.kubernetesLogLevel", "greater than or equal to 0"],
+        ),
+        (
+            "/spec/runtimeSettings/tracing",
+            json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": []}),
+            &["spec.runtimeSettings.tracing.customTags"],
+        ),
+        (
+            "/spec/contour",
+            json!({"nodePlacement": {"tolerations": []}}),
+            &["spec.contour.nodePlacement.tolerations"],
+        ),
         // What Slipway sets, or does not carry.
-        ("/spec/runtimeSettings/xdsServer", json!({"port": 1}), &["spec.runtimeSettings", "xdsServer is set by Slipway"]),
-        ("/spec/runtimeSettings/gateway", json!({"gatewayRef": {}}), &["spec.runtimeSettings", "gateway (Gateway API) is not supported"]),
-        ("/spec/runtimeSettings/envoy", json!({"service": {"namespace": "a", "name": "b"}}), &["spec.runtimeSettings", "envoy.service is set by Slipway"]),
-        ("/spec/envoy", json!({"deployment": {"replicas": 3}}), &["spec.envoy", "deployment.replicas needs workloadType: Deployment"]),
+        (
+            "/spec/runtimeSettings/xdsServer",
+            json!({"port": 1}),
+            &["spec.runtimeSettings", "xdsServer is set by Slipway"],
+        ),
+        (
+            "/spec/runtimeSettings/gateway",
+            json!({"gatewayRef": {}}),
+            &["spec.runtimeSettings", "gateway (Gateway API) is not supported"],
+        ),
+        (
+            "/spec/runtimeSettings/envoy",
+            json!({"service": {"namespace": "a", "name": "b"}}),
+            &["spec.runtimeSettings", "envoy.service is set by Slipway"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"deployment": {"replicas": 3}}),
+            &["spec.envoy", "deployment.replicas needs workloadType: Deployment"],
+        ),
         // Names.
         ("/metadata/name", json!("Edge"), &["metadata.name", "lowercase"]),
-        ("/metadata/name", json!("1edge"), &["metadata.name must be a DNS-1035 label"]),
-        ("/metadata/name", json!("edge.one"), &["metadata.name must be a DNS-1035 label"]),
-        ("/metadata/name", json!("e".repeat(41)), &["metadata.name must be a DNS-1035 label of at most 40 characters"]),
+        (
+            "/metadata/name",
+            json!("1edge"),
+            &["metadata.name must be a DNS-1035 label"],
+        ),
+        (
+            "/metadata/name",
+            json!("edge.one"),
+            &["metadata.name must be a DNS-1035 label"],
+        ),
+        (
+            "/metadata/name",
+            json!("e".repeat(41)),
+            &["metadata.name must be a DNS-1035 label of at most 40 characters"],
+        ),
     ]
 }
 
 #[tokio::test]
 async fn what_is_written_wrong_is_refused_by_kubectl_apply_with_the_name_of_the_field() {
     beside_others("bad-input", async |lab: &Lab| {
-        let outcomes: Vec<String> = futures::stream::iter(cases().into_iter().enumerate()).map(async |(number, case)| complaint(lab, number, &case).await).buffer_unordered(4).try_collect().await?;
+        let outcomes: Vec<String> = futures::stream::iter(cases().into_iter().enumerate())
+            .map(async |(number, case)| complaint(lab, number, &case).await)
+            .buffer_unordered(4)
+            .try_collect()
+            .await?;
         let complaints: Vec<_> = outcomes.into_iter().filter(|outcome| !outcome.is_empty()).collect();
-        ensure!(complaints.is_empty(), "{} of {} cases:\n{}", complaints.len(), cases().len(), complaints.join("\n"));
-        let list = lab.world.kubectl().run(&["get", "cdep", "-n", &lab.namespace, "-o", "name"]).await?;
+        ensure!(
+            complaints.is_empty(),
+            "{} of {} cases:\n{}",
+            complaints.len(),
+            cases().len(),
+            complaints.join("\n")
+        );
+        let list = lab
+            .world
+            .kubectl()
+            .run(&["get", "cdep", "-n", &lab.namespace, "-o", "name"])
+            .await?;
         ensure!(list.is_empty(), "something was stored: {list}");
         Ok(())
     })
@@ -94,7 +280,11 @@ async fn complaint(lab: &Lab, number: usize, (pointer, value, expected): &Case) 
         Err(error) => {
             let text = format!("{error:#}");
             let missing: Vec<_> = expected.iter().filter(|part| !text.contains(**part)).collect();
-            if missing.is_empty() { String::new() } else { format!("{pointer} = {value}: {missing:?} is not in: {text}") }
+            if missing.is_empty() {
+                String::new()
+            } else {
+                format!("{pointer} = {value}: {missing:?} is not in: {text}")
+            }
         }
     })
 }
@@ -105,12 +295,23 @@ async fn the_samples_are_taken() {
         for sample in ["contourdeployment.yaml", "auth-extensionservice.yaml", "auth.yaml"] {
             let file = slipway_e2e::places::sample(sample);
             // What a sample's namespace is missing is no matter of the sample's.
-            let applied = lab.world.kubectl().run(&["apply", "--dry-run=server", "-f", &file.to_string_lossy()]).await;
+            let applied = lab
+                .world
+                .kubectl()
+                .run(&["apply", "--dry-run=server", "-f", &file.to_string_lossy()])
+                .await;
             let refusals: Vec<String> = match applied {
                 Ok(_) => Vec::new(),
-                Err(error) => format!("{error:#}").lines().filter(|line| line.starts_with("Error") || line.contains("invalid")).map(str::to_owned).collect(),
+                Err(error) => format!("{error:#}")
+                    .lines()
+                    .filter(|line| line.starts_with("Error") || line.contains("invalid"))
+                    .map(str::to_owned)
+                    .collect(),
             };
-            let refusals: Vec<_> = refusals.iter().filter(|line| !line.contains("namespaces \"") || !line.contains("not found")).collect();
+            let refusals: Vec<_> = refusals
+                .iter()
+                .filter(|line| !line.contains("namespaces \"") || !line.contains("not found"))
+                .collect();
             ensure!(refusals.is_empty(), "{sample}: {refusals:?}");
         }
         Ok(())

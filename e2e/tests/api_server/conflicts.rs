@@ -36,8 +36,19 @@ fn foreign(namespace: &str) -> Vec<Value> {
 
 fn thing(object: &Value) -> Thing {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let kinds = ["ServiceAccount", "Service", "Secret", "Lease", "RoleBinding", "Deployment", "ExtensionService"];
-    let kind = kinds.into_iter().find(|kind| *kind == text("/kind")).expect("one of these");
+    let kinds = [
+        "ServiceAccount",
+        "Service",
+        "Secret",
+        "Lease",
+        "RoleBinding",
+        "Deployment",
+        "ExtensionService",
+    ];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| *kind == text("/kind"))
+        .expect("one of these");
     Thing::new(kind, text("/metadata/namespace"), text("/metadata/name"))
 }
 
@@ -57,12 +68,25 @@ fn essence(object: &Value) -> Value {
 }
 
 async fn collides(lab: &Lab, edge: &Edge, with: &Thing) -> anyhow::Result<()> {
-    let says_so = |status: &slipway_e2e::edge::Status| status.condition("Ready").is_some_and(|ready| ready.reason == "NameCollision");
-    let status = lab.status(edge, &format!("the collision with {with} is reported"), PROMPT, says_so).await?;
+    let says_so = |status: &slipway_e2e::edge::Status| {
+        status
+            .condition("Ready")
+            .is_some_and(|ready| ready.reason == "NameCollision")
+    };
+    let status = lab
+        .status(edge, &format!("the collision with {with} is reported"), PROMPT, says_so)
+        .await?;
     let ready = status.condition("Ready").expect("it has one");
-    ensure!(ready.status == "False" && ready.message.contains(&with.to_string()), "{with} is not named: {}", ready.message);
+    ensure!(
+        ready.status == "False" && ready.message.contains(&with.to_string()),
+        "{with} is not named: {}",
+        ready.message
+    );
     // For a while it may cure itself: the rest of the same installation may still come.
-    ensure!(status.is("Reconciling", "True") && !status.is("Stalled", "True"), "{with}: {status}");
+    ensure!(
+        status.is("Reconciling", "True") && !status.is("Stalled", "True"),
+        "{with}: {status}"
+    );
     Ok(())
 }
 
@@ -77,27 +101,50 @@ async fn an_object_of_somebody_else_s_is_reported_and_never_changed_and_once_it_
             lab.create(&object).await?;
             let deployment_settled = async || {
                 let now = lab.read(&thing).await?;
-                let settled = thing.kind != "Deployment" || now["status"]["observedGeneration"] == now["metadata"]["generation"];
-                Ok(if settled { Look::Reached(now) } else { Look::NotYet("its own controller has not seen it".to_owned()) })
+                let settled =
+                    thing.kind != "Deployment" || now["status"]["observedGeneration"] == now["metadata"]["generation"];
+                Ok(if settled {
+                    Look::Reached(now)
+                } else {
+                    Look::NotYet("its own controller has not seen it".to_owned())
+                })
             };
-            let before = wait("the foreign object has settled", PROMPT).until(deployment_settled).await?;
+            let before = wait("the foreign object has settled", PROMPT)
+                .until(deployment_settled)
+                .await?;
             let edge = lab.edge_in(&namespace, &specification("nowhere")).await?;
             collides(lab, &edge, &thing).await?;
             lab.looks_again(&edge, 2).await?;
             let now = lab.read(&thing).await?;
-            ensure!(essence(&now) == essence(&before), "{thing} was changed:\n{before}\n{now}");
+            ensure!(
+                essence(&now) == essence(&before),
+                "{thing} was changed:\n{before}\n{now}"
+            );
             lab.delete(&thing).await?;
-            lab.status(&edge, &format!("it goes on without the foreign {thing}"), PATIENT, |status| {
-                status.condition("Ready").is_some_and(|ready| ready.reason == "RollingOut")
-            })
+            lab.status(
+                &edge,
+                &format!("it goes on without the foreign {thing}"),
+                PATIENT,
+                |status| {
+                    status
+                        .condition("Ready")
+                        .is_some_and(|ready| ready.reason == "RollingOut")
+                },
+            )
             .await?;
             let ours = lab.read(&thing).await?;
-            ensure!(ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway", "{thing} is not ours: {ours}");
+            ensure!(
+                ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway",
+                "{thing} is not ours: {ours}"
+            );
             // Nor is the deletion of ours ever one of theirs: what is made later under a name that is not ours any more stays.
             anyhow::Ok(())
         });
         let outcomes = futures::future::join_all(cases).await;
-        let complaints: Vec<_> = outcomes.into_iter().filter_map(|outcome: anyhow::Result<()>| outcome.err().map(|error| format!("{error:#}"))).collect();
+        let complaints: Vec<_> = outcomes
+            .into_iter()
+            .filter_map(|outcome: anyhow::Result<()>| outcome.err().map(|error| format!("{error:#}")))
+            .collect();
         ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
         Ok(())
     })
@@ -112,13 +159,23 @@ async fn a_collision_that_nobody_cures_becomes_stalled_and_an_object_that_is_not
         let before = essence(&serde_json::to_value(lab.create(&object).await?)?);
         let edge = lab.edge(&specification("nowhere")).await?;
         collides(lab, &edge, &thing).await?;
-        let status = lab.status(&edge, "a person is called", Duration::from_secs(45), |status| status.is("Stalled", "True")).await?;
+        let status = lab
+            .status(&edge, "a person is called", Duration::from_secs(45), |status| {
+                status.is("Stalled", "True")
+            })
+            .await?;
         let stalled = status.condition("Stalled").expect("it has one");
-        ensure!(stalled.reason == "NameCollision" && stalled.message.contains(&thing.to_string()), "{}", stalled.message);
+        ensure!(
+            stalled.reason == "NameCollision" && stalled.message.contains(&thing.to_string()),
+            "{}",
+            stalled.message
+        );
         ensure!(!status.is("Reconciling", "True"), "{status}");
         edge.delete().await?;
         let gone = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        wait("the ContourDeployment is gone", PATIENT).until(async || Ok(Look::when(lab.find(&gone).await?.is_none(), "it is still there"))).await?;
+        wait("the ContourDeployment is gone", PATIENT)
+            .until(async || Ok(Look::when(lab.find(&gone).await?.is_none(), "it is still there")))
+            .await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         Ok(())
     })
@@ -134,7 +191,10 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         let stand_in = wait("there is a stand-in", PROMPT)
             .until(async || {
                 let all = lab.all("ExtensionService", &auth, &edge).await?;
-                Ok(all.into_iter().next().map_or(Look::NotYet("none".to_owned()), Look::Reached))
+                Ok(all
+                    .into_iter()
+                    .next()
+                    .map_or(Look::NotYet("none".to_owned()), Look::Reached))
             })
             .await?;
         edge.delete().await?;
@@ -149,7 +209,12 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         lab.looks_again(&edge, 2).await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         lab.delete(&thing).await?;
-        lab.status(&edge, "it goes on", PATIENT, |status| status.condition("Ready").is_some_and(|ready| ready.reason == "RollingOut")).await?;
+        lab.status(&edge, "it goes on", PATIENT, |status| {
+            status
+                .condition("Ready")
+                .is_some_and(|ready| ready.reason == "RollingOut")
+        })
+        .await?;
         Ok(())
     })
     .await;
@@ -160,21 +225,42 @@ async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is
     alone("forbidden", async |lab: &Lab| {
         let role = Thing::new("ClusterRole", "", "slipway-operand");
         let rules = lab.read(&role).await?["rules"].clone();
-        let without: Vec<_> = rules.as_array().context("rules")?.iter().filter(|rule| rule["resources"] != json!(["serviceaccounts"])).cloned().collect();
+        let without: Vec<_> = rules
+            .as_array()
+            .context("rules")?
+            .iter()
+            .filter(|rule| rule["resources"] != json!(["serviceaccounts"]))
+            .cloned()
+            .collect();
         ensure!(without.len() + 1 == rules.as_array().map_or(0, Vec::len), "{rules}");
         lab.patch(&role, &json!({"rules": without})).await?;
         let edge = lab.edge(&specification("nowhere")).await?;
         // A 403 right after the operator's own binding was made may only mean that the API server does not know it yet.
-        let status = lab.status(&edge, "it says what is forbidden", Duration::from_secs(15), |status| status.condition("Ready").is_some_and(|it| it.reason == "Forbidden")).await?;
+        let status = lab
+            .status(&edge, "it says what is forbidden", Duration::from_secs(15), |status| {
+                status.condition("Ready").is_some_and(|it| it.reason == "Forbidden")
+            })
+            .await?;
         let said = &status.condition("Ready").expect("it has one").message;
-        ensure!(said.contains(&format!("ServiceAccount {}/edge-", lab.namespace)) && said.contains("serviceaccounts"), "{said}");
+        ensure!(
+            said.contains(&format!("ServiceAccount {}/edge-", lab.namespace)) && said.contains("serviceaccounts"),
+            "{said}"
+        );
         ensure!(status.is("Reconciling", "True"), "{status}");
         lab.patch(&role, &json!({"rules": rules})).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
         wait("Contour is made once it is allowed", PATIENT)
-            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    edge.status().await?.to_string(),
+                ))
+            })
             .await?;
-        lab.status(&edge, "nothing is forbidden any more", PATIENT, |status| status.condition("Ready").is_some_and(|it| it.reason != "Forbidden")).await?;
+        lab.status(&edge, "nothing is forbidden any more", PATIENT, |status| {
+            status.condition("Ready").is_some_and(|it| it.reason != "Forbidden")
+        })
+        .await?;
         Ok(())
     })
     .await;
@@ -193,7 +279,12 @@ async fn trouble_of_one_contour_deployment_does_not_stop_another() {
         let second = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
         wait("the other one's Contour is made", PROMPT)
-            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), second.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    second.status().await?.to_string(),
+                ))
+            })
             .await
     })
     .await;

@@ -15,7 +15,10 @@ use crate::world::{alone, beside_others};
 async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let left = slipway_e2e::leftovers::of(&lab.client, edge).await?;
     let binding = format!("ClusterRoleBinding slipway:{}:edge:contour", edge.namespace());
-    ensure!(left.contains(&binding) && left.len() > 15, "only this is there: {left:?}");
+    ensure!(
+        left.contains(&binding) && left.len() > 15,
+        "only this is there: {left:?}"
+    );
     Ok(())
 }
 
@@ -128,7 +131,8 @@ async fn a_namespace_that_is_deleted_while_the_operator_is_down_goes_once_it_is_
         // The namespace controller has done all that it can: what is left has a finalizer of ours.
         wait("only what we hold is left in the namespace", PATIENT)
             .until(async || {
-                let secrets = lab.all("Secret", &lab.namespace, &edge).await?.len() + lab.all("RoleBinding", &lab.namespace, &edge).await?.len();
+                let secrets = lab.all("Secret", &lab.namespace, &edge).await?.len()
+                    + lab.all("RoleBinding", &lab.namespace, &edge).await?.len();
                 Ok(Look::when(secrets == 0, format!("{secrets} Secrets and RoleBindings")))
             })
             .await?;
@@ -143,7 +147,10 @@ async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
     wait(&format!("{namespace} is gone"), PATIENT)
         .until(async || {
             let found = lab.find(namespace).await?;
-            Ok(Look::when(found.is_none(), found.map_or_else(String::new, |it| it["status"]["conditions"].to_string())))
+            Ok(Look::when(
+                found.is_none(),
+                found.map_or_else(String::new, |it| it["status"]["conditions"].to_string()),
+            ))
         })
         .await
 }
@@ -155,13 +162,19 @@ async fn a_successor_of_the_same_name_gets_objects_of_its_own() {
         lab.make_namespace(&auth).await?;
         for _ in 0..2 {
             let edge = lab.edge(&specification(&auth)).await?;
-            let owner = lab.read(&Thing::new("ContourDeployment", &lab.namespace, "edge")).await?["metadata"]["uid"].clone();
+            let owner = lab
+                .read(&Thing::new("ContourDeployment", &lab.namespace, "edge"))
+                .await?["metadata"]["uid"]
+                .clone();
             let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
             wait("its own Contour is made", PATIENT)
                 .until(async || {
                     let found = lab.find(&deployment).await?.unwrap_or_default();
                     let its = found["metadata"]["ownerReferences"][0]["uid"].clone();
-                    Ok(Look::when(its == owner, format!("it belongs to {its}; {}", edge.status().await?)))
+                    Ok(Look::when(
+                        its == owner,
+                        format!("it belongs to {its}; {}", edge.status().await?),
+                    ))
                 })
                 .await?;
             let api = lab.api("ContourDeployment", &lab.namespace);
@@ -170,7 +183,8 @@ async fn a_successor_of_the_same_name_gets_objects_of_its_own() {
                 .until(async || Ok(Look::when(api.get_opt("edge").await?.is_none(), "it is still there")))
                 .await?;
         }
-        lab.nothing_is_left(&Edge::new(lab.client.clone(), &lab.namespace, "edge")).await
+        lab.nothing_is_left(&Edge::new(lab.client.clone(), &lab.namespace, "edge"))
+            .await
     })
     .await;
 }

@@ -11,8 +11,14 @@ use crate::world::{World, beside_others};
 async fn a_contour_deployment_that_nobody_has_seen_yet_says_so() {
     beside_others("fresh", async |lab: &Lab| {
         // The answer to the creation, which no operator can have been faster than.
-        let made = lab.create(&contour_deployment(&lab.namespace, &specification("auth"))).await?;
-        ensure!(made.data["status"] == json!({"observedGeneration": -1}), "{}", made.data["status"]);
+        let made = lab
+            .create(&contour_deployment(&lab.namespace, &specification("auth")))
+            .await?;
+        ensure!(
+            made.data["status"] == json!({"observedGeneration": -1}),
+            "{}",
+            made.data["status"]
+        );
         Ok(())
     })
     .await;
@@ -21,16 +27,31 @@ async fn a_contour_deployment_that_nobody_has_seen_yet_says_so() {
 #[tokio::test]
 async fn the_short_name_and_the_full_one_find_ours_beside_the_kind_of_the_same_name_in_contour_s_crds() {
     beside_others("names", async |lab: &Lab| {
-        let upstream = lab.world.kubectl().run(&["get", "crd", "contourdeployments.projectcontour.io", "-o", "name"]).await?;
+        let upstream = lab
+            .world
+            .kubectl()
+            .run(&["get", "crd", "contourdeployments.projectcontour.io", "-o", "name"])
+            .await?;
         ensure!(!upstream.is_empty(), "Contour's own ContourDeployment is not installed");
         lab.edge(&specification("auth")).await?;
         for name in ["cdep", "contourdeployment", "contourdeployments"] {
             let listed = lab.world.kubectl().json(&["get", name, "-n", &lab.namespace]).await?;
-            let kinds = listed["items"].as_array().context("a list")?.iter().map(|item| item["apiVersion"].as_str());
+            let kinds = listed["items"]
+                .as_array()
+                .context("a list")?
+                .iter()
+                .map(|item| item["apiVersion"].as_str());
             ensure!(kinds.eq([Some("contour.slipway.dev/v1alpha1")]), "{name}: {listed}");
         }
-        let of_category = lab.world.kubectl().run(&["get", "slipway", "-n", &lab.namespace, "-o", "name"]).await?;
-        ensure!(of_category.trim() == "contourdeployment.contour.slipway.dev/edge", "{of_category}");
+        let of_category = lab
+            .world
+            .kubectl()
+            .run(&["get", "slipway", "-n", &lab.namespace, "-o", "name"])
+            .await?;
+        ensure!(
+            of_category.trim() == "contourdeployment.contour.slipway.dev/edge",
+            "{of_category}"
+        );
         Ok(())
     })
     .await;
@@ -40,11 +61,29 @@ async fn the_short_name_and_the_full_one_find_ours_beside_the_kind_of_the_same_n
 async fn kubectl_get_shows_the_state_in_columns() {
     beside_others("columns", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is reported", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.status(&edge, "it is reported", PROMPT, |status| {
+            !status.extension_services.is_empty()
+        })
+        .await?;
         let shown = lab.world.kubectl().run(&["get", "cdep", "-n", &lab.namespace]).await?;
         let lines: Vec<Vec<_>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-        let [header, row] = lines.as_slice() else { anyhow::bail!("not one line: {shown}") };
-        ensure!(*header == ["NAME", "READY", "DEGRADED", "REASON", "EXTENSIONS", "CONTOUR", "ENVOY", "AGE"], "{shown}");
+        let [header, row] = lines.as_slice() else {
+            anyhow::bail!("not one line: {shown}")
+        };
+        ensure!(
+            *header
+                == [
+                    "NAME",
+                    "READY",
+                    "DEGRADED",
+                    "REASON",
+                    "EXTENSIONS",
+                    "CONTOUR",
+                    "ENVOY",
+                    "AGE"
+                ],
+            "{shown}"
+        );
         ensure!(row[..3] == ["edge", "False", "True"] && row[4] == "0/1", "{shown}");
         Ok(())
     })
@@ -54,11 +93,16 @@ async fn kubectl_get_shows_the_state_in_columns() {
 #[tokio::test]
 async fn the_crd_in_the_repository_is_what_the_binary_prints() {
     let binary = crate::operator::binary().await.expect("the operator builds");
-    let printed = command::output(&binary, &["crd"], None).await.expect("it prints the CRD");
+    let printed = command::output(&binary, &["crd"], None)
+        .await
+        .expect("it prints the CRD");
     let file = places::repository().join("crds/contour.slipway.dev_contourdeployments.yaml");
     let stored = std::fs::read_to_string(file).expect("the CRD is in the repository");
     // Not assert_eq!: it would print both.
-    assert!(printed == stored, "crds/ is not what `slipway crd` prints: run `make generate`");
+    assert!(
+        printed == stored,
+        "crds/ is not what `slipway crd` prints: run `make generate`"
+    );
 }
 
 #[tokio::test]
@@ -67,7 +111,11 @@ async fn the_stored_crd_is_the_printed_one_with_nothing_pruned_or_refused() {
         let live = installed(lab.world).await?;
         for (type_, status) in [("Established", "True"), ("NamesAccepted", "True")] {
             let mut conditions = live["status"]["conditions"].as_array().into_iter().flatten();
-            ensure!(conditions.any(|it| it["type"] == type_ && it["status"] == status), "{type_}: {}", live["status"]);
+            ensure!(
+                conditions.any(|it| it["type"] == type_ && it["status"] == status),
+                "{type_}: {}",
+                live["status"]
+            );
         }
         let mut conditions = live["status"]["conditions"].as_array().into_iter().flatten();
         let complaint = conditions.find(|it| it["type"] == "NonStructuralSchema" && it["status"] == "True");
@@ -78,5 +126,8 @@ async fn the_stored_crd_is_the_printed_one_with_nothing_pruned_or_refused() {
 }
 
 async fn installed(world: &World) -> anyhow::Result<serde_json::Value> {
-    world.kubectl().json(&["get", "crd", "contourdeployments.contour.slipway.dev"]).await
+    world
+        .kubectl()
+        .json(&["get", "crd", "contourdeployments.contour.slipway.dev"])
+        .await
 }

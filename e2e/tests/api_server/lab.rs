@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use slipway_e2e::edge::{Edge, Status};
@@ -39,15 +41,25 @@ pub struct Lab {
 impl Lab {
     /// With a namespace of this name.
     pub async fn new(world: &'static World, name: &str) -> anyhow::Result<Self> {
-        let lab = Self { world, client: world.client().await?, namespace: name.to_owned(), namespaces: Mutex::default() };
+        let lab = Self {
+            world,
+            client: world.client().await?,
+            namespace: name.to_owned(),
+            namespaces: Mutex::default(),
+        };
         lab.make_namespace(name).await?;
         Ok(lab)
     }
 
     /// Makes a namespace, which goes when the test ends.
     pub async fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
-        self.namespaces.lock().expect("nobody panics with the lock").push(name.to_owned());
-        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await.map(drop)
+        self.namespaces
+            .lock()
+            .expect("nobody panics with the lock")
+            .push(name.to_owned());
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .await
+            .map(drop)
     }
 
     /// A name that no other test has.
@@ -79,7 +91,10 @@ impl Lab {
     pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let (kind, namespace, name) = identity(object)?;
         let parameters = PatchParams::apply("a-user").force();
-        let applied = self.api(kind, namespace).patch(name, &parameters, &Patch::Apply(object)).await;
+        let applied = self
+            .api(kind, namespace)
+            .patch(name, &parameters, &Patch::Apply(object))
+            .await;
         applied.with_context(|| format!("applying {kind} {name}"))
     }
 
@@ -87,7 +102,10 @@ impl Lab {
     pub async fn create(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let (kind, namespace, name) = identity(object)?;
         let parsed = serde_json::from_value(object.clone())?;
-        self.api(kind, namespace).create(&PostParams::default(), &parsed).await.with_context(|| format!("creating {kind} {name}"))
+        self.api(kind, namespace)
+            .create(&PostParams::default(), &parsed)
+            .await
+            .with_context(|| format!("creating {kind} {name}"))
     }
 
     /// A ContourDeployment `edge` in the test's namespace.
@@ -104,50 +122,80 @@ impl Lab {
     /// An object, if it is there.
     pub async fn find(&self, object: &Thing) -> anyhow::Result<Option<Value>> {
         let found = self.api(object.kind, &object.namespace).get_opt(&object.name).await;
-        found.with_context(|| format!("reading {object}"))?.map(|found| Ok(serde_json::to_value(found)?)).transpose()
+        found
+            .with_context(|| format!("reading {object}"))?
+            .map(|found| Ok(serde_json::to_value(found)?))
+            .transpose()
     }
 
     /// An object that is there.
     pub async fn read(&self, object: &Thing) -> anyhow::Result<Value> {
-        self.find(object).await?.with_context(|| format!("{object} does not exist"))
+        self.find(object)
+            .await?
+            .with_context(|| format!("{object} does not exist"))
     }
 
     /// A JSON merge patch.
     pub async fn patch(&self, object: &Thing, patch: &Value) -> anyhow::Result<()> {
         let api = self.api(object.kind, &object.namespace);
-        let patched = api.patch(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = api
+            .patch(&object.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
         patched.map(drop).with_context(|| format!("patching {object}"))
     }
 
     /// Deletes an object; its end is not waited for.
     pub async fn delete(&self, object: &Thing) -> anyhow::Result<()> {
         let api = self.api(object.kind, &object.namespace);
-        api.delete(&object.name, &DeleteParams::default()).await.map(drop).with_context(|| format!("deleting {object}"))
+        api.delete(&object.name, &DeleteParams::default())
+            .await
+            .map(drop)
+            .with_context(|| format!("deleting {object}"))
     }
 
     /// The only object of a kind in a namespace that belongs to an edge.
     pub async fn only(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Value> {
         let mut found = self.all(kind, namespace, edge).await?;
-        ensure!(found.len() == 1, "there are {} {kind}s of {} in {namespace}", found.len(), edge.name());
+        ensure!(
+            found.len() == 1,
+            "there are {} {kind}s of {} in {namespace}",
+            found.len(),
+            edge.name()
+        );
         Ok(found.remove(0))
     }
 
     /// The objects of a kind in a namespace that belong to an edge.
     pub async fn all(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Vec<Value>> {
-        let list = self.api(kind, namespace).list(&ListParams::default().labels(&edge.selector())).await;
+        let list = self
+            .api(kind, namespace)
+            .list(&ListParams::default().labels(&edge.selector()))
+            .await;
         let list = list.with_context(|| format!("listing {kind}s"))?;
-        Ok(list.items.into_iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+        Ok(list
+            .items
+            .into_iter()
+            .map(serde_json::to_value)
+            .collect::<Result<_, _>>()?)
     }
 
     /// Waits until a status is so.
-    pub async fn status(&self, edge: &Edge, what: &str, limit: Duration, is_so: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
+    pub async fn status(
+        &self,
+        edge: &Edge,
+        what: &str,
+        limit: Duration,
+        is_so: impl Fn(&Status) -> bool,
+    ) -> anyhow::Result<Status> {
         wait(what, limit)
             .until(async || {
                 let status = edge.status().await?;
                 if status.observed_generation == Some(status.generation) && is_so(&status) {
                     return Ok(Look::Reached(status));
                 }
-                let said = status.condition("Ready").map_or_else(String::new, |ready| format!(": {}", ready.message));
+                let said = status
+                    .condition("Ready")
+                    .map_or_else(String::new, |ready| format!(": {}", ready.message));
                 Ok(Look::NotYet(format!("{status}{said}")))
             })
             .await
@@ -155,7 +203,9 @@ impl Lab {
 
     /// Waits until Contour and Envoy are rolled out and everything is reported. It takes somebody who plays the kubelet.
     pub async fn settled(&self, edge: &Edge) -> anyhow::Result<Status> {
-        wait("the ContourDeployment has settled", PATIENT).until(async || edge.look_settled().await).await
+        wait("the ContourDeployment has settled", PATIENT)
+            .until(async || edge.look_settled().await)
+            .await
     }
 
     /// Makes the operator look at an edge again `times` times, and waits until it has.
@@ -195,13 +245,23 @@ impl Lab {
 
     /// Waits until no ContourDeployment is there at all.
     pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
-        wait("the ContourDeployments of other tests are gone", Duration::from_secs(60))
-            .until(async || {
-                let list = self.api("ContourDeployment", "").list_metadata(&ListParams::default()).await?;
-                let left: Vec<_> = list.items.iter().filter_map(|object| object.metadata.namespace.clone()).collect();
-                Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
-            })
-            .await
+        wait(
+            "the ContourDeployments of other tests are gone",
+            Duration::from_secs(60),
+        )
+        .until(async || {
+            let list = self
+                .api("ContourDeployment", "")
+                .list_metadata(&ListParams::default())
+                .await?;
+            let left: Vec<_> = list
+                .items
+                .iter()
+                .filter_map(|object| object.metadata.namespace.clone())
+                .collect();
+            Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
+        })
+        .await
     }
 
     /// Prints what there is in the test's namespaces.
@@ -209,7 +269,11 @@ impl Lab {
         let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
         for namespace in namespaces {
             let kinds = "cdep,deployments,daemonsets,services,extensionservices,contourconfigurations,pods,events";
-            let printed = self.world.kubectl().run(&["get", "-n", &namespace, kinds, "-o", "wide"]).await;
+            let printed = self
+                .world
+                .kubectl()
+                .run(&["get", "-n", &namespace, kinds, "-o", "wide"])
+                .await;
             say(format!("in namespace {namespace}:"));
             show(&printed.unwrap_or_else(|error| format!("{error:#}")));
         }
@@ -243,20 +307,31 @@ pub struct Thing {
 impl Thing {
     /// The object of this kind, namespace and name.
     pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
 impl std::fmt::Display for Thing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, namespace, name } = self;
-        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
+        if namespace.is_empty() {
+            write!(f, "{kind} {name}")
+        } else {
+            write!(f, "{kind} {namespace}/{name}")
+        }
     }
 }
 
 /// A silent wait that looks often.
 pub fn wait(what: &str, limit: Duration) -> Wait {
-    Wait::for_it(what).within(limit).every(Duration::from_millis(50)).silently()
+    Wait::for_it(what)
+        .within(limit)
+        .every(Duration::from_millis(50))
+        .silently()
 }
 
 /// A ContourDeployment `edge`.
@@ -277,7 +352,9 @@ pub fn specification(auth_namespace: &str) -> Value {
 
 fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let (Some(kind), Some(name)) = (text("/kind"), text("/metadata/name")) else { bail!("no object: {object}") };
+    let (Some(kind), Some(name)) = (text("/kind"), text("/metadata/name")) else {
+        bail!("no object: {object}")
+    };
     Ok((kind, text("/metadata/namespace").unwrap_or_default(), name))
 }
 
@@ -288,20 +365,43 @@ pub struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 impl Metrics {
     /// Label values here have no commas and no quotes in them.
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
-            let (series, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line}"))?;
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
-            let labels = pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect();
-            Ok((name.to_owned(), labels, value.parse().with_context(|| format!("no number: {line}"))?))
-        });
+        let samples = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line}"))?;
+                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                let pairs = labels
+                    .trim_end_matches('}')
+                    .split(',')
+                    .filter_map(|pair| pair.split_once('='));
+                let labels = pairs
+                    .map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned()))
+                    .collect();
+                Ok((
+                    name.to_owned(),
+                    labels,
+                    value.parse().with_context(|| format!("no number: {line}"))?,
+                ))
+            });
         samples.collect::<anyhow::Result<_>>().map(Self)
     }
 
     /// The samples of this name that have these labels among theirs.
-    pub fn of<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a BTreeMap<String, String>, f64)> {
-        let has = move |own: &BTreeMap<String, String>| labels.iter().all(|(key, value)| own.get(*key).is_some_and(|other| other == value));
-        self.0.iter().filter(move |(own, its, _)| own == name && has(its)).map(|(_, labels, value)| (labels, *value))
+    pub fn of<'a>(
+        &'a self,
+        name: &'a str,
+        labels: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a BTreeMap<String, String>, f64)> {
+        let has = move |own: &BTreeMap<String, String>| {
+            labels
+                .iter()
+                .all(|(key, value)| own.get(*key).is_some_and(|other| other == value))
+        };
+        self.0
+            .iter()
+            .filter(move |(own, its, _)| own == name && has(its))
+            .map(|(_, labels, value)| (labels, *value))
     }
 
     /// Their sum.

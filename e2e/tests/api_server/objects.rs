@@ -41,7 +41,10 @@ pub async fn made_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<
         ("Deployment", "edge-contour".into()),
         ("Deployment", "edge-envoy".into()),
     ];
-    let mut things: Vec<_> = fixed.iter().map(|(kind, name)| Thing::new(kind, if *kind == "ClusterRoleBinding" { "" } else { namespace }, name)).collect();
+    let mut things: Vec<_> = fixed
+        .iter()
+        .map(|(kind, name)| Thing::new(kind, if *kind == "ClusterRoleBinding" { "" } else { namespace }, name))
+        .collect();
     let configuration = lab.only("ContourConfiguration", namespace, edge).await?;
     things.push(Thing::new("ContourConfiguration", namespace, name(&configuration)?));
     let stand_in = lab.only("ExtensionService", auth, edge).await?;
@@ -68,13 +71,22 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         let edge = settled_edge(lab, &auth).await?;
-        let owner = lab.read(&Thing::new("ContourDeployment", &lab.namespace, "edge")).await?;
-        ensure!(owner["metadata"]["finalizers"] == json!([FINALIZER]), "{}", owner["metadata"]);
+        let owner = lab
+            .read(&Thing::new("ContourDeployment", &lab.namespace, "edge"))
+            .await?;
+        ensure!(
+            owner["metadata"]["finalizers"] == json!([FINALIZER]),
+            "{}",
+            owner["metadata"]
+        );
         let made = made_for(lab, &edge, &auth).await?;
         for thing in &made {
             let metadata = lab.read(thing).await?["metadata"].clone();
             let labels = &metadata["labels"];
-            ensure!(labels[OWNER_NAME] == "edge" && labels[OWNER_NAMESPACE] == *lab.namespace, "{thing}: {labels}");
+            ensure!(
+                labels[OWNER_NAME] == "edge" && labels[OWNER_NAMESPACE] == *lab.namespace,
+                "{thing}: {labels}"
+            );
             ensure!(labels["app.kubernetes.io/managed-by"] == "slipway", "{thing}: {labels}");
             // Argo CD would take an object with this label, and without an owner, for its own.
             ensure!(labels.get("app.kubernetes.io/instance").is_none(), "{thing}: {labels}");
@@ -84,14 +96,34 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
                 "apiVersion": "contour.slipway.dev/v1alpha1", "kind": "ContourDeployment", "name": "edge",
                 "uid": owner["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
             }]);
-            ensure!(if is_owned { json!(owners) == expected } else { owners.is_empty() }, "{thing}: {owners:?}");
+            ensure!(
+                if is_owned {
+                    json!(owners) == expected
+                } else {
+                    owners.is_empty()
+                },
+                "{thing}: {owners:?}"
+            );
             let is_held = thing.namespace == auth;
-            ensure!((metadata["finalizers"] == json!([FINALIZER])) == is_held, "{thing}: {}", metadata["finalizers"]);
+            ensure!(
+                (metadata["finalizers"] == json!([FINALIZER])) == is_held,
+                "{thing}: {}",
+                metadata["finalizers"]
+            );
         }
         // And nothing else: of the kinds that Kubernetes' own controllers don't make.
-        let by_others = ["Pod ", "ReplicaSet ", "EndpointSlice ", "Endpoints ", "ContourDeployment "];
+        let by_others = [
+            "Pod ",
+            "ReplicaSet ",
+            "EndpointSlice ",
+            "Endpoints ",
+            "ContourDeployment ",
+        ];
         let there = slipway_e2e::leftovers::of(&lab.client, &edge).await?;
-        let there: BTreeSet<_> = there.into_iter().filter(|object| !by_others.iter().any(|kind| object.starts_with(kind))).collect();
+        let there: BTreeSet<_> = there
+            .into_iter()
+            .filter(|object| !by_others.iter().any(|kind| object.starts_with(kind)))
+            .collect();
         let expected: BTreeSet<_> = made.iter().map(ToString::to_string).collect();
         ensure!(there == expected, "there are {there:#?}, and not {expected:#?}");
         Ok(())
@@ -108,18 +140,39 @@ async fn contour_s_configuration_names_the_stand_in_and_what_the_specification_s
         spec["runtimeSettings"]["enableExternalNameService"] = json!(true);
         let edge = lab.edge(&spec).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour is made", PROMPT).until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string()))).await?;
+        wait("Contour is made", PROMPT)
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    edge.status().await?.to_string(),
+                ))
+            })
+            .await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
         let stand_in = lab.only("ExtensionService", &auth, &edge).await?;
         let block = &configuration["spec"]["globalExtAuth"];
-        ensure!(block["extensionRef"] == json!({"namespace": auth, "name": stand_in["metadata"]["name"]}), "{block}");
+        ensure!(
+            block["extensionRef"] == json!({"namespace": auth, "name": stand_in["metadata"]["name"]}),
+            "{block}"
+        );
         // The word itself, not its default: a block without it must never be written.
         ensure!(block["failOpen"] == json!(false), "{block}");
-        ensure!(configuration["spec"]["enableExternalNameService"] == json!(true), "{}", configuration["spec"]);
-        ensure!(configuration["spec"]["envoy"]["service"] == json!({"namespace": lab.namespace, "name": "edge-envoy"}), "{}", configuration["spec"]);
+        ensure!(
+            configuration["spec"]["enableExternalNameService"] == json!(true),
+            "{}",
+            configuration["spec"]
+        );
+        ensure!(
+            configuration["spec"]["envoy"]["service"] == json!({"namespace": lab.namespace, "name": "edge-envoy"}),
+            "{}",
+            configuration["spec"]
+        );
         let arguments = lab.read(&deployment).await?["spec"]["template"]["spec"]["containers"][0]["args"].clone();
         let flag = format!("--contour-config-name={}", name(&configuration)?);
-        ensure!(arguments.as_array().is_some_and(|all| all.contains(&json!(flag))), "{arguments}");
+        ensure!(
+            arguments.as_array().is_some_and(|all| all.contains(&json!(flag))),
+            "{arguments}"
+        );
         Ok(())
     })
     .await;
@@ -137,7 +190,12 @@ async fn a_settled_contour_deployment_costs_no_request_even_when_it_is_looked_at
         // That nothing happens can only be seen by waiting.
         tokio::time::sleep(QUIET).await;
         let requests = audit::requests(lab.world, mark, &lab.namespace)?;
-        ensure!(requests.is_empty(), "{} requests:\n{}", requests.len(), requests.join("\n"));
+        ensure!(
+            requests.is_empty(),
+            "{} requests:\n{}",
+            requests.len(),
+            requests.join("\n")
+        );
         Ok(())
     })
     .await;
@@ -152,7 +210,8 @@ async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
         players::auth_server(lab, &auth).await?;
         lab.create(&players::extension_service(&auth, "500ms")).await?;
         players::judge(lab, &auth, "auth", players::Verdict::Valid).await?;
-        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True")).await?;
+        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True"))
+            .await?;
         lab.settled(&edge).await?;
         lab.looks_again(&edge, 1).await?;
         lab.world.stop_operator().await?;
@@ -162,14 +221,21 @@ async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
         let own = [("contourdeployment_namespace", lab.namespace.as_str())];
         wait("the operator has looked at it", PROMPT)
             .until(async || {
-                let count = lab.metrics().await?.of("slipway_contourdeployment_condition", &own).count();
+                let count = lab
+                    .metrics()
+                    .await?
+                    .of("slipway_contourdeployment_condition", &own)
+                    .count();
                 Ok(Look::when(count > 0, "it has no series yet"))
             })
             .await?;
         tokio::time::sleep(QUIET).await;
         let requests = audit::requests(lab.world, mark, &lab.namespace)?;
         ensure!(!requests.is_empty(), "not even its lists are in the audit log");
-        let writes: Vec<_> = requests.into_iter().filter(|request| audit::is_write(request)).collect();
+        let writes: Vec<_> = requests
+            .into_iter()
+            .filter(|request| audit::is_write(request))
+            .collect();
         ensure!(writes.is_empty(), "{} writes:\n{}", writes.len(), writes.join("\n"));
         Ok(())
     })

@@ -54,10 +54,24 @@ pub async fn binary() -> anyhow::Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = tokio::process::Command::new(cargo);
-    build.args(["build", "--locked", "--package", "slipway", "--bin", "slipway", "--message-format=json-render-diagnostics"]);
-    let printed = command::watched(build.current_dir(places::repository())).await.context("building the operator")?;
-    let messages = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
+    build.args([
+        "build",
+        "--locked",
+        "--package",
+        "slipway",
+        "--bin",
+        "slipway",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let printed = command::watched(build.current_dir(places::repository()))
+        .await
+        .context("building the operator")?;
+    let messages = printed
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = messages
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back();
     executable.context("cargo does not say where the operator is; give its path in SLIPWAY_BIN")
 }
 
@@ -70,9 +84,21 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 impl Operator {
     /// Starts it. What it needs to become ready is waited for by who wants it ready.
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
-        let log = File::options().create(true).append(true).open(&setup.log).context("opening the operator's log")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&setup.log)
+            .context("opening the operator's log")?;
         let child = Command::new(&setup.binary)
-            .args(["run", "--namespace", SYSTEM, "--listen", &setup.address.to_string(), "--log", "info,slipway=debug"])
+            .args([
+                "run",
+                "--namespace",
+                SYSTEM,
+                "--listen",
+                &setup.address.to_string(),
+                "--log",
+                "info,slipway=debug",
+            ])
             .env("KUBECONFIG", &setup.kubeconfig)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("sharing the log")?)
@@ -94,15 +120,26 @@ impl Operator {
         }
         let asked = Instant::now();
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status().context("running kill")?;
+        let sent = Command::new("kill")
+            .args(["-s", "TERM", &pid])
+            .status()
+            .context("running kill")?;
         ensure!(sent.success(), "kill: {sent}");
         let status = Wait::for_it("the operator has ended after SIGTERM")
             .within(Duration::from_secs(15))
             .every(Duration::from_millis(5))
             .silently()
-            .until(async || Ok(self.child.try_wait()?.map_or(Look::NotYet("it runs".to_owned()), Look::Reached)))
+            .until(async || {
+                Ok(self
+                    .child
+                    .try_wait()?
+                    .map_or(Look::NotYet("it runs".to_owned()), Look::Reached))
+            })
             .await?;
-        Ok(End { status, took: asked.elapsed() })
+        Ok(End {
+            status,
+            took: asked.elapsed(),
+        })
     }
 }
 
@@ -120,18 +157,31 @@ impl Drop for Operator {
 
 /// GET of a path: HTTP status and body.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).await.context("connecting to the operator")?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: slipway\r\n\r\n").as_bytes()).await?;
+    let mut stream = TcpStream::connect(address)
+        .await
+        .context("connecting to the operator")?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: slipway\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {answer:?}"))?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("no HTTP: {head:?}"))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .with_context(|| format!("no HTTP: {answer:?}"))?;
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .with_context(|| format!("no HTTP: {head:?}"))?;
     Ok((code, body.to_owned()))
 }
 
 /// The last lines of the log that speak of trouble.
 pub fn complaints(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().filter(|line| line.contains("WARN") || line.contains("ERROR") || line.contains("panicked")).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("WARN") || line.contains("ERROR") || line.contains("panicked"))
+        .collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
 }

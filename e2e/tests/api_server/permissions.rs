@@ -11,7 +11,11 @@ use crate::world::{OPERATOR, beside_others};
 /// kubectl as somebody else; what it says, whether it succeeds or not.
 async fn as_user(lab: &Lab, user: &str, arguments: &[&str]) -> Result<String, String> {
     let arguments = [&["--as", user], arguments].concat();
-    lab.world.kubectl().run(&arguments).await.map_err(|error| format!("{error:#}"))
+    lab.world
+        .kubectl()
+        .run(&arguments)
+        .await
+        .map_err(|error| format!("{error:#}"))
 }
 
 async fn may(lab: &Lab, user: &str, question: &[&str]) -> bool {
@@ -34,7 +38,9 @@ async fn attempt(lab: &Lab, user: &str, object: &Value) -> anyhow::Result<Result
 }
 
 fn tempfile(lab: &Lab, object: &Value) -> anyhow::Result<String> {
-    let number = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let number = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_nanos();
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}.json", lab.namespace));
     std::fs::write(&path, object.to_string()).with_context(|| format!("writing {}", path.display()))?;
     Ok(path.to_string_lossy().into_owned())
@@ -44,28 +50,59 @@ fn tempfile(lab: &Lab, object: &Value) -> anyhow::Result<String> {
 async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_deployment_is() {
     beside_others("reach", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| {
+            !status.extension_services.is_empty()
+        })
+        .await?;
         for verb in ["get", "list", "watch"] {
-            for place in [&["-n", "kube-system"][..], &["-n", "slipway-system"], &["--all-namespaces"]] {
-                ensure!(!may(lab, OPERATOR, &[&[verb, "secrets"], place].concat()).await, "{verb} secrets {place:?}");
+            for place in [
+                &["-n", "kube-system"][..],
+                &["-n", "slipway-system"],
+                &["--all-namespaces"],
+            ] {
+                ensure!(
+                    !may(lab, OPERATOR, &[&[verb, "secrets"], place].concat()).await,
+                    "{verb} secrets {place:?}"
+                );
             }
-            ensure!(may(lab, OPERATOR, &[verb, "secrets", "-n", &lab.namespace]).await, "{verb} secrets");
+            ensure!(
+                may(lab, OPERATOR, &[verb, "secrets", "-n", &lab.namespace]).await,
+                "{verb} secrets"
+            );
         }
-        for (verb, resource) in [("create", "deployments.apps"), ("delete", "daemonsets.apps"), ("create", "serviceaccounts"), ("create", "pods"), ("create", "secrets")] {
-            ensure!(!may(lab, OPERATOR, &[verb, resource, "-n", "kube-system"]).await, "{verb} {resource}");
+        for (verb, resource) in [
+            ("create", "deployments.apps"),
+            ("delete", "daemonsets.apps"),
+            ("create", "serviceaccounts"),
+            ("create", "pods"),
+            ("create", "secrets"),
+        ] {
+            ensure!(
+                !may(lab, OPERATOR, &[verb, resource, "-n", "kube-system"]).await,
+                "{verb} {resource}"
+            );
         }
         for question in [
             &["create", "contourdeployments.contour.slipway.dev", "-n", &lab.namespace][..],
-            &["create", "pods", "-n", &lab.namespace], &["create", "pods/exec", "-n", &lab.namespace],
-            &["create", "clusterroles"], &["update", "clusterroles"], &["escalate", "clusterroles"], &["bind", "clusterroles/cluster-admin"],
-            &["impersonate", "users"], &["impersonate", "serviceaccounts"], &["create", "serviceaccounts/token", "-n", &lab.namespace],
+            &["create", "pods", "-n", &lab.namespace],
+            &["create", "pods/exec", "-n", &lab.namespace],
+            &["create", "clusterroles"],
+            &["update", "clusterroles"],
+            &["escalate", "clusterroles"],
+            &["bind", "clusterroles/cluster-admin"],
+            &["impersonate", "users"],
+            &["impersonate", "serviceaccounts"],
+            &["create", "serviceaccounts/token", "-n", &lab.namespace],
             &["*", "*"],
         ] {
             ensure!(!may(lab, OPERATOR, question).await, "{question:?}");
         }
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
-        ensure!(!may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await, "it still reads Secrets where nothing is left");
+        ensure!(
+            !may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await,
+            "it still reads Secrets where nothing is left"
+        );
         Ok(())
     })
     .await;
@@ -207,19 +244,36 @@ fn no_role_of_slipway_s_has_a_wildcard_or_a_verb_that_gives_more() {
         let path = entry.expect("an entry").path();
         let text = std::fs::read_to_string(&path).expect("a file");
         for document in text.split("\n---\n") {
-            let role: Value = serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let role: Value =
+                serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             for rule in role["rules"].as_array().into_iter().flatten() {
                 rules += 1;
                 for field in ["apiGroups", "resources", "verbs", "nonResourceURLs", "resourceNames"] {
-                    let values: Vec<_> = rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-                    assert!(!values.iter().any(|value| value.contains('*')), "{}: {rule}", path.display());
-                    assert!(!values.iter().any(|value| ["escalate", "impersonate"].contains(value)), "{}: {rule}", path.display());
-                    let binds_anything = values.contains(&"bind") && rule["resourceNames"].as_array().is_none_or(Vec::is_empty);
+                    let values: Vec<_> = rule[field]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .collect();
+                    assert!(
+                        !values.iter().any(|value| value.contains('*')),
+                        "{}: {rule}",
+                        path.display()
+                    );
+                    assert!(
+                        !values.iter().any(|value| ["escalate", "impersonate"].contains(value)),
+                        "{}: {rule}",
+                        path.display()
+                    );
+                    let binds_anything =
+                        values.contains(&"bind") && rule["resourceNames"].as_array().is_none_or(Vec::is_empty);
                     assert!(!binds_anything, "{}: {rule}", path.display());
                 }
             }
             let name = role["metadata"]["name"].as_str().unwrap_or_default();
-            let aggregates = role["metadata"]["labels"].as_object().is_some_and(|labels| labels.keys().any(|key| key.contains("aggregate-to")));
+            let aggregates = role["metadata"]["labels"]
+                .as_object()
+                .is_some_and(|labels| labels.keys().any(|key| key.contains("aggregate-to")));
             assert!(!aggregates, "{name} is aggregated into a role that others have");
         }
     }

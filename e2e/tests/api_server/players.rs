@@ -25,9 +25,17 @@ impl Kubelet {
             loop {
                 round.tick().await;
                 // Whatever fails is tried again in the next round.
-                let Ok(list) = pods.list(&ListParams::default()).await else { continue };
+                let Ok(list) = pods.list(&ListParams::default()).await else {
+                    continue;
+                };
                 for pod in list.items.iter().filter(|pod| !is_running(pod)) {
-                    let _ = pods.patch_status(pod.metadata.name.as_deref().unwrap_or_default(), &PatchParams::default(), &Patch::Merge(running())).await;
+                    let _ = pods
+                        .patch_status(
+                            pod.metadata.name.as_deref().unwrap_or_default(),
+                            &PatchParams::default(),
+                            &Patch::Merge(running()),
+                        )
+                        .await;
                 }
             }
         }))
@@ -66,14 +74,19 @@ pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> 
     let generation = lab.read(&thing).await?["metadata"]["generation"].clone();
     let (status, errors) = match verdict {
         Verdict::Valid => ("True", json!([])),
-        Verdict::Invalid(reason) => ("False", json!([{"type": "Valid", "status": "True", "reason": reason, "message": "it is so"}])),
+        Verdict::Invalid(reason) => (
+            "False",
+            json!([{"type": "Valid", "status": "True", "reason": reason, "message": "it is so"}]),
+        ),
     };
     let condition = json!({
         "type": "Valid", "status": status, "observedGeneration": generation, "reason": status, "message": "judged",
         "lastTransitionTime": "2026-01-01T00:00:00Z", "errors": errors,
     });
     let patch = json!({"status": {"conditions": [condition]}});
-    lab.api("ExtensionService", namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    lab.api("ExtensionService", namespace)
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(())
 }
 
@@ -108,7 +121,11 @@ pub async fn stand_in_points_at(lab: &Lab, stand_in: &Thing, services: &[&str]) 
             let found = lab.find(stand_in).await?.unwrap_or_default();
             let listed = found["spec"]["services"].as_array().cloned().unwrap_or_default();
             let names: Vec<_> = listed.iter().filter_map(|service| service["name"].as_str()).collect();
-            Ok(if names == services { Look::Reached(found) } else { Look::NotYet(format!("it points at {names:?}")) })
+            Ok(if names == services {
+                Look::Reached(found)
+            } else {
+                Look::NotYet(format!("it points at {names:?}"))
+            })
         })
         .await
 }

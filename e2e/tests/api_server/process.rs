@@ -27,21 +27,41 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         let edge = lab.edge(&specification("auth")).await?;
-        let status = lab.status(&edge, "it says that CRDs are missing", PROMPT, |status| status.is("Reconciling", "True")).await?;
+        let status = lab
+            .status(&edge, "it says that CRDs are missing", PROMPT, |status| {
+                status.is("Reconciling", "True")
+            })
+            .await?;
         let ready = status.condition("Ready").expect("it has one");
-        ensure!(ready.status == "False" && ready.reason == "ContourCRDsMissing", "{status}");
+        ensure!(
+            ready.status == "False" && ready.reason == "ContourCRDsMissing",
+            "{status}"
+        );
         for name in REQUIRED {
             ensure!(ready.message.contains(name), "{name} is not named: {}", ready.message);
         }
         ensure!(!status.is("Stalled", "True"), "{status}");
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        ensure!(lab.find(&deployment).await?.is_none(), "Contour was started without its CRDs");
+        ensure!(
+            lab.find(&deployment).await?.is_none(),
+            "Contour was started without its CRDs"
+        );
 
         lab.world.install_contour_crds().await?;
         wait("Contour's Deployment is made once its CRDs are there", PROMPT)
-            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    edge.status().await?.to_string(),
+                ))
+            })
             .await?;
-        lab.status(&edge, "it does not miss CRDs any more", PROMPT, |status| status.condition("Ready").is_some_and(|it| it.reason != "ContourCRDsMissing")).await?;
+        lab.status(&edge, "it does not miss CRDs any more", PROMPT, |status| {
+            status
+                .condition("Ready")
+                .is_some_and(|it| it.reason != "ContourCRDsMissing")
+        })
+        .await?;
         Ok(())
     })
     .await;
@@ -50,7 +70,16 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
 /// Deletes all of Contour's CRDs and waits until they are gone.
 pub async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
     let file = slipway_e2e::cluster::contour_crds().await?;
-    lab.world.kubectl().run(&["delete", "--ignore-not-found", "--timeout=30s", "-f", &file.to_string_lossy()]).await?;
+    lab.world
+        .kubectl()
+        .run(&[
+            "delete",
+            "--ignore-not-found",
+            "--timeout=30s",
+            "-f",
+            &file.to_string_lossy(),
+        ])
+        .await?;
     Ok(())
 }
 
@@ -58,7 +87,10 @@ pub async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
 async fn sigterm_ends_the_operator_within_five_seconds_and_with_success() {
     alone("sigterm", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| {
+            !status.extension_services.is_empty()
+        })
+        .await?;
         let end = lab.world.stop_operator().await?;
         ensure!(end.status.code() == Some(0), "it ended with {}", end.status);
         ensure!(end.took < Duration::from_secs(5), "it took {:?}", end.took);
@@ -118,8 +150,17 @@ async fn a_contour_deployment_that_is_gone_leaves_no_metrics_behind() {
     beside_others("metrics-gone", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
         let own = [("contourdeployment_namespace", lab.namespace.as_str())];
-        let series = async || anyhow::Ok(lab.metrics().await?.of("slipway_contourdeployment_condition", &own).count());
-        wait("there are series", PROMPT).until(async || Ok(Look::when(series().await? > 0, "none"))).await?;
+        let series = async || {
+            anyhow::Ok(
+                lab.metrics()
+                    .await?
+                    .of("slipway_contourdeployment_condition", &own)
+                    .count(),
+            )
+        };
+        wait("there are series", PROMPT)
+            .until(async || Ok(Look::when(series().await? > 0, "none")))
+            .await?;
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
         wait("the series are gone", PROMPT)
@@ -133,12 +174,16 @@ async fn a_contour_deployment_that_is_gone_leaves_no_metrics_behind() {
 }
 
 #[tokio::test]
-async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_nothing_and_everything_is_remade_when_they_return() {
+async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_nothing_and_everything_is_remade_when_they_return()
+ {
     alone("crds-gone", async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| {
+            !status.extension_services.is_empty()
+        })
+        .await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
         let before = lab.read(&deployment).await?["metadata"]["generation"].clone();
         let crds = lab.api("CustomResourceDefinition", "");
@@ -149,21 +194,41 @@ async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_no
         wait("the CRDs are gone, though our objects have finalizers", PATIENT)
             .until(async || {
                 let list = crds.list_metadata(&ListParams::default()).await?;
-                let left: Vec<_> = list.items.into_iter().filter_map(|crd| crd.metadata.name).filter(|name| REQUIRED.contains(&name.as_str())).collect();
+                let left: Vec<_> = list
+                    .items
+                    .into_iter()
+                    .filter_map(|crd| crd.metadata.name)
+                    .filter(|name| REQUIRED.contains(&name.as_str()))
+                    .collect();
                 Ok(Look::when(left.is_empty(), left.join(", ")))
             })
             .await?;
         ensure!(since.elapsed() < PATIENT);
-        lab.status(&edge, "it says that CRDs are missing", PROMPT, |status| status.condition("Ready").is_some_and(|it| it.reason == "ContourCRDsMissing")).await?;
+        lab.status(&edge, "it says that CRDs are missing", PROMPT, |status| {
+            status
+                .condition("Ready")
+                .is_some_and(|it| it.reason == "ContourCRDsMissing")
+        })
+        .await?;
         let now = lab.read(&deployment).await?["metadata"]["generation"].clone();
         ensure!(now == before, "the running Contour was touched");
 
         lab.world.install_contour_crds().await?;
         wait("the stand-in is there again", PROMPT)
-            .until(async || Ok(Look::when(lab.all("ExtensionService", &auth, &edge).await?.len() == 1, edge.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.all("ExtensionService", &auth, &edge).await?.len() == 1,
+                    edge.status().await?.to_string(),
+                ))
+            })
             .await?;
         wait("the configuration is there again", PROMPT)
-            .until(async || Ok(Look::when(lab.all("ContourConfiguration", &lab.namespace, &edge).await?.len() == 1, edge.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.all("ContourConfiguration", &lab.namespace, &edge).await?.len() == 1,
+                    edge.status().await?.to_string(),
+                ))
+            })
             .await
     })
     .await;

@@ -13,11 +13,27 @@ use crate::world::beside_others;
 fn bad_settings() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         ("unknown", json!({"enableExternalNames": true}), "enableExternalNames"),
-        ("unknown-below", json!({"ingress": {"clasNames": ["a"]}}), "ingress.clasNames"),
+        (
+            "unknown-below",
+            json!({"ingress": {"clasNames": ["a"]}}),
+            "ingress.clasNames",
+        ),
         ("type", json!({"ingress": {"classNames": "a"}}), "ingress.classNames"),
-        ("boolean", json!({"enableExternalNameService": "yes"}), "enableExternalNameService"),
-        ("exits", json!({"envoy": {"timeouts": {"requestTimeout": "soon"}}}), "envoy.timeouts.requestTimeout"),
-        ("cipher", json!({"envoy": {"listener": {"tls": {"cipherSuites": ["ROT13"]}}}}), "envoy.listener.tls.cipherSuites"),
+        (
+            "boolean",
+            json!({"enableExternalNameService": "yes"}),
+            "enableExternalNameService",
+        ),
+        (
+            "exits",
+            json!({"envoy": {"timeouts": {"requestTimeout": "soon"}}}),
+            "envoy.timeouts.requestTimeout",
+        ),
+        (
+            "cipher",
+            json!({"envoy": {"listener": {"tls": {"cipherSuites": ["ROT13"]}}}}),
+            "envoy.listener.tls.cipherSuites",
+        ),
     ]
 }
 
@@ -30,7 +46,9 @@ fn with(settings: &Value) -> Value {
 }
 
 async fn is_refused(lab: &Lab, edge: &Edge, path: &str) -> anyhow::Result<()> {
-    let refused = |status: &slipway_e2e::edge::Status| status.is("ConfigurationValid", "False") && status.is("Stalled", "True") && status.is("Ready", "False");
+    let refused = |status: &slipway_e2e::edge::Status| {
+        status.is("ConfigurationValid", "False") && status.is("Stalled", "True") && status.is("Ready", "False")
+    };
     let status = lab.status(edge, "the settings are refused", PROMPT, refused).await?;
     let said = &status.condition("ConfigurationValid").expect("it has one").message;
     ensure!(said.contains(path), "{path} is not named: {said}");
@@ -46,16 +64,31 @@ async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until
             lab.make_namespace(&namespace).await?;
             let edge = lab.edge_in(&namespace, &with(&settings)).await?;
             is_refused(lab, &edge, path).await?;
-            for kind in ["Deployment", "DaemonSet", "Service", "ServiceAccount", "ContourConfiguration", "ExtensionService"] {
+            for kind in [
+                "Deployment",
+                "DaemonSet",
+                "Service",
+                "ServiceAccount",
+                "ContourConfiguration",
+                "ExtensionService",
+            ] {
                 let made = lab.all(kind, &namespace, &edge).await?;
                 ensure!(made.is_empty(), "{name}: a {kind} was made");
             }
             lab.edge_in(&namespace, &with(&json!({}))).await?;
             let deployment = Thing::new("Deployment", &namespace, "edge-contour");
             wait("Contour is made once the settings are right", PROMPT)
-                .until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string())))
+                .until(async || {
+                    Ok(Look::when(
+                        lab.find(&deployment).await?.is_some(),
+                        edge.status().await?.to_string(),
+                    ))
+                })
                 .await?;
-            lab.status(&edge, "the settings are accepted", PROMPT, |status| status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")).await?;
+            lab.status(&edge, "the settings are accepted", PROMPT, |status| {
+                status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
+            })
+            .await?;
             Ok(())
         });
         futures::future::try_join_all(cases).await.map(drop)
@@ -67,17 +100,26 @@ async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until
 async fn what_runs_is_not_touched_by_settings_that_are_refused() {
     beside_others("last-good", async |lab: &Lab| {
         let edge = lab.edge(&with(&json!({}))).await?;
-        lab.status(&edge, "it is accepted", PROMPT, |status| status.is("ConfigurationValid", "True")).await?;
+        lab.status(&edge, "it is accepted", PROMPT, |status| {
+            status.is("ConfigurationValid", "True")
+        })
+        .await?;
         let workloads = ["edge-contour", "edge-envoy"].map(|name| Thing::new("Deployment", &lab.namespace, name));
         let generations = async || {
             let [contour, envoy] = &workloads;
-            anyhow::Ok([contour, envoy].map(async |thing| lab.read(thing).await.map(|object| object["metadata"]["generation"].clone())))
+            anyhow::Ok([contour, envoy].map(async |thing| {
+                lab.read(thing)
+                    .await
+                    .map(|object| object["metadata"]["generation"].clone())
+            }))
         };
         let read = async || {
             let [contour, envoy] = generations().await?;
             anyhow::Ok((contour.await?, envoy.await?))
         };
-        wait("Envoy exists", PROMPT).until(async || Ok(Look::when(lab.find(&workloads[1]).await?.is_some(), "it does not"))).await?;
+        wait("Envoy exists", PROMPT)
+            .until(async || Ok(Look::when(lab.find(&workloads[1]).await?.is_some(), "it does not")))
+            .await?;
         let before = read().await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
         for (_, settings, path) in bad_settings() {
@@ -90,7 +132,10 @@ async fn what_runs_is_not_touched_by_settings_that_are_refused() {
             ensure!(read().await? == before, "{path}: a workload was changed");
         }
         let now = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
-        ensure!(now["metadata"]["uid"] == configuration["metadata"]["uid"] && now["spec"] == configuration["spec"], "the configuration was changed");
+        ensure!(
+            now["metadata"]["uid"] == configuration["metadata"]["uid"] && now["spec"] == configuration["spec"],
+            "the configuration was changed"
+        );
         Ok(())
     })
     .await;

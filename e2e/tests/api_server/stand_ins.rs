@@ -19,12 +19,27 @@ async fn stand_in(edge: &Edge) -> anyhow::Result<Thing> {
 }
 
 async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow::Result<()> {
-    let is_so = |status: &slipway_e2e::edge::Status| status.extension_services.iter().all(|service| service.state == state && service.traffic == traffic);
-    let status = lab.status(edge, &format!("the service is {state}, traffic is {traffic}"), PROMPT, |status| !status.extension_services.is_empty() && is_so(status)).await?;
+    let is_so = |status: &slipway_e2e::edge::Status| {
+        status
+            .extension_services
+            .iter()
+            .all(|service| service.state == state && service.traffic == traffic)
+    };
+    let status = lab
+        .status(
+            edge,
+            &format!("the service is {state}, traffic is {traffic}"),
+            PROMPT,
+            |status| !status.extension_services.is_empty() && is_so(status),
+        )
+        .await?;
     // The metrics say the same, with the labels that dashboards know.
     let service = status.extension_services.first().context("a service in the status")?;
     ensure!(service.state == state);
-    let owner = [("contourdeployment_namespace", edge.namespace()), ("contourdeployment", edge.name())];
+    let owner = [
+        ("contourdeployment_namespace", edge.namespace()),
+        ("contourdeployment", edge.name()),
+    ];
     let all = [&owner[..], &[("role", "GlobalExternalAuthorization"), ("name", "auth")]].concat();
     wait("the metrics say the same as the status", PROMPT)
         .until(async || {
@@ -32,7 +47,11 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
             let available: Vec<_> = metrics.of("slipway_extension_service_available", &all).collect();
             let expected = f64::from(u8::from(state == "Available"));
             let has_namespace = available.iter().all(|(labels, _)| labels.contains_key("namespace"));
-            let states: Vec<_> = metrics.of("slipway_extension_service_state", &all).filter(|(_, value)| *value > 0.0).map(|(labels, _)| labels["state"].clone()).collect();
+            let states: Vec<_> = metrics
+                .of("slipway_extension_service_state", &all)
+                .filter(|(_, value)| *value > 0.0)
+                .map(|(labels, _)| labels["state"].clone())
+                .collect();
             let is_so = available.iter().map(|(_, value)| *value).eq([expected]) && has_namespace && states == [state];
             Ok(Look::when(is_so, format!("available {available:?}, states {states:?}")))
         })
@@ -41,7 +60,10 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
 
 async fn transitions(lab: &Lab, to: &str) -> anyhow::Result<f64> {
     let labels = [("contourdeployment_namespace", lab.namespace.as_str()), ("to", to)];
-    Ok(lab.metrics().await?.sum("slipway_extension_service_transitions_total", &labels))
+    Ok(lab
+        .metrics()
+        .await?
+        .sum("slipway_extension_service_transitions_total", &labels))
 }
 
 fn is_held(object: &Value) -> bool {
@@ -62,7 +84,10 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
             ensure!(is_held(&lab.read(thing).await?), "{thing} has no finalizer");
         }
         let hole = lab.read(&blackhole).await?;
-        ensure!(hole["spec"]["clusterIP"] == "None" && hole["spec"]["selector"].is_null(), "{hole}");
+        ensure!(
+            hole["spec"]["clusterIP"] == "None" && hole["spec"]["selector"].is_null(),
+            "{hole}"
+        );
         stand_in_points_at(lab, &first, &[&first.name]).await?;
 
         // It exists, and Contour has said nothing yet: no copy, however often the operator looks.
@@ -77,13 +102,24 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         let copied = wait("the stand-in carries a copy", PROMPT)
             .until(async || {
                 let found = lab.read(&stand_in(&edge).await?).await?;
-                Ok(if found["spec"]["services"][0]["name"] == "auth" { Look::Reached(found) } else { Look::NotYet(found["spec"].to_string()) })
+                Ok(if found["spec"]["services"][0]["name"] == "auth" {
+                    Look::Reached(found)
+                } else {
+                    Look::NotYet(found["spec"].to_string())
+                })
             })
             .await?;
-        ensure!(copied["spec"]["timeoutPolicy"]["response"] == "500ms" && copied["spec"]["protocol"] == "h2c", "{}", copied["spec"]);
+        ensure!(
+            copied["spec"]["timeoutPolicy"]["response"] == "500ms" && copied["spec"]["protocol"] == "h2c",
+            "{}",
+            copied["spec"]
+        );
         state_is(lab, &edge, "Available", "Enforced").await?;
         ensure!(transitions(lab, "Available").await? == 1.0);
-        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True") && status.is("Degraded", "False")).await?;
+        lab.status(&edge, "it is ready", PATIENT, |status| {
+            status.is("Ready", "True") && status.is("Degraded", "False")
+        })
+        .await?;
         lab.settled(&edge).await?;
 
         // A new generation that nobody has judged: the last proven copy stays.
@@ -94,7 +130,11 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         lab.apply(&edited).await?;
         lab.looks_again(&edge, 2).await?;
         let now = lab.read(&present).await?;
-        ensure!(now["spec"]["services"][0]["name"] == "auth" && now["spec"]["services"][0]["weight"] != 7, "{}", now["spec"]);
+        ensure!(
+            now["spec"]["services"][0]["name"] == "auth" && now["spec"]["services"][0]["weight"] != 7,
+            "{}",
+            now["spec"]
+        );
         judge(lab, &auth, "auth", Verdict::Invalid("ServicePortError")).await?;
         state_is(lab, &edge, "Invalid", "Enforced").await?;
         stand_in_points_at(lab, &present, &["auth"]).await?;
@@ -120,13 +160,29 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         ensure!(edge.rolled_state().await? == rolled, "something was rolled");
 
         // Each change is told, once or more.
-        let events = lab.world.kubectl().json(&["get", "events", "-n", &lab.namespace]).await?;
-        let told: Vec<_> = events["items"].as_array().into_iter().flatten().filter(|event| event["involvedObject"]["kind"] == "ContourDeployment").collect();
+        let events = lab
+            .world
+            .kubectl()
+            .json(&["get", "events", "-n", &lab.namespace])
+            .await?;
+        let told: Vec<_> = events["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|event| event["involvedObject"]["kind"] == "ContourDeployment")
+            .collect();
         for (reason, kind) in [
-            ("ExtensionServiceMissing", "Warning"), ("ExtensionServicePending", "Warning"), ("ExtensionServiceAvailable", "Normal"),
-            ("ExtensionServiceInvalid", "Warning"), ("AsSpecified", "Normal"),
+            ("ExtensionServiceMissing", "Warning"),
+            ("ExtensionServicePending", "Warning"),
+            ("ExtensionServiceAvailable", "Normal"),
+            ("ExtensionServiceInvalid", "Warning"),
+            ("AsSpecified", "Normal"),
         ] {
-            ensure!(told.iter().any(|event| event["reason"] == reason && event["type"] == kind), "no Event {kind} {reason}: {told:#?}");
+            ensure!(
+                told.iter()
+                    .any(|event| event["reason"] == reason && event["type"] == kind),
+                "no Event {kind} {reason}: {told:#?}"
+            );
         }
         Ok(())
     })
@@ -186,12 +242,24 @@ async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays
         lab.settled(&edge).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
         let slice = Thing::new("EndpointSlice", &auth, "auth");
-        lab.patch(&slice, &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": false}}]})).await?;
+        lab.patch(
+            &slice,
+            &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": false}}]}),
+        )
+        .await?;
         state_is(lab, &edge, "NoEndpoints", "AllowedUnchecked").await?;
         let status = edge.status().await?;
-        ensure!(status.is("Ready", "True") && status.is("Degraded", "True"), "failOpen: {status}");
+        ensure!(
+            status.is("Ready", "True") && status.is("Degraded", "True"),
+            "failOpen: {status}"
+        );
         stand_in_points_at(lab, &stand_in(&edge).await?, &["auth"]).await?;
-        let unchecked = async || anyhow::Ok(lab.metrics().await?.sum("slipway_extension_service_unchecked_seconds_total", &[("contourdeployment_namespace", &lab.namespace)]));
+        let unchecked = async || {
+            anyhow::Ok(lab.metrics().await?.sum(
+                "slipway_extension_service_unchecked_seconds_total",
+                &[("contourdeployment_namespace", &lab.namespace)],
+            ))
+        };
         let before = unchecked().await?;
         wait("the time without checks is counted", PROMPT)
             .until(async || {
@@ -199,7 +267,11 @@ async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays
                 Ok(Look::when(now > before + 0.1, format!("{before} and {now}")))
             })
             .await?;
-        lab.patch(&slice, &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}]})).await?;
+        lab.patch(
+            &slice,
+            &json!({"endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}]}),
+        )
+        .await?;
         state_is(lab, &edge, "Available", "Enforced").await
     })
     .await;
@@ -213,14 +285,25 @@ async fn with_readiness_tolerated_a_missing_service_does_not_keep_ready_from_tru
         let edge = lab.edge(&spec).await?;
         let status = lab.settled(&edge).await?;
         ensure!(status.is("Ready", "False") && status.is("Degraded", "True"), "{status}");
-        ensure!(status.condition("Ready").is_some_and(|ready| ready.reason == "ExtensionServiceMissing"), "{status}");
+        ensure!(
+            status
+                .condition("Ready")
+                .is_some_and(|ready| ready.reason == "ExtensionServiceMissing"),
+            "{status}"
+        );
         spec["extensionServices"] = json!({"readiness": "Tolerated"});
         lab.edge(&spec).await?;
-        lab.status(&edge, "Ready ignores it, Degraded does not", PROMPT, |status| status.is("Ready", "True") && status.is("Degraded", "True")).await?;
+        lab.status(&edge, "Ready ignores it, Degraded does not", PROMPT, |status| {
+            status.is("Ready", "True") && status.is("Degraded", "True")
+        })
+        .await?;
         let denied = [("contourdeployment_namespace", lab.namespace.as_str())];
         wait("the denied time is counted", PROMPT)
             .until(async || {
-                let seconds = lab.metrics().await?.sum("slipway_extension_service_denied_seconds_total", &denied);
+                let seconds = lab
+                    .metrics()
+                    .await?
+                    .sum("slipway_extension_service_denied_seconds_total", &denied);
                 Ok(Look::when(seconds > 0.0, format!("{seconds} s")))
             })
             .await
@@ -235,15 +318,28 @@ async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_a
         let auth = lab.name("auth");
         let edge = lab.edge(&specification(&auth)).await?;
         lab.settled(&edge).await?;
-        ensure!(stand_in(&edge).await?.namespace == lab.namespace, "where else, without the namespace");
+        ensure!(
+            stand_in(&edge).await?.namespace == lab.namespace,
+            "where else, without the namespace"
+        );
         lab.make_namespace(&auth).await?;
         let is_in = async |place: &str| {
             wait(&format!("the stand-in is in {place}, and only there"), PATIENT)
                 .until(async || {
                     let here = stand_in(&edge).await?;
-                    let [own, other] = [lab.all("ExtensionService", &lab.namespace, &edge).await?.len(), lab.all("ExtensionService", &auth, &edge).await?.len()];
-                    let only = if place == auth { (own, other) == (0, 1) } else { (own, other) == (1, 0) };
-                    Ok(Look::when(here.namespace == place && only, format!("{here}; {own} and {other} in both; {}", edge.status().await?)))
+                    let [own, other] = [
+                        lab.all("ExtensionService", &lab.namespace, &edge).await?.len(),
+                        lab.all("ExtensionService", &auth, &edge).await?.len(),
+                    ];
+                    let only = if place == auth {
+                        (own, other) == (0, 1)
+                    } else {
+                        (own, other) == (1, 0)
+                    };
+                    Ok(Look::when(
+                        here.namespace == place && only,
+                        format!("{here}; {own} and {other} in both; {}", edge.status().await?),
+                    ))
                 })
                 .await
         };
@@ -261,7 +357,10 @@ async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_a
             .until(async || {
                 let found = lab.find(&namespace).await?;
                 let conditions = found.as_ref().map(|it| it["status"]["conditions"].to_string());
-                Ok(Look::when(found.is_none(), format!("{conditions:?}; {}", edge.status().await?)))
+                Ok(Look::when(
+                    found.is_none(),
+                    format!("{conditions:?}; {}", edge.status().await?),
+                ))
             })
             .await?;
         is_in(&lab.namespace).await?;
@@ -278,14 +377,45 @@ async fn all_three_roles_have_stand_ins_of_their_own() {
         spec["runtimeSettings"]["rateLimitService"] = json!({"extensionService": missing, "domain": "d"});
         spec["runtimeSettings"]["tracing"] = json!({"extensionService": missing});
         let edge = lab.edge(&spec).await?;
-        let status = lab.status(&edge, "all are reported", PROMPT, |status| status.extension_services.len() == 3).await?;
-        let traffic: Vec<_> = status.extension_services.iter().map(|service| service.traffic.as_str()).collect();
+        let status = lab
+            .status(&edge, "all are reported", PROMPT, |status| {
+                status.extension_services.len() == 3
+            })
+            .await?;
+        let traffic: Vec<_> = status
+            .extension_services
+            .iter()
+            .map(|service| service.traffic.as_str())
+            .collect();
         ensure!(traffic == ["Denied", "Denied", "NotSampled"], "{traffic:?}");
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour is made", PROMPT).until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string()))).await?;
+        wait("Contour is made", PROMPT)
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    edge.status().await?.to_string(),
+                ))
+            })
+            .await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?["spec"].clone();
-        let named = ["/globalExtAuth/extensionRef/name", "/rateLimitService/extensionService/name", "/tracing/extensionService/name"].map(|pointer| configuration.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned());
-        let mut there: Vec<_> = lab.all("ExtensionService", &lab.namespace, &edge).await?.iter().filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned)).collect();
+        let named = [
+            "/globalExtAuth/extensionRef/name",
+            "/rateLimitService/extensionService/name",
+            "/tracing/extensionService/name",
+        ]
+        .map(|pointer| {
+            configuration
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        });
+        let mut there: Vec<_> = lab
+            .all("ExtensionService", &lab.namespace, &edge)
+            .await?
+            .iter()
+            .filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned))
+            .collect();
         there.sort();
         ensure!(there == named, "{there:?} and {named:?}");
         Ok(())

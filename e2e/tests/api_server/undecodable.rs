@@ -17,13 +17,19 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
         let crd = Thing::new("CustomResourceDefinition", "", CRD);
         let strict = lab.read(&crd).await?["spec"]["versions"].clone();
         let mut lax = strict.clone();
-        lax[0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        lax[0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         lab.patch(&crd, &json!({"spec": {"versions": lax}})).await?;
         lab.world.stop_operator().await?;
         let mut bad = contour_deployment(&lab.namespace, &specification("nowhere"));
         bad["spec"]["contour"] = json!({"deployment": {"replicas": "two"}});
         wait("the lax schema is in force", PATIENT)
-            .until(async || Ok(lab.create(&bad).await.map_or_else(|error| Look::NotYet(format!("{error:#}")), |_| Look::Reached(()))))
+            .until(async || {
+                Ok(lab
+                    .create(&bad)
+                    .await
+                    .map_or_else(|error| Look::NotYet(format!("{error:#}")), |_| Look::Reached(())))
+            })
             .await?;
         lab.patch(&crd, &json!({"spec": {"versions": strict}})).await?;
         let refused = async || {
@@ -31,11 +37,15 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             second["metadata"]["name"] = json!("second");
             let outcome = lab.create(&second).await;
             if outcome.is_ok() {
-                lab.delete(&Thing::new("ContourDeployment", &lab.namespace, "second")).await?;
+                lab.delete(&Thing::new("ContourDeployment", &lab.namespace, "second"))
+                    .await?;
             }
             Ok(Look::when(outcome.is_err(), "such an object is still taken"))
         };
-        wait("the strict schema is in force again", PATIENT).every(Duration::from_millis(300)).until(refused).await?;
+        wait("the strict schema is in force again", PATIENT)
+            .every(Duration::from_millis(300))
+            .until(refused)
+            .await?;
 
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
@@ -44,26 +54,59 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             .until(async || {
                 let now = lab.read(&own).await?;
                 let status = now["status"].clone();
-                Ok(if status["observedGeneration"] == now["metadata"]["generation"] { Look::Reached(status) } else { Look::NotYet(status.to_string()) })
+                Ok(if status["observedGeneration"] == now["metadata"]["generation"] {
+                    Look::Reached(status)
+                } else {
+                    Look::NotYet(status.to_string())
+                })
             })
             .await?;
-        let condition = |type_: &str| status["conditions"].as_array().into_iter().flatten().find(|it| it["type"] == type_).cloned().unwrap_or(Value::Null);
-        ensure!(condition("Ready")["status"] == "False" && condition("Ready")["reason"] == "Undecodable", "{status}");
-        ensure!(condition("Stalled")["status"] == "True" && condition("Stalled")["message"].as_str().is_some_and(|said| said.contains("two")), "{status}");
+        let condition = |type_: &str| {
+            status["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|it| it["type"] == type_)
+                .cloned()
+                .unwrap_or(Value::Null)
+        };
+        ensure!(
+            condition("Ready")["status"] == "False" && condition("Ready")["reason"] == "Undecodable",
+            "{status}"
+        );
+        ensure!(
+            condition("Stalled")["status"] == "True"
+                && condition("Stalled")["message"]
+                    .as_str()
+                    .is_some_and(|said| said.contains("two")),
+            "{status}"
+        );
 
         let other = lab.name("other");
         lab.make_namespace(&other).await?;
         let edge = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
         wait("the other one is served", PROMPT)
-            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_some(), edge.status().await?.to_string())))
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&deployment).await?.is_some(),
+                    edge.status().await?.to_string(),
+                ))
+            })
             .await?;
 
         // Written anew it is one like any other.
         let edge = lab.edge(&specification("nowhere")).await?;
         let repaired = lab.read(&own).await?;
-        ensure!(repaired["spec"]["contour"]["deployment"]["replicas"] != "two", "{}", repaired["spec"]);
-        lab.status(&edge, "it is served as well", PROMPT, |status| status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")).await?;
+        ensure!(
+            repaired["spec"]["contour"]["deployment"]["replicas"] != "two",
+            "{}",
+            repaired["spec"]
+        );
+        lab.status(&edge, "it is served as well", PROMPT, |status| {
+            status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
+        })
+        .await?;
         Ok(())
     })
     .await;

@@ -2,8 +2,8 @@
 //! of its own and runs beside others; one that stops the operator, or changes what all of them stand on, runs alone.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::os::unix::process::CommandExt as _;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,15 +49,22 @@ pub async fn alone(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()
     run(name, async |lab: &Lab| {
         lab.nothing_is_left_of_others().await?;
         let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
-        lab.world.restore().await.context("putting back what the test took away")?;
+        lab.world
+            .restore()
+            .await
+            .context("putting back what the test took away")?;
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
     .await;
 }
 
 async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
-    let world = WORLD.get_or_init(async || World::make().await.map_err(|error| format!("{error:#}"))).await;
-    let world = world.as_ref().unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
+    let world = WORLD
+        .get_or_init(async || World::make().await.map_err(|error| format!("{error:#}")))
+        .await;
+    let world = world
+        .as_ref()
+        .unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
     let lab = Lab::new(world, name).await.unwrap_or_else(|error| panic!("{error:#}"));
     let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
     if !matches!(outcome, Ok(Ok(()))) {
@@ -90,18 +97,36 @@ impl World {
     async fn make() -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
         let name = format!("api-{}", std::process::id());
-        let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") { None } else { Some(ends_with_us(&name)?) };
+        let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
+            None
+        } else {
+            Some(ends_with_us(&name)?)
+        };
         let admin = PathBuf::from(cluster::testbed(&["up", &name, "--no-node"]).await?.trim());
         let cluster = Cluster::attach(&name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
         let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let kubeconfig = files.join(format!("{name}.kubeconfig"));
-        let token = cluster.kubectl().run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"]).await?;
+        let token = cluster
+            .kubectl()
+            .run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"])
+            .await?;
         write_kubeconfig(&admin, token.trim(), &kubeconfig)?;
         let log = files.join(format!("{name}.log"));
-        let setup = Setup { binary, kubeconfig, log, address: operator::free_address()? };
-        let world = Self { cluster, state, setup, operator: Mutex::default(), _guard: guard };
+        let setup = Setup {
+            binary,
+            kubeconfig,
+            log,
+            address: operator::free_address()?,
+        };
+        let world = Self {
+            cluster,
+            state,
+            setup,
+            operator: Mutex::default(),
+            _guard: guard,
+        };
         world.restore().await?;
         Ok(world)
     }
@@ -173,8 +198,15 @@ impl World {
                 self.kubectl().run(&["apply", "--server-side", "-f", &file]).await?;
                 let listed = self.kubectl().json(&["get", "-f", &file]).await?;
                 let crds = listed["items"].as_array().cloned().unwrap_or_default();
-                let unserved: Vec<_> = crds.iter().filter(|crd| !is_established(crd)).map(|crd| crd["metadata"]["name"].to_string()).collect();
-                Ok(Look::when(unserved.is_empty() && !crds.is_empty(), format!("not served: {}", unserved.join(", "))))
+                let unserved: Vec<_> = crds
+                    .iter()
+                    .filter(|crd| !is_established(crd))
+                    .map(|crd| crd["metadata"]["name"].to_string())
+                    .collect();
+                Ok(Look::when(
+                    unserved.is_empty() && !crds.is_empty(),
+                    format!("not served: {}", unserved.join(", ")),
+                ))
             })
             .await
     }
@@ -182,13 +214,18 @@ impl World {
 
 fn is_established(crd: &Value) -> bool {
     let mut conditions = crd["status"]["conditions"].as_array().into_iter().flatten();
-    crd["metadata"]["deletionTimestamp"].is_null() && conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+    crd["metadata"]["deletionTimestamp"].is_null()
+        && conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
 /// `kubectl apply -k config/default`, and what it takes to be in force.
 async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let folder = places::repository().join("config/default");
-    cluster.kubectl().run(&["apply", "-k", &folder.to_string_lossy()]).await.context("installing Slipway")?;
+    cluster
+        .kubectl()
+        .run(&["apply", "-k", &folder.to_string_lossy()])
+        .await
+        .context("installing Slipway")?;
     // A binding with Slipway's label where no ContourDeployment is: refused for just that reason, the policy is in force.
     let bindings = Api::<RoleBinding>::namespaced(cluster.client().await?, "default");
     let probe: RoleBinding = serde_json::from_value(json!({
@@ -199,7 +236,15 @@ async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     Wait::for_it("the admission policies are in force")
         .silently()
         .until(async || {
-            let tried = bindings.create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await;
+            let tried = bindings
+                .create(
+                    &PostParams {
+                        dry_run: true,
+                        ..PostParams::default()
+                    },
+                    &probe,
+                )
+                .await;
             let text = tried.map_or_else(|error| error.to_string(), |_| "a binding was let through".to_owned());
             Ok(Look::when(text.contains("no params found"), text))
         })
@@ -221,7 +266,9 @@ fn ends_with_us(name: &str) -> anyhow::Result<Child> {
 /// A kubeconfig like the administrator's, with a token in place of the certificate.
 fn write_kubeconfig(admin: &Path, token: &str, file: &Path) -> anyhow::Result<()> {
     let mut config = serde_json::to_value(Kubeconfig::read_from(admin)?)?;
-    let Some(users) = config["users"].as_array_mut() else { bail!("{} has no users", admin.display()) };
+    let Some(users) = config["users"].as_array_mut() else {
+        bail!("{} has no users", admin.display())
+    };
     for user in users {
         user["user"] = json!({"token": token});
     }

@@ -79,14 +79,23 @@ pub struct StandIns {
 /// What is planned for one role.
 #[derive(Clone, Debug)]
 pub struct RolePlan {
-    /// The reference that it serves.
-    pub reference: Reference,
+    /// What is seen of its reference.
+    pub seen: SeenRole,
     /// The stand-in that Contour's configuration names.
     pub planned: NamespacedName,
+}
+
+/// What is seen of a reference.
+#[derive(Clone, Debug)]
+pub struct SeenRole {
+    /// The reference.
+    pub reference: Reference,
     /// What state the user's object is in.
     pub state: ExtensionServiceState,
     /// Why it is not available.
     pub message: Option<String>,
+    /// The stand-in for it, if there is one.
+    pub stand_in: Option<NamespacedName>,
 }
 
 /// What a stand-in points at.
@@ -156,13 +165,8 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
             &seen,
             live.map(|live| live.object),
         );
-        let Judgement { state, message, .. } = seen.judgement;
-        plan.roles.push(RolePlan {
-            reference,
-            planned,
-            state,
-            message,
-        });
+        let seen = seen.role(reference, Some(planned.clone()));
+        plan.roles.push(RolePlan { seen, planned });
     }
     // What a container may have captured stays as good as it can be until that container is gone: it goes on following the
     // object that it was made for, whatever the specification says now.
@@ -188,6 +192,17 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     plan
 }
 
+/// What is seen of a reference for which nothing is planned.
+pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
+    let existing = existing(observed);
+    let seen = Seen::of(observed, &existing, &reference.target, reference.role);
+    let mine = existing
+        .iter()
+        .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target));
+    let stand_in = mine.map(Existing::id).next();
+    seen.role(reference, stand_in)
+}
+
 /// What is seen of a user's ExtensionService in one role.
 struct Seen<'a> {
     user: Option<&'a ExtensionService>,
@@ -208,6 +223,16 @@ impl<'a> Seen<'a> {
             user,
             proven,
             judgement,
+        }
+    }
+
+    fn role(self, reference: Reference, stand_in: Option<NamespacedName>) -> SeenRole {
+        let Judgement { state, message, .. } = self.judgement;
+        SeenRole {
+            reference,
+            state,
+            message,
+            stand_in,
         }
     }
 

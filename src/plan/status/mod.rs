@@ -7,11 +7,12 @@ mod traffic;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Failure, FailureCause, Observed};
 use super::rollout::{OldPods, Rollout, Workload};
-use super::stand_in::RolePlan;
+use super::stand_in::SeenRole;
 use super::{Event, Severity};
 use crate::api::vocabulary::{conditions as types, reasons};
 use crate::api::{
@@ -25,10 +26,22 @@ use conditions::Conditions;
 /// person has to look.
 const PATIENCE_WITH_FAILURES: Duration = Duration::from_secs(30);
 
+/// How long it takes until a failure that this status calls a change on its way is a person's turn.
+pub fn patience_left(status: &ContourDeploymentStatus, now: Timestamp) -> Option<Duration> {
+    let reconciling = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == types::RECONCILING)?;
+    let end = reconciling.last_transition_time.0 + PATIENCE_WITH_FAILURES;
+    Duration::try_from(end.duration_since(now))
+        .ok()
+        .filter(|left| !left.is_zero())
+}
+
 /// What the status of a running ContourDeployment is made from.
 pub struct Parts<'a> {
-    /// What is planned for each reference.
-    pub roles: &'a [RolePlan],
+    /// What is seen of each reference.
+    pub roles: &'a [SeenRole],
     /// Contour's Deployment.
     pub contour: &'a Workload,
     /// The Envoys.
@@ -47,11 +60,7 @@ type Told = (ContourDeploymentStatus, Vec<Event>);
 /// Everything is applied, or on its way.
 pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
     let mut conditions = Conditions::of(observed);
-    let services = extension_services(observed, parts);
-    let available = services
-        .iter()
-        .filter(|service| service.state == ExtensionServiceState::Available)
-        .count();
+    let services = extension_services(observed, parts.roles);
 
     conditions.set(
         types::CONFIGURATION_VALID,
@@ -85,7 +94,7 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
         _ => conditions.settled(),
     }
     let status = ContourDeploymentStatus {
-        extension_services_available: Some(format!("{available}/{}", services.len())),
+        extension_services_available: Some(available(&services)),
         extension_services: services,
         contour: parts.contour.pods.clone(),
         envoy: parts.envoy.pods.clone(),
@@ -100,7 +109,10 @@ pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
     let message = if observed.secrets_synced {
         "the configuration has not been checked yet".to_owned()
     } else {
-        format!("the Secrets of namespace {} have not been read yet", observed.owner().namespace)
+        format!(
+            "the Secrets of namespace {} have not been read yet",
+            observed.owner().namespace
+        )
     };
     let reason = reasons::CONFIGURATION_UNCHECKED;
     conditions.unknown(types::CONFIGURATION_VALID, reason, &message);
@@ -110,8 +122,10 @@ pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
 }
 
 /// The settings can't be used; nothing of this generation is applied.
-pub fn refused(observed: &Observed, message: &str) -> Told {
+pub fn refused(observed: &Observed, message: &str, roles: &[SeenRole]) -> Told {
     let mut conditions = Conditions::of(observed);
+    let services = extension_services(observed, roles);
+    set_references(&mut conditions, &services);
     let message =
         format!("the configuration was refused and nothing of it is applied; what ran goes on running: {message}");
     conditions.set(
@@ -123,7 +137,20 @@ pub fn refused(observed: &Observed, message: &str) -> Told {
     conditions.set(types::READY, false, reasons::CONFIGURATION_REFUSED, &message);
     conditions.set(types::DEGRADED, true, reasons::CONFIGURATION_REFUSED, &message);
     conditions.stalled(reasons::CONFIGURATION_REFUSED, &message);
-    finish(observed, conditions, previous(observed))
+    let status = ContourDeploymentStatus {
+        extension_services_available: Some(available(&services)),
+        extension_services: services,
+        ..previous(observed)
+    };
+    finish(observed, conditions, status)
+}
+
+/// How many are available, `1/2` for instance.
+fn available(services: &[ExtensionServiceStatus]) -> String {
+    let available = services
+        .iter()
+        .filter(|service| service.state == ExtensionServiceState::Available);
+    format!("{}/{}", available.count(), services.len())
 }
 
 /// Contour can't start without its CRDs, so nothing is started until they are there.
@@ -206,9 +233,9 @@ fn worst(failures: &[Failure]) -> Option<&Failure> {
     })
 }
 
-fn extension_services(observed: &Observed, parts: &Parts<'_>) -> Vec<ExtensionServiceStatus> {
+fn extension_services(observed: &Observed, roles: &[SeenRole]) -> Vec<ExtensionServiceStatus> {
     let before = observed.deployment.status.as_ref();
-    let describe = |role: &RolePlan| {
+    let describe = |role: &SeenRole| {
         let (namespace, name) = role.reference.target.clone();
         let traffic = traffic::of(observed, &role.reference);
         let last = before.into_iter().flat_map(|status| &status.extension_services);
@@ -226,7 +253,10 @@ fn extension_services(observed: &Observed, parts: &Parts<'_>) -> Vec<ExtensionSe
                 Some(consequence) => format!("{message}: {consequence}"),
                 None => message.clone(),
             });
-        let (home, stand_in) = role.planned.clone();
+        let stand_in = role
+            .stand_in
+            .clone()
+            .map(|(namespace, name)| StandInRef { namespace, name });
         ExtensionServiceStatus {
             role: role.reference.role,
             namespace,
@@ -235,14 +265,11 @@ fn extension_services(observed: &Observed, parts: &Parts<'_>) -> Vec<ExtensionSe
             since,
             fail_open: role.reference.fail_open,
             traffic,
-            stand_in: Some(StandInRef {
-                namespace: home,
-                name: stand_in,
-            }),
+            stand_in,
             message,
         }
     };
-    parts.roles.iter().map(describe).collect()
+    roles.iter().map(describe).collect()
 }
 
 fn reason_of(state: ExtensionServiceState) -> &'static str {
