@@ -58,6 +58,7 @@ deploy: ## Install Slipway
 
 .PHONY: undeploy
 undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator, then its CRD
+	! $(KUBECTL) get crd contourdeployments.contour.slipway.dev --ignore-not-found | grep -q . || \
 	$(KUBECTL) delete contourdeployments.contour.slipway.dev --all --all-namespaces --ignore-not-found --timeout=5m
 	$(KUBECTL) delete -k config/default --ignore-not-found
 

@@ -129,7 +129,7 @@ pub struct NodePlacement {
     pub node_selector: BTreeMap<String, String>,
     /// Taints that are tolerated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(min = 1, max = 64))]
     pub tolerations: Vec<Toleration>,
 }
 
@@ -275,7 +275,7 @@ pub struct Tracing {
     pub include_pod_detail: Option<bool>,
     /// Further tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(min = 1, max = 64))]
     pub custom_tags: Vec<CustomTag>,
 }
 

@@ -11,7 +11,8 @@ use super::gather::{Gathered, Sources};
 use super::{Context, client, issue};
 use crate::api::vocabulary::{conditions, reasons};
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, plan,
+    Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
+    plan,
 };
 use crate::telemetry::Outcome;
 

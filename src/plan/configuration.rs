@@ -100,8 +100,8 @@ fn accepted_before(observed: &Observed, hash: &str) -> Option<Map<String, Value>
     })
 }
 
-/// The ContourConfiguration, and what a container that reads it captures.
-pub fn configuration(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> (Desired, Captured) {
+/// What a container captures that starts on these settings and stand-ins.
+pub fn captured(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> Captured {
     let owner = observed.owner();
     let mut spec = accepted.spec.clone();
     let mut captured = Captured::default();
@@ -120,13 +120,20 @@ pub fn configuration(observed: &Observed, accepted: &Accepted, roles: &[RolePlan
         captured.stand_ins.push(id);
     }
     captured.configuration = owner.configuration(&hash(parts.iter().map(String::as_str)));
+    captured.settings = format!("{}.{}", accepted.hash, hash_json(&spec));
+    captured.spec = spec;
+    captured
+}
+
+/// The ContourConfiguration that containers have captured, or are to capture.
+pub fn object(observed: &Observed, captured: &Captured) -> Desired {
+    let owner = observed.owner();
     let mut object = Object {
         kind: Kind::ContourConfiguration,
         metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &captured.configuration),
-        content: Map::new(),
+        content: Map::from_iter([("spec".to_owned(), Value::Object(captured.spec.clone()))]),
         creation_entry: None,
     };
-    object.annotate(annotations::SETTINGS, format!("{}.{}", accepted.hash, hash_json(&spec)));
-    object.content.insert("spec".to_owned(), Value::Object(spec));
-    (Desired::whole_spec(object), captured)
+    object.annotate(annotations::SETTINGS, captured.settings.clone());
+    Desired::whole_spec(object)
 }

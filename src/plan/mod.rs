@@ -160,13 +160,19 @@ pub fn plan(observed: &Observed) -> Plan {
             questions: vec![*question],
             ..Plan::waiting((status::unchecked(observed), Vec::new()))
         },
-        configuration::Settings::Refused(message) => refused(observed, waves, references, &message),
+        configuration::Settings::Refused(message) => refused(observed, waves, references, &message, &usage),
         configuration::Settings::Accepted(accepted) => run(observed, waves, stand_ins, &accepted, usage),
     }
 }
 
 /// What ran goes on running, on the configuration that it had, with its access and with certificates that do not run out.
-fn refused(observed: &Observed, mut waves: Vec<Wave>, references: Vec<stand_in::Reference>, message: &str) -> Plan {
+fn refused(
+    observed: &Observed,
+    mut waves: Vec<Wave>,
+    references: Vec<stand_in::Reference>,
+    message: &str,
+    usage: &usage::Usage,
+) -> Plan {
     let roles = references
         .into_iter()
         .map(|reference| stand_in::see(observed, reference))
@@ -180,6 +186,11 @@ fn refused(observed: &Observed, mut waves: Vec<Wave>, references: Vec<stand_in::
             certificates.desired.into_iter().chain(access),
             observed,
         ));
+        let in_use = usage
+            .configurations
+            .values()
+            .map(|captured| configuration::object(observed, captured));
+        waves.push(Wave::converge("configurations in use", in_use, observed));
         plan.questions = certificates.request.into_iter().map(Question::Certificates).collect();
         plan.look_again = certificates.renew_in;
     }
@@ -210,8 +221,13 @@ fn run(
 ) -> Plan {
     let deployment = &observed.deployment;
     let certificates = certificates::plan(observed);
-    let (configuration, captured) = configuration::configuration(observed, accepted, &stand_ins.roles);
+    let captured = configuration::captured(observed, accepted, &stand_ins.roles);
     usage.add_captured(&captured);
+    let configurations: Vec<Desired> = usage
+        .configurations
+        .values()
+        .map(|captured| configuration::object(observed, captured))
+        .collect();
 
     let ports = operand::ports::Ports::of(&deployment.spec.runtime_settings);
     let contour = operand::contour::deployment(observed, &ports, &captured);
@@ -234,7 +250,12 @@ fn run(
         &services,
     ];
     desired.extend(groups.into_iter().flatten().map(|desired| desired.object.key()));
-    desired.extend([&configuration, &contour, &envoy].map(|desired| desired.object.key()));
+    desired.extend(
+        configurations
+            .iter()
+            .chain([&contour, &envoy])
+            .map(|desired| desired.object.key()),
+    );
 
     // Pods can't start without their certificates; until those are issued the later waves wait.
     let has_certificates = certificates.are_complete();
@@ -244,7 +265,7 @@ fn run(
         observed,
     ));
     if has_certificates {
-        waves.push(Wave::converge("configuration", [configuration], observed));
+        waves.push(Wave::converge("configurations", configurations, observed));
         waves.push(Wave::converge("services", services, observed));
         let contour_wave = Wave::converge("Contour", [contour.clone()], observed);
         let contour_changes = !contour_wave.writes.is_empty();
@@ -308,7 +329,7 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
     let owner = observed.owner();
     let in_use = |object: &Object| match object.kind {
         Kind::Pod | Kind::ReplicaSet => true,
-        Kind::ContourConfiguration => usage.uncertain || usage.configurations.contains(object.name()),
+        Kind::ContourConfiguration => usage.uncertain || usage.configurations.contains_key(object.name()),
         Kind::ExtensionService => {
             usage.uncertain
                 || usage

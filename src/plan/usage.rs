@@ -1,30 +1,35 @@
 //! What is in use: the ContourConfigurations and stand-ins that a Contour container has captured, or may capture when it
 //! starts again. They are never pruned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::object::{Kind, Object};
 use super::observed::{NamespacedName, Observed};
 use crate::api::vocabulary::{annotations, labels};
 
-/// What a Contour container captures at its start, as it is written on the pod template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
+/// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Captured {
     /// The ContourConfiguration's name.
     pub configuration: String,
+    /// The annotation `SETTINGS` of the ContourConfiguration.
+    pub settings: String,
+    /// The ContourConfiguration's spec.
+    pub spec: Map<String, Value>,
     /// The stand-ins that it references, `namespace/name`.
     pub stand_ins: Vec<String>,
 }
 
 /// What is in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Names of ContourConfigurations.
-    pub configurations: BTreeSet<String>,
+    /// ContourConfigurations, by name.
+    pub configurations: BTreeMap<String, Captured>,
     /// Stand-ins; their blackholes bear the same names.
     pub stand_ins: BTreeSet<NamespacedName>,
     /// The Deployment controller or a ReplicaSet controller has not caught up: pods may come that nobody can see yet, so
@@ -54,7 +59,7 @@ impl Usage {
         }
         // A configuration that is in use tells by itself what it references, should a pod's annotation have been changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
-            if usage.configurations.contains(configuration.name()) {
+            if usage.configurations.contains_key(configuration.name()) {
                 usage.stand_ins.extend(references(configuration));
             }
         }
@@ -63,7 +68,8 @@ impl Usage {
 
     /// Adds what the plan names.
     pub fn add_captured(&mut self, captured: &Captured) {
-        self.configurations.insert(captured.configuration.clone());
+        self.configurations
+            .insert(captured.configuration.clone(), captured.clone());
         let pairs = captured
             .stand_ins
             .iter()

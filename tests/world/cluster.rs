@@ -163,6 +163,11 @@ impl Cluster {
 
     /// One reconcile: plans and writes until nothing is left, then the status. Returns the writes.
     pub fn reconcile(&mut self) -> Vec<Write> {
+        self.reconcile_until_crash(usize::MAX)
+    }
+
+    /// The same by a process that ends after so many writes, and with it all that it knew.
+    pub fn reconcile_until_crash(&mut self, survived: usize) -> Vec<Write> {
         let mut written = Vec::new();
         for _ in 0..ROUNDS {
             let Some(mut observed) = self.observe() else {
@@ -176,6 +181,10 @@ impl Cluster {
             let mut failures = Vec::new();
             'waves: for wave in &planned.waves {
                 for write in &wave.writes {
+                    if written.len() == survived {
+                        self.answer = SettingsVerdict::Unchecked;
+                        return written;
+                    }
                     match self.carry_out(write, &observed) {
                         Ok(true) => written.push(write.clone()),
                         Ok(false) => break 'waves,

@@ -1,1 +1,91 @@
-//! Stub.
+//! What is remembered on a stand-in is an annotation, and anybody may have written anything there.
+
+use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_ne, prop_oneof, proptest, Just, Strategy};
+use serde_json::json;
+use slipway::api::Traffic;
+use slipway::api::vocabulary::annotations;
+use slipway::plan::Kind;
+
+use crate::cluster::Cluster;
+use crate::scene::{is_blackhole, points_at};
+
+/// Overwrites the memory of the planned stand-in, and lets everybody take turns.
+fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {
+    let key = cluster.stand_in().key();
+    cluster.api.edit(&key, |object| object.annotate(annotations::MEMORY, text.to_owned()));
+    cluster.settle();
+    cluster
+}
+
+fn garbage() -> Vec<String> {
+    let mut table: Vec<String> = ["", "null", "{", "[]", "1", "\"\"", "{\"salt\":-1}", "{\"salt\":99999999999}", "\u{0}", "{\"tainted\":1}"]
+        .map(str::to_owned)
+        .into();
+    table.extend(
+        [
+            json!({}),
+            json!({"salt": 7}),
+            json!({"tainted": true}),
+            json!({"evicted": true, "reference": ["auth", "auth"]}),
+            json!({"reference": ["auth"]}),
+            json!({"reference": ["", ""]}),
+            json!({"reference": ["auth", "other"]}),
+            json!({"pinned": {"response": "s"}, "reference": ["auth", "auth"]}),
+            json!({"pinned": {"response": "1h", "subjectName": "x"}, "reference": ["auth", "auth"]}),
+            json!({"pinned": null, "reference": ["auth", "auth"]}),
+            json!({"proven": {"uid": "", "generation": 0, "spec": {}}, "reference": ["auth", "auth"]}),
+            json!({"proven": {"uid": "u", "generation": 1, "spec": {"services": 1, "timeoutPolicy": []}}, "reference": ["auth", "auth"]}),
+            json!({"proven": {"uid": "u", "generation": 1, "spec": []}, "reference": ["auth", "auth"]}),
+        ]
+        .map(|value| value.to_string()),
+    );
+    table
+}
+
+#[test]
+fn garbage_while_the_extension_service_is_missing_leaves_the_blackhole_and_lets_nothing_pass() {
+    for text in garbage() {
+        let cluster = with_memory(Cluster::waiting_for_auth(), &text);
+        assert!(is_blackhole(cluster.stand_in()), "{text}");
+        assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy"), None, "{text}: nobody has ever asked for one");
+        assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Denied, "{text}");
+    }
+}
+
+#[test]
+fn garbage_while_it_is_enforced_leaves_it_enforced() {
+    for text in garbage() {
+        let cluster = with_memory(Cluster::enforcing(&points_at("auth")), &text);
+        assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "{text}");
+        assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Enforced, "{text}");
+        assert_eq!(cluster.stand_ins().len(), 1, "{text}: {:?}", cluster.stand_ins());
+    }
+}
+
+#[test]
+fn a_memory_that_was_lost_is_no_reason_to_trust_the_name() {
+    let mut cluster = Cluster::enforcing(&crate::scene::points_at_with_timeout("auth", "500ms"));
+    let key = cluster.stand_in().key();
+    cluster.api.edit(&key, |object| drop(object.metadata.annotations.take()));
+    cluster.reconcile();
+    assert_ne!(cluster.stand_in().key(), key);
+}
+
+fn damaged() -> impl Strategy<Value = String> {
+    let memory = json!({"salt": 0, "pinned": {}, "reference": ["auth", "auth"], "proven": {"uid": "u", "generation": 1, "spec": {}}});
+    let text = memory.to_string();
+    let cut = (0..text.len(), any::<char>()).prop_map(move |(at, char)| format!("{}{char}{}", &text[..at], &text[at + 1..]));
+    prop_oneof![Just(String::new()), ".{0,40}", cut]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_there_nothing_passes_unchecked(text in damaged()) {
+        let cluster = with_memory(Cluster::waiting_for_auth(), &text);
+        prop_assert!(is_blackhole(cluster.stand_in()));
+        prop_assert_ne!(cluster.status().extension_services[0].traffic, Traffic::AllowedUnchecked);
+        prop_assert!(cluster.api.of_kind(Kind::ExtensionService).count() <= 1);
+    }
+}

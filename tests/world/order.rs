@@ -1,1 +1,221 @@
-//! Stub.
+//! Any order in which things may come gives the same end.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Key, Kind, Object};
+
+use crate::cluster::Cluster;
+use crate::scene::{asks_auth, points_at_with_timeout};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Crds,
+    Namespace,
+    Service,
+    ExtensionService,
+    ContourDeployment,
+}
+
+use Piece::{ContourDeployment, Crds, ExtensionService, Namespace, Service};
+
+/// Every order that the API server admits.
+fn orders() -> Vec<Vec<Piece>> {
+    let mut orders = vec![Vec::new()];
+    for _ in 0..5 {
+        let longer = orders.iter().flat_map(|order: &Vec<Piece>| {
+            let rest = [Crds, Namespace, Service, ExtensionService, ContourDeployment];
+            rest.into_iter().filter(|piece| !order.contains(piece)).map(|piece| [&order[..], &[piece]].concat())
+        });
+        orders = longer.collect();
+    }
+    let before = |order: &[Piece], a: Piece, b: Piece| {
+        order.iter().position(|piece| *piece == a) < order.iter().position(|piece| *piece == b)
+    };
+    orders.retain(|order| {
+        before(order, Namespace, Service) && before(order, Namespace, ExtensionService) && before(order, Crds, ExtensionService)
+    });
+    orders
+}
+
+fn empty() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.missing_crds = vec!["extensionservices.projectcontour.io".into()];
+    cluster
+}
+
+fn add(cluster: &mut Cluster, piece: Piece) {
+    match piece {
+        Crds => cluster.missing_crds.clear(),
+        Namespace => cluster.make_namespace("auth"),
+        Service => cluster.make_service("auth", "auth"),
+        ExtensionService => cluster.make_extension_service("auth", "auth", &points_at_with_timeout("auth", "500ms")),
+        ContourDeployment => cluster.specify(asks_auth()),
+    }
+}
+
+fn take_away(cluster: &mut Cluster, piece: Piece) {
+    match piece {
+        Namespace => cluster.delete(Kind::Namespace, "", "auth"),
+        Service => {
+            cluster.delete(Kind::Service, "auth", "auth");
+            cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
+        }
+        ExtensionService => cluster.delete(Kind::ExtensionService, "auth", "auth"),
+        Crds | ContourDeployment => unreachable!("not taken away here"),
+    }
+}
+
+/// Everything that is left of the API server's and the history's own: uids, versions, times, and what was remembered.
+fn end(cluster: &Cluster) -> BTreeMap<String, Value> {
+    let shown = |object: &&Object| !matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
+    let masked = |object: &Object| {
+        let mut object = object.clone();
+        let metadata = &mut object.metadata;
+        metadata.uid = None;
+        metadata.resource_version = None;
+        metadata.generation = None;
+        metadata.creation_timestamp = None;
+        metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid.clear());
+        metadata.annotations.iter_mut().for_each(|them| them.retain(|key, _| key != annotations::MEMORY && key != annotations::APPLIED));
+        if object.kind == Kind::ContourDeployment {
+            mask_times(object.content.get_mut("status").expect("a status"));
+        } else {
+            object.content.remove("status");
+        }
+        object.to_json()
+    };
+    cluster.api.objects.values().filter(shown).map(|object| (object.key().to_string(), masked(object))).collect()
+}
+
+fn mask_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !["lastTransitionTime", "since"].contains(&key.as_str()));
+            fields.values_mut().for_each(mask_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask_times),
+        _ => {}
+    }
+}
+
+fn assert_same(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>, how: &str) {
+    let keys = |map: &BTreeMap<String, Value>| map.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(found), keys(expected), "{how}");
+    for (key, value) in found {
+        assert_eq!(value, &expected[key], "{how}: {key}");
+    }
+}
+
+fn in_the_best_order() -> BTreeMap<String, Value> {
+    let mut cluster = empty();
+    for piece in [Crds, Namespace, Service, ExtensionService, ContourDeployment] {
+        add(&mut cluster, piece);
+    }
+    cluster.settle();
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    end(&cluster)
+}
+
+#[test]
+fn every_order_ends_in_the_same_objects_and_status() {
+    let expected = in_the_best_order();
+    let orders = orders();
+    assert_eq!(orders.len(), 20);
+    for order in orders {
+        let mut cluster = empty();
+        for piece in &order {
+            cluster.api.now += std::time::Duration::from_secs(100);
+            add(&mut cluster, *piece);
+            cluster.settle();
+        }
+        assert_same(&expected, &end(&cluster), &format!("{order:?}, settling in between"));
+    }
+}
+
+#[test]
+fn every_order_without_a_rest_in_between_ends_in_the_same_objects_and_status() {
+    let expected = in_the_best_order();
+    for order in orders() {
+        let mut cluster = empty();
+        for piece in &order {
+            add(&mut cluster, *piece);
+            cluster.reconcile();
+        }
+        cluster.settle();
+        assert_same(&expected, &end(&cluster), &format!("{order:?}, one reconcile in between"));
+    }
+}
+
+#[test]
+fn whatever_was_missing_for_a_while_ends_in_the_same_objects_and_status() {
+    let expected = in_the_best_order();
+    for piece in [Service, ExtensionService, Namespace] {
+        let mut cluster = empty();
+        for piece in [Crds, Namespace, Service, ExtensionService, ContourDeployment] {
+            add(&mut cluster, piece);
+        }
+        cluster.settle();
+        take_away(&mut cluster, piece);
+        cluster.settle();
+        assert_eq!(cluster.condition("Degraded").split('/').next(), Some("True"), "{piece:?}");
+        add(&mut cluster, piece);
+        if piece == Namespace {
+            add(&mut cluster, Service);
+            add(&mut cluster, ExtensionService);
+        }
+        cluster.settle();
+        let mut found = end(&cluster);
+        let mut expected = expected.clone();
+        if piece == Namespace {
+            // Salts may differ.
+            [&mut expected, &mut found].map(unsalt);
+        }
+        assert_same(&expected, &found, &format!("{piece:?} was missing"));
+    }
+}
+
+/// Takes the hashes out of names.
+fn unsalt(end: &mut BTreeMap<String, Value>) {
+    let text = serde_json::to_string(end).expect("JSON");
+    let is_name = |word: &str| word.starts_with("edge-") && word.len() >= 15 && word.rsplit('-').next().is_some_and(|hash| hash.len() == 10);
+    let mut plain = String::new();
+    let mut word = String::new();
+    for char in text.chars().chain(['\n']) {
+        if char.is_ascii_alphanumeric() || char == '-' {
+            word.push(char);
+        } else {
+            plain.push_str(if is_name(&word) { word.rsplit_once('-').map_or("", |(name, _)| name) } else { &word });
+            plain.push(char);
+            word.clear();
+        }
+    }
+    let mut masked: BTreeMap<String, Value> = serde_json::from_str(&plain).expect("JSON");
+    let without_template = |value: &mut Value| {
+        if let Some(labels) = value.pointer_mut("/spec/template/metadata/labels") {
+            labels["contour.slipway.dev/template"] = json!("");
+        }
+        if let Some(annotations) = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove(annotations::SETTINGS);
+        }
+    };
+    masked.values_mut().for_each(without_template);
+    *end = masked;
+}
+
+#[test]
+fn the_operator_may_have_slept_through_all_of_it() {
+    let expected = in_the_best_order();
+    let mut cluster = empty();
+    add(&mut cluster, Crds);
+    add(&mut cluster, ContourDeployment);
+    cluster.settle();
+    for piece in [Namespace, Service, ExtensionService] {
+        add(&mut cluster, piece);
+    }
+    cluster.settle();
+    assert_same(&expected, &end(&cluster), "everything at once");
+    let deployment = Key::new(Kind::ContourDeployment, "projectcontour", "edge");
+    assert!(cluster.api.objects.contains_key(&deployment));
+}

@@ -1,1 +1,167 @@
-//! Stub.
+//! Converged means: nothing to write. For any valid spec, from any other.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+use proptest::option;
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{Cluster, described};
+use crate::scene::{points_at, points_at_with_timeout};
+
+fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
+    let fields = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(Map::from_iter(fields))
+}
+
+/// A namespace that exists, one in which a service answers, one in which an invalid one is, one that does not exist.
+fn namespace() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("empty"), Just("answers"), Just("invalid"), Just("absent"), Just("projectcontour")]
+}
+
+fn settings() -> impl Strategy<Value = Value> {
+    let auth = option::of((namespace(), any::<bool>(), option::of(Just("1.5s"))));
+    let limit = option::of((namespace(), any::<bool>()));
+    let tracing = option::of((namespace(), option::of(0..200_i64)));
+    let other = option::of(prop_oneof![
+        Just(("health", json!({"port": 8100}))),
+        Just(("policy", json!({"requestHeaders": {"remove": ["X-A"]}}))),
+        Just(("envoy", json!({"http": {"port": 9080}, "timeouts": {"requestTimeout": "infinity"}}))),
+    ]);
+    (auth, limit, tracing, other).prop_map(|(auth, limit, tracing, other)| {
+        let auth = auth.map(|(namespace, fail_open, timeout)| {
+            let mut auth = json!({"extensionRef": {"namespace": namespace, "name": "one"}, "failOpen": fail_open});
+            if let Some(timeout) = timeout {
+                auth["responseTimeout"] = timeout.into();
+            }
+            auth
+        });
+        let limit = limit.map(|(namespace, fail_open)| {
+            json!({"extensionService": {"namespace": namespace, "name": "one"}, "domain": "d", "failOpen": fail_open})
+        });
+        let tracing = tracing.map(|(namespace, length)| {
+            let mut tracing = json!({"extensionService": {"namespace": namespace, "name": "two"}, "customTags": []});
+            if let Some(length) = length {
+                tracing["maxPathTagLength"] = length.into();
+            }
+            tracing
+        });
+        let mut settings = object(vec![("globalExtAuth", auth), ("rateLimitService", limit), ("tracing", tracing)]);
+        if let Some((key, value)) = other {
+            settings[key] = value;
+        }
+        settings
+    })
+}
+
+fn spec() -> impl Strategy<Value = Value> {
+    let replicas = || option::of(1..4_i32).prop_map(|replicas| replicas.map(|replicas| json!({"replicas": replicas})));
+    let resources = option::of(Just(json!({"requests": {"cpu": "1000m", "memory": "0.5Gi"}, "limits": {}})));
+    let placement = option::of(Just(json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "edge", "operator": "Exists"}]})));
+    let contour = (replicas(), resources.clone(), placement.clone(), option::of(Just(json!("debug"))));
+    let publishing = prop_oneof![
+        Just(json!({})),
+        Just(json!({"type": "NodePortService", "externalTrafficPolicy": "Cluster"})),
+        Just(json!({"type": "ClusterIPService", "serviceAnnotations": {"example.com/a": ""}})),
+        Just(json!({"ipFamilyPolicy": "PreferDualStack"})),
+    ];
+    let envoy = (any::<bool>(), replicas(), publishing, resources, placement);
+    (contour, envoy, settings()).prop_map(|(contour, envoy, settings)| {
+        let contour = object(vec![("deployment", contour.0), ("resources", contour.1), ("nodePlacement", contour.2), ("logLevel", contour.3)]);
+        let workload = envoy.0.then(|| json!("Deployment"));
+        let envoy = object(vec![
+            ("workloadType", workload.clone()),
+            ("deployment", envoy.1.filter(|_| workload.is_some())),
+            ("networkPublishing", Some(envoy.2)),
+            ("resources", envoy.3),
+            ("nodePlacement", envoy.4),
+        ]);
+        json!({"contour": contour, "envoy": envoy, "runtimeSettings": settings})
+    })
+}
+
+/// With the services that specs may refer to.
+fn furnished() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.make_namespace("empty");
+    for name in ["one", "two"] {
+        for namespace in ["answers", "projectcontour"] {
+            cluster.make_service(namespace, name);
+            cluster.make_extension_service(namespace, name, &points_at_with_timeout(name, "250ms"));
+        }
+    }
+    cluster.make_namespace("invalid");
+    for name in ["one", "two"] {
+        cluster.make_extension_service("invalid", name, &points_at("missing"));
+    }
+    cluster
+}
+
+/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ.
+fn inventory(cluster: &Cluster) -> BTreeSet<String> {
+    let made = cluster.observe().expect("it exists").objects.into_keys();
+    let made = made.filter(|key| !matches!(key.kind, slipway::plan::Kind::Pod | slipway::plan::Kind::ReplicaSet));
+    made.map(|key| {
+        let text = key.to_string();
+        match text.rsplit_once('-') {
+            Some((name, hash)) if hash.len() == 10 => name.to_owned(),
+            _ => text,
+        }
+    })
+    .collect()
+}
+
+/// Everybody rests: another look changes nothing, neither objects nor status.
+fn rests(cluster: &mut Cluster) {
+    let planned = cluster.plan();
+    assert!(planned.is_settled(), "{:?}", described(&planned.waves.iter().flat_map(|wave| wave.writes.clone()).collect::<Vec<_>>()));
+    assert_eq!(planned.status, cluster.status());
+    assert_eq!(planned.events, []);
+    let before = cluster.api.objects.clone();
+    assert_eq!(described(&cluster.reconcile()), [""; 0]);
+    assert!(cluster.api.objects == before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_valid_spec_settles_and_then_nothing_is_written(spec in spec()) {
+        let mut cluster = furnished();
+        cluster.specify(spec);
+        cluster.settle();
+        rests(&mut cluster);
+    }
+
+    #[test]
+    fn from_one_spec_to_another_nothing_leaks(before in spec(), after in spec()) {
+        let mut cluster = furnished();
+        cluster.specify(before);
+        cluster.settle();
+        cluster.specify(after.clone());
+        cluster.settle();
+        rests(&mut cluster);
+        let mut fresh = furnished();
+        fresh.specify(after);
+        fresh.settle();
+        prop_assert_eq!(inventory(&cluster), inventory(&fresh));
+        let told = |cluster: &Cluster| {
+            let services = cluster.status().extension_services;
+            services.into_iter().map(|service| (service.role, service.state, service.traffic)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(told(&cluster), told(&fresh));
+    }
+
+    #[test]
+    fn a_crash_after_any_write_is_no_different(spec in spec(), survived in 0..25_usize) {
+        let mut cluster = furnished();
+        cluster.specify(spec.clone());
+        cluster.reconcile_until_crash(survived);
+        cluster.settle();
+        rests(&mut cluster);
+        let mut fresh = furnished();
+        fresh.specify(spec);
+        fresh.settle();
+        prop_assert_eq!(inventory(&cluster), inventory(&fresh));
+    }
+}

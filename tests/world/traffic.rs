@@ -1,1 +1,98 @@
-//! Stub.
+//! What the status says of requests: it is read off what runs, not off what is asked for.
+
+use slipway::api::Traffic;
+use slipway::plan::{Key, Kind};
+
+use crate::cluster::Cluster;
+use crate::scene::{asks_auth, asks_auth_fail_open, asks_everything, auth, points_at};
+
+fn traffic(cluster: &Cluster) -> Traffic {
+    cluster.status().extension_services[0].traffic
+}
+
+#[test]
+fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
+    let mut cluster = Cluster::new();
+    cluster.make_service("auth", "auth");
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.specify(serde_json::json!({}));
+    cluster.settle();
+    cluster.specify(asks_auth());
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "the old configuration runs");
+    cluster.pods_come();
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "an old pod runs");
+    cluster.old_pods_begin_to_end();
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "an old pod is Terminating");
+    cluster.terminating_pods_end();
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::Enforced);
+}
+
+#[test]
+fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
+    for (from, to, before, after) in [
+        (asks_auth(), asks_auth_fail_open(), Traffic::Denied, Traffic::AllowedUnchecked),
+        (asks_auth_fail_open(), asks_auth(), Traffic::AllowedUnchecked, Traffic::Denied),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.specify(from);
+        cluster.settle();
+        cluster.specify(to);
+        cluster.reconcile();
+        assert_eq!(traffic(&cluster), before);
+        let status = cluster.status();
+        let message = status.extension_services[0].message.as_deref().expect("it says why");
+        assert!(message.ends_with("(until the present specification is rolled out)"), "{message}");
+        cluster.settle();
+        assert_eq!(traffic(&cluster), after);
+    }
+}
+
+#[test]
+fn while_no_contour_runs_nothing_passes() {
+    let mut cluster = Cluster::new();
+    cluster.specify(asks_auth_fail_open());
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::Denied);
+    let message = cluster.status().extension_services[0].message.clone().expect("it says why");
+    assert!(!message.contains("failOpen is false"), "{message}");
+}
+
+#[test]
+fn an_answering_service_is_enforced_even_when_its_newest_form_is_not_valid() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    assert_eq!(traffic(&cluster), Traffic::Enforced);
+    cluster.edit_auth(points_at("other"));
+    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "no")));
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::Enforced, "the last copy is in use");
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
+}
+
+#[test]
+fn without_a_ready_endpoint_nobody_is_asked() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.api.forget(&Key::new(Kind::EndpointSlice, "auth", "auth-x"));
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::Denied);
+    assert_eq!(cluster.condition("Ready"), "False/ExtensionServiceNoEndpoints");
+}
+
+#[test]
+fn each_role_has_its_own_consequence() {
+    let mut cluster = Cluster::new();
+    cluster.specify(asks_everything());
+    cluster.settle();
+    let status = cluster.status();
+    let told: Vec<_> = status.extension_services.iter().map(|service| service.traffic).collect();
+    assert_eq!(told, [Traffic::AllowedUnchecked, Traffic::Denied, Traffic::NotSampled]);
+    let words: Vec<_> = status.extension_services.iter().filter_map(|service| service.message.as_deref()).collect();
+    assert!(words[0].ends_with(": requests pass without authorization (failOpen is true)"), "{}", words[0]);
+    assert!(words[1].ends_with(": rate-limited requests are denied (failOpen is false)"), "{}", words[1]);
+    assert!(words[2].ends_with(": requests are not traced"), "{}", words[2]);
+    assert_eq!(status.extension_services_available.as_deref(), Some("0/3"));
+}

@@ -121,23 +121,17 @@ async fn an_object_of_somebody_else_s_is_reported_and_never_changed_and_once_it_
                 "{thing} was changed:\n{before}\n{now}"
             );
             lab.delete(&thing).await?;
-            lab.status(
-                &edge,
-                &format!("it goes on without the foreign {thing}"),
-                PATIENT,
-                |status| {
-                    status
+            wait(&format!("{thing} is ours, and the collision is over"), PATIENT)
+                .until(async || {
+                    let ours = lab.find(&thing).await?.unwrap_or_default();
+                    let status = edge.status().await?;
+                    let is_ours = ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway";
+                    let is_over = status
                         .condition("Ready")
-                        .is_some_and(|ready| ready.reason == "RollingOut")
-                },
-            )
-            .await?;
-            let ours = lab.read(&thing).await?;
-            ensure!(
-                ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway",
-                "{thing} is not ours: {ours}"
-            );
-            // Nor is the deletion of ours ever one of theirs: what is made later under a name that is not ours any more stays.
+                        .is_some_and(|ready| ready.reason != "NameCollision");
+                    Ok(Look::when(is_ours && is_over, status.to_string()))
+                })
+                .await?;
             anyhow::Ok(())
         });
         let outcomes = futures::future::join_all(cases).await;

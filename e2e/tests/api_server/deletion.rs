@@ -13,7 +13,7 @@ use crate::world::{alone, beside_others};
 
 /// What is left once everything is as it shall be must first have been there.
 async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
-    let left = slipway_e2e::leftovers::of(&lab.client, edge).await?;
+    let left = lab.belongings(edge).await?;
     let binding = format!("ClusterRoleBinding slipway:{}:edge:contour", edge.namespace());
     ensure!(
         left.contains(&binding) && left.len() > 15,

@@ -22,7 +22,11 @@ fn change(thing: &Thing, live: &Value) -> Option<(Value, &'static str)> {
             json!({"automountServiceAccountToken": true}),
             "/automountServiceAccountToken",
         ),
-        "Service" if is_blackhole => (json!({"spec": {"selector": {"app": "mallory"}}}), "/spec/selector"),
+        // Only a headless Service without a selector may be of both families on any cluster.
+        "Service" if is_blackhole => (
+            json!({"spec": {"selector": {"app": "mallory"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}}),
+            "/spec/selector",
+        ),
         "Service" => (
             json!({"spec": {"selector": {"app.kubernetes.io/component": "mallory"}}}),
             "/spec/selector",

@@ -1,6 +1,6 @@
 //! One test's place: its namespaces, and what it does and sees there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -232,13 +232,25 @@ impl Lab {
         Metrics::parse(&text)
     }
 
-    /// Waits until nothing anywhere belongs to this edge.
+    /// Everything that belongs to an edge, in no namespace or in the test's own: in those of other tests there are
+    /// stand-ins of the same first letters.
+    pub async fn belongings(&self, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
+        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+        let is_here = |object: &String| {
+            let place = object.split_once(' ').and_then(|(_, name)| name.split_once('/'));
+            place.is_none_or(|(namespace, _)| namespaces.iter().any(|own| own == namespace))
+        };
+        let all = leftovers::of(&self.client, edge).await?;
+        Ok(all.into_iter().filter(is_here).collect())
+    }
+
+    /// Waits until nothing belongs to this edge any more.
     pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
         wait("nothing is left of the ContourDeployment", Duration::from_secs(60))
             .every(Duration::from_millis(200))
             .until(async || {
-                let left: Vec<_> = leftovers::of(&self.client, edge).await?.into_iter().collect();
-                Ok(Look::when(left.is_empty(), format!("left: {}", left.join(", "))))
+                let left = self.belongings(edge).await?;
+                Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
             })
             .await
     }

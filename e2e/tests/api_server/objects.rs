@@ -119,7 +119,7 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
             "Endpoints ",
             "ContourDeployment ",
         ];
-        let there = slipway_e2e::leftovers::of(&lab.client, &edge).await?;
+        let there = lab.belongings(&edge).await?;
         let there: BTreeSet<_> = there
             .into_iter()
             .filter(|object| !by_others.iter().any(|kind| object.starts_with(kind)))

@@ -85,14 +85,14 @@ async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_de
         for question in [
             &["create", "contourdeployments.contour.slipway.dev", "-n", &lab.namespace][..],
             &["create", "pods", "-n", &lab.namespace],
-            &["create", "pods/exec", "-n", &lab.namespace],
+            &["create", "pods", "--subresource=exec", "-n", &lab.namespace],
             &["create", "clusterroles"],
             &["update", "clusterroles"],
             &["escalate", "clusterroles"],
             &["bind", "clusterroles/cluster-admin"],
             &["impersonate", "users"],
             &["impersonate", "serviceaccounts"],
-            &["create", "serviceaccounts/token", "-n", &lab.namespace],
+            &["create", "serviceaccounts", "--subresource=token", "-n", &lab.namespace],
             &["*", "*"],
         ] {
             ensure!(!may(lab, OPERATOR, question).await, "{question:?}");

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
@@ -66,7 +66,9 @@ async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
         .as_ref()
         .unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
     let lab = Lab::new(world, name).await.unwrap_or_else(|error| panic!("{error:#}"));
+    let started = Instant::now();
     let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
+    say(format!("{name} took {:.1} s", started.elapsed().as_secs_f64()));
     if !matches!(outcome, Ok(Ok(()))) {
         say(format!("{name} failed; the operator's last complaints:"));
         show(&operator::complaints(&world.setup.log));

@@ -173,7 +173,15 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     let planned: Vec<_> = plan.roles.iter().map(|role| role.planned.clone()).collect();
     for old in existing.iter().filter(|existing| !planned.contains(&existing.id())) {
         let id = old.id();
-        if let Some(target) = old.memory.reference.clone()
+        // A memory that was lost does not say for whom; what the role references now is the best guess.
+        let now = || {
+            plan.roles
+                .iter()
+                .map(|role| &role.seen.reference)
+                .find(|reference| reference.role == old.role)
+        };
+        let remembered = old.memory.reference.clone();
+        if let Some(target) = remembered.or_else(|| now().map(|reference| reference.target.clone()))
             && (in_use.uncertain || in_use.stand_ins.contains(&id))
         {
             let seen = Seen::of(observed, &existing, &target, old.role);
@@ -451,6 +459,9 @@ fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String 
 
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
 fn taints(observed: &Observed, pinned: &Facts, target: &Target, live: Option<&Object>) -> bool {
+    if live.is_some_and(|live| is_altered(live, pinned)) {
+        return true;
+    }
     let Target::Mirror(proven) = target else { return false };
     if Facts::of(&proven.spec) != *pinned {
         return true;
@@ -466,6 +477,23 @@ fn taints(observed: &Observed, pinned: &Facts, target: &Target, live: Option<&Ob
             let annotations = serde_json::to_value(&pod.metadata.annotations).ok();
             usage::captured(annotations.as_ref()).is_none_or(|captured| captured.stand_ins.contains(&id))
         })
+}
+
+/// Whether somebody else changed the facts: a container that started meanwhile has captured what its name does not say.
+fn is_altered(live: &Object, pinned: &Facts) -> bool {
+    let seen = Facts::of(&spec_of(live));
+    let no_subject = seen.subject_name.is_none() && is_blackhole(live);
+    seen.response != pinned.response || (seen.subject_name != pinned.subject_name && !no_subject)
+}
+
+fn spec_of(stand_in: &Object) -> ExtensionServiceSpec {
+    ExtensionServiceSpec(
+        stand_in
+            .at("/spec")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default(),
+    )
 }
 
 /// The stand-ins that Contour's Deployment names now.
@@ -498,12 +526,7 @@ fn blackhole_spec(name: &str, pinned: &Facts) -> Map<String, Value> {
 
 /// Whether a stand-in points at nothing.
 pub fn is_blackhole(stand_in: &Object) -> bool {
-    let spec = stand_in
-        .at("/spec")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    ExtensionServiceSpec(spec)
+    spec_of(stand_in)
         .services()
         .iter()
         .all(|service| service.name == stand_in.name())

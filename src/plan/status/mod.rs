@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::object::Kind;
 use super::observed::{Failure, FailureCause, Observed};
-use super::rollout::{OldPods, Rollout, Workload};
+use super::rollout::{self, OldPods, Rollout, Workload};
 use super::stand_in::SeenRole;
 use super::{Event, Severity};
 use crate::api::vocabulary::{conditions as types, reasons};
@@ -126,6 +127,14 @@ pub fn refused(observed: &Observed, message: &str, roles: &[SeenRole]) -> Told {
     let mut conditions = Conditions::of(observed);
     let services = extension_services(observed, roles);
     set_references(&mut conditions, &services);
+    let contour = rollout::contour(observed);
+    let envoy = [Kind::DaemonSet, Kind::Deployment].map(|kind| rollout::envoy(observed, kind));
+    let envoy = envoy
+        .iter()
+        .find(|workload| workload.rollout != Rollout::Absent)
+        .unwrap_or(&envoy[0]);
+    set_workload(&mut conditions, types::CONTOUR_AVAILABLE, "Contour", &contour);
+    set_workload(&mut conditions, types::ENVOY_AVAILABLE, "Envoy", envoy);
     let message =
         format!("the configuration was refused and nothing of it is applied; what ran goes on running: {message}");
     conditions.set(
@@ -140,7 +149,9 @@ pub fn refused(observed: &Observed, message: &str, roles: &[SeenRole]) -> Told {
     let status = ContourDeploymentStatus {
         extension_services_available: Some(available(&services)),
         extension_services: services,
-        ..previous(observed)
+        contour: contour.pods,
+        envoy: envoy.pods.clone(),
+        ..ContourDeploymentStatus::default()
     };
     finish(observed, conditions, status)
 }

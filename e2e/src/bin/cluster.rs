@@ -1,0 +1,33 @@
+//! `make cluster`: a real one-node cluster for daily work, with Contour's CRDs and Slipway of the present code. Run again, it
+//! builds Slipway anew and puts it into the same cluster.
+
+use slipway_e2e::cluster::{Cluster, testbed};
+use slipway_e2e::narration::{say, show, title};
+use slipway_e2e::{images, installation};
+
+/// The cluster's name; `make cluster-down` ends it.
+const NAME: &str = "dev";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    title("a cluster for daily work");
+    testbed(&["install"]).await?;
+    let kubeconfig = testbed(&["up", NAME]).await?;
+    let cluster = Cluster::attach(NAME).await?;
+    say("building the static binaries and their images");
+    cluster.load(&images::build().await?).await?;
+    installation::contour_crds(&cluster).await?;
+    installation::slipway(&cluster).await?;
+    // The image has the same name as the last one; only a new pod takes it.
+    let restart = ["-n", installation::SLIPWAY_NAMESPACE, "rollout", "restart", "deployment/slipway"];
+    cluster.kubectl().run(&restart).await?;
+    installation::slipway(&cluster).await?;
+    let kubectl = testbed(&["path", "kubectl"]).await?;
+    title("it is up");
+    show(&format!(
+        "export KUBECONFIG={}\nalias kubectl={}\nkubectl apply -f config/samples/contourdeployment.yaml\nkubectl get cdep -A -w",
+        kubeconfig.trim(),
+        kubectl.trim()
+    ));
+    Ok(())
+}
