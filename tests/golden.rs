@@ -32,9 +32,10 @@ fn difference(expected: &str, found: &str) -> String {
     let same = expected.lines().zip(found.lines()).take_while(|(a, b)| a == b).count();
     let around = |text: &str| -> String {
         let lines = text.lines().enumerate().skip(same.saturating_sub(3)).take(8);
-        lines
+        let lines: Vec<_> = lines
             .map(|(number, line)| format!("{:5} {line}\n", number + 1))
-            .collect()
+            .collect();
+        lines.concat()
     };
     format!("expected:\n{}found:\n{}", around(expected), around(found))
 }

@@ -184,16 +184,16 @@ fn describe(write: &Write) -> (&'static str, Key) {
     }
 }
 
-/// A `test` of a JSON patch that did not hold comes back as 422: what was tested has changed.
+/// What was tested before the creation was adopted has changed.
 fn is_failed_test(error: &Error, write: &Write) -> bool {
-    matches!(
+    let adopts = matches!(
         write,
         Write::Apply {
             adopt_creation: Some(_),
             ..
         }
-    ) && error.code() == 422
-        && error.to_string().contains("testing")
+    );
+    adopts && error.is_failed_test()
 }
 
 /// What is in the way.

@@ -47,6 +47,17 @@ impl Error {
         }
     }
 
+    /// Whether a `test` of a JSON patch did not hold. The API server (1.34) says so by a 422 in general words; one that is
+    /// about the object names causes.
+    pub fn is_failed_test(&self) -> bool {
+        match self {
+            Self::Api(status) => {
+                status.code == 422 && status.details.as_ref().is_none_or(|details| details.causes.is_empty())
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the namespace is being deleted (a cause in a 403's details).
     pub fn is_namespace_terminating(&self) -> bool {
         match self {

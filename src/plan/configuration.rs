@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::diff::Desired;
 use super::names::{hash, hash_json};
-use super::object::{Kind, Object};
+use super::object::{Kind, Object, Owner};
 use super::observed::{Observed, SettingsVerdict};
 use super::stand_in::RolePlan;
 use super::usage::Captured;
@@ -49,7 +49,7 @@ pub fn settings(observed: &Observed) -> Settings {
             hash,
             spec: spec.clone(),
         }),
-        _ => match accepted_before(observed, &hash) {
+        _ => match accepted_before(observed, &spec, &hash) {
             Some(spec) => Settings::Accepted(Accepted { hash, spec }),
             None => Settings::Unchecked(Box::new(Question::Settings {
                 candidate: Box::new(candidate(observed, &hash, spec)),
@@ -92,11 +92,22 @@ fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Objec
 }
 
 /// The spec, with defaults, of a ContourConfiguration that was made from the same settings and is still as it was made.
-fn accepted_before(observed: &Observed, hash: &str) -> Option<Map<String, Value>> {
+fn accepted_before(observed: &Observed, own: &Map<String, Value>, hash: &str) -> Option<Map<String, Value>> {
     observed.of_kind(Kind::ContourConfiguration).find_map(|object| {
         let (settings, content) = object.annotation(annotations::SETTINGS)?.split_once('.')?;
         let spec = object.at("/spec")?.as_object()?;
-        (settings == hash && content == hash_json(spec)).then(|| spec.clone())
+        (settings == hash && content == hash_json(spec) && asks_the_same(own, spec)).then(|| spec.clone())
+    })
+}
+
+/// Whether both have the same blocks, with the same `failOpen`. Nothing may pass because somebody wrote on an annotation.
+fn asks_the_same(own: &Map<String, Value>, spec: &Map<String, Value>) -> bool {
+    Role::ALL.into_iter().all(|role| {
+        let fail_open = |spec: &Map<String, Value>| {
+            let block = spec.get(role.field())?;
+            Some(block.get("failOpen").and_then(Value::as_bool).unwrap_or_default())
+        };
+        fail_open(own) == fail_open(spec)
     })
 }
 
@@ -105,7 +116,6 @@ pub fn captured(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) ->
     let owner = observed.owner();
     let mut spec = accepted.spec.clone();
     let mut captured = Captured::default();
-    let mut parts = vec![owner.namespace.clone(), owner.name.clone(), accepted.hash.clone()];
     for role in roles {
         let (namespace, name) = &role.planned;
         let field = match role.seen.reference.role {
@@ -115,19 +125,32 @@ pub fn captured(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) ->
         if let Some(Value::Object(block)) = spec.get_mut(role.seen.reference.role.field()) {
             block.insert(field.to_owned(), json!({"namespace": namespace, "name": name}));
         }
-        let id = format!("{namespace}/{name}");
-        parts.push(format!("{}={id}", role.seen.reference.role.slug()));
-        captured.stand_ins.push(id);
+        captured.stand_ins.push(format!("{namespace}/{name}"));
     }
-    captured.configuration = owner.configuration(&hash(parts.iter().map(String::as_str)));
+    captured.configuration = name(&owner, &spec);
     captured.settings = format!("{}.{}", accepted.hash, hash_json(&spec));
     captured.spec = spec;
     captured
 }
 
-/// The ContourConfiguration that containers have captured, or are to capture.
-pub fn object(observed: &Observed, captured: &Captured) -> Desired {
+/// The name of a ContourConfiguration of this spec.
+fn name(owner: &Owner, spec: &Map<String, Value>) -> String {
+    owner.configuration(&hash([owner.namespace.as_str(), &owner.name, &hash_json(spec)]))
+}
+
+/// Whether what is said to be captured is what the configuration's name was made from. What stands on a pod may have been
+/// written by anybody, or by a Slipway of another version.
+pub fn is_intact(owner: &Owner, captured: &Captured) -> bool {
+    let content = captured.settings.split_once('.').map(|(_, content)| content);
+    captured.configuration == name(owner, &captured.spec) && content == Some(hash_json(&captured.spec).as_str())
+}
+
+/// The ContourConfiguration that containers have captured, or are to capture; none if that can't be told.
+pub fn object(observed: &Observed, captured: &Captured) -> Option<Desired> {
     let owner = observed.owner();
+    if !is_intact(&owner, captured) {
+        return None;
+    }
     let mut object = Object {
         kind: Kind::ContourConfiguration,
         metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &captured.configuration),
@@ -135,5 +158,5 @@ pub fn object(observed: &Observed, captured: &Captured) -> Desired {
         creation_entry: None,
     };
     object.annotate(annotations::SETTINGS, captured.settings.clone());
-    Desired::whole_spec(object)
+    Some(Desired::whole_spec(object))
 }

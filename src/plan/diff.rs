@@ -144,6 +144,13 @@ pub fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Wr
             {
                 return None;
             }
+            if let Some(ports) = renumbered_ports(&object, live) {
+                let mut replacement = live.clone();
+                merge_metadata(&mut replacement.metadata, &object.metadata);
+                overlay(&mut replacement.content, &object.content);
+                replacement.content["spec"]["ports"] = Value::Array(ports);
+                return Some(Write::Replace(replacement));
+            }
             object.metadata.uid.clone_from(&live.metadata.uid);
             let version = live.metadata.resource_version.clone().unwrap_or_default();
             Some(Write::Apply {
@@ -275,6 +282,46 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
         },
         _ => desired == live,
     }
+}
+
+/// The ports of a Service as they shall be, if somebody gave one of ours another number: server-side apply knows a port by
+/// number and protocol, would put ours beside theirs, and two of one name are refused. Their node ports stay.
+fn renumbered_ports(desired: &Object, live: &Object) -> Option<Vec<Value>> {
+    if desired.kind != Kind::Service {
+        return None;
+    }
+    let ports = |object: &Object| {
+        object
+            .at("/spec/ports")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let (desired, live) = (ports(desired), ports(live));
+    let same = |key: &str, one: &Value, other: &Value| one.get(key) == other.get(key);
+    let clashes = |one: &Value, other: &Value| {
+        same("name", one, other) && !(same("port", one, other) && same("protocol", one, other))
+    };
+    if !live.iter().any(|port| desired.iter().any(|ours| clashes(ours, port))) {
+        return None;
+    }
+    let theirs = live.iter().filter(|port| {
+        let is_ours =
+            |ours: &Value| same("name", ours, port) || (same("port", ours, port) && same("protocol", ours, port));
+        !desired.iter().any(is_ours)
+    });
+    let ours = desired.iter().map(|ours| {
+        let mut ours = ours.clone();
+        if let Some(node_port) = live
+            .iter()
+            .find(|port| same("name", &ours, port))
+            .and_then(|port| port.get("nodePort"))
+        {
+            ours["nodePort"] = node_port.clone();
+        }
+        ours
+    });
+    Some(ours.chain(theirs.cloned()).collect())
 }
 
 /// The key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,

@@ -189,7 +189,7 @@ fn refused(
         let in_use = usage
             .configurations
             .values()
-            .map(|captured| configuration::object(observed, captured));
+            .filter_map(|captured| configuration::object(observed, captured));
         waves.push(Wave::converge("configurations in use", in_use, observed));
         plan.questions = certificates.request.into_iter().map(Question::Certificates).collect();
         plan.look_again = certificates.renew_in;
@@ -226,7 +226,7 @@ fn run(
     let configurations: Vec<Desired> = usage
         .configurations
         .values()
-        .map(|captured| configuration::object(observed, captured))
+        .filter_map(|captured| configuration::object(observed, captured))
         .collect();
 
     let ports = operand::ports::Ports::of(&deployment.spec.runtime_settings);

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::object::{Kind, Object};
+use super::configuration::is_intact;
+use super::object::{Kind, Object, Owner};
 use super::observed::{NamespacedName, Observed};
 use crate::api::vocabulary::{annotations, labels};
 
 /// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
 /// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Captured {
     /// The ContourConfiguration's name.
     pub configuration: String,
@@ -41,7 +42,8 @@ impl Usage {
     /// What the Deployment's template, its ReplicaSets with replicas and its pods have captured.
     pub fn of(observed: &Observed) -> Self {
         let mut usage = Self::default();
-        let contour = observed.owner().contour();
+        let owner = observed.owner();
+        let contour = owner.contour();
         let deployments = observed
             .of_kind(Kind::Deployment)
             .filter(|object| object.name() == contour);
@@ -51,11 +53,11 @@ impl Usage {
             let may_start_pods =
                 object.kind == Kind::Deployment || object.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
             if may_start_pods {
-                usage.add(object.at("/spec/template/metadata/annotations"));
+                usage.add(&owner, object.at("/spec/template/metadata/annotations"));
             }
         }
         for pod in contour_pods(observed) {
-            usage.add(serde_json::to_value(&pod.metadata.annotations).ok().as_ref());
+            usage.add(&owner, serde_json::to_value(&pod.metadata.annotations).ok().as_ref());
         }
         // A configuration that is in use tells by itself what it references, should a pod's annotation have been changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
@@ -78,9 +80,14 @@ impl Usage {
             .extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
     }
 
-    fn add(&mut self, annotations: Option<&Value>) {
-        if let Some(captured) = captured(annotations) {
-            self.add_captured(&captured);
+    /// Adds what somebody says that a container has captured. It is in use in any case; what is in it counts only if its name
+    /// bears it out.
+    fn add(&mut self, owner: &Owner, annotations: Option<&Value>) {
+        let Some(captured) = captured(annotations) else { return };
+        let known = self.configurations.get(&captured.configuration).cloned();
+        self.add_captured(&captured);
+        if let Some(known) = known.filter(|known| is_intact(owner, known)) {
+            self.configurations.insert(known.configuration.clone(), known);
         }
     }
 }

@@ -231,9 +231,9 @@ impl ApiServer {
             return;
         }
         let mut without_status = [live.content.clone(), object.content.clone()];
-        without_status
-            .iter_mut()
-            .for_each(|content| drop(content.remove("status")));
+        for content in &mut without_status {
+            content.remove("status");
+        }
         if without_status[0] != without_status[1] {
             object.metadata.generation = live.metadata.generation.map(|generation| generation + 1);
         }
@@ -316,6 +316,9 @@ fn identity(items: &[Value]) -> Option<&'static str> {
 
 /// Values that the API server fills in, and empty ones that it does not store.
 fn defaults(object: &mut Object) {
+    if object.kind == Kind::Lease {
+        object.content.entry("spec").or_insert_with(|| json!({}));
+    }
     let Some(Value::Object(spec)) = object.content.get_mut("spec") else {
         return;
     };

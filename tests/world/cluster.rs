@@ -31,6 +31,8 @@ pub struct Cluster {
     /// Writes of objects of this name fail.
     pub forbids: Option<String>,
     pub pods_made: u64,
+    /// Every ContourConfiguration that was ever made, as it was made.
+    pub configurations: BTreeMap<String, Value>,
     answer: SettingsVerdict,
 }
 
@@ -43,6 +45,7 @@ impl Cluster {
             refuses_settings: None,
             forbids: None,
             pods_made: 0,
+            configurations: BTreeMap::new(),
             answer: SettingsVerdict::Unchecked,
         };
         cluster.make_namespace(NAMESPACE);
@@ -253,7 +256,7 @@ impl Cluster {
         {
             assert!(matches!(write, Write::Create(_)), "not ours: {}", describe(write));
         }
-        crate::invariants::check_configuration(write, observed, &self.api);
+        crate::invariants::check_configuration(write, observed, self);
         let before = crate::invariants::captured_and_unusable(self);
         let result = match write {
             Write::Create(object) => self.api.create(object.clone(), By::Slipway),

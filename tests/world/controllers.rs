@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 impl Cluster {
     /// The Deployment and DaemonSet controllers take note: pods of new templates come, those of old ones stay.
     pub fn pods_come(&mut self) {
-        let deployments: Vec<Object> = self.api.of_kind(Kind::Deployment).cloned().collect();
+        let deployments = self.deployments();
         for deployment in deployments.iter().filter(|deployment| !deployment.is_terminating()) {
             let template = deployment.at("/spec/template").expect("a template").clone();
             let wanted = deployment.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
@@ -35,7 +35,7 @@ impl Cluster {
 
     /// ReplicaSets of old templates are scaled down; their pods begin to end.
     pub fn old_pods_begin_to_end(&mut self) {
-        let deployments: Vec<Object> = self.api.of_kind(Kind::Deployment).cloned().collect();
+        let deployments = self.deployments();
         for deployment in &deployments {
             let template = deployment.at("/spec/template").expect("a template");
             let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
@@ -108,7 +108,7 @@ impl Cluster {
 
     /// The status of every workload is what its pods are.
     fn workloads_report(&mut self) {
-        for deployment in self.api.of_kind(Kind::Deployment).cloned().collect::<Vec<_>>() {
+        for deployment in self.deployments() {
             let template = deployment.at("/spec/template").expect("a template");
             let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
             let sets = self.owned_by(&deployment, Kind::ReplicaSet);
@@ -228,8 +228,16 @@ impl Cluster {
         self.api.of_kind(Kind::Pod).filter(is_contour)
     }
 
+    fn deployments(&self) -> Vec<Object> {
+        let deployments = self.api.of_kind(Kind::Deployment);
+        deployments
+            .filter(|deployment| deployment.at("/spec/template").is_some())
+            .cloned()
+            .collect()
+    }
+
     fn owned_by(&self, owner: &Object, kind: Kind) -> Vec<Key> {
-        let owned = |object: &&Object| {
+        let has_it = |object: &&Object| {
             object
                 .metadata
                 .owner_references
@@ -237,7 +245,7 @@ impl Cluster {
                 .flatten()
                 .any(|it| it.uid == owner.uid())
         };
-        self.api.of_kind(kind).filter(owned).map(Object::key).collect()
+        self.api.of_kind(kind).filter(has_it).map(Object::key).collect()
     }
 
     /// Makes an object that must not exist yet.

@@ -9,34 +9,43 @@ use slipway::api::vocabulary::annotations;
 use slipway::plan::{Kind, Object, Observed, Write};
 
 use crate::api_server::ApiServer;
-use crate::cluster::{Cluster, NAMESPACE};
+use crate::cluster::{Cluster, NAMESPACE, captured};
 
-/// No configuration is written that lacks a block that the spec asks for, has another `failOpen`, or references anything but
-/// a stand-in that exists.
-pub fn check_configuration(write: &Write, observed: &Observed, api: &ApiServer) {
+/// No configuration is made that lacks a block that the spec asks for, has another `failOpen`, or references anything but a
+/// stand-in that exists, and Contour's Deployment names no other. A configuration that was made before is only ever written
+/// as it was: a container may have read it.
+pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Cluster) {
     let (Write::Create(object) | Write::Replace(object) | Write::Apply { object, .. }) = write else {
         return;
     };
-    if object.kind != Kind::ContourConfiguration {
-        return;
+    if object.kind == Kind::Deployment && object.name() == "edge-contour" {
+        let name = captured(object)["configuration"].as_str().expect("a name").to_owned();
+        check_blocks(&cluster.configurations[&name], observed, &cluster.api);
     }
+    if object.kind == Kind::ContourConfiguration {
+        let spec = object.at("/spec").cloned().unwrap_or_default();
+        match cluster.configurations.get(object.name()) {
+            Some(known) => assert_eq!(*known, spec, "{} is written with another spec", object.name()),
+            None => {
+                check_blocks(&spec, observed, &cluster.api);
+                cluster.configurations.insert(object.name().to_owned(), spec);
+            }
+        }
+    }
+}
+
+fn check_blocks(spec: &Value, observed: &Observed, api: &ApiServer) {
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
     for role in Role::ALL {
-        let wanted = &settings[role.field()];
-        let block = object
-            .at(&format!("/spec/{}", role.field()))
-            .cloned()
-            .unwrap_or_default();
+        let (wanted, block) = (&settings[role.field()], &spec[role.field()]);
         assert_eq!(wanted.is_null(), block.is_null(), "{role}: {block}");
         if wanted.is_null() {
             continue;
         }
         assert_eq!(wanted["failOpen"], block["failOpen"], "{role}");
-        let reference = block
-            .get("extensionRef")
-            .or_else(|| block.get("extensionService"))
-            .expect("a reference");
-        let [namespace, name] = ["namespace", "name"].map(|key| reference[key].as_str().unwrap_or_default());
+        let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
+        let [namespace, name] =
+            ["namespace", "name"].map(|key| reference.expect("one")[key].as_str().unwrap_or_default());
         let stand_in = api.get(Kind::ExtensionService, namespace, name);
         let stand_in = stand_in.unwrap_or_else(|| panic!("{role}: {namespace}/{name} does not exist"));
         assert!(
@@ -82,8 +91,14 @@ fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));
     let active = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
     let sets = api.of_kind(Kind::ReplicaSet).filter(active).filter_map(template);
+    let ended = |pod: &&Object| {
+        let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 + PATIENCE);
+        let phase = pod.at("/status/phase").and_then(Value::as_str);
+        matches!(phase, Some("Succeeded" | "Failed")) || deleted.is_some_and(|time| time <= api.now)
+    };
     let pods = api
         .of_kind(Kind::Pod)
+        .filter(|pod| !ended(pod))
         .filter_map(|pod| pod.annotation(annotations::CAPTURED).map(str::to_owned));
     api.of_kind(Kind::Deployment)
         .filter_map(template)

@@ -14,7 +14,11 @@ fn created() -> Vec<Key> {
     cluster.make_namespace("auth");
     cluster.specify(asks_auth());
     let creations = cluster.reconcile();
-    creations.iter().filter(|write| matches!(write, Write::Create(_))).map(key_of).collect()
+    creations
+        .iter()
+        .filter(|write| matches!(write, Write::Create(_)))
+        .map(key_of)
+        .collect()
 }
 
 /// Somebody's object of this name.
@@ -47,15 +51,31 @@ fn an_object_of_the_same_name_is_never_touched_and_said() {
             cluster.roll();
         }
         assert_eq!(cluster.condition("Ready"), "False/NameCollision", "{key}");
-        assert_eq!(cluster.condition("Reconciling"), "True/NameCollision", "{key}: something later may cure it");
+        assert_eq!(
+            cluster.condition("Reconciling"),
+            "True/NameCollision",
+            "{key}: something later may cure it"
+        );
         let status = cluster.status();
-        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").expect("it is said");
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .expect("it is said");
         assert!(ready.message.contains(&key.to_string()), "{}", ready.message);
-        assert_eq!(without_status(&cluster.api.objects[key]), without_status(&before), "{key}");
+        assert_eq!(
+            without_status(&cluster.api.objects[key]),
+            without_status(&before),
+            "{key}"
+        );
 
         cluster.api.now += Duration::from_secs(31);
         cluster.reconcile();
-        assert_eq!(cluster.condition("Stalled"), "True/NameCollision", "{key}: a person has to act");
+        assert_eq!(
+            cluster.condition("Stalled"),
+            "True/NameCollision",
+            "{key}: a person has to act"
+        );
         assert_eq!(cluster.condition("Reconciling"), "", "{key}");
 
         cluster.api.forget(key);
@@ -97,7 +117,10 @@ fn every_delete_names_the_uid_that_was_seen() {
     let planned = cluster.plan();
     let uid = cluster.contour().uid().to_owned();
     let deletes: Vec<_> = planned.waves.iter().flat_map(|wave| &wave.writes).collect();
-    assert!(matches!(deletes[..], [Write::Delete(target)] if target.uid == uid), "{deletes:?}");
+    assert!(
+        matches!(deletes[..], [Write::Delete(target)] if target.uid == uid),
+        "{deletes:?}"
+    );
 }
 
 #[test]
@@ -116,7 +139,10 @@ fn a_write_that_is_forbidden_is_said_and_tried_again_and_does_not_stop_what_does
     assert_eq!(cluster.condition("Stalled"), "True/Forbidden");
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.reconcile();
-    assert!(crate::scene::is_blackhole(cluster.stand_in()), "the stand-in follows its service");
+    assert!(
+        crate::scene::is_blackhole(cluster.stand_in()),
+        "the stand-in follows its service"
+    );
     cluster.forbids = None;
     cluster.settle();
     assert_eq!(cluster.condition("Stalled"), "");

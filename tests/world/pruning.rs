@@ -1,6 +1,8 @@
 //! What a container may have captured is never taken away; what none has goes.
 
-use slipway::plan::{Key, Kind, Write};
+use serde_json::json;
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Key, Kind, Object, Write};
 
 use crate::cluster::{Cluster, described};
 use crate::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
@@ -45,7 +47,7 @@ fn what_a_replica_set_with_replicas_or_a_terminating_pod_has_captured_stays() {
 fn what_a_replica_set_without_pods_yet_has_captured_stays() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
-    let pods: Vec<Key> = cluster.contour_pods().map(slipway::plan::Object::key).collect();
+    let pods: Vec<Key> = cluster.contour_pods().map(Object::key).collect();
     pods.iter().for_each(|key| cluster.api.forget(key));
     cluster.reconcile();
     assert!(all_exist(&cluster, &old));
@@ -55,11 +57,7 @@ fn what_a_replica_set_without_pods_yet_has_captured_stays() {
 fn what_a_pod_of_nobody_has_captured_stays() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
-    let sets: Vec<Key> = cluster
-        .api
-        .of_kind(Kind::ReplicaSet)
-        .map(slipway::plan::Object::key)
-        .collect();
+    let sets: Vec<Key> = cluster.api.of_kind(Kind::ReplicaSet).map(Object::key).collect();
     sets.iter().for_each(|key| cluster.api.forget(key));
     cluster.reconcile();
     assert!(all_exist(&cluster, &old));
@@ -73,7 +71,7 @@ fn a_pod_that_has_ended_for_good_has_captured_nothing() {
     let ended: Vec<Key> = cluster
         .contour_pods()
         .filter(|pod| pod.is_terminating())
-        .map(slipway::plan::Object::key)
+        .map(Object::key)
         .collect();
     for key in &ended {
         cluster
@@ -89,13 +87,8 @@ fn nothing_goes_while_a_controller_has_not_caught_up() {
     for kind in [Kind::Deployment, Kind::ReplicaSet] {
         let (mut cluster, old) = succeeded();
         cluster.roll();
-        let late = |object: &&slipway::plan::Object| object.name().starts_with("edge-contour");
-        let keys: Vec<Key> = cluster
-            .api
-            .of_kind(kind)
-            .filter(late)
-            .map(slipway::plan::Object::key)
-            .collect();
+        let late = |object: &&Object| object.name().starts_with("edge-contour");
+        let keys: Vec<Key> = cluster.api.of_kind(kind).filter(late).map(Object::key).collect();
         for key in &keys {
             cluster
                 .api
@@ -115,28 +108,45 @@ fn nothing_goes_while_a_controller_has_not_caught_up() {
 }
 
 #[test]
-fn what_a_configuration_in_use_references_stays_even_if_the_pods_annotation_is_gone() {
-    let (mut cluster, old) = succeeded();
-    cluster.pods_come();
-    cluster.old_pods_begin_to_end();
-    // The annotation now names the configuration alone.
-    let annotation = format!("{{\"configuration\":\"{}\",\"standIns\":[]}}", old[0].name);
-    let pods: Vec<Key> = cluster
-        .contour_pods()
-        .filter(|pod| pod.is_terminating())
-        .map(slipway::plan::Object::key)
-        .collect();
-    for key in &pods {
-        cluster.api.edit(key, |pod| {
-            let annotations = pod.metadata.annotations.get_or_insert_default();
-            annotations.insert(
-                slipway::api::vocabulary::annotations::CAPTURED.into(),
-                annotation.clone(),
-            );
-        });
+fn an_annotation_that_somebody_has_changed_on_a_pod_neither_frees_nor_rewrites_what_it_has_captured() {
+    let configuration = succeeded().1[0].name.clone();
+    let open = json!({"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "open"}, "failOpen": true}});
+    let table = [
+        json!({"configuration": configuration}),
+        json!({"configuration": configuration, "standIns": []}),
+        json!({"configuration": configuration, "standIns": [], "settings": "a.b", "spec": {}}),
+        json!({"configuration": configuration, "standIns": ["auth/open"], "settings": ".", "spec": open}),
+    ];
+    for annotation in table {
+        let (mut cluster, old) = succeeded();
+        let as_it_was = cluster.api.objects[&old[0]].at("/spec").cloned();
+        cluster.pods_come();
+        cluster.old_pods_begin_to_end();
+        let ending = |pod: &&Object| pod.is_terminating();
+        let pods: Vec<Key> = cluster.contour_pods().filter(ending).map(Object::key).collect();
+        for key in &pods {
+            cluster
+                .api
+                .edit(key, |pod| pod.annotate(annotations::CAPTURED, annotation.to_string()));
+        }
+        cluster.reconcile();
+        assert!(all_exist(&cluster, &old), "{annotation}");
+        assert_eq!(
+            cluster.api.objects[&old[0]].at("/spec").cloned(),
+            as_it_was,
+            "{annotation}"
+        );
     }
-    cluster.reconcile();
-    assert!(all_exist(&cluster, &old));
+}
+
+#[test]
+fn a_configuration_that_is_deleted_while_an_old_container_may_read_it_is_made_again_as_it_was() {
+    let (mut cluster, [configuration, ..]) = succeeded();
+    cluster.pods_come();
+    let as_it_was = cluster.api.objects[&configuration].at("/spec").cloned();
+    cluster.api.forget(&configuration);
+    assert_eq!(cluster.writes(), [format!("Create {configuration}")]);
+    assert_eq!(cluster.api.objects[&configuration].at("/spec").cloned(), as_it_was);
 }
 
 #[test]

@@ -2,21 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use proptest::option;
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, described};
 use crate::scene::{points_at, points_at_with_timeout};
 
 fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
-    let fields = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let fields = fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Value::Object(Map::from_iter(fields))
 }
 
 /// A namespace that exists, one in which a service answers, one in which an invalid one is, one that does not exist.
 fn namespace() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("empty"), Just("answers"), Just("invalid"), Just("absent"), Just("projectcontour")]
+    prop_oneof![
+        Just("empty"),
+        Just("answers"),
+        Just("invalid"),
+        Just("absent"),
+        Just("projectcontour")
+    ]
 }
 
 fn settings() -> impl Strategy<Value = Value> {
@@ -26,7 +34,10 @@ fn settings() -> impl Strategy<Value = Value> {
     let other = option::of(prop_oneof![
         Just(("health", json!({"port": 8100}))),
         Just(("policy", json!({"requestHeaders": {"remove": ["X-A"]}}))),
-        Just(("envoy", json!({"http": {"port": 9080}, "timeouts": {"requestTimeout": "infinity"}}))),
+        Just((
+            "envoy",
+            json!({"http": {"port": 9080}, "timeouts": {"requestTimeout": "infinity"}})
+        )),
     ]);
     (auth, limit, tracing, other).prop_map(|(auth, limit, tracing, other)| {
         let auth = auth.map(|(namespace, fail_open, timeout)| {
@@ -46,7 +57,11 @@ fn settings() -> impl Strategy<Value = Value> {
             }
             tracing
         });
-        let mut settings = object(vec![("globalExtAuth", auth), ("rateLimitService", limit), ("tracing", tracing)]);
+        let mut settings = object(vec![
+            ("globalExtAuth", auth),
+            ("rateLimitService", limit),
+            ("tracing", tracing),
+        ]);
         if let Some((key, value)) = other {
             settings[key] = value;
         }
@@ -56,9 +71,18 @@ fn settings() -> impl Strategy<Value = Value> {
 
 fn spec() -> impl Strategy<Value = Value> {
     let replicas = || option::of(1..4_i32).prop_map(|replicas| replicas.map(|replicas| json!({"replicas": replicas})));
-    let resources = option::of(Just(json!({"requests": {"cpu": "1000m", "memory": "0.5Gi"}, "limits": {}})));
-    let placement = option::of(Just(json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "edge", "operator": "Exists"}]})));
-    let contour = (replicas(), resources.clone(), placement.clone(), option::of(Just(json!("debug"))));
+    let resources = option::of(Just(
+        json!({"requests": {"cpu": "1000m", "memory": "0.5Gi"}, "limits": {}}),
+    ));
+    let placement = option::of(Just(
+        json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "edge", "operator": "Exists"}]}),
+    ));
+    let contour = (
+        replicas(),
+        resources.clone(),
+        placement.clone(),
+        option::of(Just(json!("debug"))),
+    );
     let publishing = prop_oneof![
         Just(json!({})),
         Just(json!({"type": "NodePortService", "externalTrafficPolicy": "Cluster"})),
@@ -67,7 +91,12 @@ fn spec() -> impl Strategy<Value = Value> {
     ];
     let envoy = (any::<bool>(), replicas(), publishing, resources, placement);
     (contour, envoy, settings()).prop_map(|(contour, envoy, settings)| {
-        let contour = object(vec![("deployment", contour.0), ("resources", contour.1), ("nodePlacement", contour.2), ("logLevel", contour.3)]);
+        let contour = object(vec![
+            ("deployment", contour.0),
+            ("resources", contour.1),
+            ("nodePlacement", contour.2),
+            ("logLevel", contour.3),
+        ]);
         let workload = envoy.0.then(|| json!("Deployment"));
         let envoy = object(vec![
             ("workloadType", workload.clone()),
@@ -114,7 +143,17 @@ fn inventory(cluster: &Cluster) -> BTreeSet<String> {
 /// Everybody rests: another look changes nothing, neither objects nor status.
 fn rests(cluster: &mut Cluster) {
     let planned = cluster.plan();
-    assert!(planned.is_settled(), "{:?}", described(&planned.waves.iter().flat_map(|wave| wave.writes.clone()).collect::<Vec<_>>()));
+    assert!(
+        planned.is_settled(),
+        "{:?}",
+        described(
+            &planned
+                .waves
+                .iter()
+                .flat_map(|wave| wave.writes.clone())
+                .collect::<Vec<_>>()
+        )
+    );
     assert_eq!(planned.status, cluster.status());
     assert_eq!(planned.events, []);
     let before = cluster.api.objects.clone();
@@ -123,7 +162,7 @@ fn rests(cluster: &mut Cluster) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_valid_spec_settles_and_then_nothing_is_written(spec in spec()) {

@@ -54,11 +54,18 @@ fn ready_degraded_and_traffic_follow_state_fail_open_and_readiness() {
                 let service = &status.extension_services[0];
                 assert_eq!((service.state, service.traffic), (state, traffic), "{case}");
                 assert_eq!(cluster.condition("Ready"), ready, "{case}");
-                let degraded = if available { "False/Healthy".to_owned() } else { format!("True/{reason}") };
+                let degraded = if available {
+                    "False/Healthy".to_owned()
+                } else {
+                    format!("True/{reason}")
+                };
                 assert_eq!(cluster.condition("Degraded"), degraded, "{case}");
                 assert_eq!(cluster.condition("Reconciling"), "", "{case}: nothing is on its way");
                 assert_eq!(cluster.condition("Stalled"), "", "{case}: no deadline runs");
-                assert_eq!(status.extension_services_available.as_deref(), Some(if available { "1/1" } else { "0/1" }));
+                assert_eq!(
+                    status.extension_services_available.as_deref(),
+                    Some(if available { "1/1" } else { "0/1" })
+                );
             }
         }
     }
@@ -81,7 +88,9 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     step(&mut cluster, &Cluster::pods_come);
     step(&mut cluster, &|cluster| cluster.make_service("auth", "auth"));
     step(&mut cluster, &Cluster::roll);
-    step(&mut cluster, &|cluster| cluster.make_extension_service("auth", "auth", &points_at("auth")));
+    step(&mut cluster, &|cluster| {
+        cluster.make_extension_service("auth", "auth", &points_at("auth"))
+    });
     step(&mut cluster, &Cluster::contour_judges);
     step(&mut cluster, &|cluster| cluster.forbids = Some("edge-envoy".into()));
     step(&mut cluster, &|cluster| {
@@ -101,7 +110,9 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     step(&mut cluster, &|cluster| cluster.delete(Kind::Namespace, "", "auth"));
     step(&mut cluster, &Cluster::pods_come);
     step(&mut cluster, &Cluster::roll);
-    step(&mut cluster, &|cluster| cluster.delete(Kind::ContourDeployment, "projectcontour", "edge"));
+    step(&mut cluster, &|cluster| {
+        cluster.delete(Kind::ContourDeployment, "projectcontour", "edge")
+    });
 }
 
 #[test]
@@ -109,15 +120,35 @@ fn every_condition_carries_the_generation_and_every_type_is_there_from_the_first
     let mut seen = 0;
     life(|cluster, status| {
         seen += 1;
-        let generation = cluster.api.objects[&crate::cluster::deployment_key()].metadata.generation;
+        let generation = cluster.api.objects[&crate::cluster::deployment_key()]
+            .metadata
+            .generation;
         assert_eq!(status.observed_generation, generation);
         for condition in &status.conditions {
             assert_eq!(condition.observed_generation, generation, "{}", condition.type_);
-            assert!(!condition.reason.is_empty() && !condition.message.is_empty(), "{condition:?}");
+            assert!(
+                !condition.reason.is_empty() && !condition.message.is_empty(),
+                "{condition:?}"
+            );
         }
-        let types = ["Ready", "Degraded", "ExtensionServicesAvailable", "ContourAvailable", "EnvoyAvailable", "ConfigurationValid"];
+        let types = [
+            "Ready",
+            "Degraded",
+            "ExtensionServicesAvailable",
+            "ContourAvailable",
+            "EnvoyAvailable",
+            "ConfigurationValid",
+        ];
         for type_ in types {
-            assert_eq!(status.conditions.iter().filter(|condition| condition.type_ == type_).count(), 1, "{type_}");
+            assert_eq!(
+                status
+                    .conditions
+                    .iter()
+                    .filter(|condition| condition.type_ == type_)
+                    .count(),
+                1,
+                "{type_}"
+            );
         }
     });
     assert!(seen > 15);
@@ -128,7 +159,10 @@ fn a_transition_time_moves_with_the_status_and_only_with_it() {
     let mut before: Option<ContourDeploymentStatus> = None;
     life(|cluster, status| {
         for condition in &status.conditions {
-            let earlier = before.iter().flat_map(|status| &status.conditions).find(|other| other.type_ == condition.type_);
+            let earlier = before
+                .iter()
+                .flat_map(|status| &status.conditions)
+                .find(|other| other.type_ == condition.type_);
             let expected = match earlier {
                 Some(other) if other.status == condition.status => other.last_transition_time.0,
                 _ => jiff::Timestamp::from_second(cluster.api.now.as_second()).expect("a time"),
@@ -136,9 +170,16 @@ fn a_transition_time_moves_with_the_status_and_only_with_it() {
             assert_eq!(condition.last_transition_time.0, expected, "{}", condition.type_);
         }
         for service in &status.extension_services {
-            let earlier = before.iter().flat_map(|status| &status.extension_services).find(|other| other.role == service.role);
+            let earlier = before
+                .iter()
+                .flat_map(|status| &status.extension_services)
+                .find(|other| other.role == service.role);
             if let Some(other) = earlier {
-                assert_eq!(other.since == service.since, other.state == service.state, "{service:?}");
+                assert_eq!(
+                    other.since == service.since,
+                    other.state == service.state,
+                    "{service:?}"
+                );
             }
         }
         before = Some(status.clone());
@@ -149,9 +190,15 @@ fn a_transition_time_moves_with_the_status_and_only_with_it() {
 fn nothing_is_ever_both_reconciling_and_stalled_and_ready_goes_with_neither() {
     life(|cluster, _| {
         let [ready, reconciling, stalled] = ["Ready", "Reconciling", "Stalled"].map(|type_| cluster.condition(type_));
-        assert!(reconciling.is_empty() || stalled.is_empty(), "{reconciling} and {stalled}");
+        assert!(
+            reconciling.is_empty() || stalled.is_empty(),
+            "{reconciling} and {stalled}"
+        );
         if ready.starts_with("True") {
-            assert!(reconciling.is_empty() && stalled.is_empty(), "{ready}, {reconciling}{stalled}");
+            assert!(
+                reconciling.is_empty() && stalled.is_empty(),
+                "{ready}, {reconciling}{stalled}"
+            );
         }
     });
 }
@@ -180,6 +227,10 @@ fn a_long_message_is_cut_to_what_fits_a_screen() {
     cluster.specify(asks_auth());
     cluster.reconcile();
     let status = cluster.status();
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").expect("it is there");
+    let ready = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .expect("it is there");
     assert_eq!(ready.message.chars().count(), 1025);
 }

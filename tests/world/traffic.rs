@@ -19,13 +19,21 @@ fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
     cluster.settle();
     cluster.specify(asks_auth());
     cluster.reconcile();
-    assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "the old configuration runs");
+    assert_eq!(
+        traffic(&cluster),
+        Traffic::AllowedUnchecked,
+        "the old configuration runs"
+    );
     cluster.pods_come();
     cluster.reconcile();
     assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "an old pod runs");
     cluster.old_pods_begin_to_end();
     cluster.reconcile();
-    assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "an old pod is Terminating");
+    assert_eq!(
+        traffic(&cluster),
+        Traffic::AllowedUnchecked,
+        "an old pod is Terminating"
+    );
     cluster.terminating_pods_end();
     cluster.reconcile();
     assert_eq!(traffic(&cluster), Traffic::Enforced);
@@ -34,8 +42,18 @@ fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
 #[test]
 fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
     for (from, to, before, after) in [
-        (asks_auth(), asks_auth_fail_open(), Traffic::Denied, Traffic::AllowedUnchecked),
-        (asks_auth_fail_open(), asks_auth(), Traffic::AllowedUnchecked, Traffic::Denied),
+        (
+            asks_auth(),
+            asks_auth_fail_open(),
+            Traffic::Denied,
+            Traffic::AllowedUnchecked,
+        ),
+        (
+            asks_auth_fail_open(),
+            asks_auth(),
+            Traffic::AllowedUnchecked,
+            Traffic::Denied,
+        ),
     ] {
         let mut cluster = Cluster::new();
         cluster.specify(from);
@@ -45,7 +63,10 @@ fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
         assert_eq!(traffic(&cluster), before);
         let status = cluster.status();
         let message = status.extension_services[0].message.as_deref().expect("it says why");
-        assert!(message.ends_with("(until the present specification is rolled out)"), "{message}");
+        assert!(
+            message.ends_with("(until the present specification is rolled out)"),
+            "{message}"
+        );
         cluster.settle();
         assert_eq!(traffic(&cluster), after);
     }
@@ -57,7 +78,10 @@ fn while_no_contour_runs_nothing_passes() {
     cluster.specify(asks_auth_fail_open());
     cluster.reconcile();
     assert_eq!(traffic(&cluster), Traffic::Denied);
-    let message = cluster.status().extension_services[0].message.clone().expect("it says why");
+    let message = cluster.status().extension_services[0]
+        .message
+        .clone()
+        .expect("it says why");
     assert!(!message.contains("failOpen is false"), "{message}");
 }
 
@@ -88,11 +112,27 @@ fn each_role_has_its_own_consequence() {
     cluster.specify(asks_everything());
     cluster.settle();
     let status = cluster.status();
-    let told: Vec<_> = status.extension_services.iter().map(|service| service.traffic).collect();
+    let told: Vec<_> = status
+        .extension_services
+        .iter()
+        .map(|service| service.traffic)
+        .collect();
     assert_eq!(told, [Traffic::AllowedUnchecked, Traffic::Denied, Traffic::NotSampled]);
-    let words: Vec<_> = status.extension_services.iter().filter_map(|service| service.message.as_deref()).collect();
-    assert!(words[0].ends_with(": requests pass without authorization (failOpen is true)"), "{}", words[0]);
-    assert!(words[1].ends_with(": rate-limited requests are denied (failOpen is false)"), "{}", words[1]);
+    let words: Vec<_> = status
+        .extension_services
+        .iter()
+        .filter_map(|service| service.message.as_deref())
+        .collect();
+    assert!(
+        words[0].ends_with(": requests pass without authorization (failOpen is true)"),
+        "{}",
+        words[0]
+    );
+    assert!(
+        words[1].ends_with(": rate-limited requests are denied (failOpen is false)"),
+        "{}",
+        words[1]
+    );
     assert!(words[2].ends_with(": requests are not traced"), "{}", words[2]);
     assert_eq!(status.extension_services_available.as_deref(), Some("0/3"));
 }

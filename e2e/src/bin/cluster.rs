@@ -19,7 +19,13 @@ async fn main() -> anyhow::Result<()> {
     installation::contour_crds(&cluster).await?;
     installation::slipway(&cluster).await?;
     // The image has the same name as the last one; only a new pod takes it.
-    let restart = ["-n", installation::SLIPWAY_NAMESPACE, "rollout", "restart", "deployment/slipway"];
+    let restart = [
+        "-n",
+        installation::SLIPWAY_NAMESPACE,
+        "rollout",
+        "restart",
+        "deployment/slipway",
+    ];
     cluster.kubectl().run(&restart).await?;
     installation::slipway(&cluster).await?;
     let kubectl = testbed(&["path", "kubectl"]).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -18,8 +19,9 @@ use slipway_e2e::wait::{Look, Wait};
 use crate::operator;
 use crate::world::World;
 
-/// What the operator does at once is there by then; most of it is the patience with a busy machine.
-pub const PROMPT: Duration = Duration::from_secs(5);
+/// What the operator does at once is there by then. It takes milliseconds; the rest is patience with a busy machine. The
+/// operator's own clocks are far slower: it looks at everything again after ten minutes.
+pub const PROMPT: Duration = Duration::from_secs(10);
 
 /// For what goes through controllers of Kubernetes' own, or comes after a backoff.
 pub const PATIENT: Duration = Duration::from_secs(40);
@@ -36,6 +38,7 @@ pub struct Lab {
     /// The test's own namespace.
     pub namespace: String,
     namespaces: Mutex<Vec<String>>,
+    files: AtomicUsize,
 }
 
 impl Lab {
@@ -46,6 +49,7 @@ impl Lab {
             client: world.client().await?,
             namespace: name.to_owned(),
             namespaces: Mutex::default(),
+            files: AtomicUsize::default(),
         };
         lab.make_namespace(name).await?;
         Ok(lab)
@@ -117,6 +121,14 @@ impl Lab {
     pub async fn edge_in(&self, namespace: &str, spec: &Value) -> anyhow::Result<Edge> {
         self.apply(&contour_deployment(namespace, spec)).await?;
         Ok(Edge::new(self.client.clone(), namespace, "edge"))
+    }
+
+    /// A file with an object in it, for kubectl.
+    pub fn file(&self, object: &Value) -> anyhow::Result<String> {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let path = self.world.files.join(format!("{}-{number}.json", self.namespace));
+        std::fs::write(&path, object.to_string()).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path.to_string_lossy().into_owned())
     }
 
     /// An object, if it is there.
@@ -338,11 +350,11 @@ impl std::fmt::Display for Thing {
     }
 }
 
-/// A silent wait that looks often.
+/// A silent wait.
 pub fn wait(what: &str, limit: Duration) -> Wait {
     Wait::for_it(what)
         .within(limit)
-        .every(Duration::from_millis(50))
+        .every(Duration::from_millis(100))
         .silently()
 }
 

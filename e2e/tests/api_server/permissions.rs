@@ -33,17 +33,8 @@ fn cluster_role_binding(name: &str, role: &str, labels: &Value) -> Value {
 
 /// Tries to make an object as somebody else, without making it; what the API server says.
 async fn attempt(lab: &Lab, user: &str, object: &Value) -> anyhow::Result<Result<String, String>> {
-    let file = tempfile(lab, object)?;
+    let file = lab.file(object)?;
     Ok(as_user(lab, user, &["create", "--dry-run=server", "-f", &file]).await)
-}
-
-fn tempfile(lab: &Lab, object: &Value) -> anyhow::Result<String> {
-    let number = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_nanos();
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}.json", lab.namespace));
-    std::fs::write(&path, object.to_string()).with_context(|| format!("writing {}", path.display()))?;
-    Ok(path.to_string_lossy().into_owned())
 }
 
 #[tokio::test]
@@ -121,7 +112,7 @@ async fn the_operator_cannot_give_itself_more() {
         for role in ["slipway-secrets", "slipway-operand"] {
             let refusal = attempt(lab, "kubernetes-admin-by-mistake", &cluster_role_binding("mistake", role, &json!({}))).await?;
             ensure!(refusal.is_err());
-            let file = tempfile(lab, &cluster_role_binding("mistake", role, &json!({})))?;
+            let file = lab.file(&cluster_role_binding("mistake", role, &json!({})))?;
             let refusal = lab.world.kubectl().run(&["create", "--dry-run=server", "-f", &file]).await;
             let text = refusal.err().map(|error| format!("{error:#}")).unwrap_or_default();
             ensure!(text.contains(role) && text.contains("must not be bound cluster-wide"), "{text}");
@@ -201,7 +192,7 @@ async fn a_person_needs_to_be_allowed_to_bind_contour_s_role_to_write_a_contour_
         for part in [&tenant, "may not create a ContourDeployment", "--clusterrole=slipway-contour-binder", "kubectl create clusterrolebinding"] {
             ensure!(said.contains(part), "{part} is not in: {said}");
         }
-        let file = tempfile(lab, &object)?;
+        let file = lab.file(&object)?;
         as_user(lab, &editor, &["create", "-f", &file]).await.map_err(anyhow::Error::msg)?;
 
         // The tenant may not change the specification either, but all the rest.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specification, wait};
@@ -96,7 +97,9 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             .await?;
 
         // Written anew it is one like any other.
-        let edge = lab.edge(&specification("nowhere")).await?;
+        let good = lab.file(&contour_deployment(&lab.namespace, &specification("nowhere")))?;
+        lab.world.kubectl().run(&["replace", "-f", &good]).await?;
+        let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
         let repaired = lab.read(&own).await?;
         ensure!(
             repaired["spec"]["contour"]["deployment"]["replicas"] != "two",

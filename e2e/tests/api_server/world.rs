@@ -88,6 +88,8 @@ pub struct World {
     cluster: Cluster,
     /// The testbed's folder of this cluster.
     pub state: PathBuf,
+    /// For files of this run: the operator's log and kubeconfig, objects for kubectl.
+    pub files: PathBuf,
     /// How the operator is started.
     pub setup: Setup,
     operator: Mutex<Option<Operator>>,
@@ -108,14 +110,15 @@ impl World {
         let cluster = Cluster::attach(&name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
-        let files = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let kubeconfig = files.join(format!("{name}.kubeconfig"));
+        let files = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
+        let kubeconfig = files.join("kubeconfig");
         let token = cluster
             .kubectl()
             .run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"])
             .await?;
         write_kubeconfig(&admin, token.trim(), &kubeconfig)?;
-        let log = files.join(format!("{name}.log"));
+        let log = files.join("operator.log");
         let setup = Setup {
             binary,
             kubeconfig,
@@ -125,6 +128,7 @@ impl World {
         let world = Self {
             cluster,
             state,
+            files,
             setup,
             operator: Mutex::default(),
             _guard: guard,

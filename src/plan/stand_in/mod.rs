@@ -322,17 +322,20 @@ impl StandIns {
 
 /// The stand-ins that exist.
 fn existing(observed: &Observed) -> Vec<Existing<'_>> {
+    let owner = observed.owner();
     let role = |object: &Object| object.label(labels::ROLE).and_then(Role::from_slug);
-    let objects = observed.of_kind(Kind::ExtensionService);
-    objects
-        .filter_map(|object| {
-            Some(Existing {
-                object,
-                role: role(object)?,
-                memory: Memory::of(object),
-            })
-        })
-        .collect()
+    let existing = |object| {
+        let role = role(object)?;
+        let mut memory = Memory::of(object);
+        // A name is made from what it promises. A memory that promises something else is not of our writing.
+        if stand_in_name(&owner, role, &memory.pinned, memory.salt) != object.name() {
+            memory.tainted = true;
+            memory.pinned = Facts::default();
+            memory.salt = 0;
+        }
+        Some(Existing { object, role, memory })
+    };
+    observed.of_kind(Kind::ExtensionService).filter_map(existing).collect()
 }
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing

@@ -1,0 +1,192 @@
+//! Any number of objects of kind ContourDeployment, without a node to run on: their pods stay Pending, so that what is
+//! measured is the operator, the API server and the controllers, not the start of pods. Each refers to an ExtensionService
+//! that does not exist, so that stand-ins are part of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::discovery::{Discovery, verbs};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use slipway_e2e::edge::{COMPONENT, Component, OWNER_NAME};
+use slipway_e2e::wait::{Look, Wait};
+
+use crate::baseline::create_namespace;
+
+/// Requests of ours at the same time.
+const AT_ONCE: usize = 8;
+
+/// Objects of kind ContourDeployment in some namespaces.
+pub struct Crowd {
+    client: Client,
+    /// Namespace and name of each.
+    members: Vec<(String, String)>,
+}
+
+impl Crowd {
+    /// `count` of them, spread over `namespaces` new namespaces called `prefix-0`, `prefix-1`, …; none is created yet.
+    pub async fn prepare(client: &Client, prefix: &str, count: usize, namespaces: usize) -> anyhow::Result<Self> {
+        for number in 0..namespaces {
+            create_namespace(client, &format!("{prefix}-{number}")).await?;
+        }
+        let members = (0..count)
+            .map(|number| (format!("{prefix}-{}", number % namespaces), format!("edge-{number}")))
+            .collect();
+        Ok(Self {
+            client: client.clone(),
+            members,
+        })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Creates them.
+    pub async fn create(&self) -> anyhow::Result<()> {
+        let requests = self.members.iter().map(|(namespace, name)| {
+            let api = self.api(namespace);
+            async move {
+                let object = contour_deployment(namespace, name)?;
+                let created = api.create(&PostParams::default(), &object).await;
+                created.with_context(|| format!("creating ContourDeployment {namespace}/{name}"))
+            }
+        });
+        stream::iter(requests)
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(async |_| Ok(()))
+            .await
+    }
+
+    /// Waits until each has its Envoy workload, the last object that is made for one.
+    pub async fn until_built(&self, limit: Duration) -> anyhow::Result<()> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "DaemonSet"));
+        let envoys = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
+        let selector = ListParams::default().labels(&format!("{OWNER_NAME},{COMPONENT}={}", Component::Envoy.label()));
+        Wait::for_it(format!("there are {} Envoy workloads", self.len()))
+            .within(limit)
+            .every(Duration::from_millis(if self.len() == 1 { 20 } else { 500 }))
+            .silently()
+            .until(async || {
+                let count = envoys.list_metadata(&selector).await?.items.len();
+                Ok(Look::when(count == self.len(), format!("{count}")))
+            })
+            .await
+    }
+
+    /// Deletes them.
+    pub async fn delete(&self) -> anyhow::Result<()> {
+        let requests = self.members.iter().map(|(namespace, name)| {
+            let api = self.api(namespace);
+            async move {
+                let deleted = api.delete(name, &DeleteParams::default()).await;
+                deleted.with_context(|| format!("deleting ContourDeployment {namespace}/{name}"))
+            }
+        });
+        stream::iter(requests)
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(async |_| Ok(()))
+            .await
+    }
+
+    /// Waits until no ContourDeployment is left.
+    pub async fn until_gone(&self, limit: Duration) -> anyhow::Result<()> {
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind());
+        Wait::for_it("no ContourDeployment is left")
+            .within(limit)
+            .every(Duration::from_millis(if self.len() == 1 { 20 } else { 250 }))
+            .silently()
+            .until(async || {
+                let count = api.list_metadata(&ListParams::default()).await?.items.len();
+                Ok(Look::when(count == 0, format!("{count} are left")))
+            })
+            .await
+    }
+
+    /// Waits until nothing is left that carries Slipway's label, in the whole cluster, whatever its kind.
+    pub async fn until_nothing_is_left(&self, limit: Duration) -> anyhow::Result<()> {
+        let discovery = Discovery::new(self.client.clone()).run().await;
+        let discovery = discovery.context("asking for the kinds of the cluster")?;
+        let kinds: Vec<_> = discovery
+            .groups()
+            .flat_map(kube::discovery::ApiGroup::resources_by_stability)
+            .filter(|(kind, capabilities)| kind.kind != "Event" && capabilities.supports_operation(verbs::LIST))
+            .collect();
+        let ours = ListParams::default().labels(OWNER_NAME);
+        Wait::for_it("nothing of them is left")
+            .within(limit)
+            .every(Duration::from_millis(250))
+            .silently()
+            .until(async || {
+                let mut left = BTreeMap::new();
+                for (kind, _) in &kinds {
+                    let api = Api::<DynamicObject>::all_with(self.client.clone(), kind);
+                    let count = match api.list_metadata(&ours).await {
+                        Ok(list) => list.items.len(),
+                        // A kind that is only listed on some condition.
+                        Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => 0,
+                        Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
+                    };
+                    if count > 0 {
+                        left.insert(kind.kind.clone(), count);
+                    }
+                }
+                Ok(Look::when(left.is_empty(), format!("{left:?}")))
+            })
+            .await
+    }
+
+    /// Deletes the namespaces; they end by themselves.
+    pub async fn delete_namespaces(self) -> anyhow::Result<()> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace"));
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
+        let mut names: Vec<_> = self.members.iter().map(|(namespace, _)| namespace).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            api.delete(name, &DeleteParams::default())
+                .await
+                .with_context(|| format!("deleting namespace {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &kind())
+    }
+}
+
+/// The name of each ContourDeployment that is there.
+pub async fn present(client: &Client) -> anyhow::Result<Vec<String>> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &kind());
+    let list = api.list_metadata(&ListParams::default()).await;
+    let list = list.context("listing ContourDeployments")?;
+    Ok(list.iter().map(ResourceExt::name_any).collect())
+}
+
+fn kind() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "contour.slipway.dev",
+        "v1alpha1",
+        "ContourDeployment",
+    ))
+}
+
+fn contour_deployment(namespace: &str, name: &str) -> anyhow::Result<DynamicObject> {
+    let nowhere = json!({"nodeSelector": {"slipway-bench": "no-such-node"}});
+    serde_json::from_value(json!({
+        "apiVersion": "contour.slipway.dev/v1alpha1",
+        "kind": "ContourDeployment",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "contour": {"deployment": {"replicas": 1}, "nodePlacement": nowhere},
+            "envoy": {"nodePlacement": nowhere, "networkPublishing": {"type": "ClusterIPService"}},
+            "runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": namespace, "name": "auth"}}},
+        },
+    }))
+    .context("a ContourDeployment")
+}

@@ -1,0 +1,58 @@
+//! Numbers: percentiles, and how they are written.
+
+use std::time::Duration;
+
+/// The value below which `percent` of the sorted values lie (nearest rank); zero of none.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(rank).copied().unwrap_or_default()
+}
+
+/// The median of values in any order.
+pub fn median(values: &[Duration]) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    percentile(&sorted, 50)
+}
+
+/// As a number, for arithmetic.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// Milliseconds with one decimal, as a number.
+pub fn millis(duration: Duration) -> f64 {
+    (seconds(duration) * 10_000.0).round() / 10.0
+}
+
+/// All of them, `12.5, 13.0`.
+pub fn list(values: &[Duration]) -> String {
+    let each: Vec<_> = values.iter().map(|value| format!("{:.1}", millis(*value))).collect();
+    each.join(", ")
+}
+
+/// `14.2 MiB`.
+pub fn mebibytes(bytes: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // Far below 2^52.
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    format!("{mebibytes:.1} MiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let values: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&values, 50), Duration::from_millis(100));
+        assert_eq!(percentile(&values, 99), Duration::from_millis(198));
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_median_needs_no_order() {
+        let values = [9, 1, 5].map(Duration::from_millis);
+        assert_eq!(median(&values), Duration::from_millis(5));
+    }
+}
