@@ -8,6 +8,11 @@ TESTBED := e2e/testbed/testbed
 CRD := crds/contour.slipway.dev_contourdeployments.yaml
 REFERENCE := docs/reference.md
 KUBECTL ?= kubectl
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+# The whole workspace in one go, so that dependencies are compiled once, with the same features for all.
+BUILD := cargo build --quiet --locked --workspace --bins
 
 ##@ Every day
 
@@ -17,7 +22,8 @@ help: ## Show this list
 
 .PHONY: demo
 demo: ## Show on a real cluster what Slipway does (sets up everything it needs; STOCK=0 skips the contrast, RUNS=n repeats the measurement)
-	cargo run --quiet --locked -p slipway-e2e --bin demo
+	$(BUILD)
+	$(TARGET)/debug/demo
 
 .PHONY: test
 test: ## Run every test: format, lints, generated files, unit, API server, end to end on a real cluster
@@ -37,14 +43,16 @@ golden: ## Write the golden files of the core anew; read the difference before y
 
 .PHONY: generate
 generate: ## Write the generated files anew: the CRD and the reference page
-	cargo run --quiet --locked -- crd > $(CRD).new && mv $(CRD).new $(CRD)
-	cargo run --quiet --locked -- reference > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE)
+	$(BUILD)
+	$(TARGET)/debug/slipway crd > $(CRD).new && mv $(CRD).new $(CRD)
+	$(TARGET)/debug/slipway reference > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE)
 
 ##@ A cluster for daily work
 
 .PHONY: cluster
 cluster: ## Boot a real one-node cluster with Contour's CRDs and Slipway installed; prints how to use it
-	cargo run --quiet --locked -p slipway-e2e --bin cluster
+	$(BUILD)
+	$(TARGET)/debug/cluster
 
 .PHONY: cluster-down
 cluster-down: ## End that cluster
@@ -64,14 +72,15 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 
 .PHONY: build
 build: ## Build the static release binary
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$$(rustc -vV | sed -n 's/^host: //p')" -p slipway
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
 ##@ Now and then
 
 .PHONY: bench
 bench: ## Measure: the core (criterion), reaction and memory on a real cluster, beside a bare server-side-apply loop
 	cargo bench --locked -p slipway --bench plan
-	cargo run --quiet --locked --release -p slipway-e2e --bin bench
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway -p slipway-e2e --bin bench
+	$(TARGET)/$(HOST)/release/bench
 
 .PHONY: deny
 deny: ## Check licences, sources, bans and advisories of all dependencies (needs cargo-deny and its advisory database)

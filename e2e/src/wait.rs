@@ -47,7 +47,7 @@ impl Wait {
     pub fn for_it(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
-            limit: Duration::from_secs(60),
+            limit: Duration::from_mins(1),
             pace: Duration::from_millis(200),
             voice: Voice::SaysEachChange,
         }

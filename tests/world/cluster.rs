@@ -148,10 +148,10 @@ impl Cluster {
     /// The plan for what is there now, with certificates issued.
     pub fn plan(&self) -> Plan {
         let mut observed = self.observe().expect("the ContourDeployment exists");
-        self.plan_for(&mut observed)
+        Self::plan_for(&mut observed)
     }
 
-    fn plan_for(&self, observed: &mut Observed) -> Plan {
+    fn plan_for(observed: &mut Observed) -> Plan {
         let planned = plan(observed);
         if planned
             .questions
@@ -176,7 +176,7 @@ impl Cluster {
             let Some(mut observed) = self.observe() else {
                 return written;
             };
-            let planned = self.plan_for(&mut observed);
+            let planned = Self::plan_for(&mut observed);
             if planned.is_settled() {
                 self.report(&planned.status);
                 return written;
@@ -208,7 +208,7 @@ impl Cluster {
                     return written;
                 };
                 observed.failures = failures;
-                let planned = self.plan_for(&mut observed);
+                let planned = Self::plan_for(&mut observed);
                 self.report(&planned.status);
                 return written;
             }

@@ -151,7 +151,7 @@ fn somebody_elses_finalizer_is_waited_for_and_named() {
             .metadata
             .finalizers
             .get_or_insert_default()
-            .push("example.com/mine".into())
+            .push("example.com/mine".into());
     });
     cluster.reconcile();
     cluster.collect_garbage();

@@ -86,7 +86,7 @@ fn a_changed_field_is_one_repairing_write() {
             object
                 .content
                 .insert("automountServiceAccountToken".into(), true.into()),
-        )
+        );
     };
     assert_eq!(repaired(&cluster, &envoy, change), 1);
 }

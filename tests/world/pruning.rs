@@ -48,7 +48,9 @@ fn what_a_replica_set_without_pods_yet_has_captured_stays() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     let pods: Vec<Key> = cluster.contour_pods().map(Object::key).collect();
-    pods.iter().for_each(|key| cluster.api.forget(key));
+    for key in &pods {
+        cluster.api.forget(key);
+    }
     cluster.reconcile();
     assert!(all_exist(&cluster, &old));
 }
@@ -58,7 +60,9 @@ fn what_a_pod_of_nobody_has_captured_stays() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     let sets: Vec<Key> = cluster.api.of_kind(Kind::ReplicaSet).map(Object::key).collect();
-    sets.iter().for_each(|key| cluster.api.forget(key));
+    for key in &sets {
+        cluster.api.forget(key);
+    }
     cluster.reconcile();
     assert!(all_exist(&cluster, &old));
 }
@@ -187,7 +191,7 @@ fn a_stand_in_that_somebody_else_holds_too_keeps_their_finalizer() {
             .metadata
             .finalizers
             .get_or_insert_default()
-            .push("example.com/mine".into())
+            .push("example.com/mine".into());
     });
     cluster.roll();
     cluster.reconcile();

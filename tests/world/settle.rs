@@ -10,10 +10,11 @@ use crate::cluster::{Cluster, described};
 use crate::scene::{points_at, points_at_with_timeout};
 
 fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
-    let fields = fields
+    let fields: Map<_, _> = fields
         .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    Value::Object(Map::from_iter(fields))
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect();
+    Value::Object(fields)
 }
 
 /// A namespace that exists, one in which a service answers, one in which an invalid one is, one that does not exist.

@@ -89,7 +89,7 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     step(&mut cluster, &|cluster| cluster.make_service("auth", "auth"));
     step(&mut cluster, &Cluster::roll);
     step(&mut cluster, &|cluster| {
-        cluster.make_extension_service("auth", "auth", &points_at("auth"))
+        cluster.make_extension_service("auth", "auth", &points_at("auth"));
     });
     step(&mut cluster, &Cluster::contour_judges);
     step(&mut cluster, &|cluster| cluster.forbids = Some("edge-envoy".into()));
@@ -111,7 +111,7 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     step(&mut cluster, &Cluster::pods_come);
     step(&mut cluster, &Cluster::roll);
     step(&mut cluster, &|cluster| {
-        cluster.delete(Kind::ContourDeployment, "projectcontour", "edge")
+        cluster.delete(Kind::ContourDeployment, "projectcontour", "edge");
     });
 }
 
@@ -209,7 +209,7 @@ fn a_status_that_was_written_is_not_written_again_and_tells_nothing_twice() {
         // After a failure the next plan says how it is without the failure.
         if cluster.forbids.is_none() {
             let mut later = cluster.clone();
-            later.api.now += Duration::from_secs(3600);
+            later.api.now += Duration::from_hours(1);
             let planned = later.plan();
             let renews = planned.waves.iter().any(|wave| !wave.writes.is_empty());
             if !renews && !later.contour_pods().any(slipway::plan::Object::is_terminating) {

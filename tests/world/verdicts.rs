@@ -33,7 +33,7 @@ fn a_service_that_is_seen_missing_evicts_the_copy_and_its_return_brings_it_back(
 fn a_port_that_is_seen_missing_evicts_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.edit(&service(), |object| {
-        object.content["spec"]["ports"] = json!([{"port": 9002}])
+        object.content["spec"]["ports"] = json!([{"port": 9002}]);
     });
     assert_eq!(cluster.writes().len(), 1);
     assert!(is_blackhole(cluster.stand_in()));
@@ -43,7 +43,7 @@ fn a_port_that_is_seen_missing_evicts_the_copy() {
 fn a_service_that_becomes_an_external_name_evicts_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.edit(&service(), |object| {
-        object.content["spec"]["type"] = "ExternalName".into()
+        object.content["spec"]["type"] = "ExternalName".into();
     });
     assert_eq!(cluster.writes().len(), 1);
     assert!(is_blackhole(cluster.stand_in()));
@@ -102,7 +102,7 @@ fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_evict() {
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
     cluster.contour_says(&key, Err(("TLSUpstreamValidation", "gone")));
     cluster.api.edit(&key, |object| {
-        object.content["status"]["conditions"][0]["observedGeneration"] = 0.into()
+        object.content["status"]["conditions"][0]["observedGeneration"] = 0.into();
     });
     assert_eq!(cluster.writes(), [""; 0]);
 }

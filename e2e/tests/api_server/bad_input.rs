@@ -13,10 +13,21 @@ type Case = (&'static str, Value, &'static [&'static str]);
 const AUTH: &str = "/spec/runtimeSettings/globalExtAuth";
 
 fn cases() -> Vec<Case> {
-    let limits = |domain: &str| json!({"extensionService": {"namespace": "a", "name": "b"}, "domain": domain});
-    let tracing = |tag: Value| json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": [tag]});
+    let all = [
+        fields_that_do_not_exist(),
+        values_of_another_type(),
+        references(),
+        what_contour_or_envoy_cannot_take(),
+        empty_or_out_of_range(),
+        what_slipway_sets(),
+        names(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Fields that do not exist.
+fn fields_that_do_not_exist() -> Vec<Case> {
     vec![
-        // Fields that do not exist.
         (
             "/spec/contour",
             json!({"replica": 2}),
@@ -38,7 +49,12 @@ fn cases() -> Vec<Case> {
             json!({"deployment": {"replica": 2}}),
             &["unknown field", "spec.contour.deployment.replica"],
         ),
-        // Values of another type, or that do not exist.
+    ]
+}
+
+/// Values of another type, or that do not exist.
+fn values_of_another_type() -> Vec<Case> {
+    vec![
         (
             "/spec/contour",
             json!({"deployment": {"replicas": "two"}}),
@@ -75,7 +91,12 @@ fn cases() -> Vec<Case> {
             &["spec.extensionServices.readiness", "Tolerated"],
         ),
         ("/spec/runtimeSettings", json!([]), &["spec.runtimeSettings", "object"]),
-        // References.
+    ]
+}
+
+/// References.
+fn references() -> Vec<Case> {
+    vec![
         (
             "/spec/runtimeSettings/globalExtAuth/extensionRef",
             json!({"name": "auth"}),
@@ -132,7 +153,14 @@ fn cases() -> Vec<Case> {
             json!({}),
             &["spec.runtimeSettings.tracing.extensionService", "Required"],
         ),
-        // What Contour or Envoy can't take.
+    ]
+}
+
+/// What Contour or Envoy can't take.
+fn what_contour_or_envoy_cannot_take() -> Vec<Case> {
+    let limits = |domain: &str| json!({"extensionService": {"namespace": "a", "name": "b"}, "domain": domain});
+    let tracing = |tag: Value| json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": [tag]});
+    vec![
         (
             "/spec/runtimeSettings/globalExtAuth/responseTimeout",
             json!("soon"),
@@ -169,7 +197,12 @@ fn cases() -> Vec<Case> {
             tracing(json!({"literal": "a"})),
             &["spec.runtimeSettings.tracing.customTags[0].tagName", "Required"],
         ),
-        // Empty texts and lists, numbers out of range.
+    ]
+}
+
+/// Empty texts and lists, numbers out of range.
+fn empty_or_out_of_range() -> Vec<Case> {
+    vec![
         ("/spec/contour", json!({"image": ""}), &["spec.contour.image"]),
         (
             "/spec/contour",
@@ -201,7 +234,12 @@ fn cases() -> Vec<Case> {
             json!({"nodePlacement": {"tolerations": []}}),
             &["spec.contour.nodePlacement.tolerations"],
         ),
-        // What Slipway sets, or does not carry.
+    ]
+}
+
+/// What Slipway sets, or does not carry.
+fn what_slipway_sets() -> Vec<Case> {
+    vec![
         (
             "/spec/runtimeSettings/xdsServer",
             json!({"port": 1}),
@@ -222,7 +260,12 @@ fn cases() -> Vec<Case> {
             json!({"deployment": {"replicas": 3}}),
             &["spec.envoy", "deployment.replicas needs workloadType: Deployment"],
         ),
-        // Names.
+    ]
+}
+
+/// Names.
+fn names() -> Vec<Case> {
+    vec![
         ("/metadata/name", json!("Edge"), &["metadata.name", "lowercase"]),
         (
             "/metadata/name",

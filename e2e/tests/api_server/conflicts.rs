@@ -8,7 +8,7 @@ use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
-use crate::world::{alone, beside_others};
+use crate::world::{Takes, alone, beside_others};
 
 /// Foreign objects of names that Slipway wants.
 fn foreign(namespace: &str) -> Vec<Value> {
@@ -216,7 +216,7 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
 
 #[tokio::test]
 async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is_granted_all_is_made() {
-    alone("forbidden", async |lab: &Lab| {
+    alone("forbidden", Takes::Installation, async |lab: &Lab| {
         let role = Thing::new("ClusterRole", "", "slipway-operand");
         let rules = lab.read(&role).await?["rules"].clone();
         let without: Vec<_> = rules

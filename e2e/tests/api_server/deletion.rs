@@ -9,7 +9,7 @@ use crate::lab::{Lab, PATIENT, Thing, specification, wait};
 use crate::objects::settled_edge;
 use crate::players::Kubelet;
 use crate::process::delete_contour_crds;
-use crate::world::{alone, beside_others};
+use crate::world::{Takes, alone, beside_others};
 
 /// What is left once everything is as it shall be must first have been there.
 async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
@@ -48,7 +48,7 @@ async fn nothing_is_left_of_one_that_is_deleted_before_anything_has_started() {
 
 #[tokio::test]
 async fn nothing_is_left_of_one_that_is_deleted_while_the_operator_is_down() {
-    alone("down", async |lab: &Lab| {
+    alone("down", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let edge = settled_edge(lab, &lab.name("auth")).await?;
         is_there(lab, &edge).await?;
@@ -64,7 +64,7 @@ async fn nothing_is_left_of_one_that_is_deleted_while_the_operator_is_down() {
 
 #[tokio::test]
 async fn nothing_is_left_of_one_that_is_deleted_when_contour_s_crds_are_gone() {
-    alone("crds", async |lab: &Lab| {
+    alone("crds", Takes::ContourCrds, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let edge = settled_edge(lab, &lab.name("auth")).await?;
         is_there(lab, &edge).await?;
@@ -122,7 +122,7 @@ async fn a_namespace_whose_stand_in_is_in_itself_goes_when_it_is_deleted() {
 
 #[tokio::test]
 async fn a_namespace_that_is_deleted_while_the_operator_is_down_goes_once_it_is_back() {
-    alone("whole-down", async |lab: &Lab| {
+    alone("whole-down", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let edge = settled_edge(lab, &lab.name("auth")).await?;
         lab.world.stop_operator().await?;

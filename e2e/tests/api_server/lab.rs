@@ -258,7 +258,7 @@ impl Lab {
 
     /// Waits until nothing belongs to this edge any more.
     pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
-        wait("nothing is left of the ContourDeployment", Duration::from_secs(60))
+        wait("nothing is left of the ContourDeployment", Duration::from_mins(1))
             .every(Duration::from_millis(200))
             .until(async || {
                 let left = self.belongings(edge).await?;
@@ -269,23 +269,20 @@ impl Lab {
 
     /// Waits until no ContourDeployment is there at all.
     pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
-        wait(
-            "the ContourDeployments of other tests are gone",
-            Duration::from_secs(60),
-        )
-        .until(async || {
-            let list = self
-                .api("ContourDeployment", "")
-                .list_metadata(&ListParams::default())
-                .await?;
-            let left: Vec<_> = list
-                .items
-                .iter()
-                .filter_map(|object| object.metadata.namespace.clone())
-                .collect();
-            Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
-        })
-        .await
+        wait("the ContourDeployments of other tests are gone", Duration::from_mins(1))
+            .until(async || {
+                let list = self
+                    .api("ContourDeployment", "")
+                    .list_metadata(&ListParams::default())
+                    .await?;
+                let left: Vec<_> = list
+                    .items
+                    .iter()
+                    .filter_map(|object| object.metadata.namespace.clone())
+                    .collect();
+                Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
+            })
+            .await
     }
 
     /// Prints what there is in the test's namespaces.

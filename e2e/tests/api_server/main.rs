@@ -1,4 +1,4 @@
-//! What must hold on a real API server, with the real operator as a process that has the rights of its ServiceAccount, and with
+//! What must hold on a real API server, with the real operator as a process that has the rights of its service account, and with
 //! its admission policies in force. There is no kubelet and no Contour: where one is needed a test plays it (`players`).
 //!
 //! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. `KEEP=1` leaves the API server

@@ -11,7 +11,7 @@ use slipway_e2e::wait::Look;
 use crate::audit;
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 use crate::players::{self, Kubelet};
-use crate::world::{alone, beside_others};
+use crate::world::{Takes, alone, beside_others};
 
 /// How long nothing may happen to count as nothing.
 const QUIET: Duration = Duration::from_secs(4);
@@ -203,7 +203,7 @@ async fn a_settled_contour_deployment_costs_no_request_even_when_it_is_looked_at
 
 #[tokio::test]
 async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
-    alone("restart", async |lab: &Lab| {
+    alone("restart", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         let edge = settled_edge(lab, &auth).await?;

@@ -1,4 +1,4 @@
-//! The operator as a process: the real binary, with the rights of its ServiceAccount, ended with this process at the latest.
+//! The operator as a process: the real binary, with the rights of its service account, ended with this process at the latest.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! Those who are not here, played: the kubelet, and the Contour that judges ExtensionServices.
+//! Those who are not here, played: the kubelet, and the Contour that judges `ExtensionService`s.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use slipway_e2e::wait::Look;
 
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 use crate::operator;
-use crate::world::{alone, beside_others};
+use crate::world::{Takes, alone, beside_others};
 
 /// Contour's CRDs without which it does not start.
 const REQUIRED: [&str; 4] = [
@@ -18,54 +18,6 @@ const REQUIRED: [&str; 4] = [
     "httpproxies.projectcontour.io",
     "tlscertificatedelegations.projectcontour.io",
 ];
-
-#[tokio::test]
-async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for_and_goes_on_when_they_come() {
-    alone("no-crds", async |lab: &Lab| {
-        lab.world.stop_operator().await?;
-        delete_contour_crds(lab).await?;
-        lab.world.start_operator().await?;
-        lab.world.operator_is_ready().await?;
-        let edge = lab.edge(&specification("auth")).await?;
-        let status = lab
-            .status(&edge, "it says that CRDs are missing", PROMPT, |status| {
-                status.is("Reconciling", "True")
-            })
-            .await?;
-        let ready = status.condition("Ready").expect("it has one");
-        ensure!(
-            ready.status == "False" && ready.reason == "ContourCRDsMissing",
-            "{status}"
-        );
-        for name in REQUIRED {
-            ensure!(ready.message.contains(name), "{name} is not named: {}", ready.message);
-        }
-        ensure!(!status.is("Stalled", "True"), "{status}");
-        let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        ensure!(
-            lab.find(&deployment).await?.is_none(),
-            "Contour was started without its CRDs"
-        );
-
-        lab.world.install_contour_crds().await?;
-        wait("Contour's Deployment is made once its CRDs are there", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
-        lab.status(&edge, "it does not miss CRDs any more", PROMPT, |status| {
-            status
-                .condition("Ready")
-                .is_some_and(|it| it.reason != "ContourCRDsMissing")
-        })
-        .await?;
-        Ok(())
-    })
-    .await;
-}
 
 /// Deletes all of Contour's CRDs and waits until they are gone.
 pub async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
@@ -85,7 +37,7 @@ pub async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn sigterm_ends_the_operator_within_five_seconds_and_with_success() {
-    alone("sigterm", async |lab: &Lab| {
+    alone("sigterm", Takes::Operator, async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
         lab.status(&edge, "it is at work", PROMPT, |status| {
             !status.extension_services.is_empty()
@@ -115,7 +67,7 @@ async fn the_probes_and_the_metrics_answer() {
 
 #[tokio::test]
 async fn readyz_names_what_is_not_read_yet_until_everything_is() {
-    alone("readyz", async |lab: &Lab| {
+    alone("readyz", Takes::Installation, async |lab: &Lab| {
         lab.world.stop_operator().await?;
         // A kind that it may not list is one that it can't have read.
         let role = Thing::new("ClusterRole", "", "slipway-operator");
@@ -176,7 +128,7 @@ async fn a_contour_deployment_that_is_gone_leaves_no_metrics_behind() {
 #[tokio::test]
 async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_nothing_and_everything_is_remade_when_they_return()
  {
-    alone("crds-gone", async |lab: &Lab| {
+    alone("crds-gone", Takes::ContourCrds, async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;

@@ -8,13 +8,13 @@ use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specification, wait};
-use crate::world::alone;
+use crate::world::{Takes, alone};
 
 const CRD: &str = "contourdeployments.contour.slipway.dev";
 
 #[tokio::test]
 async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_another() {
-    alone("undecodable", async |lab: &Lab| {
+    alone("undecodable", Takes::Installation, async |lab: &Lab| {
         let crd = Thing::new("CustomResourceDefinition", "", CRD);
         let strict = lab.read(&crd).await?["spec"]["versions"].clone();
         let mut lax = strict.clone();

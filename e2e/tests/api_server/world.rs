@@ -43,14 +43,25 @@ pub async fn beside_others(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::R
     run(name, test).await;
 }
 
+/// What a test that runs alone takes away, and what is therefore put back after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// The operator, at most.
+    Operator,
+    /// Contour's CRDs.
+    ContourCrds,
+    /// Parts of what is installed of Slipway.
+    Installation,
+}
+
 /// Runs a test alone, when everything that other tests made is gone.
-pub async fn alone(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
+pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = TURN.write().await;
     run(name, async |lab: &Lab| {
         lab.nothing_is_left_of_others().await?;
         let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
         lab.world
-            .restore()
+            .restore(takes)
             .await
             .context("putting back what the test took away")?;
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -133,7 +144,7 @@ impl World {
             operator: Mutex::default(),
             _guard: guard,
         };
-        world.restore().await?;
+        world.restore(Takes::ContourCrds).await?;
         Ok(world)
     }
 
@@ -182,10 +193,13 @@ impl World {
             .await
     }
 
-    /// Puts back whatever a test took away: Contour's CRDs, what is installed of Slipway, the operator.
-    pub async fn restore(&self) -> anyhow::Result<()> {
-        install(&self.cluster).await?;
-        self.install_contour_crds().await?;
+    /// Puts back what a test took away.
+    async fn restore(&self, taken: Takes) -> anyhow::Result<()> {
+        match taken {
+            Takes::Operator => {}
+            Takes::ContourCrds => self.install_contour_crds().await?,
+            Takes::Installation => install(&self.cluster).await?,
+        }
         if self.operator.lock().await.is_none() {
             self.start_operator().await?;
         }
