@@ -152,7 +152,12 @@ fn new_facts_change_the_old_stand_in_at_once_and_roll_to_a_successor_of_another_
     let spec = points_at_with_timeout("auth", "900ms");
     cluster.edit_auth(spec.clone());
     cluster.contour_says(&auth(), Ok(()));
-    cluster.reconcile();
+    let writes = cluster.writes();
+    let repairs = writes
+        .iter()
+        .filter(|write| **write == format!("Replace {old}"))
+        .count();
+    assert_eq!(repairs, 1, "the copy and the taint come together: {writes:?}");
     let tainted = &cluster.api.objects[&old];
     assert_eq!(tainted.at("/spec"), Some(&spec));
     assert_eq!(remembered(tainted)["tainted"], true);
@@ -255,4 +260,27 @@ fn facts_that_would_stop_contour_are_not_pinned_unjudged() {
     cluster.specify(asks_auth());
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy"), None);
+}
+
+#[test]
+fn a_repair_of_pinned_facts_taints_the_stand_in_and_one_of_anything_else_does_not() {
+    let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
+    let old = cluster.stand_in().key();
+    cluster
+        .api
+        .edit(&old, |object| object.content["spec"]["protocol"] = "h2".into());
+    assert_eq!(cluster.writes(), [format!("Replace {old}")]);
+    assert_eq!(cluster.stand_in().key(), old);
+    cluster.api.edit(&old, |object| {
+        object.content["spec"]["timeoutPolicy"]["response"] = "1ms".into();
+    });
+    cluster.reconcile();
+    let repaired = &cluster.api.objects[&old];
+    assert_eq!(repaired.at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
+    assert_eq!(
+        remembered(repaired)["tainted"],
+        true,
+        "a container may have captured 1ms"
+    );
+    assert_ne!(cluster.stand_in().key(), old);
 }

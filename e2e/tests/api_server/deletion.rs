@@ -8,11 +8,10 @@ use slipway_e2e::wait::Look;
 use crate::lab::{Lab, PATIENT, Thing, specification, wait};
 use crate::objects::settled_edge;
 use crate::players::Kubelet;
-use crate::process::delete_contour_crds;
-use crate::world::{Takes, alone, beside_others};
+use crate::world::beside_others;
 
 /// What is left once everything is as it shall be must first have been there.
-async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
+pub async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let left = lab.belongings(edge).await?;
     let binding = format!("ClusterRoleBinding slipway:{}:edge:contour", edge.namespace());
     ensure!(
@@ -40,35 +39,6 @@ async fn nothing_is_left_of_one_that_is_deleted_before_anything_has_started() {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
-        edge.delete().await?;
-        lab.nothing_is_left(&edge).await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_of_one_that_is_deleted_while_the_operator_is_down() {
-    alone("down", Takes::Operator, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        is_there(lab, &edge).await?;
-        lab.world.stop_operator().await?;
-        edge.delete().await?;
-        let object = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        ensure!(lab.find(&object).await?.is_some(), "it did not wait for the operator");
-        lab.world.start_operator().await?;
-        lab.nothing_is_left(&edge).await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_of_one_that_is_deleted_when_contour_s_crds_are_gone() {
-    alone("crds", Takes::ContourCrds, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        is_there(lab, &edge).await?;
-        delete_contour_crds(lab).await?;
         edge.delete().await?;
         lab.nothing_is_left(&edge).await
     })
@@ -120,30 +90,7 @@ async fn a_namespace_whose_stand_in_is_in_itself_goes_when_it_is_deleted() {
     .await;
 }
 
-#[tokio::test]
-async fn a_namespace_that_is_deleted_while_the_operator_is_down_goes_once_it_is_back() {
-    alone("whole-down", Takes::Operator, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        lab.world.stop_operator().await?;
-        let namespace = Thing::new("Namespace", "", &lab.namespace);
-        lab.delete(&namespace).await?;
-        // The namespace controller has done all that it can: what is left has a finalizer of ours.
-        wait("only what we hold is left in the namespace", PATIENT)
-            .until(async || {
-                let secrets = lab.all("Secret", &lab.namespace, &edge).await?.len()
-                    + lab.all("RoleBinding", &lab.namespace, &edge).await?.len();
-                Ok(Look::when(secrets == 0, format!("{secrets} Secrets and RoleBindings")))
-            })
-            .await?;
-        lab.world.start_operator().await?;
-        namespace_goes(lab, &namespace).await?;
-        lab.nothing_is_left(&edge).await
-    })
-    .await;
-}
-
-async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
+pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
     wait(&format!("{namespace} is gone"), PATIENT)
         .until(async || {
             let found = lab.find(namespace).await?;

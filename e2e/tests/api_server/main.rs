@@ -10,6 +10,7 @@ mod operator;
 mod players;
 mod world;
 
+mod alone;
 mod bad_input;
 mod conflicts;
 mod deletion;
@@ -20,4 +21,3 @@ mod permissions;
 mod process;
 mod settings;
 mod stand_ins;
-mod undecodable;

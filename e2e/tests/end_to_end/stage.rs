@@ -18,7 +18,7 @@ use slipway_e2e::{images, leftovers};
 use tokio::sync::{Mutex, OnceCell};
 
 /// For what pulls up pods.
-pub const ROLLOUT: Duration = Duration::from_secs(120);
+pub const ROLLOUT: Duration = Duration::from_mins(2);
 
 /// The namespace of every ContourDeployment here.
 pub const NAMESPACE: &str = "projectcontour";

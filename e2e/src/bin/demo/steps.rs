@@ -16,7 +16,7 @@ use slipway_e2e::wait::{Look, Wait};
 use slipway_e2e::{leftovers, places, stock};
 
 /// For what pulls up pods: two cores may be busy with all of them.
-const ROLLOUT: Duration = Duration::from_secs(120);
+const ROLLOUT: Duration = Duration::from_mins(2);
 
 /// The demo once everything is installed.
 pub struct Demo<'a> {

@@ -1,0 +1,142 @@
+//! The operator: its end, its next start, and what happened meanwhile.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::Value;
+use slipway_e2e::wait::Look;
+
+use crate::deletion::{is_there, namespace_goes};
+use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
+use crate::objects::{QUIET, settled_edge};
+use crate::players::{self, Kubelet};
+use crate::world::{Takes, alone};
+use crate::{audit, operator};
+
+#[tokio::test]
+async fn sigterm_ends_the_operator_within_five_seconds_and_with_success() {
+    alone("sigterm", Takes::Operator, async |lab: &Lab| {
+        let edge = lab.edge(&specification("nowhere")).await?;
+        lab.status(&edge, "it is at work", PROMPT, |status| {
+            !status.extension_services.is_empty()
+        })
+        .await?;
+        let end = lab.world.stop_operator().await?;
+        ensure!(end.status.code() == Some(0), "it ended with {}", end.status);
+        ensure!(end.took < Duration::from_secs(5), "it took {:?}", end.took);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readyz_names_what_is_not_read_yet_until_everything_is() {
+    alone("readyz", Takes::Installation, async |lab: &Lab| {
+        lab.world.stop_operator().await?;
+        // A kind that it may not list is one that it can't have read.
+        let role = Thing::new("ClusterRole", "", "slipway-operator");
+        let mut rules = lab.read(&role).await?["rules"].clone();
+        for rule in rules.as_array_mut().into_iter().flatten() {
+            if let Some(resources) = rule["resources"].as_array_mut() {
+                resources.retain(|resource| resource != "leases");
+                if resources.is_empty() {
+                    resources.push(Value::from("nothing"));
+                }
+            }
+        }
+        lab.patch(&role, &serde_json::json!({"rules": rules})).await?;
+        lab.world.start_operator().await?;
+        wait("/readyz says that Leases are not read, and nothing else", PATIENT)
+            .until(async || {
+                Ok(match operator::get(lab.world.address(), "/readyz").await {
+                    Ok((503, body)) if body.contains("Lease") && !body.contains("Pod") => Look::Reached(()),
+                    other => Look::NotYet(format!("{other:?}")),
+                })
+            })
+            .await?;
+        let (code, _) = operator::get(lab.world.address(), "/livez").await?;
+        ensure!(code == 200, "a restart would not cure it, and /livez says {code}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
+    alone("restart", Takes::Operator, async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        let edge = settled_edge(lab, &auth).await?;
+        players::auth_server(lab, &auth).await?;
+        lab.create(&players::extension_service(&auth, "500ms")).await?;
+        players::judge(lab, &auth, "auth", players::Verdict::Valid).await?;
+        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True"))
+            .await?;
+        lab.settled(&edge).await?;
+        lab.looks_again(&edge, 1).await?;
+        lab.world.stop_operator().await?;
+        let mark = audit::mark(lab.world)?;
+        lab.world.start_operator().await?;
+        lab.world.operator_is_ready().await?;
+        let own = [("contourdeployment_namespace", lab.namespace.as_str())];
+        wait("the operator has looked at it", PROMPT)
+            .until(async || {
+                let count = lab
+                    .metrics()
+                    .await?
+                    .of("slipway_contourdeployment_condition", &own)
+                    .count();
+                Ok(Look::when(count > 0, "it has no series yet"))
+            })
+            .await?;
+        tokio::time::sleep(QUIET).await;
+        let requests = audit::requests(lab.world, mark, &lab.namespace)?;
+        ensure!(!requests.is_empty(), "not even its lists are in the audit log");
+        let writes: Vec<_> = requests
+            .into_iter()
+            .filter(|request| audit::is_write(request))
+            .collect();
+        ensure!(writes.is_empty(), "{} writes:\n{}", writes.len(), writes.join("\n"));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_while_the_operator_is_down_goes_once_it_is_back() {
+    alone("whole-down", Takes::Operator, async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let edge = settled_edge(lab, &lab.name("auth")).await?;
+        lab.world.stop_operator().await?;
+        let namespace = Thing::new("Namespace", "", &lab.namespace);
+        lab.delete(&namespace).await?;
+        // The namespace controller has done all that it can: what is left has a finalizer of ours.
+        wait("only what we hold is left in the namespace", PATIENT)
+            .until(async || {
+                let secrets = lab.all("Secret", &lab.namespace, &edge).await?.len()
+                    + lab.all("RoleBinding", &lab.namespace, &edge).await?.len();
+                Ok(Look::when(secrets == 0, format!("{secrets} Secrets and RoleBindings")))
+            })
+            .await?;
+        lab.world.start_operator().await?;
+        namespace_goes(lab, &namespace).await?;
+        lab.nothing_is_left(&edge).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_one_that_is_deleted_while_the_operator_is_down() {
+    alone("down", Takes::Operator, async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let edge = settled_edge(lab, &lab.name("auth")).await?;
+        is_there(lab, &edge).await?;
+        lab.world.stop_operator().await?;
+        edge.delete().await?;
+        let object = Thing::new("ContourDeployment", &lab.namespace, "edge");
+        ensure!(lab.find(&object).await?.is_some(), "it did not wait for the operator");
+        lab.world.start_operator().await?;
+        lab.nothing_is_left(&edge).await
+    })
+    .await;
+}
