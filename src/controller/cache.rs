@@ -3,14 +3,18 @@
 //! Unlike kube's `Store` it is indexed by owner, tells which objects a relist found gone, and takes the answers of our own
 //! writes, so that the next plan sees them before their watch events arrive.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
 use crate::api::vocabulary::labels;
 use crate::plan::{Key, Kind, NamespacedName, Object};
+
+/// How late the answer of a write may be; longer than any call is waited for.
+const LATE_ANSWERS: Duration = Duration::from_secs(30);
 
 /// One watched set of objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +67,9 @@ struct Store {
     /// What a read of the whole set has brought so far.
     incoming: Option<Vec<Object>>,
     synced: bool,
+    /// What was seen to leave the set lately, by uid, and at which version: the answer of a write may arrive after the event
+    /// of a later deletion, and would bring back what is gone for good.
+    left: VecDeque<(Instant, String, u64)>,
 }
 
 impl Default for Cache {
@@ -92,6 +99,7 @@ impl Cache {
                 let incoming = store.incoming.take().unwrap_or_default();
                 *store = Store {
                     synced: true,
+                    left: std::mem::take(&mut store.left),
                     ..Store::default()
                 };
                 for object in incoming {
@@ -128,6 +136,7 @@ impl Cache {
                     return Touched::Nothing;
                 }
                 let before = store.remove(&key);
+                store.note_left(&object);
                 let owners = [before.as_deref().and_then(owner), owner(&object)]
                     .into_iter()
                     .flatten()
@@ -142,7 +151,7 @@ impl Cache {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
             let known = store.objects.get(&object.key());
-            if known.is_none_or(|known| version(known) <= version(object)) {
+            if known.is_none_or(|known| version(known) <= version(object)) && !store.has_left(object) {
                 store.put(object.clone(), Some(whose));
             }
         }
@@ -216,6 +225,27 @@ impl Cache {
 }
 
 impl Store {
+    /// Remembers for a while that this object has left the set.
+    fn note_left(&mut self, object: &Object) {
+        while self
+            .left
+            .front()
+            .is_some_and(|(when, ..)| when.elapsed() > LATE_ANSWERS)
+        {
+            self.left.pop_front();
+        }
+        self.left
+            .push_back((Instant::now(), object.uid().to_owned(), version(object)));
+    }
+
+    /// Whether this is a state from before the object left the set. One that only lost its labels is there, and is read at
+    /// the version at which it left, or a later one.
+    fn has_left(&self, object: &Object) -> bool {
+        self.left
+            .iter()
+            .any(|(_, uid, at)| uid == object.uid() && version(object) < *at)
+    }
+
     fn put(&mut self, object: Object, whose: Option<&NamespacedName>) {
         let key = object.key();
         self.remove(&key);
@@ -319,4 +349,38 @@ fn version(object: &Object) -> u64 {
         .as_deref()
         .and_then(|version| version.parse().ok())
         .unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn secret(version: &str) -> Object {
+        let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
+        let metadata = json!({"namespace": "a", "name": "s", "uid": "1", "resourceVersion": version, "labels": labels});
+        Object::from_json(Kind::Secret, json!({"metadata": metadata})).expect("an object")
+    }
+
+    fn after_its_deletion() -> (Cache, StoreId, NamespacedName) {
+        let (cache, id) = (Cache::default(), StoreId::owned(Kind::Secret));
+        cache.apply(&id, Event::Apply(secret("7")));
+        cache.apply(&id, Event::Delete(secret("9")));
+        (cache, id, ("a".to_owned(), "edge".to_owned()))
+    }
+
+    #[test]
+    fn an_answer_that_arrives_after_the_deletion_brings_nothing_back() {
+        let (cache, _, whose) = after_its_deletion();
+        cache.note(&secret("8"), &whose);
+        assert!(cache.owned(&whose).is_empty());
+    }
+
+    #[test]
+    fn an_object_that_only_left_the_set_is_known_once_it_was_read() {
+        let (cache, id, whose) = after_its_deletion();
+        cache.note(&secret("9"), &whose);
+        assert!(cache.get(&id, &secret("9").key()).is_some());
+    }
 }

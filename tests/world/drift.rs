@@ -293,6 +293,22 @@ fn what_opens_a_configuration_or_a_stand_in_is_taken_away() {
 }
 
 #[test]
+fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
+    let (cluster, ours) = converged();
+    let bindings = [Kind::RoleBinding, Kind::ClusterRoleBinding];
+    for key in ours.iter().filter(|key| bindings.contains(&key.kind)) {
+        let another = json!({"kind": "ServiceAccount", "name": "another", "namespace": "elsewhere"});
+        let change = |object: &mut Object| {
+            object.content["subjects"]
+                .as_array_mut()
+                .expect("subjects")
+                .push(another)
+        };
+        assert_eq!(repaired(&cluster, key, change), 1, "{key}");
+    }
+}
+
+#[test]
 fn what_is_deleted_is_made_again_under_its_name() {
     let (cluster, ours) = converged();
     for key in ours.iter().filter(|key| !cluster.api.objects[*key].has_our_finalizer()) {

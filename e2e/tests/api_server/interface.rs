@@ -106,7 +106,7 @@ async fn the_crd_in_the_repository_is_what_the_binary_prints() {
 }
 
 #[tokio::test]
-async fn the_stored_crd_is_the_printed_one_with_nothing_pruned_or_refused() {
+async fn the_api_server_has_no_complaint_about_the_crd() {
     beside_others("crd", async |lab: &Lab| {
         let live = installed(lab.world).await?;
         for (type_, status) in [("Established", "True"), ("NamesAccepted", "True")] {

@@ -70,7 +70,7 @@ fn is_held(object: &Value) -> bool {
     object["metadata"]["finalizers"] == json!([FINALIZER])
 }
 
-/// Each change of the service in its life was told by an Event.
+/// Whether each change in the life of the service was told by an Event.
 async fn changes_are_told(lab: &Lab) -> anyhow::Result<()> {
     let events = lab
         .world
@@ -146,6 +146,15 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         state_is(lab, &edge, "Available", "Enforced").await?;
         let count = transitions(lab, "Available").await?;
         ensure!((0.5..1.5).contains(&count), "it became available {count} times");
+        let whole = [
+            ("contourdeployment_namespace", lab.namespace.as_str()),
+            ("contourdeployment", "edge"),
+            ("role", "GlobalExternalAuthorization"),
+            ("namespace", &auth),
+            ("name", "auth"),
+        ];
+        let available = lab.metrics().await?.sum("slipway_extension_service_available", &whole);
+        ensure!(available > 0.5, "with {whole:?} it is {available}");
         lab.status(&edge, "it is ready", PATIENT, |status| {
             status.is("Ready", "True") && status.is("Degraded", "False")
         })

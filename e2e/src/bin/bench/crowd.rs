@@ -11,7 +11,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, List
 use kube::discovery::{Discovery, verbs};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use slipway_e2e::edge::{COMPONENT, Component, OWNER_NAME};
+use slipway_e2e::edge::OWNER_NAME;
 use slipway_e2e::wait::{Look, Wait};
 
 use crate::baseline::create_namespace;
@@ -66,14 +66,15 @@ impl Crowd {
     pub async fn until_built(&self, limit: Duration) -> anyhow::Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "DaemonSet"));
         let envoys = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
-        let selector = ListParams::default().labels(&format!("{OWNER_NAME},{COMPONENT}={}", Component::Envoy.label()));
+        let ours = ListParams::default().labels(OWNER_NAME);
         Wait::for_it(format!("there are {} Envoy workloads", self.len()))
             .within(limit)
             .every(Duration::from_millis(if self.len() == 1 { 20 } else { 500 }))
             .silently()
             .until(async || {
-                let count = envoys.list_metadata(&selector).await?.items.len();
-                Ok(Look::when(count == self.len(), format!("{count}")))
+                let list = envoys.list_metadata(&ours).await?;
+                let count = list.iter().filter(|it| it.name_any().ends_with("-envoy")).count();
+                Ok(Look::when(count == self.len(), format!("there are {count}")))
             })
             .await
     }

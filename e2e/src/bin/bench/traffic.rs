@@ -108,7 +108,8 @@ impl Traffic {
     /// of Envoy's DaemonSet, both as a watch here sees them.
     ///
     /// Open means what it means to the operator: Contour's Deployment is complete and available, and its old pods are gone.
-    pub async fn gate(&self, levels: [&str; 2]) -> anyhow::Result<Duration> {
+    /// None if the watches brought the write first: their order does not tell which came first, only that both were close.
+    pub async fn gate(&self, levels: [&str; 2]) -> anyhow::Result<Option<Duration>> {
         self.until_settled("Ready", "False").await?;
         let mut seen = Seen {
             old: self.edge.pods(Component::Contour).await?.uids(),
@@ -147,12 +148,11 @@ impl Traffic {
             bail!("the watches have ended")
         });
         let written = written.await.context("Envoy was not written")??;
-        // If the watches brought the write before the opening, less time lay between than they can tell.
-        let taken = open_since.map_or(Duration::ZERO, |open| written.duration_since(open));
-        say(format!(
-            "Envoy's DaemonSet was written {:.1} ms after the gate opened",
-            millis(taken)
-        ));
+        let taken: Option<Duration> = open_since.map(|open: Instant| written.duration_since(open));
+        say(match taken {
+            Some(taken) => format!("Envoy was written {:.1} ms after the gate opened", millis(taken)),
+            None => "Envoy was written when the gate opened; the watches can't tell how long after".to_owned(),
+        });
         Ok(taken)
     }
 
@@ -306,7 +306,12 @@ impl Seen {
                 self.old.remove(&object.uid().unwrap_or_default());
             }
             Event::Present(object) if object.name_any() == "edge-contour" => self.complete = self.is_complete(&object),
-            Event::Present(_) => {}
+            // A pod that has ended for good is as good as gone, for the operator as well.
+            Event::Present(object) => {
+                if let Some("Succeeded" | "Failed") = object.data["status"]["phase"].as_str() {
+                    self.old.remove(&object.uid().unwrap_or_default());
+                }
+            }
         }
     }
 
