@@ -116,9 +116,6 @@ fn meaning(field: &Value) -> String {
         .replace('\n', " ")
         .replace('|', "\\|");
     let rules = field["x-kubernetes-validations"].as_array().into_iter().flatten();
-    let rules: String = rules
-        .filter_map(|rule| rule["message"].as_str())
-        .map(|message| format!(" Rule: {message}."))
-        .collect();
-    format!("{description}{rules}")
+    let rules = rules.filter_map(|rule| rule["message"].as_str());
+    rules.fold(description, |text, message| format!("{text} Rule: {message}."))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::plan::NamespacedName;
 
 const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// The failures in a row.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use rcgen::{
 
 use crate::plan::certificates::{Issued, Pair, Peer, PrivateKey, Request};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 const AUTHORITY_DAYS: u32 = 3650;
 const LEAF_DAYS: u32 = 365;
 

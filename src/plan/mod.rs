@@ -161,7 +161,7 @@ pub fn plan(observed: &Observed) -> Plan {
             ..Plan::waiting((status::unchecked(observed), Vec::new()))
         },
         configuration::Settings::Refused(message) => refused(observed, waves, references, &message, &usage),
-        configuration::Settings::Accepted(accepted) => run(observed, waves, stand_ins, &accepted, usage),
+        configuration::Settings::Accepted(accepted) => run(observed, waves, &stand_ins, &accepted, usage),
     }
 }
 
@@ -215,7 +215,7 @@ fn stand_in_waves(stand_ins: &stand_in::StandIns, observed: &Observed) -> [Wave;
 fn run(
     observed: &Observed,
     mut waves: Vec<Wave>,
-    stand_ins: stand_in::StandIns,
+    stand_ins: &stand_in::StandIns,
     accepted: &configuration::Accepted,
     mut usage: usage::Usage,
 ) -> Plan {
@@ -284,16 +284,16 @@ fn run(
         waves.extend(prune(observed, &desired, &usage, &envoy_workload));
     }
 
-    let roles: Vec<_> = stand_ins.roles.iter().map(|role| role.seen.clone()).collect();
-    let parts = status::Parts {
-        roles: &roles,
+    let seen: Vec<_> = stand_ins.roles.iter().map(|role| role.seen.clone()).collect();
+    let look = status::Parts {
+        roles: &seen,
         contour: &contour_workload,
         envoy: &envoy_workload,
         gate: &gate,
         old_pods: &old_pods,
         certificate_problem: certificates.problem.as_deref(),
     };
-    let (status, events) = status::running(observed, &parts);
+    let (status, events) = status::running(observed, &look);
     let questions = certificates.request.into_iter().map(Question::Certificates).collect();
     let look_again = [certificates.renew_in, old_pods.look_again].into_iter().flatten().min();
     Plan {

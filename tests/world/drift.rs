@@ -302,7 +302,7 @@ fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
             object.content["subjects"]
                 .as_array_mut()
                 .expect("subjects")
-                .push(another)
+                .push(another);
         };
         assert_eq!(repaired(&cluster, key, change), 1, "{key}");
     }

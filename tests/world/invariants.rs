@@ -25,7 +25,7 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
     if object.kind == Kind::ContourConfiguration {
         let spec = object.at("/spec").cloned().unwrap_or_default();
         if let Some(known) = cluster.configurations.get(object.name()) {
-            assert_eq!(*known, spec, "{} is written with another spec", object.name())
+            assert_eq!(*known, spec, "{} is written with another spec", object.name());
         } else {
             check_blocks(&spec, observed, &cluster.api);
             cluster.configurations.insert(object.name().to_owned(), spec);

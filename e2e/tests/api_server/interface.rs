@@ -93,7 +93,7 @@ async fn kubectl_get_shows_the_state_in_columns() {
 #[tokio::test]
 async fn the_crd_in_the_repository_is_what_the_binary_prints() {
     let binary = crate::operator::binary().await.expect("the operator builds");
-    let printed = command::output(&binary, &["crd"], None)
+    let printed = command::output(binary, &["crd"], None)
         .await
         .expect("it prints the CRD");
     let file = places::repository().join("crds/contour.slipway.dev_contourdeployments.yaml");

@@ -12,6 +12,7 @@ use slipway_e2e::wait::{Look, Wait};
 use slipway_e2e::{command, places};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 
 use crate::world::SYSTEM;
 
@@ -19,7 +20,7 @@ use crate::world::SYSTEM;
 #[derive(Debug)]
 pub struct Setup {
     /// The binary.
-    pub binary: PathBuf,
+    pub binary: &'static Path,
     /// Says where the API server is and who the operator is there.
     pub kubeconfig: PathBuf,
     /// Where its log goes.
@@ -45,8 +46,13 @@ pub struct End {
     pub took: Duration,
 }
 
-/// The binary: `SLIPWAY_BIN`, or what cargo builds.
-pub async fn binary() -> anyhow::Result<PathBuf> {
+/// The binary: `SLIPWAY_BIN`, or what cargo builds, once.
+pub async fn binary() -> anyhow::Result<&'static Path> {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    BINARY.get_or_try_init(build).await.map(PathBuf::as_path)
+}
+
+async fn build() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("SLIPWAY_BIN").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         ensure!(path.is_file(), "SLIPWAY_BIN: {} is no file", path.display());
@@ -89,7 +95,7 @@ impl Operator {
             .append(true)
             .open(&setup.log)
             .context("opening the operator's log")?;
-        let child = Command::new(&setup.binary)
+        let child = Command::new(setup.binary)
             .args([
                 "run",
                 "--namespace",

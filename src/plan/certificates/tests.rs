@@ -11,7 +11,7 @@ use crate::plan::diff;
 use crate::plan::object::Object;
 use crate::plan::observed::Observed;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 fn days(days: u32) -> Timestamp {
     "2026-11-23T01:20:00Z".parse::<Timestamp>().unwrap() + DAY * days

@@ -45,6 +45,7 @@ fn captured() -> Captured {
     Captured {
         configuration: "edge-abc".into(),
         stand_ins: vec!["auth/edge-ext-auth-def".into()],
+        ..Captured::default()
     }
 }
 

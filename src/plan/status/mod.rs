@@ -90,7 +90,7 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
     match &unready {
         Some((reasons::ROLLOUT_STUCK, message)) => conditions.stalled(reasons::ROLLOUT_STUCK, message),
         Some((reason @ (reasons::ROLLING_OUT | reasons::NOT_CREATED | reasons::UNAVAILABLE), message)) => {
-            conditions.reconciling(reason, message)
+            conditions.reconciling(reason, message);
         }
         _ => conditions.settled(),
     }

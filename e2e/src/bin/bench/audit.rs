@@ -102,21 +102,22 @@ impl AuditLog {
         Ok(requests)
     }
 
-    /// Waits until the operator has asked for nothing for `span`; says whether that came within `limit`.
+    /// Waits until neither the operator nor a Contour has asked for anything for `span` (a leader's lease left out); says
+    /// whether that came within `limit`.
     pub async fn quiet(&self, span: Duration, limit: Duration) -> anyhow::Result<bool> {
         let mut mark = self.mark()?;
         let mut since = tokio::time::Instant::now();
-        let waited = Wait::for_it("the operator is quiet")
+        let waited = Wait::for_it("the operator and Contour are quiet")
             .within(limit)
             .every(Duration::from_millis(200))
             .silently()
             .until(async || {
                 let now = self.mark()?;
-                if !self.operator_since(mark)?.is_empty() {
+                if self.since(mark)?.iter().any(Request::is_a_sign_of_life) {
                     since = tokio::time::Instant::now();
                 }
                 mark = now;
-                Ok(Look::when(since.elapsed() >= span, "it asks for something"))
+                Ok(Look::when(since.elapsed() >= span, "one of them asks for something"))
             })
             .await;
         match waited {
@@ -146,6 +147,13 @@ impl Request {
     /// Whether it was the operator's.
     pub fn is_of_operator(&self) -> bool {
         self.user.username == format!("system:serviceaccount:{SLIPWAY_NAMESPACE}:slipway")
+    }
+
+    /// Whether it shows that the operator or a Contour has something to do.
+    fn is_a_sign_of_life(&self) -> bool {
+        let account = self.user.username.strip_prefix("system:serviceaccount:");
+        let is_of_contour = account.is_some_and(|account| account.ends_with("-contour"));
+        (self.is_of_operator() || is_of_contour) && self.verb != "watch" && self.object_ref.resource != "leases"
     }
 
     /// Whether it wanted to change something (a dry run does not).

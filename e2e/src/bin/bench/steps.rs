@@ -21,6 +21,9 @@ use crate::traffic::Traffic;
 
 /// Without a request for this long the operator has settled.
 const QUIET: Duration = Duration::from_secs(5);
+/// Contour takes a change up at once only if its last one is half a second ago; else it holds it off for 100 ms (Contour v1.33,
+/// `internal/contour/handler.go`). A reaction starts from calm, as the change of a service does in life.
+const CALM: Duration = Duration::from_secs(1);
 /// It is given this long to settle.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How long an idle operator is observed. This is the measurement itself, not a wait for something.
@@ -159,6 +162,7 @@ impl<'a> Bench<'a> {
         say("the sample runs, and both hosts deny everybody");
         let mut reactions = Vec::new();
         for _ in 0..runs {
+            self.audit.quiet(CALM, PATIENCE).await?;
             reactions.push(traffic.reaction().await?);
         }
         let enforced: Vec<_> = reactions.iter().map(|it| it.enforced).collect();
