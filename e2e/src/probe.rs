@@ -147,6 +147,10 @@ impl Host {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Answer::Refused,
             Err(error) => return Answer::Broken(error.to_string()),
         };
+        // Else the request waits behind the end of the handshake for the peer's delayed acknowledgement, some 40 ms.
+        if let Err(error) = stream.set_nodelay(true) {
+            return Answer::Broken(error.to_string());
+        }
         let Some(tls) = &self.tls else {
             return self.request(stream, caller).await;
         };
