@@ -91,12 +91,15 @@ fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Objec
     }
 }
 
-/// The spec, with defaults, of a ContourConfiguration that was made from the same settings and is still as it was made.
+/// The spec, with defaults, of a ContourConfiguration that was made from the same settings and is still as it was made: its
+/// name, which nobody can change, bears that out.
 fn accepted_before(observed: &Observed, own: &Map<String, Value>, hash: &str) -> Option<Map<String, Value>> {
+    let owner = observed.owner();
     observed.of_kind(Kind::ContourConfiguration).find_map(|object| {
         let (settings, content) = object.annotation(annotations::SETTINGS)?.split_once('.')?;
         let spec = object.at("/spec")?.as_object()?;
-        (settings == hash && content == hash_json(spec) && asks_the_same(own, spec)).then(|| spec.clone())
+        let as_it_was_made = content == hash_json(spec) && object.name() == name(&owner, spec);
+        (settings == hash && as_it_was_made && asks_the_same(own, spec)).then(|| spec.clone())
     })
 }
 
@@ -159,4 +162,43 @@ pub fn object(observed: &Observed, captured: &Captured) -> Option<Desired> {
     };
     object.annotate(annotations::SETTINGS, captured.settings.clone());
     Some(Desired::whole_spec(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::operand::tests::observed;
+
+    fn with_stored(change: impl Fn(&mut Map<String, Value>)) -> Observed {
+        let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}});
+        let mut observed = observed(&json!({"runtimeSettings": {"globalExtAuth": auth}}));
+        let (owner, mut spec) = (observed.owner(), own_spec(&observed));
+        let (settings, name) = (hash_json(&spec), name(&owner, &spec));
+        change(&mut spec);
+        let mut object = Object {
+            kind: Kind::ContourConfiguration,
+            metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &name),
+            content: Map::new(),
+            creation_entry: None,
+        };
+        object.annotate(annotations::SETTINGS, format!("{settings}.{}", hash_json(&spec)));
+        object.content.insert("spec".to_owned(), Value::Object(spec));
+        observed.objects.insert(object.key(), Arc::new(object));
+        observed
+    }
+
+    #[test]
+    fn what_was_accepted_before_is_not_asked_again() {
+        assert!(matches!(settings(&with_stored(|_| {})), Settings::Accepted(_)));
+    }
+
+    #[test]
+    fn a_spec_that_was_altered_together_with_its_annotation_is_asked_again() {
+        let altered = with_stored(|spec| {
+            spec["globalExtAuth"]["authPolicy"] = json!({"disabled": true});
+        });
+        assert!(matches!(settings(&altered), Settings::Unchecked(_)));
+    }
 }
