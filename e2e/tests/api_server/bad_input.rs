@@ -4,8 +4,8 @@ use anyhow::ensure;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, contour_deployment, specification};
-use crate::world::beside_others;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, contour_deployment, specification};
 
 /// What is changed in a good ContourDeployment (a JSON pointer and a value), and what the refusal must say.
 type Case = (&'static str, Value, &'static [&'static str]);

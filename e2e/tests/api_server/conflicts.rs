@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
-use crate::world::beside_others;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
 /// Foreign objects of names that Slipway wants.
 fn foreign(namespace: &str) -> Vec<Value> {
@@ -200,7 +200,7 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
         let name = stand_in["metadata"]["name"].as_str().context("a name")?;
-        let mut foreign = crate::players::extension_service(&auth, "1s");
+        let mut foreign = slipway_e2e::lab::players::extension_service(&auth, "1s");
         foreign["metadata"]["name"] = json!(name);
         let thing = thing(&foreign);
         let before = essence(&serde_json::to_value(lab.create(&foreign).await?)?);

@@ -5,10 +5,10 @@ use kube::api::DeleteParams;
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PATIENT, Thing, specification, wait};
-use crate::objects::settled_edge;
-use crate::players::Kubelet;
-use crate::world::beside_others;
+use slipway_e2e::lab::made::settled_edge;
+use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
 
 /// What is left once everything is as it shall be must first have been there.
 pub async fn is_there(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PROMPT, Thing, specification, wait};
-use crate::objects::{APPLIED, FINALIZER, made_for, settled_edge};
-use crate::players::Kubelet;
-use crate::world::beside_others;
+use slipway_e2e::lab::made::{APPLIED, FINALIZER, made_for, settled_edge};
+use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
 
 /// A change to what is ours in an object, as a merge patch, and where to see that it was repaired.
 fn change(thing: &Thing, live: &Value) -> Option<(Value, &'static str)> {
@@ -254,7 +254,7 @@ async fn a_stand_in_or_blackhole_that_is_deleted_gets_a_successor_before_it_goes
             ensure!(lab.find(&old).await?.is_some(), "nothing held {old}");
             wait(
                 &format!("{old} has gone and another one is in its place"),
-                crate::lab::PATIENT,
+                slipway_e2e::lab::PATIENT,
             )
             .until(async || {
                 let now = lab.all("ExtensionService", &auth, &edge).await?;

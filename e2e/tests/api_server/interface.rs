@@ -4,8 +4,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use slipway_e2e::{command, places};
 
-use crate::lab::{Lab, PROMPT, contour_deployment, specification};
-use crate::world::{World, beside_others};
+use slipway_e2e::lab::world::{World, beside_others};
+use slipway_e2e::lab::{Lab, PROMPT, contour_deployment, specification};
 
 #[tokio::test]
 async fn a_contour_deployment_that_nobody_has_seen_yet_says_so() {
@@ -92,7 +92,7 @@ async fn kubectl_get_shows_the_state_in_columns() {
 
 #[tokio::test]
 async fn the_crd_in_the_repository_is_what_the_binary_prints() {
-    let binary = crate::operator::binary().await.expect("the operator builds");
+    let binary = slipway_e2e::lab::operator::binary().await.expect("the operator builds");
     let printed = command::output(binary, &["crd"], None)
         .await
         .expect("it prints the CRD");

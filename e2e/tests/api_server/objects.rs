@@ -3,67 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
-use slipway_e2e::edge::{Edge, OWNER_NAME, OWNER_NAMESPACE};
+use anyhow::ensure;
+use serde_json::json;
+use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use slipway_e2e::wait::Look;
 
-use crate::audit;
-use crate::lab::{Lab, PROMPT, Thing, specification, wait};
-use crate::players::Kubelet;
-use crate::world::beside_others;
+use slipway_e2e::lab::audit;
+use slipway_e2e::lab::made::{FINALIZER, made_for, name, settled_edge};
+use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
 
 /// How long nothing may happen to count as nothing.
 pub const QUIET: Duration = Duration::from_secs(4);
-
-/// The annotation of what was last written.
-pub const APPLIED: &str = "contour.slipway.dev/applied";
-
-/// The finalizer of stand-ins, blackholes and the ContourDeployment.
-pub const FINALIZER: &str = "contour.slipway.dev/cleanup";
-
-/// Everything that is made for an edge whose one reference lives in `auth`, by the names that people see.
-pub async fn made_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<Thing>> {
-    let namespace = edge.namespace();
-    let fixed: [(&'static str, String); 14] = [
-        ("RoleBinding", "edge-slipway-operand".into()),
-        ("RoleBinding", "edge-slipway-secrets".into()),
-        ("RoleBinding", "edge-contour".into()),
-        ("ClusterRoleBinding", format!("slipway:{namespace}:edge:contour")),
-        ("ServiceAccount", "edge-contour".into()),
-        ("ServiceAccount", "edge-envoy".into()),
-        ("Lease", "edge-contour".into()),
-        ("Secret", "edge-xds-ca".into()),
-        ("Secret", "edge-contour-cert".into()),
-        ("Secret", "edge-envoy-cert".into()),
-        ("Service", "edge-contour".into()),
-        ("Service", "edge-envoy".into()),
-        ("Deployment", "edge-contour".into()),
-        ("Deployment", "edge-envoy".into()),
-    ];
-    let mut things: Vec<_> = fixed
-        .iter()
-        .map(|(kind, name)| Thing::new(kind, if *kind == "ClusterRoleBinding" { "" } else { namespace }, name))
-        .collect();
-    let configuration = lab.only("ContourConfiguration", namespace, edge).await?;
-    things.push(Thing::new("ContourConfiguration", namespace, name(&configuration)?));
-    let stand_in = lab.only("ExtensionService", auth, edge).await?;
-    things.push(Thing::new("ExtensionService", auth, name(&stand_in)?));
-    things.push(Thing::new("Service", auth, name(&stand_in)?));
-    Ok(things)
-}
-
-fn name(object: &Value) -> anyhow::Result<&str> {
-    object["metadata"]["name"].as_str().context("an object has a name")
-}
-
-/// An edge that has settled with its authorization service in place, or missing, in another namespace.
-pub async fn settled_edge(lab: &Lab, auth: &str) -> anyhow::Result<Edge> {
-    lab.make_namespace(auth).await?;
-    let edge = lab.edge(&specification(auth)).await?;
-    lab.settled(&edge).await?;
-    Ok(edge)
-}
 
 #[tokio::test]
 async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use slipway_e2e::places;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PROMPT, Thing, contour_deployment, specification, wait};
-use crate::world::{OPERATOR, beside_others};
+use slipway_e2e::lab::world::{OPERATOR, beside_others};
+use slipway_e2e::lab::{Lab, PROMPT, Thing, contour_deployment, specification, wait};
 
 /// kubectl as somebody else; what it says, whether it succeeds or not.
 async fn as_user(lab: &Lab, user: &str, arguments: &[&str]) -> Result<String, String> {

@@ -3,9 +3,9 @@
 use anyhow::ensure;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PROMPT, specification, wait};
-use crate::operator;
-use crate::world::beside_others;
+use slipway_e2e::lab::operator;
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PROMPT, specification, wait};
 
 #[tokio::test]
 async fn the_probes_and_the_metrics_answer() {

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
-use crate::objects::{FINALIZER, settled_edge};
-use crate::players::{self, Kubelet, Verdict, extension_service, judge, stand_in_points_at};
-use crate::world::beside_others;
+use slipway_e2e::lab::made::{FINALIZER, settled_edge};
+use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge, stand_in_points_at};
+use slipway_e2e::lab::world::beside_others;
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
 /// The present stand-in of an edge with one reference, by its status.
 async fn stand_in(edge: &Edge) -> anyhow::Result<Thing> {

@@ -7,10 +7,10 @@ use kube::api::{DeleteParams, ListParams};
 use slipway_e2e::wait::Look;
 
 use crate::deletion::is_there;
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
-use crate::objects::settled_edge;
-use crate::players::Kubelet;
-use crate::world::{Takes, alone};
+use slipway_e2e::lab::made::settled_edge;
+use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::world::{Takes, alone};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
 /// Contour's CRDs without which it does not start.
 const REQUIRED: [&str; 4] = [

@@ -7,11 +7,12 @@ use serde_json::Value;
 use slipway_e2e::wait::Look;
 
 use crate::deletion::{is_there, namespace_goes};
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
-use crate::objects::{QUIET, settled_edge};
-use crate::players::{self, Kubelet};
-use crate::world::{Takes, alone};
-use crate::{audit, operator};
+use crate::objects::QUIET;
+use slipway_e2e::lab::made::settled_edge;
+use slipway_e2e::lab::players::{self, Kubelet};
+use slipway_e2e::lab::world::{Takes, alone};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
+use slipway_e2e::lab::{audit, operator};
 
 #[tokio::test]
 async fn sigterm_ends_the_operator_within_five_seconds_and_with_success() {

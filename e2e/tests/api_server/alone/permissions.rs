@@ -6,8 +6,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PATIENT, Thing, specification, wait};
-use crate::world::{Takes, alone};
+use slipway_e2e::lab::world::{Takes, alone};
+use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
 
 #[tokio::test]
 async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is_granted_all_is_made() {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specification, wait};
-use crate::world::{Takes, alone};
+use slipway_e2e::lab::world::{Takes, alone};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specification, wait};
 
 const CRD: &str = "contourdeployments.contour.slipway.dev";
 

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::world::World;
+use crate::lab::world::World;
 
 /// A moment in the audit log.
 #[derive(Clone, Copy, Debug)]

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::wait::{Look, Wait};
+use crate::{command, places};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use slipway_e2e::wait::{Look, Wait};
-use slipway_e2e::{command, places};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::world::SYSTEM;
+use crate::lab::world::SYSTEM;
 
 /// What is the same at each start.
 #[derive(Debug)]

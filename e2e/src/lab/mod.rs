@@ -1,23 +1,30 @@
-//! One test's place: its namespaces, and what it does and sees there.
+//! What tests and proofs on a real API server share: the server with Slipway on it (`world`), the operator as a process
+//! (`operator`), those who are not there, played (`players`), and, here, one test's place: its namespaces, and what it does and
+//! sees there.
+
+pub mod audit;
+pub mod made;
+pub mod operator;
+pub mod players;
+pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::edge::{Edge, Status};
+use crate::leftovers;
+use crate::narration::{say, show};
+use crate::wait::{Look, Wait};
 use anyhow::{Context as _, bail, ensure};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use slipway_e2e::edge::{Edge, Status};
-use slipway_e2e::leftovers;
-use slipway_e2e::narration::{say, show};
-use slipway_e2e::wait::{Look, Wait};
 
-use crate::operator;
-use crate::world::World;
+use self::world::World;
 
 /// What the operator does at once is there by then. It takes milliseconds; the rest is patience with a busy machine. The
 /// operator's own clocks are far slower: it looks at everything again after ten minutes.

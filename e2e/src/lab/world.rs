@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cluster::{self, Cluster};
+use crate::kubectl::Kubectl;
+use crate::narration::{say, show};
+use crate::places;
+use crate::wait::{Look, Wait};
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -15,15 +20,10 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
-use slipway_e2e::cluster::{self, Cluster};
-use slipway_e2e::kubectl::Kubectl;
-use slipway_e2e::narration::{say, show};
-use slipway_e2e::places;
-use slipway_e2e::wait::{Look, Wait};
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
 use crate::lab::Lab;
-use crate::operator::{self, End, Operator, Setup};
+use crate::lab::operator::{self, End, Operator, Setup};
 
 /// The namespace of the operator.
 pub const SYSTEM: &str = "slipway-system";
@@ -121,7 +121,7 @@ impl World {
         let cluster = Cluster::attach(&name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
-        let files = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        let files = places::target().join("lab").join(&name);
         std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
         let kubeconfig = files.join("kubeconfig");
         let token = cluster

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::wait::Look;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use slipway_e2e::wait::Look;
 use tokio::task::JoinHandle;
 
 use crate::lab::{Lab, PROMPT, Thing, wait};

@@ -1,0 +1,14 @@
+//! `record PROOF FILE`: puts the rows in a file (a JSON array) on `docs/proof.md`, for proofs that are not in this crate.
+
+use anyhow::Context as _;
+use slipway_e2e::proof;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [proof, file] = arguments.as_slice() else {
+        anyhow::bail!("usage: record PROOF FILE")
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    let rows: Vec<proof::Row> = serde_json::from_str(&text).with_context(|| format!("reading the rows in {file}"))?;
+    proof::record(proof, &rows)
+}
