@@ -118,7 +118,7 @@ fn asks_the_same(own: &Map<String, Value>, spec: &Map<String, Value>) -> bool {
 }
 
 /// What a container is to capture that starts on these settings and stand-ins; and how long until that may be another one, if
-/// it is one that somebody altered and that has to stay for a while.
+/// it is one that somebody altered and that has to stay for a while. `usage` is what is in use already.
 pub fn captured(
     observed: &Observed,
     accepted: &Accepted,
@@ -145,19 +145,20 @@ pub fn captured(
         .map(|known| known.salt)
         .max()
         .unwrap_or_default();
-    let mut stays = None;
-    loop {
+    let stays = loop {
         captured.configuration = name(&owner, &spec, captured.salt);
         let found = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
-        let Some(altered) = found.filter(|found| is_altered(found)) else {
-            break;
-        };
-        stays = succession::configuration_stays(altered, captured.salt, observed.now);
-        if stays.is_some() || captured.salt == u32::MAX {
-            break;
+        // A Deployment names one only after it was made. If it is not there, somebody deleted it, and may have altered it before.
+        let was_deleted = found.is_none() && usage.configurations.contains_key(&captured.configuration);
+        let is_spent = was_deleted || found.is_some_and(is_altered);
+        let stays = found
+            .filter(|_| is_spent)
+            .and_then(|found| succession::configuration_stays(found, captured.salt, observed.now));
+        if !is_spent || stays.is_some() || captured.salt == u32::MAX {
+            break stays;
         }
         captured.salt += 1;
-    }
+    };
     captured.settings = format!("{}.{}", accepted.hash, hash_json(&spec));
     captured.spec = spec;
     (captured, stays)

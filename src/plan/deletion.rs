@@ -7,7 +7,7 @@ use super::diff::{Target, Write};
 use super::object::{Kind, Object};
 use super::observed::{NamespacePhase, Observed};
 use super::operand::access;
-use super::{Plan, Wave, rollout, status};
+use super::{Plan, Wave, rollout, status, usage};
 use crate::api::vocabulary::FINALIZER;
 
 /// The plan of a deletion. It needs neither Contour's CRDs nor the users' ExtensionServices.
@@ -52,32 +52,45 @@ pub fn plan(observed: &Observed) -> Plan {
     let is_contour = |object: &Object| object.kind == Kind::Deployment && object.name() == owner.contour();
 
     let old = rollout::old_pods(observed, None);
-    let contour_gone = observed
-        .object(Kind::Deployment, &owner.namespace, &owner.contour())
-        .is_none();
+    // A ReplicaSet that was not collected yet may still make a pod.
+    let replica_sets: Vec<_> = observed
+        .of_kind(Kind::ReplicaSet)
+        .filter(|object| usage::is_contour(object))
+        .collect();
+    let contour_gone = replica_sets.is_empty()
+        && observed
+            .object(Kind::Deployment, &owner.namespace, &owner.contour())
+            .is_none();
     waves.push(removal(
         "Contour",
         rest.iter().copied().filter(|object| is_contour(object)),
     ));
     if contour_gone && old.waited_for.is_empty() {
+        // A watch may lag behind the start of a container, which must not find its configuration gone.
+        let removal = |name, objects: Vec<&Object>| Wave {
+            look_first: true,
+            ..removal(name, objects)
+        };
         let held = |object: &&&Object| object.has_our_finalizer();
         waves.push(removal(
             "everything but the stand-ins",
-            rest.iter().filter(|object| !held(object)).copied(),
+            rest.iter().filter(|object| !held(object)).copied().collect(),
         ));
         waves.push(removal(
             "stand-ins",
             rest.iter()
                 .filter(held)
                 .filter(|object| object.kind == Kind::ExtensionService)
-                .copied(),
+                .copied()
+                .collect(),
         ));
         waves.push(removal(
             "blackholes",
             rest.iter()
                 .filter(held)
                 .filter(|object| object.kind != Kind::ExtensionService)
-                .copied(),
+                .copied()
+                .collect(),
         ));
         if rest.is_empty() {
             let target = Target::of_deployment(&observed.deployment);
@@ -91,7 +104,9 @@ pub fn plan(observed: &Observed) -> Plan {
     let waiting: Vec<String> = if contour_gone && old.waited_for.is_empty() {
         rest.iter().map(|object| object.key().to_string()).collect()
     } else {
-        old.waited_for.iter().map(|pod| format!("Pod {pod}")).collect()
+        let pods = old.waited_for.iter().map(|pod| format!("Pod {pod}"));
+        let sets = replica_sets.iter().map(|set| format!("ReplicaSet {}", set.name()));
+        sets.chain(pods).collect()
     };
     Plan {
         waves,

@@ -132,7 +132,8 @@ pub fn references(configuration: &Object) -> Vec<NamespacedName> {
     .collect()
 }
 
-fn is_contour(object: &Object) -> bool {
+/// Whether a pod or a ReplicaSet is of Contour's Deployment.
+pub fn is_contour(object: &Object) -> bool {
     object.label(labels::COMPONENT) == Some("contour")
 }
 

@@ -111,6 +111,26 @@ fn it_works_while_everything_that_it_references_is_being_deleted_too() {
 }
 
 #[test]
+fn nothing_that_a_container_reads_goes_while_a_replica_set_may_make_a_pod() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
+    cluster.reconcile();
+    assert!(cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour").is_none());
+    let pods: Vec<_> = cluster.contour_pods().map(Object::key).collect();
+    for pod in &pods {
+        cluster.api.forget(pod);
+    }
+    assert_eq!(cluster.writes(), [""; 0], "the ReplicaSet was not collected yet");
+    cluster.collect_garbage();
+    let waves = cluster.plan().waves;
+    let removals = waves.iter().filter(|wave| !wave.writes.is_empty());
+    assert!(
+        removals.clone().count() > 0 && removals.clone().all(|wave| wave.look_first),
+        "a watch may lag"
+    );
+}
+
+#[test]
 fn a_spec_that_is_refused_can_be_deleted() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.refuses_settings = Some("no".into());

@@ -55,6 +55,22 @@ fn a_configuration_that_somebody_is_deleting_is_succeeded() {
 }
 
 #[test]
+fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_is_succeeded() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let deleted = cluster.configuration().key();
+    cluster.api.forget(&deleted);
+    cluster.reconcile();
+    assert_ne!(cluster.configuration().key(), deleted);
+    assert!(
+        cluster.api.objects.contains_key(&deleted),
+        "a container that starts again before the rollout needs it"
+    );
+    cluster.settle();
+    assert!(!cluster.api.objects.contains_key(&deleted));
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
 fn who_keeps_altering_configurations_makes_contour_roll_ever_less_often() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     alter_configuration(&mut cluster);
