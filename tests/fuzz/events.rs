@@ -6,6 +6,7 @@
 //! state of a cluster that was built in order, or without a trace if the ContourDeployment is gone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use serde_json::{Value, json};
@@ -183,7 +184,7 @@ impl World {
         let cluster = &mut self.cluster;
         match event {
             Event::MakeNamespace(place) => {
-                attempt(cluster, Kind::Namespace, json!({"metadata": {"name": place.name()}}))
+                attempt(cluster, Kind::Namespace, json!({"metadata": {"name": place.name()}}));
             }
             Event::DeleteNamespace(place) => delete(cluster, &Key::new(Kind::Namespace, "", place.name())),
             Event::MakeService(place) => make_service(cluster, place),
@@ -214,7 +215,7 @@ impl World {
             Event::TerminatingPodsEnd => cluster.terminating_pods_end(),
             Event::CollectGarbage => cluster.collect_garbage(),
             Event::NamespacesEnd => cluster.namespaces_end(),
-            Event::SecondsPass(seconds) => cluster.api.now += std::time::Duration::from_secs(seconds.into()),
+            Event::SecondsPass(seconds) => cluster.api.now += Duration::from_secs(seconds.into()),
             Event::ContourJudges => cluster.contour_judges(),
             Event::ContourSaysNo(place, reason) => {
                 const REASONS: [&str; 3] = ["ServiceUnresolvedReference", "SecretNotValid", "TLSUpstreamValidation"];
@@ -278,6 +279,9 @@ impl World {
     fn rests(&mut self) {
         let cluster = &mut self.cluster;
         cluster.refuses_settings = None;
+        cluster.settle();
+        // Long enough for a succession that had to wait.
+        cluster.api.now += Duration::from_mins(10);
         cluster.settle();
         let Some(observed) = cluster.observe() else {
             assert_eq!(marked(cluster), [""; 0], "the ContourDeployment is gone");

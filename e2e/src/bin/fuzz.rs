@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let step = format!("{target} {slice}");
             if journal.outcome(&step).is_none() {
                 let seed = seed + slice;
-                narration::say(&format!(
+                narration::say(format!(
                     "{target}: minute {} of {}, seed {seed}",
                     slice + 1,
                     options.seconds.div_ceil(SLICE)
@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         ensure!(inputs > 0, "{target}: nothing was tested");
         let first = seeds.first().context("a slice")?;
         let counts = format!("{inputs} inputs, 0 crashes");
-        narration::say(&format!("{target}: {counts}"));
+        narration::say(format!("{target}: {counts}"));
         rows.push(Row::new(target, first, counts, Duration::from_secs(options.seconds)));
     }
     if options.only.is_none() {

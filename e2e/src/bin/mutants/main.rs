@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let all = listed(&options)?;
     ensure!(!all.is_empty(), "there is nothing to mutate: nothing was tested");
     let slices = all.len().div_ceil(SLICE);
-    narration::say(&format!("{} mutants in {slices} slices", all.len()));
+    narration::say(format!("{} mutants in {slices} slices", all.len()));
     let name = options.only.as_ref().map_or("mutants".to_owned(), |file| {
         format!("mutants-{}", file.replace('/', "-"))
     });
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
         if journal.outcome(&step).is_none() {
             let started = Instant::now();
             let outcome = run(&options, &step, slice == 0)?;
-            narration::say(&format!("slice {step}: {outcome}, {} s", started.elapsed().as_secs()));
+            narration::say(format!("slice {step}: {outcome}, {} s", started.elapsed().as_secs()));
             journal.note(&step, serde_json::to_value((&outcome, started.elapsed().as_secs()))?)?;
         }
         let known = journal.outcome(&step).context("it was just noted")?;

@@ -81,16 +81,33 @@ impl Outcomes {
 
     pub fn by_file(&self) -> BTreeMap<String, Self> {
         let mut files = BTreeMap::<String, Self>::new();
-        let lists: [(&Vec<Mutant>, fn(&mut Self) -> &mut Vec<Mutant>); 4] = [
-            (&self.caught, |outcomes| &mut outcomes.caught),
-            (&self.timeout, |outcomes| &mut outcomes.timeout),
-            (&self.missed, |outcomes| &mut outcomes.missed),
-            (&self.unviable, |outcomes| &mut outcomes.unviable),
-        ];
-        for (mutants, list) in lists {
-            for mutant in mutants {
-                list(files.entry(mutant.file().to_owned()).or_default()).push(mutant.clone());
-            }
+        for mutant in &self.caught {
+            files
+                .entry(mutant.file().to_owned())
+                .or_default()
+                .caught
+                .push(mutant.clone());
+        }
+        for mutant in &self.timeout {
+            files
+                .entry(mutant.file().to_owned())
+                .or_default()
+                .timeout
+                .push(mutant.clone());
+        }
+        for mutant in &self.missed {
+            files
+                .entry(mutant.file().to_owned())
+                .or_default()
+                .missed
+                .push(mutant.clone());
+        }
+        for mutant in &self.unviable {
+            files
+                .entry(mutant.file().to_owned())
+                .or_default()
+                .unviable
+                .push(mutant.clone());
         }
         files
     }
