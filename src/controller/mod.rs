@@ -7,6 +7,7 @@ mod cache;
 mod client;
 mod gather;
 mod reconcile;
+pub mod release;
 mod triggers;
 mod watches;
 
@@ -31,6 +32,7 @@ use crate::telemetry::Telemetry;
 
 use backoff::Backoff;
 use cache::Cache;
+pub use client::Error as RequestError;
 use gather::Answers;
 use watches::Watches;
 
