@@ -58,6 +58,27 @@ cluster: ## Boot a real one-node cluster with Contour's CRDs and Slipway install
 cluster-down: ## End that cluster
 	$(TESTBED) down dev
 
+##@ Proofs (each writes its rows of docs/proof.md, and goes on where it was interrupted)
+
+# Tools of these exact versions, beside the testbed's cache.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-tools
+CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
+
+$(TOOLS)/%:
+	cargo install --quiet --locked --debug --root $(TOOLS)/$(firstword $(subst /, ,$*)) $(shell sed -E 's/-([0-9.]+)$$/@\1/' <<< '$(firstword $(subst /, ,$*))')
+
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Change the core in a thousand ways, one at a time: the tests must notice (ONLY=src/plan/usage.rs)
+	$(BUILD)
+	$(TARGET)/debug/mutants --tool $(CARGO_MUTANTS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## Fuzz the core, ten minutes for each target (SEED=n; ONLY=events REPLAY=file replays what crashed)
+	$(BUILD)
+	$(TARGET)/debug/fuzz --tool $(CARGO_FUZZ) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(REPLAY),--replay $(REPLAY))
+
 ##@ Installing (into the cluster that kubectl points at)
 
 .PHONY: deploy

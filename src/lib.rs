@@ -3,8 +3,11 @@
 //! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` says what must be true and why.
 
 pub mod api;
+#[cfg(feature = "operator")]
 pub mod controller;
+pub mod issue;
 pub mod plan;
 pub mod reference;
 pub mod render;
+#[cfg(feature = "operator")]
 pub mod telemetry;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::annotations;
-use crate::controller::issue::issue_with;
+use crate::issue::issue_with;
 use crate::plan::certificates::{Issued, Request};
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,

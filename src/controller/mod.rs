@@ -6,7 +6,6 @@ mod backoff;
 mod cache;
 mod client;
 mod gather;
-pub(crate) mod issue;
 mod reconcile;
 pub mod release;
 mod triggers;

@@ -8,8 +8,9 @@ use tracing::{debug, warn};
 
 use super::apply::{self, Apply};
 use super::gather::{Gathered, Sources};
-use super::{Context, client, issue};
+use super::{Context, client};
 use crate::api::vocabulary::{conditions, reasons};
+use crate::issue;
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
     plan,

@@ -428,3 +428,6 @@ pub fn is_captured(kind: Kind) -> bool {
         Kind::ContourConfiguration | Kind::ExtensionService | Kind::Service
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::x509::Certificate;
 use super::{Certificates, Issued, Pair, Peer, PrivateKey, data, plan};
-use crate::controller::issue::issue;
+use crate::issue::issue;
 use crate::plan::diff;
 use crate::plan::object::Object;
 use crate::plan::observed::Observed;

@@ -1,0 +1,347 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::vocabulary::FINALIZER;
+use crate::plan::operand::tests::observed;
+
+#[test]
+fn quantities_are_compared_by_their_value_and_not_by_their_text() {
+    let same = [
+        ("1000m", "1"),
+        ("0.5Gi", "512Mi"),
+        ("1Mi", "1024Ki"),
+        ("1Ki", "1024"),
+        ("1Ti", "1024Gi"),
+        ("1Pi", "1024Ti"),
+        ("1Ei", "1024Pi"),
+        ("1000n", "1u"),
+        ("1000u", "1m"),
+        ("1k", "1000"),
+        ("1M", "1000k"),
+        ("1G", "1000M"),
+        ("1T", "1000G"),
+        ("1P", "1000T"),
+        ("1E", "1000P"),
+        ("1e3", "1k"),
+        ("x", "x"),
+    ];
+    for (one, other) in same {
+        assert!(same_quantity(&json!(one), &json!(other)), "{one} {other}");
+        assert!(same_quantity(&json!(other), &json!(one)), "{other} {one}");
+    }
+    let different = [
+        ("1", "2"),
+        ("1", "-1"),
+        ("0", "1"),
+        ("1", "1m"),
+        ("1Gi", "1G"),
+        ("1", "x"),
+        ("x", "y"),
+        ("1x", "1"),
+    ];
+    for (one, other) in different {
+        assert!(!same_quantity(&json!(one), &json!(other)), "{one} {other}");
+        assert!(!same_quantity(&json!(other), &json!(one)), "{other} {one}");
+    }
+    assert!(same_quantity(&json!(2), &json!("2")), "a number is a quantity, too");
+    for no_quantity in [Value::Null, json!(true), json!({}), json!(["1"])] {
+        assert!(!same_quantity(&no_quantity, &no_quantity), "{no_quantity}");
+        assert!(!same_quantity(&json!("1"), &no_quantity), "{no_quantity}");
+    }
+}
+
+#[test]
+fn an_empty_value_need_not_be_there_and_any_other_must() {
+    let holds = |desired: &Value| {
+        let desired = desired.as_object().expect("an object");
+        super::holds(desired, json!({"there": 1}).as_object().expect("an object"))
+    };
+    for empty in [Value::Null, json!([]), json!({})] {
+        assert!(holds(&json!({"a": empty})), "{empty}");
+    }
+    for value in [json!(0), json!(""), json!(false), json!([0]), json!({"b": 0})] {
+        assert!(!holds(&json!({"a": value})), "{value}");
+    }
+    assert!(holds(&json!({"there": 1})) && !holds(&json!({"there": 2})));
+}
+
+#[test]
+fn lists_that_apply_merges_may_hold_more_and_all_others_are_one_value() {
+    let holds = |key: &str, desired: Value, live: Value| value_holds(key, &desired, &live);
+    let (a, b) = (json!({"name": "a", "x": 1}), json!({"name": "b"}));
+    assert!(holds("containers", json!([a]), json!([b, a])));
+    assert!(!holds("containers", json!([a]), json!([b, {"name": "a", "x": 2}])));
+    assert!(!holds("containers", json!([a, b]), json!([a])));
+    // An account has a name, and apply takes the list as a whole all the same.
+    assert!(!holds("subjects", json!([a]), json!([a, b])) && holds("subjects", json!([a]), json!([a])));
+    // Not every item has what the others are told apart by.
+    assert!(!holds("list", json!([a, {"x": 1}]), json!([a, {"x": 1}, b])));
+    assert!(holds("args", json!(["a", "b"]), json!(["a", "b"])));
+    for other in [json!(["b", "a"]), json!(["a"]), json!(["a", "b", "c"]), json!([])] {
+        assert!(!holds("args", json!(["a", "b"]), other.clone()), "{other}");
+    }
+    let mounts = json!([{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]);
+    assert!(holds("volumeMounts", mounts.clone(), json!([mounts[1], mounts[0]])));
+}
+
+#[test]
+fn quantities_are_looked_at_only_where_resources_are() {
+    let holds = |key: &str| value_holds(key, &json!({"cpu": "1000m"}), &json!({"cpu": "1"}));
+    assert!(holds("requests") && holds("limits") && !holds("data"));
+    assert!(!value_holds("limits", &json!({"cpu": "1"}), &json!({"memory": "1"})));
+}
+
+fn service(ports: &Value) -> Object {
+    let metadata = json!({"name": "edge-envoy", "namespace": "projectcontour"});
+    Object::from_json(Kind::Service, json!({"metadata": metadata, "spec": {"ports": ports}})).expect("a Service")
+}
+
+#[test]
+fn a_port_of_ours_with_another_number_is_put_right_and_the_ports_of_others_stay() {
+    let ours = json!({"name": "http", "port": 80, "protocol": "TCP"});
+    let also_ours = json!({"name": "https", "port": 443, "protocol": "TCP"});
+    let theirs = json!({"name": "quic", "port": 443, "protocol": "UDP"});
+    let desired = service(&json!([ours, also_ours]));
+    let ports = |live: &Value| renumbered_ports(&desired, &service(live)).map(Value::from);
+    let moved = json!({"name": "http", "port": 8080, "protocol": "TCP", "nodePort": 30080});
+    let put_right = json!({"name": "http", "port": 80, "protocol": "TCP", "nodePort": 30080});
+    assert_eq!(
+        ports(&json!([moved, also_ours, theirs])),
+        Some(json!([put_right, also_ours, theirs]))
+    );
+    let other_protocol = json!({"name": "http", "port": 80, "protocol": "UDP"});
+    assert_eq!(ports(&json!([other_protocol])), Some(json!([ours, also_ours])));
+    // One that has our number under a name of its own can't stay beside ours.
+    let in_the_way = json!({"name": "mine", "port": 443, "protocol": "TCP"});
+    assert_eq!(ports(&json!([moved, in_the_way])), Some(json!([put_right, also_ours])));
+    assert_eq!(ports(&json!([ours, also_ours, theirs])), None, "nothing clashes");
+    assert_eq!(ports(&json!([ours, in_the_way])), None, "apply sees to that");
+    let mut lease = desired.clone();
+    lease.kind = Kind::Lease;
+    assert_eq!(renumbered_ports(&lease, &service(&json!([moved]))), None);
+}
+
+/// A live object of ours, and the write that makes it what is desired.
+fn write_for(desired: &Desired, change: impl FnOnce(&mut Object)) -> Option<Write> {
+    let mut observed = observed(&json!({}));
+    let owner = observed.owner();
+    let Some(Write::Create(mut live)) = write(desired, &observed, &owner) else {
+        panic!("it is not there, so that it is made");
+    };
+    live.metadata.uid = Some("u-1".into());
+    live.metadata.resource_version = Some("7".into());
+    change(&mut live);
+    observed.objects.insert(live.key(), Arc::new(live));
+    write(desired, &observed, &owner)
+}
+
+fn binding() -> Desired {
+    let owner = observed(&json!({})).owner();
+    let mut object = Object {
+        kind: Kind::RoleBinding,
+        metadata: owner.metadata(Kind::RoleBinding, &owner.namespace, "a"),
+        content: Map::from_iter([("roleRef".to_owned(), json!({"name": "r"}))]),
+        creation_entry: None,
+    };
+    object.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    Desired::shared(object)
+}
+
+#[test]
+fn each_part_of_our_metadata_is_missed_when_it_is_gone() {
+    assert_eq!(write_for(&binding(), |_| {}), None);
+    let losses: [fn(&mut ObjectMeta); 5] = [
+        |live| drop(live.labels.take()),
+        |live| drop(live.annotations.take()),
+        |live| drop(live.finalizers.take()),
+        |live| drop(live.owner_references.take()),
+        |live| {
+            drop(
+                live.labels
+                    .get_or_insert_default()
+                    .insert("app.kubernetes.io/part-of".into(), "other".into()),
+            )
+        },
+    ];
+    for (index, loss) in losses.into_iter().enumerate() {
+        let write = write_for(&binding(), |live| loss(&mut live.metadata));
+        assert!(matches!(write, Some(Write::Apply { .. })), "{index}: {write:?}");
+    }
+}
+
+#[test]
+fn what_others_have_on_our_metadata_is_no_difference_and_a_replacing_update_keeps_it() {
+    let whole = Desired {
+        fields: Fields::Whole("roleRef"),
+        ..binding()
+    };
+    let add = |live: &mut Object| {
+        live.annotate("theirs", "yes".into());
+        live.metadata
+            .labels
+            .get_or_insert_default()
+            .insert("theirs".into(), "yes".into());
+        live.metadata
+            .finalizers
+            .get_or_insert_default()
+            .insert(0, "theirs".into());
+        let mut reference = live.metadata.owner_references.clone().expect("ours")[0].clone();
+        reference.uid = "theirs".into();
+        live.metadata.owner_references.get_or_insert_default().push(reference);
+    };
+    assert_eq!(write_for(&whole, add), None);
+    let write = write_for(&whole, |live| {
+        add(live);
+        live.content.insert("roleRef".into(), json!({"name": "other"}));
+        live.content.insert("beside".into(), json!(1));
+        live.metadata
+            .labels
+            .get_or_insert_default()
+            .remove("app.kubernetes.io/part-of");
+    });
+    let Some(Write::Replace(object)) = write else {
+        panic!("{write:?}")
+    };
+    assert_eq!(object.content["roleRef"], json!({"name": "r"}));
+    assert_eq!(object.content["beside"], json!(1), "another field is not ours");
+    assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
+    assert_eq!(
+        (object.annotation("theirs"), object.label("theirs")),
+        (Some("yes"), Some("yes"))
+    );
+    assert_eq!(object.label("app.kubernetes.io/part-of"), Some("contour"));
+    assert_eq!(
+        object.metadata.finalizers,
+        Some(vec!["theirs".into(), FINALIZER.into()])
+    );
+    let owners: Vec<_> = object
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .map(|owner| owner.uid.as_str())
+        .collect();
+    assert_eq!(owners, ["theirs", "u-edge"], "each once");
+}
+
+#[test]
+fn a_terminating_object_is_changed_only_where_its_content_still_matters_and_never_gets_a_finalizer() {
+    let ends = |live: &mut Object| {
+        live.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-11-23T01:20:00Z")).expect("a time"));
+        live.metadata.finalizers = Some(vec!["theirs".into()]);
+    };
+    let altered = |live: &mut Object| {
+        ends(live);
+        live.content.insert("roleRef".into(), json!({"name": "other"}));
+    };
+    for (fields, is_changed) in [
+        (Fields::Shared { initial: &[] }, false),
+        (Fields::MetadataOnly, false),
+        (Fields::Whole("roleRef"), true),
+        (Fields::Sealed { absent: &[] }, true),
+    ] {
+        let desired = Desired { fields, ..binding() };
+        assert_eq!(write_for(&desired, ends), None, "{fields:?}");
+        match write_for(&desired, altered) {
+            Some(Write::Replace(object)) if is_changed => {
+                assert_eq!(object.metadata.finalizers, Some(vec!["theirs".into()]), "{fields:?}");
+            }
+            other => assert!(other.is_none() && !is_changed, "{fields:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_has_none_of_the_forbidden_fields_and_keeps_the_others() {
+    let mut desired = Desired {
+        object: service(&json!([{"name": "discard", "port": 9}])),
+        fields: Fields::Sealed {
+            absent: &["/spec/selector", "/spec/externalName"],
+        },
+    };
+    desired.object.metadata = observed(&json!({}))
+        .owner()
+        .metadata(Kind::Service, "projectcontour", "a");
+    assert_eq!(write_for(&desired, |_| {}), None);
+    assert_eq!(
+        write_for(&desired, |live| live.content["spec"]["type"] = "ClusterIP".into()),
+        None
+    );
+    for field in ["selector", "externalName"] {
+        let write = write_for(&desired, |live| {
+            live.content["spec"][field] = json!("out");
+            live.content["spec"]["type"] = "ClusterIP".into();
+        });
+        let Some(Write::Replace(object)) = write else {
+            panic!("{field}: {write:?}")
+        };
+        assert_eq!(
+            object.at("/spec"),
+            Some(&json!({"type": "ClusterIP", "ports": [{"name": "discard", "port": 9}]})),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_to_others_after_the_creation_is_taken_over_as_it_is() {
+    let mut desired = binding();
+    desired.object.content = Map::from_iter([("spec".to_owned(), json!({"replicas": 2, "x": 1}))]);
+    desired.fields = Fields::Shared {
+        initial: &["/spec/replicas"],
+    };
+    assert_eq!(
+        write_for(&desired, |live| live.content["spec"]["replicas"] = 7.into()),
+        None
+    );
+    let write = write_for(&desired, |live| live.content["spec"] = json!({"replicas": 7, "x": 2}));
+    let Some(Write::Apply { object, adopt_creation }) = write else {
+        panic!("{write:?}")
+    };
+    assert_eq!(object.at("/spec"), Some(&json!({"replicas": 7, "x": 1})));
+    assert_eq!(
+        (object.uid(), adopt_creation),
+        ("u-1", None),
+        "only the object that was seen"
+    );
+}
+
+#[test]
+fn the_entry_that_our_creation_left_is_adopted_at_the_version_that_was_seen() {
+    for fields in [Fields::Shared { initial: &[] }, Fields::MetadataOnly] {
+        let desired = Desired { fields, ..binding() };
+        let write = write_for(&desired, |live| {
+            live.metadata.labels = None;
+            live.creation_entry = Some(3);
+        });
+        let Some(Write::Apply { object, adopt_creation }) = write else {
+            panic!("{write:?}")
+        };
+        assert_eq!((object.uid(), adopt_creation), ("u-1", Some((3, "7".to_owned()))));
+        assert_eq!(object.content.is_empty(), fields == Fields::MetadataOnly);
+    }
+}
+
+#[test]
+fn a_deletion_or_a_finalizer_concerns_the_object_that_was_seen_and_leaves_the_finalizers_of_others() {
+    let mut object = binding().object;
+    object.metadata.uid = Some("u-1".into());
+    object.metadata.resource_version = Some("7".into());
+    object.metadata.finalizers.get_or_insert_default().push("theirs".into());
+    let target = Target::of(&object);
+    assert_eq!((target.uid.as_str(), target.resource_version.as_str()), ("u-1", "7"));
+    assert_eq!(target.other_finalizers, ["theirs"]);
+    assert_eq!(target.key, object.key());
+}
+
+#[test]
+fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
+    let captured: Vec<_> = Kind::ALL.iter().copied().filter(|kind| is_captured(*kind)).collect();
+    let mut expected = [Kind::ContourConfiguration, Kind::ExtensionService, Kind::Service];
+    expected.sort();
+    let mut captured = captured;
+    captured.sort();
+    assert_eq!(captured, expected);
+}

@@ -1,0 +1,389 @@
+//! Bytes become a ContourDeployment and the objects around it, some of them damaged: the path of `slipway render`.
+//!
+//! What must hold: nothing panics; the same documents give the same plan; a plan writes an object once, and only objects that
+//! are ours; and what Contour is told to read has the blocks that are asked for, with the `failOpen` that is asked for, and
+//! references stand-ins only.
+
+use std::collections::BTreeSet;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use serde_json::{Value, json};
+use slipway::api::Role;
+use slipway::plan::{Key, Kind, Object, Observed, Plan, Write};
+use slipway::render::{answered, observe, render};
+
+use crate::cluster::{captured, describe, key_of};
+
+/// Checks what these bytes stand for. Returns the number of writes; none if no ContourDeployment can be read from them.
+pub fn check(bytes: &[u8]) -> Option<usize> {
+    // Sometimes the bytes are the text itself.
+    let text = match bytes.split_first() {
+        Some((0, text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => documents(&mut Unstructured::new(bytes)).ok()?,
+    };
+    check_text(&text)
+}
+
+fn check_text(text: &str) -> Option<usize> {
+    let observed = observe(text).ok()?;
+    let (plan, _) = answered(&observed);
+    let (again, _) = answered(&observed);
+    assert_eq!(
+        serde_json::to_value(&plan).expect("a plan is JSON"),
+        serde_json::to_value(&again).expect("a plan is JSON"),
+        "the same plan"
+    );
+    assert_eq!(plan.look_again, again.look_again);
+    render(text).expect("what can be read can be printed");
+    let writes: Vec<&Write> = plan.waves.iter().flat_map(|wave| &wave.writes).collect();
+    let mut written = BTreeSet::new();
+    for write in &writes {
+        let key = key_of(write);
+        assert!(written.insert(key.clone()), "{key} is written twice");
+        let is_ours = |object: &Object| observed.owner().owns(object);
+        let exists = observed.objects.get(&key).map(AsRef::as_ref);
+        match write {
+            Write::Create(_) => assert!(!exists.is_some_and(is_ours), "{} exists", describe(write)),
+            _ => assert!(
+                key.kind == Kind::ContourDeployment || exists.is_some_and(is_ours),
+                "{} is not ours",
+                describe(write)
+            ),
+        }
+    }
+    check_contour(&observed, &plan, &writes);
+    Some(writes.len())
+}
+
+/// The configuration that Contour's Deployment is written with.
+fn check_contour(observed: &Observed, plan: &Plan, writes: &[&Write]) {
+    let owner = observed.owner();
+    let made = |key: &Key| {
+        let written = writes.iter().find_map(|write| match write {
+            Write::Create(object) | Write::Apply { object, .. } | Write::Replace(object) if object.key() == *key => {
+                Some(object)
+            }
+            _ => None,
+        });
+        written.or_else(|| {
+            observed
+                .objects
+                .get(key)
+                .map(AsRef::as_ref)
+                .filter(|live| owner.owns(live))
+        })
+    };
+    let contour = Key::new(Kind::Deployment, &owner.namespace, &owner.contour());
+    let is_written = writes
+        .iter()
+        .any(|write| key_of(write) == contour && !matches!(write, Write::Delete(_)));
+    if !is_written {
+        return;
+    }
+    let captured = captured(made(&contour).expect("it is written"));
+    let name = captured["configuration"].as_str().expect("a name");
+    let key = Key::new(Kind::ContourConfiguration, &owner.namespace, name);
+    let configuration = made(&key).unwrap_or_else(|| panic!("{key} is not made: {plan:?}"));
+    let asked = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
+    for role in Role::ALL {
+        let (asked, block) = (
+            &asked[role.field()],
+            configuration.at("/spec").map(|spec| &spec[role.field()]),
+        );
+        let block = block.unwrap_or(&Value::Null);
+        assert_eq!(asked.is_null(), block.is_null(), "{role}: {block}");
+        if asked.is_null() {
+            continue;
+        }
+        assert_eq!(asked["failOpen"], block["failOpen"], "{role}");
+        let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
+        let [namespace, name] =
+            ["namespace", "name"].map(|key| reference.expect("one")[key].as_str().expect("a text").to_owned());
+        let stand_in = Key::new(Kind::ExtensionService, &namespace, &name);
+        let made = made(&stand_in).unwrap_or_else(|| panic!("{stand_in} is not made"));
+        assert!(owner.owns(made), "{stand_in} is not a stand-in");
+    }
+}
+
+/// A ContourDeployment, and what Slipway would make for it, the user's objects beside it; then some of it is changed.
+fn documents(input: &mut Unstructured<'_>) -> Result<String> {
+    let deployment = json!({
+        "apiVersion": "contour.slipway.dev/v1alpha1",
+        "kind": "ContourDeployment",
+        "metadata": {"name": "edge", "namespace": "projectcontour", "uid": "u-edge", "generation": 1},
+        "spec": spec(input)?,
+    });
+    let mut documents = vec![deployment];
+    for namespace in ["auth", "limits"] {
+        if input.arbitrary()? {
+            documents.extend(surroundings(input, namespace)?);
+        }
+    }
+    if input.arbitrary()? {
+        documents.extend(made_for(&documents));
+    }
+    for _ in 0..input.int_in_range(0..=6)? {
+        // The API server takes no ContourDeployment that can't be read; mostly it is the others that are odd.
+        let first = usize::from(documents.len() > 1 && input.ratio(15_u8, 16_u8)?);
+        let index = input.int_in_range(first..=documents.len() - 1)?;
+        damage(input, &mut documents[index])?;
+    }
+    if input.ratio(1_u8, 4_u8)? {
+        documents.push(json!({
+            "kind": "Observation",
+            "now": "2026-11-23T01:20:00Z",
+            "refused": if input.arbitrary()? { json!("no") } else { Value::Null },
+            "missingCRDs": if input.arbitrary()? { json!(["contourconfigurations.projectcontour.io"]) } else { json!([]) },
+            "failures": if input.arbitrary()? {
+                json!([{"kind": "Service", "namespace": "auth", "name": "x", "cause": "Transient", "message": "no"}])
+            } else {
+                json!([])
+            },
+        }));
+    }
+    let texts: Vec<String> = documents.iter().map(Value::to_string).collect();
+    Ok(texts.join("\n---\n"))
+}
+
+/// What a converged cluster holds.
+fn made_for(documents: &[Value]) -> Vec<Value> {
+    let texts: Vec<String> = documents.iter().map(Value::to_string).collect();
+    let Ok(observed) = observe(&texts.join("\n---\n")) else {
+        return Vec::new();
+    };
+    let (plan, _) = answered(&observed);
+    let writes = plan.waves.into_iter().flat_map(|wave| wave.writes);
+    let created = writes.filter_map(|write| match write {
+        Write::Create(mut object) => {
+            object.metadata.uid = Some(format!("u-{}", object.name()));
+            object.metadata.generation = Some(1);
+            Some(object.to_json())
+        }
+        _ => None,
+    });
+    created.collect()
+}
+
+/// The user's ExtensionService, its Service and an endpoint.
+fn surroundings(input: &mut Unstructured<'_>, namespace: &str) -> Result<Vec<Value>> {
+    let metadata = json!({"name": "one", "namespace": namespace, "uid": format!("u-{namespace}"), "generation": 1});
+    let mut spec = json!({"protocol": "h2c", "services": [{"name": "one", "port": 9001}]});
+    if input.arbitrary()? {
+        spec["timeoutPolicy"] = json!({"response": text(input)?});
+    }
+    let valid = if input.arbitrary()? { "True" } else { "False" };
+    let condition = json!({"type": "Valid", "status": valid, "observedGeneration": 1, "errors": [
+        {"type": "ServiceError", "status": "True", "reason": "ServiceUnresolvedReference", "message": "no"},
+    ]});
+    Ok(vec![
+        json!({"apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService", "metadata": metadata, "spec": spec,
+            "status": {"conditions": [condition]}}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "one", "namespace": namespace},
+            "spec": {"ports": [{"port": 9001}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "one-x", "namespace": namespace, "labels": {"kubernetes.io/service-name": "one"}},
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": input.arbitrary::<bool>()?}}]}),
+    ])
+}
+
+/// What preflight reads of the settings that are passed on.
+const SETTINGS: [&str; 21] = [
+    "envoy",
+    "envoy.timeouts.requestTimeout",
+    "envoy.timeouts.connectTimeout",
+    "envoy.cluster.circuitBreakers.maxRetries",
+    "envoy.cluster.upstreamTLS.minimumProtocolVersion",
+    "envoy.cluster.dnsLookupFamily",
+    "envoy.listener.tls.cipherSuites",
+    "envoy.network.numTrustedHops",
+    "envoy.network.adminPort",
+    "envoy.defaultHTTPVersions",
+    "envoy.logging.accessLogFormatString",
+    "envoy.logging.accessLogJSONFields",
+    "envoy.http.port",
+    "envoy.https.address",
+    "envoy.health.port",
+    "envoy.metrics.tls",
+    "health.port",
+    "metrics.port",
+    "debug.address",
+    "policy.requestHeaders.set",
+    "policy.responseHeaders.remove",
+];
+
+fn spec(input: &mut Unstructured<'_>) -> Result<Value> {
+    let mut settings = json!({});
+    if input.arbitrary()? {
+        settings["globalExtAuth"] = json!({"extensionRef": reference(input)?, "failOpen": input.arbitrary::<bool>()?});
+        if input.arbitrary()? {
+            settings["globalExtAuth"]["responseTimeout"] = text(input)?.into();
+        }
+    }
+    if input.arbitrary()? {
+        settings["rateLimitService"] =
+            json!({"extensionService": reference(input)?, "domain": "edge", "failOpen": input.arbitrary::<bool>()?});
+        if input.ratio(1_u8, 4_u8)? {
+            let entry = json!({text(input)?: value(input, 1)?});
+            settings["rateLimitService"]["defaultGlobalRateLimitPolicy"] =
+                json!({"descriptors": [{"entries": [entry]}]});
+        }
+    }
+    if input.arbitrary()? {
+        settings["tracing"] = json!({"extensionService": reference(input)?});
+        if input.ratio(1_u8, 4_u8)? {
+            settings["tracing"]["overallSampling"] = text(input)?.into();
+            settings["tracing"]["customTags"] = json!([{"tagName": text(input)?, "literal": text(input)?}]);
+        }
+    }
+    for _ in 0..input.int_in_range(0..=2)? {
+        let path = *input.choose(&SETTINGS)?;
+        put(&mut settings, path, value(input, 2)?);
+    }
+    let mut spec = json!({"runtimeSettings": settings});
+    if input.arbitrary()? {
+        spec["envoy"] = json!({"workloadType": "Deployment", "deployment": {"replicas": input.arbitrary::<i32>()?}});
+    }
+    if input.arbitrary()? {
+        spec["contour"] = json!({"image": text(input)?, "kubernetesLogLevel": input.arbitrary::<i32>()?});
+    }
+    Ok(spec)
+}
+
+fn reference(input: &mut Unstructured<'_>) -> Result<Value> {
+    let namespace = input.choose(&["auth", "limits", "projectcontour", "absent", ""])?;
+    Ok(json!({"namespace": namespace, "name": "one"}))
+}
+
+fn put(target: &mut Value, path: &str, value: Value) {
+    match path.split_once('.') {
+        None if target.is_object() => target[path] = value,
+        Some((first, rest)) if target.is_object() => {
+            if !target[first].is_object() {
+                target[first] = json!({});
+            }
+            put(&mut target[first], rest, value);
+        }
+        _ => {}
+    }
+}
+
+/// Changes something about an object, but not of what kind and name it is.
+fn damage(input: &mut Unstructured<'_>, document: &mut Value) -> Result<()> {
+    let fields = document.as_object_mut().expect("an object");
+    if input.ratio(1_u8, 3_u8)? {
+        return damage_metadata(input, &mut fields["metadata"]);
+    }
+    let parts = fields
+        .iter_mut()
+        .filter(|(key, _)| !["apiVersion", "kind", "metadata"].contains(&key.as_str()));
+    let mut parts: Vec<&mut Value> = parts.map(|(_, part)| part).collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let index = input.choose_index(parts.len())?;
+    damage_part(input, parts[index])
+}
+
+fn damage_metadata(input: &mut Unstructured<'_>, metadata: &mut Value) -> Result<()> {
+    match input.int_in_range(0..=3)? {
+        0 => {
+            let field = *input.choose(&[
+                "labels",
+                "annotations",
+                "finalizers",
+                "ownerReferences",
+                "uid",
+                "generation",
+            ])?;
+            metadata.as_object_mut().expect("an object").remove(field);
+        }
+        1 => metadata["deletionTimestamp"] = "2026-11-23T01:19:00Z".into(),
+        2 => metadata["generation"] = i64::arbitrary(input)?.into(),
+        _ => {
+            let field = *input.choose(&["labels", "annotations"])?;
+            if let Some(Value::Object(texts)) = metadata.get_mut(field)
+                && !texts.is_empty()
+            {
+                let index = input.choose_index(texts.len())?;
+                let changed = texts.values_mut().nth(index).expect("one of them");
+                *changed = text(input)?.into();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Goes down by chance, and changes or takes away what it comes upon.
+fn damage_part(input: &mut Unstructured<'_>, place: &mut Value) -> Result<()> {
+    let ends = input.ratio(1_u8, 4_u8)?;
+    match place {
+        Value::Object(fields) if !fields.is_empty() && !ends => {
+            let index = input.choose_index(fields.len())?;
+            let key = fields.keys().nth(index).expect("one of them").clone();
+            if input.ratio(1_u8, 8_u8)? {
+                fields.remove(&key);
+                return Ok(());
+            }
+            damage_part(input, &mut fields[&key])
+        }
+        Value::Array(items) if !items.is_empty() && !ends => {
+            let index = input.choose_index(items.len())?;
+            damage_part(input, &mut items[index])
+        }
+        _ => {
+            *place = value(input, 1)?;
+            Ok(())
+        }
+    }
+}
+
+fn value(input: &mut Unstructured<'_>, depth: u8) -> Result<Value> {
+    Ok(match input.int_in_range(0..=if depth == 0 { 4 } else { 6 })? {
+        0 => Value::Null,
+        1 => bool::arbitrary(input)?.into(),
+        2 => i64::arbitrary(input)?.into(),
+        3 => (*input.choose(&[0_i64, 1, -1, 80, 8000, 8001, 8443, 9001, 65_535, 65_536])?).into(),
+        4 => text(input)?.into(),
+        5 => {
+            let count = input.int_in_range(0..=3)?;
+            (0..count)
+                .map(|_| value(input, depth - 1))
+                .collect::<Result<Vec<_>>>()?
+                .into()
+        }
+        _ => {
+            let count = input.int_in_range(0..=3)?;
+            let fields = (0..count).map(|_| Ok((text(input)?, value(input, depth - 1)?)));
+            Value::Object(fields.collect::<Result<_>>()?)
+        }
+    })
+}
+
+fn text(input: &mut Unstructured<'_>) -> Result<String> {
+    const WORDS: [&str; 20] = [
+        "",
+        "1s",
+        "500ms",
+        "infinity",
+        "s",
+        "-1s",
+        "1.5h",
+        "99999999999999999999s",
+        "0.0.0.0",
+        "::1",
+        "/dev/stdout",
+        "%REQ(X)%\n",
+        "%START_TIME%",
+        "1.3",
+        "[A|B]",
+        "auth",
+        "edge",
+        "null",
+        "{\"salt\":1}",
+        "µ",
+    ];
+    Ok(match input.int_in_range(0..=3)? {
+        0 => String::arbitrary(input)?,
+        _ => (*input.choose(&WORDS)?).to_owned(),
+    })
+}

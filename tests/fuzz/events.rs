@@ -1,0 +1,427 @@
+//! Bytes become a sequence of events on the simulated cluster: the user's, Kubernetes', Contour's, somebody else's who touches
+//! what is ours, and the operator's, crashes included.
+//!
+//! What must hold: nothing panics; after every single write what `invariants` says; after a whole reconcile the planned
+//! stand-ins point at nothing, or at what Contour has judged valid; and when the events stop, everything comes to rest, in the
+//! state of a cluster that was built in order, or without a trace if the ContourDeployment is gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use arbitrary::{Arbitrary, Unstructured};
+use serde_json::{Value, json};
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Key, Kind, NamespacePhase, Object};
+
+use crate::api_server::By;
+use crate::cluster::{Cluster, NAMESPACE, captured, deployment_key, described};
+use crate::invariants::captured_and_unusable;
+use crate::scene::is_blackhole;
+
+/// Longer sequences take longer, and say no more.
+const LONGEST: usize = 48;
+
+/// Where the user's things are.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Place {
+    Auth,
+    Limits,
+    Own,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Limits => "limits",
+            Self::Own => NAMESPACE,
+        }
+    }
+}
+
+/// The spec of an ExtensionService.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Shape {
+    Plain,
+    OtherService,
+    Timeout,
+    OtherTimeout,
+    NoDuration,
+}
+
+impl Shape {
+    fn spec(self) -> Value {
+        let service = if matches!(self, Self::OtherService) {
+            "other"
+        } else {
+            "one"
+        };
+        let mut spec = json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]});
+        match self {
+            Self::Plain | Self::OtherService => {}
+            Self::Timeout => spec["timeoutPolicy"] = json!({"response": "500ms"}),
+            Self::OtherTimeout => spec["timeoutPolicy"] = json!({"response": "2s"}),
+            Self::NoDuration => spec["timeoutPolicy"] = json!({"response": "s"}),
+        }
+        spec
+    }
+}
+
+/// The spec of the ContourDeployment.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Asked {
+    auth: Option<(Place, bool)>,
+    limits: Option<(Place, bool)>,
+    tracing: Option<Place>,
+    deployment: bool,
+    debug: bool,
+}
+
+impl Asked {
+    fn spec(self) -> Value {
+        let reference = |place: Place| json!({"namespace": place.name(), "name": "one"});
+        let mut settings = json!({});
+        if let Some((place, fail_open)) = self.auth {
+            settings["globalExtAuth"] = json!({"extensionRef": reference(place), "failOpen": fail_open});
+        }
+        if let Some((place, fail_open)) = self.limits {
+            settings["rateLimitService"] =
+                json!({"extensionService": reference(place), "domain": "edge", "failOpen": fail_open});
+        }
+        if let Some(place) = self.tracing {
+            settings["tracing"] = json!({"extensionService": reference(place)});
+        }
+        let envoy = if self.deployment { "Deployment" } else { "DaemonSet" };
+        let level = if self.debug { "debug" } else { "info" };
+        json!({"runtimeSettings": settings, "envoy": {"workloadType": envoy}, "contour": {"logLevel": level}})
+    }
+}
+
+/// What somebody else does to an object of ours.
+#[derive(Arbitrary, Clone, Debug)]
+enum Touch {
+    Delete,
+    StripLabels,
+    StripOwners,
+    StripAnnotations,
+    Memory(String),
+    Respond,
+    Repoint,
+}
+
+#[derive(Arbitrary, Clone, Debug)]
+enum Event {
+    // The user's.
+    MakeNamespace(Place),
+    DeleteNamespace(Place),
+    MakeService(Place),
+    DeleteService(Place),
+    MakeExtensionService(Place, Shape),
+    EditExtensionService(Place, Shape),
+    DeleteExtensionService(Place),
+    Specify(Asked),
+    DeleteContourDeployment,
+    RefuseSettings(bool),
+    // Kubernetes' and Contour's.
+    PodsCome,
+    OldPodsBeginToEnd,
+    TerminatingPodsEnd,
+    CollectGarbage,
+    NamespacesEnd,
+    SecondsPass(u8),
+    ContourJudges,
+    ContourSaysNo(Place, u8),
+    // Somebody else's.
+    Touch(u8, Touch),
+    // The operator's.
+    Reconcile,
+    Crash(u8),
+}
+
+/// Checks the sequence that these bytes stand for. Returns the number of its events.
+pub fn check(bytes: &[u8]) -> usize {
+    let mut input = Unstructured::new(bytes);
+    let mut world = World::new();
+    let mut count = 0;
+    while !input.is_empty() && count < LONGEST {
+        let Ok(event) = Event::arbitrary(&mut input) else { break };
+        if std::env::var_os("TRACE").is_some() {
+            eprintln!("{event:?}");
+        }
+        world.happens(event);
+        count += 1;
+    }
+    world.rests();
+    count
+}
+
+struct World {
+    cluster: Cluster,
+    /// The specs of ExtensionServices that Contour has judged valid.
+    proven: Vec<Value>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut cluster = Cluster::new();
+        cluster.specify(
+            Asked {
+                auth: Some((Place::Auth, false)),
+                limits: None,
+                tracing: None,
+                deployment: false,
+                debug: false,
+            }
+            .spec(),
+        );
+        Self {
+            cluster,
+            proven: Vec::new(),
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let cluster = &mut self.cluster;
+        match event {
+            Event::MakeNamespace(place) => {
+                attempt(cluster, Kind::Namespace, json!({"metadata": {"name": place.name()}}));
+            }
+            Event::DeleteNamespace(place) => delete(cluster, &Key::new(Kind::Namespace, "", place.name())),
+            Event::MakeService(place) => make_service(cluster, place),
+            Event::DeleteService(place) => delete(cluster, &Key::new(Kind::Service, place.name(), "one")),
+            Event::MakeExtensionService(place, shape) => {
+                let metadata = json!({"name": "one", "namespace": place.name()});
+                attempt(
+                    cluster,
+                    Kind::ExtensionService,
+                    json!({"metadata": metadata, "spec": shape.spec()}),
+                );
+            }
+            Event::EditExtensionService(place, shape) => {
+                let key = Key::new(Kind::ExtensionService, place.name(), "one");
+                if cluster.api.objects.contains_key(&key) {
+                    let edit = |object: &mut Object| drop(object.content.insert("spec".into(), shape.spec()));
+                    cluster.api.edit(&key, edit);
+                }
+            }
+            Event::DeleteExtensionService(place) => {
+                delete(cluster, &Key::new(Kind::ExtensionService, place.name(), "one"));
+            }
+            Event::Specify(asked) => specify(cluster, asked),
+            Event::DeleteContourDeployment => delete(cluster, &deployment_key()),
+            Event::RefuseSettings(refused) => cluster.refuses_settings = refused.then(|| "no".to_owned()),
+            Event::PodsCome => cluster.pods_come(),
+            Event::OldPodsBeginToEnd => cluster.old_pods_begin_to_end(),
+            Event::TerminatingPodsEnd => cluster.terminating_pods_end(),
+            Event::CollectGarbage => cluster.collect_garbage(),
+            Event::NamespacesEnd => cluster.namespaces_end(),
+            Event::SecondsPass(seconds) => cluster.api.now += Duration::from_secs(seconds.into()),
+            Event::ContourJudges => cluster.contour_judges(),
+            Event::ContourSaysNo(place, reason) => {
+                const REASONS: [&str; 3] = ["ServiceUnresolvedReference", "SecretNotValid", "TLSUpstreamValidation"];
+                let key = Key::new(Kind::ExtensionService, place.name(), "one");
+                if cluster.api.objects.contains_key(&key) {
+                    cluster.contour_says(&key, Err((REASONS[usize::from(reason) % REASONS.len()], "no")));
+                }
+            }
+            Event::Touch(which, touch) => touched(cluster, which, &touch),
+            Event::Reconcile => {
+                self.learn();
+                self.cluster.reconcile();
+                self.check_stand_ins();
+            }
+            Event::Crash(survived) => drop(cluster.reconcile_until_crash(usize::from(survived % 32))),
+        }
+    }
+
+    /// What Contour says now may be copied from now on.
+    fn learn(&mut self) {
+        let owner = self.cluster.observe().map(|observed| observed.owner());
+        for object in self.cluster.api.of_kind(Kind::ExtensionService) {
+            let theirs = !owner.as_ref().is_some_and(|owner| owner.owns(object));
+            let valid = object.at("/status/conditions/0").is_some_and(|condition| {
+                condition["status"] == "True" && condition["observedGeneration"].as_i64() == object.metadata.generation
+            });
+            if let Some(spec) = object.at("/spec").filter(|_| theirs && valid) {
+                self.proven.push(spec.clone());
+            }
+        }
+    }
+
+    /// The stand-ins that Contour's Deployment names, if that is ours to look after.
+    fn check_stand_ins(&self) {
+        let Some(observed) = self.cluster.observe() else { return };
+        let is_kept = observed.deployment.metadata.deletion_timestamp.is_none()
+            && observed.namespace(NAMESPACE) == Some(NamespacePhase::Active);
+        let contour = self.cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour");
+        let Some(contour) = contour.filter(|contour| is_kept && !contour.is_terminating()) else {
+            return;
+        };
+        for id in captured(contour)["standIns"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
+            let (namespace, name) = id.split_once('/').expect("namespace/name");
+            let Some(stand_in) = observed.object(Kind::ExtensionService, namespace, name) else {
+                continue;
+            };
+            let spec = stand_in.at("/spec").expect("a spec");
+            assert!(
+                is_blackhole(stand_in) || self.proven.contains(spec),
+                "stand-in {id} has a spec that nobody has judged: {spec}"
+            );
+        }
+    }
+
+    /// The events stop, everybody takes turns, and what comes of it is what is asked for.
+    fn rests(&mut self) {
+        let cluster = &mut self.cluster;
+        cluster.refuses_settings = None;
+        cluster.settle();
+        // Long enough for a succession that had to wait.
+        cluster.api.now += Duration::from_mins(10);
+        cluster.settle();
+        let Some(observed) = cluster.observe() else {
+            assert_eq!(marked(cluster), [""; 0], "the ContourDeployment is gone");
+            return;
+        };
+        assert_eq!(captured_and_unusable(cluster), BTreeSet::new());
+        let planned = cluster.plan();
+        let left: Vec<_> = planned.waves.iter().flat_map(|wave| wave.writes.clone()).collect();
+        assert!(planned.is_settled(), "{:?}", described(&left));
+        assert_eq!(planned.status, cluster.status());
+        self.learn();
+        self.check_stand_ins();
+        let cluster = &self.cluster;
+        let mut fresh = Cluster::new();
+        for object in cluster.api.objects.values().filter(|object| is_the_users(object)) {
+            let mut object = object.clone();
+            object.content.remove("status");
+            object.metadata.generation = None;
+            if !fresh.api.objects.contains_key(&object.key()) {
+                fresh.api.create(object, By::Others).expect("it can be made");
+            }
+        }
+        let spec = serde_json::to_value(&observed.deployment.spec).expect("a spec is JSON");
+        fresh.specify(spec);
+        fresh.settle();
+        assert_eq!(inventory(cluster), inventory(&fresh), "as if built in order");
+        let told = |cluster: &Cluster| {
+            let services = cluster.status().extension_services.into_iter();
+            services
+                .map(|service| (service.role, service.state, service.traffic))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(cluster), told(&fresh), "as if built in order");
+    }
+}
+
+/// Somebody makes an object; what the API server refuses did not happen.
+fn attempt(cluster: &mut Cluster, kind: Kind, json: Value) {
+    drop(
+        cluster
+            .api
+            .create(Object::from_json(kind, json).expect("an object"), By::Others),
+    );
+}
+
+fn delete(cluster: &mut Cluster, key: &Key) {
+    if let Some(uid) = cluster.api.objects.get(key).map(|object| object.uid().to_owned()) {
+        cluster.api.delete(key, &uid).expect("it exists");
+    }
+}
+
+fn make_service(cluster: &mut Cluster, place: Place) {
+    let (namespace, labels) = (place.name(), json!({"kubernetes.io/service-name": "one"}));
+    let spec = json!({"selector": {"app": "one"}, "ports": [{"port": 9001}]});
+    attempt(
+        cluster,
+        Kind::Service,
+        json!({"metadata": {"name": "one", "namespace": namespace}, "spec": spec}),
+    );
+    let metadata = json!({"name": "one-x", "namespace": namespace, "labels": labels});
+    let endpoints = json!([{"addresses": ["10.0.0.7"], "conditions": {"ready": true}}]);
+    attempt(
+        cluster,
+        Kind::EndpointSlice,
+        json!({"metadata": metadata, "endpoints": endpoints}),
+    );
+}
+
+fn specify(cluster: &mut Cluster, asked: Asked) {
+    let namespace = cluster.api.get(Kind::Namespace, "", NAMESPACE);
+    let can_be_made = namespace.is_some_and(|namespace| !namespace.is_terminating());
+    if can_be_made || cluster.api.objects.contains_key(&deployment_key()) {
+        cluster.specify(asked.spec());
+    }
+}
+
+/// Somebody touches one of the objects that Slipway has made.
+fn touched(cluster: &mut Cluster, which: u8, touch: &Touch) {
+    let Some(observed) = cluster.observe() else { return };
+    let made = |key: &&Key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet);
+    let ours: Vec<&Key> = observed.objects.keys().filter(made).collect();
+    if ours.is_empty() {
+        return;
+    }
+    let key = ours[usize::from(which) % ours.len()];
+    if matches!(touch, Touch::Delete) {
+        return delete(cluster, key);
+    }
+    let mut object = cluster.api.objects[key].clone();
+    change(&mut object, touch);
+    // Who takes every mark away makes it an object of their own.
+    if observed.owner().owns(&object) {
+        cluster.api.edit(key, |live| *live = object);
+    }
+}
+
+fn change(object: &mut Object, touch: &Touch) {
+    let is_stand_in = object.kind == Kind::ExtensionService;
+    let mut set = |field: &str, value: Value| {
+        if let Some(Value::Object(spec)) = object.content.get_mut("spec").filter(|_| is_stand_in) {
+            spec.insert(field.to_owned(), value);
+        }
+    };
+    match touch {
+        Touch::Delete => {}
+        Touch::StripLabels => object.metadata.labels = None,
+        Touch::StripOwners => object.metadata.owner_references = None,
+        Touch::StripAnnotations => object.metadata.annotations = None,
+        Touch::Memory(text) => object.annotate(annotations::MEMORY, text.clone()),
+        Touch::Respond => set("timeoutPolicy", json!({"response": "9s"})),
+        Touch::Repoint => set("services", json!([{"name": "other", "port": 9001}])),
+    }
+}
+
+fn is_the_users(object: &Object) -> bool {
+    let is_theirs = matches!(
+        object.kind,
+        Kind::Service | Kind::ExtensionService | Kind::EndpointSlice
+    ) && object.name().starts_with("one");
+    object.kind == Kind::Namespace || is_theirs
+}
+
+/// What carries a mark of Slipway's.
+fn marked(cluster: &Cluster) -> Vec<String> {
+    let is_marked =
+        |object: &&Object| object.label("app.kubernetes.io/managed-by").is_some() || object.has_our_finalizer();
+    let objects = cluster.api.objects.values().filter(is_marked);
+    objects.map(|object| object.key().to_string()).collect()
+}
+
+/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ.
+fn inventory(cluster: &Cluster) -> BTreeSet<String> {
+    let made = cluster.observe().expect("it exists").objects.into_keys();
+    let made = made.filter(|key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet));
+    let without_hash = made.map(|key| {
+        let text = key.to_string();
+        match text.rsplit_once('-') {
+            Some((name, hash)) if hash.len() == 10 => name.to_owned(),
+            _ => text,
+        }
+    });
+    without_hash.collect()
+}
