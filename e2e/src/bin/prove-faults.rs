@@ -1,0 +1,211 @@
+//! `make prove-faults`: every plan of the fault proxy, on several API servers beside each other. What was done is not done again
+//! after an interruption; one plan can be done alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use slipway_e2e::faults::plan::{Fault, Plan};
+use slipway_e2e::faults::run::{Bounds, Outcome, Reference, carry_out, reference};
+use slipway_e2e::faults::stage::Stage;
+use slipway_e2e::faults::workload::{self, Workload};
+use slipway_e2e::faults::selection;
+use slipway_e2e::narration::say;
+use slipway_e2e::proof::{self, Journal, Row};
+
+/// The section of `docs/proof.md`.
+const PROOF: &str = "prove-faults";
+
+/// Proves that no fault between the operator and the API server leaves a trace.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What chooses the fault of each write whose verb and kind were seen before
+    #[arg(long, env = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// Only this plan: WORKLOAD/FAULT@PLACE, as they are printed. Nothing is recorded
+    #[arg(long, value_name = "PLAN")]
+    only: Option<Plan>,
+    /// Only plans whose names contain this. Nothing is recorded
+    #[arg(long, value_name = "TEXT")]
+    matching: Option<String>,
+    /// Only lists the plans
+    #[arg(long)]
+    list: bool,
+    /// API servers beside each other
+    #[arg(long, default_value_t = 3)]
+    servers: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match prove(&Options::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(format!("{PROOF}: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn prove(options: &Options) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    say(format!("{PROOF}: seed {}", options.seed));
+    let workloads: Vec<Workload> = match &options.only {
+        Some(plan) => vec![plan.workload],
+        None => workload::ALL.to_vec(),
+    };
+    let references = references(options, &workloads).await?;
+    let plans = match &options.only {
+        Some(plan) => vec![plan.clone()],
+        None => selection::all(&references, options.seed)?,
+    };
+    let wanted = options.matching.clone().unwrap_or_default();
+    let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.to_string().contains(&wanted)).collect();
+    ensure!(!plans.is_empty(), "no plan is called so");
+    if options.list {
+        for plan in &plans {
+            println!("{plan}");
+        }
+        return Ok(true);
+    }
+    let part = options.only.is_some() || options.matching.is_some();
+    let journal = if part { None } else { Some(Journal::open(PROOF, options.seed)?) };
+    let outcomes = carry_out_all(options, &plans, &references, journal).await?;
+    let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
+    ensure!(outcomes.len() == plans.len(), "{} of {} plans were carried out", outcomes.len(), plans.len());
+    let rows = rows(options.seed, &outcomes, began.elapsed())?;
+    for row in &rows {
+        say(format!("{}: {}", row.what, row.counts));
+    }
+    if !part {
+        proof::record(PROOF, &rows)?;
+    }
+    Ok(failed == 0)
+}
+
+/// Each workload twice without a fault, on different API servers: if the two differ, a comparison tells nothing.
+async fn references(options: &Options, workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
+    let _ = options;
+    let stage = Stage::build(&name(0)).await?;
+    let mut references = BTreeMap::new();
+    for workload in workloads {
+        let first = reference(&stage, *workload).await?;
+        let second = reference(&stage, *workload).await?;
+        let both = first.confirmed_by(second).with_context(|| format!("{workload} without a fault"))?;
+        say(format!("{workload}: {} writes, {} streams", both.writes.len(), both.events.len()));
+        references.insert(*workload, both);
+    }
+    Ok(references)
+}
+
+fn name(number: usize) -> String {
+    format!("faults-{}-{number}", std::process::id())
+}
+
+async fn carry_out_all(
+    options: &Options,
+    plans: &[Plan],
+    references: &BTreeMap<Workload, Reference>,
+    mut journal: Option<Journal>,
+) -> anyhow::Result<BTreeMap<String, Outcome>> {
+    let mut outcomes = BTreeMap::new();
+    let mut left = VecDeque::new();
+    for plan in plans {
+        let known = journal.as_ref().and_then(|journal| journal.outcome(&plan.to_string()));
+        match known.map(|known| serde_json::from_value::<Outcome>(known.clone())) {
+            Some(Ok(outcome)) => drop(outcomes.insert(plan.to_string(), outcome)),
+            _ => left.push_back(plan.clone()),
+        }
+    }
+    say(format!("{} plans, {} of them done before", plans.len(), outcomes.len()));
+    let servers = options.servers.clamp(1, left.len().max(1));
+    let (left, total) = (Mutex::new(left), plans.len());
+    let done = Mutex::new((&mut outcomes, &mut journal));
+    let work = (1..=servers).map(|number| {
+        let (left, done) = (&left, &done);
+        async move {
+            let mut stage = None;
+            let mut generation = 0;
+            loop {
+                let Some(plan) = left.lock().expect("nobody panics").pop_front() else {
+                    return anyhow::Ok(());
+                };
+                if stage.is_none() {
+                    generation += 1;
+                    stage = Some(Stage::build(&format!("{}-{generation}", name(number))).await?);
+                }
+                let on = stage.as_ref().expect("it was just made");
+                let (outcome, clean) = one(on, &plan, &references[&plan.workload]).await?;
+                if !clean {
+                    stage = None;
+                }
+                let mut done = done.lock().expect("nobody panics");
+                if let Some(journal) = done.1.as_mut() {
+                    journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
+                }
+                done.0.insert(plan.to_string(), outcome.clone());
+                let (count, verdict) = (done.0.len(), if outcome.wrong.is_empty() { "ok" } else { "FAILED" });
+                say(format!("{count}/{total} {plan} {verdict} {:.1} s", outcome.recovery_ms as f64 / 1000.0));
+                for wrong in &outcome.wrong {
+                    say(format!("    {wrong}"));
+                }
+            }
+        }
+    });
+    futures::future::try_join_all(work).await?;
+    Ok(outcomes)
+}
+
+/// One plan; and whether the stage is clean again.
+async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result<(Outcome, bool)> {
+    let mark = stage.log_mark();
+    let mut outcome = match carry_out(stage, plan, expected, Bounds::Checked).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome { wrong: vec![format!("{error:#}")], ..Outcome::default() },
+    };
+    let cleaned = stage.clean_up().await;
+    if let Err(error) = &cleaned {
+        outcome.wrong.push(format!("{error:#}"));
+    }
+    if !outcome.wrong.is_empty() {
+        let file = proof::folder(PROOF)?.join(format!("{}.log", plan.to_string().replace('/', "_")));
+        stage.keep_log(mark, &file)?;
+        outcome.wrong.push(format!("the operator's log: {}", file.display()));
+    }
+    Ok((outcome, cleaned.is_ok()))
+}
+
+fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let of = |kind: fn(&Fault) -> bool| {
+        let mine = outcomes.iter().filter(move |(plan, _)| plan.parse::<Plan>().is_ok_and(|plan| kind(&plan.fault)));
+        mine.map(|(_, outcome)| outcome).collect::<Vec<_>>()
+    };
+    let kinds: [(&str, fn(&Fault) -> bool); 3] = [
+        ("faults of writes", |fault| matches!(fault, Fault::Request(_))),
+        ("faults of watches", |fault| matches!(fault, Fault::Stream(_))),
+        ("faults of a start", |fault| matches!(fault, Fault::Start(_))),
+    ];
+    for (what, kind) in kinds {
+        let mine = of(kind);
+        let failed = mine.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
+        let most = |value: fn(&Outcome) -> u64| mine.iter().map(|outcome| value(outcome)).max().unwrap_or_default() as f64 / 1000.0;
+        let commits: usize = mine.iter().map(|outcome| outcome.commits).sum();
+        let mut counts = format!(
+            "{} plans, {failed} failed; {commits} commits looked at; longest call {:.1} s",
+            mine.len(),
+            most(|outcome| outcome.longest_call_ms),
+        );
+        if most(|outcome| outcome.silence_ms) > 0.0 {
+            counts.push_str(&format!("; longest silence {:.1} s", most(|outcome| outcome.silence_ms)));
+        }
+        let spent: u64 = mine.iter().map(|outcome| outcome.took_ms).sum();
+        rows.push(Row::new(what, &seed, counts, Duration::from_millis(spent)));
+    }
+    rows.push(Row::new("all of it, several API servers beside each other", &seed, format!("{} plans", outcomes.len()), took));
+    Ok(rows)
+}
