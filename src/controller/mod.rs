@@ -5,6 +5,7 @@ mod apply;
 mod backoff;
 mod cache;
 mod client;
+mod connection;
 mod gather;
 pub(crate) mod issue;
 mod reconcile;
@@ -34,6 +35,8 @@ use backoff::Backoff;
 use cache::Cache;
 use gather::Answers;
 use watches::Watches;
+
+pub use connection::client as connect;
 
 /// Nothing ends it but the shutdown.
 pub type Error = Infallible;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Thing, audit};
+use crate::wait::Look;
 
 use super::counts::{self, Counts};
 use super::plan::{Fault, OnStart, OnStream, Plan};
@@ -131,15 +132,14 @@ async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
             last = (state, Instant::now());
         }
         let gone = stage.lab.find(&thing).await?.is_none();
-        let is_over = if workload.ends_with_nothing() {
-            gone
-        } else {
-            !gone && matches!(edge.look_settled().await?, crate::wait::Look::Reached(_))
+        let look = match (workload.ends_with_nothing(), gone) {
+            (false, false) => stage.look_settled().await?.map(drop),
+            (ends, gone) => Look::when(ends == gone, format!("gone: {gone}")),
         };
-        if is_over && stage.is_quiet() && last.1.elapsed() > Duration::from_secs(2) {
+        if matches!(look, Look::Reached(())) && last.1.elapsed() > Duration::from_secs(2) {
             return Ok(last.0);
         }
-        ensure!(started.elapsed() < WELL, "{workload} does not come to an end by itself");
+        ensure!(started.elapsed() < WELL, "{workload} does not come to an end by itself: {look:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

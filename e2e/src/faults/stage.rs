@@ -11,7 +11,7 @@ use kube::client::ConfigExt as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
-use crate::edge::Edge;
+use crate::edge::{Component, Edge, Status};
 use crate::lab::operator::{self, Setup};
 use crate::lab::players::{self, Contour, Kubelet};
 use crate::lab::world::World;
@@ -106,22 +106,32 @@ impl Stage {
         base.make(&self.lab, &self.auth).await?;
         self.operator_is_ready().await?;
         if base != Base::Nothing {
-            let edge = self.edge();
             wait("the base has settled", CALM)
                 .every(Duration::from_millis(50))
                 .until(async || {
-                    let settled = edge.look_settled().await?;
-                    Ok(match settled {
+                    Ok(match self.look_settled().await? {
                         Look::Reached(status) if base == Base::Enforced && !status.is("Ready", "True") => {
                             Look::NotYet(status.to_string())
                         }
-                        Look::Reached(_) if !self.is_quiet() => Look::NotYet("it is not quiet".to_owned()),
                         settled => settled,
                     })
                 })
                 .await?;
         }
         Ok(())
+    }
+
+    /// Whether the ContourDeployment's status is current and there is nothing to write. There may be no Envoy: a DaemonSet has
+    /// no pods where there are no nodes.
+    pub async fn look_settled(&self) -> anyhow::Result<Look<Status>> {
+        let edge = self.edge();
+        let (status, contour) = (edge.status().await?, edge.pods(Component::Contour).await?);
+        let settled = status.is_current() && contour.all_ready() && contour.ending == 0 && self.is_quiet();
+        Ok(if settled {
+            Look::Reached(status)
+        } else {
+            Look::NotYet(format!("{status}; Contour {contour}"))
+        })
     }
 
     /// Whether the operator has nothing to write.
