@@ -185,10 +185,11 @@ fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> anyh
         let mine = outcomes.iter().filter(move |(plan, _)| plan.parse::<Plan>().is_ok_and(|plan| kind(&plan.fault)));
         mine.map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
-    let kinds: [(&str, fn(&Fault) -> bool); 3] = [
+    let kinds: [(&str, fn(&Fault) -> bool); 4] = [
         ("faults of writes", |fault| matches!(fault, Fault::Request(_))),
         ("faults of watches", |fault| matches!(fault, Fault::Stream(_))),
         ("faults of a start", |fault| matches!(fault, Fault::Start(_))),
+        ("connections that die", |fault| *fault == Fault::DeadConnections),
     ];
     for (what, kind) in kinds {
         let mine = of(kind);
@@ -202,6 +203,9 @@ fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> anyh
         );
         if most(|outcome| outcome.silence_ms) > 0.0 {
             counts.push_str(&format!("; longest silence {:.1} s", most(|outcome| outcome.silence_ms)));
+        }
+        if most(|outcome| outcome.dead_ms) > 0.0 {
+            counts.push_str(&format!("; noticed after {:.1} s at most", most(|outcome| outcome.dead_ms)));
         }
         let spent: u64 = mine.iter().map(|outcome| outcome.took_ms).sum();
         rows.push(Row::new(what, &seed, counts, Duration::from_millis(spent)));

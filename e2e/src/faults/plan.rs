@@ -28,6 +28,8 @@ pub enum Fault {
     Stream(OnStream),
     /// Something about how an operator that starts reads the world.
     Start(OnStart),
+    /// Every connection that the operator has dies without a word.
+    DeadConnections,
 }
 
 /// What happens to a request that writes.
@@ -113,6 +115,7 @@ fn faults() -> impl Iterator<Item = Fault> {
     requests
         .chain(ON_STREAM.into_iter().map(Fault::Stream))
         .chain(ON_START.into_iter().map(Fault::Start))
+        .chain([Fault::DeadConnections])
 }
 
 impl fmt::Display for Fault {
@@ -133,6 +136,7 @@ impl fmt::Display for Fault {
             Self::Start(OnStart::ListBlackHole) => "list-black-hole",
             Self::Start(OnStart::ListStalls) => "list-stalls",
             Self::Start(OnStart::WatchBlackHole) => "watch-black-hole",
+            Self::DeadConnections => "dead-connections",
         })
     }
 }

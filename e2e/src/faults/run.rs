@@ -10,6 +10,7 @@ use crate::lab::{Thing, audit};
 use crate::wait::Look;
 
 use super::counts::{self, Counts};
+use super::dead::Dead;
 use super::plan::{Fault, OnStart, OnStream, Plan};
 use super::request::Asked;
 use super::script::{End, Seen, numbered};
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(10_500);
 
 /// A stream that is open and silent is noticed by then.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// A dead connection is noticed by then.
+const DEATH: Duration = Duration::from_secs(15);
 
 /// What a workload comes to when nothing goes wrong.
 #[derive(Clone, Debug)]
@@ -70,6 +74,8 @@ pub struct Outcome {
     pub longest_call_ms: u64,
     /// The longest silence of a stream until it was noticed, in milliseconds; 0 if none was silent.
     pub silence_ms: u64,
+    /// How long it took until all dead connections were noticed, in milliseconds; 0 if none died.
+    pub dead_ms: u64,
     /// Commits that were looked at.
     pub commits: usize,
 }
@@ -156,14 +162,18 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
     let began = Instant::now();
     let Plan { workload, fault, place } = plan;
     stage.prepare(workload.base()).await?;
-    let mark = audit::mark(stage.world)?;
     let script = &stage.proxy.script;
+    let dead = match fault {
+        Fault::DeadConnections => Some(Dead::begin(stage).await?),
+        _ => None,
+    };
+    let mark = audit::mark(stage.world)?;
     if *fault == Fault::Start(OnStart::Stale) {
         // What it believes of before the workload, it comes to believe after it.
         stage.proxy.remember().await?;
         script.begin(None);
         workload.act(&stage.lab, &stage.auth).await?;
-        well(stage, expected, || true).await.context("before the view becomes stale")?;
+        well(stage, expected, Killed::StartsAgain, || true).await.context("before the view becomes stale")?;
         stage.seat.kill();
         script.begin(Some((*fault, place.clone())));
     } else {
@@ -174,11 +184,18 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         workload.act(&stage.lab, &stage.auth).await?;
     }
     let acted = Instant::now();
-    let end = well(stage, expected, || script.has_fired() && script.is_over()).await;
-    let mut outcome = Outcome {
-        recovery_ms: millis(script.fired().map_or(acted.elapsed(), |fired| fired.elapsed())),
-        ..Outcome::default()
+    let mut outcome = Outcome::default();
+    let end = if let Some(dead) = &dead {
+        let noticed = dead.noticed().await?;
+        outcome.dead_ms = millis(noticed);
+        if bounds == Bounds::Checked && noticed > DEATH {
+            outcome.wrong.push(format!("{} dead connections were noticed only after {noticed:?}", dead.count()));
+        }
+        well(stage, expected, Killed::IsElsewhere, || true).await
+    } else {
+        well(stage, expected, Killed::StartsAgain, || script.has_fired() && script.is_over()).await
     };
+    outcome.recovery_ms = millis(script.fired().unwrap_or(acted).elapsed());
     if let Err(error) = end {
         outcome.wrong.push(format!("{error:#}"));
     }
@@ -218,11 +235,22 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Waits until everything is as it is without a fault, and nothing is left to do. An operator that was killed is started again.
-async fn well(stage: &Stage, expected: &Reference, is_done: impl Fn() -> bool) -> anyhow::Result<()> {
+/// What becomes of an empty seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    /// The operator was killed, and is started again.
+    StartsAgain,
+    /// The operator is elsewhere.
+    IsElsewhere,
+}
+
+/// Waits until everything is as it is without a fault, and nothing is left to do.
+async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl Fn() -> bool) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        stage.seat.take()?;
+        if killed == Killed::StartsAgain {
+            stage.seat.take()?;
+        }
         let found = state::differences(&expected.state, &stage.state().await?);
         if found.is_empty() && is_done() && stage.is_quiet() {
             return Ok(());

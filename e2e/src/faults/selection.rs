@@ -47,6 +47,7 @@ pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Res
             plan(Fault::Stream(fault), EVERYWHERE);
         }
         plan(Fault::Start(OnStart::Stale), EVERYWHERE);
+        plan(Fault::DeadConnections, EVERYWHERE);
         let starts = [OnStart::ListBlackHole, OnStart::ListStalls, OnStart::WatchBlackHole];
         for set in AT_A_START {
             ensure!(

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use crate::edge::{Component, Edge, Status};
 use crate::lab::operator::{self, Setup};
-use crate::lab::players::{self, Contour, Kubelet};
+use crate::lab::players::{self, Kubelet};
 use crate::lab::world::World;
 use crate::lab::{Lab, Thing, wait};
 use crate::wait::Look;
 
+use super::cast::Cast;
 use super::history::History;
 use super::proxy::{Proxy, Upstream};
 use super::seat::Seat;
@@ -51,7 +52,7 @@ pub struct Stage {
     /// What was committed since the last base.
     pub history: History,
     _kubelet: Kubelet,
-    _contour: Contour,
+    _cast: Cast,
 }
 
 impl Stage {
@@ -79,7 +80,7 @@ impl Stage {
             world,
             history: History::begin(&lab),
             _kubelet: Kubelet::of(&lab.client, NAMESPACE),
-            _contour: Contour::of(&lab.client, &[NAMESPACE, AUTH]),
+            _cast: Cast::of(&lab, &[NAMESPACE, AUTH]).await?,
             auth: AUTH.to_owned(),
             lab,
             proxy,

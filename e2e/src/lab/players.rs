@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::wait::Look;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -68,66 +68,10 @@ pub enum Verdict {
     Invalid(&'static str),
 }
 
-/// Finds every ExtensionService of some namespaces valid, each generation of it, as long as this value lives.
-#[derive(Debug)]
-pub struct Contour(JoinHandle<()>);
-
-impl Contour {
-    /// For the `ExtensionService`s of these namespaces, stand-ins included.
-    pub fn of(client: &Client, namespaces: &[&str]) -> Self {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("projectcontour.io", "v1alpha1", "ExtensionService"));
-        let places = namespaces
-            .iter()
-            .map(|namespace| Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &kind));
-        let places: Vec<_> = places.collect();
-        Self(tokio::spawn(async move {
-            let mut round = tokio::time::interval(Duration::from_millis(50));
-            loop {
-                round.tick().await;
-                for place in &places {
-                    // Whatever fails is tried again in the next round.
-                    let Ok(list) = place.list(&ListParams::default()).await else {
-                        continue;
-                    };
-                    for service in list.items.iter().filter(|service| !is_judged(service)) {
-                        let patch = verdict(&json!(service.metadata.generation), Verdict::Valid);
-                        let name = service.metadata.name.as_deref().unwrap_or_default();
-                        let _ = place
-                            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-                            .await;
-                    }
-                }
-            }
-        }))
-    }
-}
-
-impl Drop for Contour {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn is_judged(service: &DynamicObject) -> bool {
-    let condition = &service.data["status"]["conditions"][0];
-    condition["observedGeneration"] == json!(service.metadata.generation)
-}
-
 /// Writes Contour's verdict on the present generation of an ExtensionService.
 pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> anyhow::Result<()> {
     let thing = Thing::new("ExtensionService", namespace, name);
     let generation = lab.read(&thing).await?["metadata"]["generation"].clone();
-    lab.api("ExtensionService", namespace)
-        .patch_status(
-            name,
-            &PatchParams::default(),
-            &Patch::Merge(self::verdict(&generation, verdict)),
-        )
-        .await?;
-    Ok(())
-}
-
-fn verdict(generation: &Value, verdict: Verdict) -> Value {
     let (status, errors) = match verdict {
         Verdict::Valid => ("True", json!([])),
         Verdict::Invalid(reason) => (
@@ -139,7 +83,11 @@ fn verdict(generation: &Value, verdict: Verdict) -> Value {
         "type": "Valid", "status": status, "observedGeneration": generation, "reason": status, "message": "judged",
         "lastTransitionTime": "2026-01-01T00:00:00Z", "errors": errors,
     });
-    json!({"status": {"conditions": [condition]}})
+    let patch = json!({"status": {"conditions": [condition]}});
+    lab.api("ExtensionService", namespace)
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(())
 }
 
 /// The Service `auth` with a ready endpoint, but no ExtensionService.
