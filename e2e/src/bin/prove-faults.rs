@@ -54,11 +54,15 @@ async fn main() -> ExitCode {
 async fn prove(options: &Options) -> anyhow::Result<bool> {
     let began = Instant::now();
     say(format!("{PROOF}: seed {}", options.seed));
-    let workloads: Vec<Workload> = match &options.only {
-        Some(plan) => vec![plan.workload],
-        None => workload::ALL.to_vec(),
+    // A plan's place is found by runs without a fault: of its workload alone, if it is alone.
+    let is_wanted = |workload: &Workload| match (&options.only, &options.matching) {
+        (Some(plan), _) => plan.workload == *workload,
+        (None, Some(text)) => !text.contains('/') || text.starts_with(&format!("{workload}/")),
+        (None, None) => true,
     };
-    let references = references(options, &workloads).await?;
+    let workloads: Vec<Workload> = workload::ALL.into_iter().filter(is_wanted).collect();
+    let mut halls: Vec<Hall> = (0..options.servers.max(1)).map(Hall::new).collect();
+    let references = references(&mut halls, &workloads).await?;
     let plans = match &options.only {
         Some(plan) => vec![plan.clone()],
         None => selection::all(&references, options.seed)?,
@@ -74,7 +78,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     }
     let part = options.only.is_some() || options.matching.is_some();
     let journal = if part { None } else { Some(Journal::open(PROOF, options.seed)?) };
-    let outcomes = carry_out_all(options, &plans, &references, journal).await?;
+    let outcomes = carry_out_all(&mut halls, &plans, &references, journal).await?;
     let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
     ensure!(outcomes.len() == plans.len(), "{} of {} plans were carried out", outcomes.len(), plans.len());
     let rows = rows(options.seed, &outcomes, began.elapsed())?;
@@ -87,30 +91,63 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     Ok(failed == 0)
 }
 
-/// Each workload twice without a fault, on different API servers: if the two differ, a comparison tells nothing.
-async fn references(options: &Options, workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
-    let _ = options;
-    let stage = Stage::build(&name(0)).await?;
-    let mut references = BTreeMap::new();
-    for workload in workloads {
-        let first = reference(&stage, *workload).await?;
-        let second = reference(&stage, *workload).await?;
-        let both = first.confirmed_by(second).with_context(|| format!("{workload} without a fault"))?;
-        say(format!("{workload}: {} writes, {} streams", both.writes.len(), both.events.len()));
-        references.insert(*workload, both);
-    }
-    Ok(references)
+/// An API server after the other: one that a plan leaves unclean is not used again.
+struct Hall {
+    number: usize,
+    built: usize,
+    stage: Option<Stage>,
 }
 
-fn name(number: usize) -> String {
-    format!("faults-{}-{number}", std::process::id())
+impl Hall {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            built: 0,
+            stage: None,
+        }
+    }
+
+    async fn stage(&mut self) -> anyhow::Result<&Stage> {
+        if self.stage.is_none() {
+            self.built += 1;
+            let name = format!("faults-{}-{}-{}", std::process::id(), self.number, self.built);
+            self.stage = Some(Stage::build(&name).await?);
+        }
+        self.stage.as_ref().context("it was just built")
+    }
+}
+
+/// Each workload twice without a fault: if the two differ, a comparison tells nothing.
+async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
+    let left = Mutex::new(VecDeque::from(workloads.to_vec()));
+    let done = Mutex::new(BTreeMap::new());
+    let work = halls.iter_mut().map(|hall| {
+        let (left, done) = (&left, &done);
+        async move {
+            while let Some(workload) = next(left) {
+                let stage = hall.stage().await?;
+                let first = reference(stage, workload).await?;
+                let both = first.confirmed_by(reference(stage, workload).await?);
+                let both = both.with_context(|| format!("{workload} without a fault"))?;
+                say(format!("{workload}: {} writes, {} streams", both.writes.len(), both.events.len()));
+                done.lock().expect("nobody panics with the lock").insert(workload, both);
+            }
+            anyhow::Ok(())
+        }
+    });
+    futures::future::try_join_all(work).await?;
+    Ok(done.into_inner().expect("nobody panics with the lock"))
+}
+
+fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
+    queue.lock().expect("nobody panics with the lock").pop_front()
 }
 
 async fn carry_out_all(
-    options: &Options,
+    halls: &mut [Hall],
     plans: &[Plan],
     references: &BTreeMap<Workload, Reference>,
-    mut journal: Option<Journal>,
+    journal: Option<Journal>,
 ) -> anyhow::Result<BTreeMap<String, Outcome>> {
     let mut outcomes = BTreeMap::new();
     let mut left = VecDeque::new();
@@ -121,43 +158,43 @@ async fn carry_out_all(
             _ => left.push_back(plan.clone()),
         }
     }
-    say(format!("{} plans, {} of them done before", plans.len(), outcomes.len()));
-    let servers = options.servers.clamp(1, left.len().max(1));
-    let (left, total) = (Mutex::new(left), plans.len());
-    let done = Mutex::new((&mut outcomes, &mut journal));
-    let work = (1..=servers).map(|number| {
+    let total = plans.len();
+    say(format!("{total} plans, {} of them done before", outcomes.len()));
+    let (left, done) = (Mutex::new(left), Mutex::new((outcomes, journal)));
+    let work = halls.iter_mut().map(|hall| {
         let (left, done) = (&left, &done);
         async move {
-            let mut stage = None;
-            let mut generation = 0;
-            loop {
-                let Some(plan) = left.lock().expect("nobody panics").pop_front() else {
-                    return anyhow::Ok(());
-                };
-                if stage.is_none() {
-                    generation += 1;
-                    stage = Some(Stage::build(&format!("{}-{generation}", name(number))).await?);
-                }
-                let on = stage.as_ref().expect("it was just made");
-                let (outcome, clean) = one(on, &plan, &references[&plan.workload]).await?;
+            while let Some(plan) = next(left) {
+                let (outcome, clean) = one(hall.stage().await?, &plan, &references[&plan.workload]).await?;
                 if !clean {
-                    stage = None;
+                    hall.stage = None;
                 }
-                let mut done = done.lock().expect("nobody panics");
+                let mut done = done.lock().expect("nobody panics with the lock");
                 if let Some(journal) = done.1.as_mut() {
                     journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
                 }
                 done.0.insert(plan.to_string(), outcome.clone());
-                let (count, verdict) = (done.0.len(), if outcome.wrong.is_empty() { "ok" } else { "FAILED" });
-                say(format!("{count}/{total} {plan} {verdict} {:.1} s", outcome.recovery_ms as f64 / 1000.0));
-                for wrong in &outcome.wrong {
-                    say(format!("    {wrong}"));
-                }
+                tell(&plan, &outcome, done.0.len(), total);
             }
+            anyhow::Ok(())
         }
     });
     futures::future::try_join_all(work).await?;
-    Ok(outcomes)
+    Ok(done.into_inner().expect("nobody panics with the lock").0)
+}
+
+fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
+    let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
+    let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(seconds);
+    say(format!("{count}/{total} {plan} {verdict}, well after {recovery} s, {took} s in all"));
+    for wrong in &outcome.wrong {
+        say(format!("    {wrong}"));
+    }
+}
+
+/// With one decimal.
+fn seconds(millis: u64) -> String {
+    format!("{}.{}", millis / 1000, millis % 1000 / 100)
 }
 
 /// One plan; and whether the stage is clean again.
@@ -194,18 +231,18 @@ fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> anyh
     for (what, kind) in kinds {
         let mine = of(kind);
         let failed = mine.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
-        let most = |value: fn(&Outcome) -> u64| mine.iter().map(|outcome| value(outcome)).max().unwrap_or_default() as f64 / 1000.0;
+        let most = |value: fn(&Outcome) -> u64| mine.iter().map(|outcome| value(outcome)).max().unwrap_or_default();
         let commits: usize = mine.iter().map(|outcome| outcome.commits).sum();
         let mut counts = format!(
-            "{} plans, {failed} failed; {commits} commits looked at; longest call {:.1} s",
+            "{} plans, {failed} failed; {commits} commits looked at; longest call {} s",
             mine.len(),
-            most(|outcome| outcome.longest_call_ms),
+            seconds(most(|outcome| outcome.longest_call_ms)),
         );
-        if most(|outcome| outcome.silence_ms) > 0.0 {
-            counts.push_str(&format!("; longest silence {:.1} s", most(|outcome| outcome.silence_ms)));
+        if most(|outcome| outcome.silence_ms) > 0 {
+            counts.push_str(&format!("; longest silence {} s", seconds(most(|outcome| outcome.silence_ms))));
         }
-        if most(|outcome| outcome.dead_ms) > 0.0 {
-            counts.push_str(&format!("; noticed after {:.1} s at most", most(|outcome| outcome.dead_ms)));
+        if most(|outcome| outcome.dead_ms) > 0 {
+            counts.push_str(&format!("; noticed after {} s at most", seconds(most(|outcome| outcome.dead_ms))));
         }
         let spent: u64 = mine.iter().map(|outcome| outcome.took_ms).sum();
         rows.push(Row::new(what, &seed, counts, Duration::from_millis(spent)));

@@ -1,5 +1,5 @@
-//! Which plans there are: each distinct verb and kind with every fault, every other write with one of them by the seed; streams and
-//! starts besides.
+//! Which plans there are: each distinct verb and kind with every fault, every other write with one of them by the seed; streams,
+//! starts and dead connections besides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ const AT_A_START: [&str; 3] = [
 /// All plans, in the order of the workloads.
 pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Result<Vec<Plan>> {
     let mut plans = Vec::new();
+    let mut known = BTreeSet::new();
     for (workload, reference) in references {
         ensure!(!reference.writes.is_empty(), "{workload} writes nothing that could fail");
         ensure!(!reference.events.is_empty(), "{workload} brings no event that could be lost");
@@ -31,7 +32,6 @@ pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Res
                 place: place.to_owned(),
             });
         };
-        let mut known = BTreeSet::new();
         for write in &reference.writes {
             if known.insert(&reference.classes[write]) {
                 ON_REQUEST.into_iter().for_each(|fault| plan(Fault::Request(fault), write));
