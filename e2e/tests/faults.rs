@@ -34,7 +34,7 @@ async fn sample() -> anyhow::Result<()> {
     let mut references = BTreeMap::new();
     for workload in &workloads[..WORKLOADS] {
         let first = reference(&stage, *workload).await?;
-        references.insert(*workload, first.confirmed_by(reference(&stage, *workload).await?)?);
+        references.insert(*workload, first.confirmed_by(&reference(&stage, *workload).await?)?);
     }
     let plans = selection::sample(&selection::all(&references, seed)?, seed, EACH);
     ensure!(!plans.is_empty(), "the sample is empty");

@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use slipway_e2e::faults::plan::{Fault, Plan};
+use slipway_e2e::faults::plan::Plan;
 use slipway_e2e::faults::run::{Bounds, Outcome, Reference, carry_out, reference};
 use slipway_e2e::faults::stage::Stage;
 use slipway_e2e::faults::workload::{self, Workload};
-use slipway_e2e::faults::selection;
+use slipway_e2e::faults::{selection, tally};
 use slipway_e2e::narration::say;
-use slipway_e2e::proof::{self, Journal, Row};
+use slipway_e2e::proof::{self, Journal};
 
 /// The section of `docs/proof.md`.
 const PROOF: &str = "prove-faults";
@@ -68,7 +68,10 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
         None => selection::all(&references, options.seed)?,
     };
     let wanted = options.matching.clone().unwrap_or_default();
-    let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.to_string().contains(&wanted)).collect();
+    let plans: Vec<Plan> = plans
+        .into_iter()
+        .filter(|plan| plan.to_string().contains(&wanted))
+        .collect();
     ensure!(!plans.is_empty(), "no plan is called so");
     if options.list {
         for plan in &plans {
@@ -77,11 +80,20 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let part = options.only.is_some() || options.matching.is_some();
-    let journal = if part { None } else { Some(Journal::open(PROOF, options.seed)?) };
+    let journal = if part {
+        None
+    } else {
+        Some(Journal::open(PROOF, options.seed)?)
+    };
     let outcomes = carry_out_all(&mut halls, &plans, &references, journal).await?;
     let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
-    ensure!(outcomes.len() == plans.len(), "{} of {} plans were carried out", outcomes.len(), plans.len());
-    let rows = rows(options.seed, &outcomes, began.elapsed())?;
+    ensure!(
+        outcomes.len() == plans.len(),
+        "{} of {} plans were carried out",
+        outcomes.len(),
+        plans.len()
+    );
+    let rows = tally::rows(options.seed, &outcomes, began.elapsed());
     for row in &rows {
         say(format!("{}: {}", row.what, row.counts));
     }
@@ -127,9 +139,13 @@ async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Resul
             while let Some(workload) = next(left) {
                 let stage = hall.stage().await?;
                 let first = reference(stage, workload).await?;
-                let both = first.confirmed_by(reference(stage, workload).await?);
+                let both = first.confirmed_by(&reference(stage, workload).await?);
                 let both = both.with_context(|| format!("{workload} without a fault"))?;
-                say(format!("{workload}: {} writes, {} streams", both.writes.len(), both.events.len()));
+                say(format!(
+                    "{workload}: {} writes, {} streams",
+                    both.writes.len(),
+                    both.events.len()
+                ));
                 done.lock().expect("nobody panics with the lock").insert(workload, both);
             }
             anyhow::Ok(())
@@ -185,16 +201,13 @@ async fn carry_out_all(
 
 fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
     let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
-    let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(seconds);
-    say(format!("{count}/{total} {plan} {verdict}, well after {recovery} s, {took} s in all"));
+    let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(tally::seconds);
+    say(format!(
+        "{count}/{total} {plan} {verdict}, well after {recovery} s, {took} s in all"
+    ));
     for wrong in &outcome.wrong {
         say(format!("    {wrong}"));
     }
-}
-
-/// With one decimal.
-fn seconds(millis: u64) -> String {
-    format!("{}.{}", millis / 1000, millis % 1000 / 100)
 }
 
 /// One plan; and whether the stage is clean again.
@@ -202,7 +215,10 @@ async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result
     let mark = stage.log_mark();
     let mut outcome = match carry_out(stage, plan, expected, Bounds::Checked).await {
         Ok(outcome) => outcome,
-        Err(error) => Outcome { wrong: vec![format!("{error:#}")], ..Outcome::default() },
+        Err(error) => Outcome {
+            wrong: vec![format!("{error:#}")],
+            ..Outcome::default()
+        },
     };
     let cleaned = stage.clean_up().await;
     if let Err(error) = &cleaned {
@@ -214,39 +230,4 @@ async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result
         outcome.wrong.push(format!("the operator's log: {}", file.display()));
     }
     Ok((outcome, cleaned.is_ok()))
-}
-
-fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let of = |kind: fn(&Fault) -> bool| {
-        let mine = outcomes.iter().filter(move |(plan, _)| plan.parse::<Plan>().is_ok_and(|plan| kind(&plan.fault)));
-        mine.map(|(_, outcome)| outcome).collect::<Vec<_>>()
-    };
-    let kinds: [(&str, fn(&Fault) -> bool); 4] = [
-        ("faults of writes", |fault| matches!(fault, Fault::Request(_))),
-        ("faults of watches", |fault| matches!(fault, Fault::Stream(_))),
-        ("faults of a start", |fault| matches!(fault, Fault::Start(_))),
-        ("connections that die", |fault| *fault == Fault::DeadConnections),
-    ];
-    for (what, kind) in kinds {
-        let mine = of(kind);
-        let failed = mine.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
-        let most = |value: fn(&Outcome) -> u64| mine.iter().map(|outcome| value(outcome)).max().unwrap_or_default();
-        let commits: usize = mine.iter().map(|outcome| outcome.commits).sum();
-        let mut counts = format!(
-            "{} plans, {failed} failed; {commits} commits looked at; longest call {} s",
-            mine.len(),
-            seconds(most(|outcome| outcome.longest_call_ms)),
-        );
-        if most(|outcome| outcome.silence_ms) > 0 {
-            counts.push_str(&format!("; longest silence {} s", seconds(most(|outcome| outcome.silence_ms))));
-        }
-        if most(|outcome| outcome.dead_ms) > 0 {
-            counts.push_str(&format!("; noticed after {} s at most", seconds(most(|outcome| outcome.dead_ms))));
-        }
-        let spent: u64 = mine.iter().map(|outcome| outcome.took_ms).sum();
-        rows.push(Row::new(what, &seed, counts, Duration::from_millis(spent)));
-    }
-    rows.push(Row::new("all of it, several API servers beside each other", &seed, format!("{} plans", outcomes.len()), took));
-    Ok(rows)
 }

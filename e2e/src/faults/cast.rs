@@ -32,7 +32,11 @@ impl Drop for Cast {
 
 /// Gives each generation its verdict, those of stand-ins included.
 fn contour(client: &Client, namespaces: &[&str]) -> JoinHandle<()> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("projectcontour.io", "v1alpha1", "ExtensionService"));
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "projectcontour.io",
+        "v1alpha1",
+        "ExtensionService",
+    ));
     let of = |namespace: &&str| Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &kind);
     let places: Vec<_> = namespaces.iter().map(of).collect();
     tokio::spawn(async move {

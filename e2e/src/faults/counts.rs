@@ -23,14 +23,18 @@ pub fn since(world: &World, mark: Mark) -> anyhow::Result<Counts> {
             continue;
         }
         let name = format!("{}/{}", text(&object["namespace"]), text(&object["name"]));
-        *counts.entry(format!("{verb} {} {name}", text(&object["resource"]))).or_default() += 1;
+        *counts
+            .entry(format!("{verb} {} {name}", text(&object["resource"])))
+            .or_default() += 1;
     }
     Ok(counts)
 }
 
 /// Where two differ, in words.
 pub fn differences(expected: &Counts, found: &Counts) -> Vec<String> {
-    let all = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
+    let all = expected
+        .keys()
+        .chain(found.keys().filter(|key| !expected.contains_key(*key)));
     all.filter_map(|key| {
         let [expected, found] = [expected, found].map(|counts| counts.get(key).copied().unwrap_or_default());
         (expected != found).then(|| format!("{key}: {found} times, expected {expected}"))

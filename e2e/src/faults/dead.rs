@@ -16,7 +16,7 @@ use crate::wait::Look;
 use super::stage::Stage;
 
 /// Longer is not waited for.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Lets all connections of an operator die. It runs until this value goes.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Dead {
         stage.seat.kill();
         let setup = &stage.world.setup;
         let operator = Operator::start(setup)?;
-        wait("the operator is ready", Duration::from_secs(60))
+        wait("the operator is ready", Duration::from_mins(1))
             .until(async || {
                 Ok(match operator::get(setup.address, "/readyz").await {
                     Ok((200, _)) => Look::Reached(()),
@@ -68,13 +68,21 @@ impl Dead {
     /// Waits until the operator has let go of all of them; returns how long it took.
     pub async fn noticed(&self) -> anyhow::Result<Duration> {
         loop {
-            let left: Vec<_> = ports(&self.operator).await?.intersection(&self.ports).copied().collect();
+            let left: Vec<_> = ports(&self.operator)
+                .await?
+                .intersection(&self.ports)
+                .copied()
+                .collect();
             let passed = self.since.elapsed();
             if left.is_empty() {
                 return Ok(passed);
             }
             if passed > LIMIT {
-                bail!("{} of {} dead connections were not noticed within {LIMIT:?}", left.len(), self.ports.len());
+                bail!(
+                    "{} of {} dead connections were not noticed within {LIMIT:?}",
+                    left.len(),
+                    self.ports.len()
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -83,7 +91,8 @@ impl Dead {
 
 /// Where the operator's connections to the API server begin.
 async fn ports(operator: &Operator) -> anyhow::Result<BTreeSet<u16>> {
-    let printed = command::watched(Command::new("ss").args(["-tnpH", "state", "established", "dport", "=", ":6443"])).await?;
+    let printed =
+        command::watched(Command::new("ss").args(["-tnpH", "state", "established", "dport", "=", ":6443"])).await?;
     let its = format!("pid={},", operator.pid());
     let lines = printed.lines().filter(|line| line.contains(&its));
     let port = |line: &str| {

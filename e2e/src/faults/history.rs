@@ -88,9 +88,14 @@ impl History {
                 .every(Duration::from_millis(10))
                 .until(async || {
                     let seen = self.present(kind);
-                    let older = there.iter().find(|(name, version)| seen.get(*name).is_none_or(|seen| seen < version));
+                    let older = there
+                        .iter()
+                        .find(|(name, version)| seen.get(*name).is_none_or(|seen| seen < version));
                     let more = seen.keys().find(|name| !there.contains_key(*name));
-                    Ok(Look::when(older.is_none() && more.is_none(), format!("{older:?} {more:?}")))
+                    Ok(Look::when(
+                        older.is_none() && more.is_none(),
+                        format!("{older:?} {more:?}"),
+                    ))
                 })
                 .await?;
         }
@@ -124,7 +129,12 @@ impl History {
                 None => world.remove(&key),
             };
             let wrong = wrong(&world);
-            found.extend(wrong.map(|wrong| format!("after version {} of {} {}: {wrong}", commit.version, commit.kind, commit.name)));
+            found.extend(wrong.map(|wrong| {
+                format!(
+                    "after version {} of {} {}: {wrong}",
+                    commit.version, commit.kind, commit.name
+                )
+            }));
         }
         (commits.len(), found)
     }
@@ -172,10 +182,22 @@ fn wrong(world: &Objects) -> Option<String> {
         }
     }
     let contours = of("Deployment")
-        .map(|((_, name), object)| (name, &object["metadata"]["namespace"], &object["spec"]["template"]["spec"]))
-        .chain(of("Pod").filter(|(_, pod)| !has_ended(pod)).map(|((_, name), pod)| (name, &pod["metadata"]["namespace"], &pod["spec"])));
+        .map(|((_, name), object)| {
+            (
+                name,
+                &object["metadata"]["namespace"],
+                &object["spec"]["template"]["spec"],
+            )
+        })
+        .chain(
+            of("Pod")
+                .filter(|(_, pod)| !has_ended(pod))
+                .map(|((_, name), pod)| (name, &pod["metadata"]["namespace"], &pod["spec"])),
+        );
     for (who, namespace, spec) in contours {
-        let Some(configuration) = configuration(spec) else { continue };
+        let Some(configuration) = configuration(spec) else {
+            continue;
+        };
         let name = format!("{}/{configuration}", namespace.as_str().unwrap_or_default());
         let Some(configuration) = world.get(&("ContourConfiguration", name.clone())) else {
             return Some(format!("{who} names ContourConfiguration {name}, which is not there"));
@@ -191,19 +213,26 @@ fn wrong(world: &Objects) -> Option<String> {
 }
 
 fn has_ended(pod: &Value) -> bool {
-    ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
+    ["Succeeded", "Failed"]
+        .iter()
+        .any(|phase| pod["status"]["phase"] == *phase)
 }
 
 /// The configuration that a Contour with this pod specification reads.
 fn configuration(spec: &Value) -> Option<&str> {
     let containers = spec["containers"].as_array()?;
-    let mut arguments = containers.iter().flat_map(|container| container["args"].as_array()).flatten();
+    let mut arguments = containers
+        .iter()
+        .filter_map(|container| container["args"].as_array())
+        .flatten();
     arguments.find_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="))
 }
 
 /// An error if nothing was seen of what matters.
 pub fn has_seen_contour(commits: usize) -> anyhow::Result<()> {
-    (commits > 0).then_some(()).context("no commit was seen: the history tells nothing")
+    (commits > 0)
+        .then_some(())
+        .context("no commit was seen: the history tells nothing")
 }
 
 #[cfg(test)]
@@ -217,7 +246,10 @@ mod tests {
         let arguments = json!(["serve", "--contour-config-name=c"]);
         let template = json!({"spec": {"containers": [{"args": arguments}]}});
         let mut world = Objects::from([
-            (("ContourConfiguration", "a/c".to_owned()), json!({"spec": {"globalExtAuth": check}})),
+            (
+                ("ContourConfiguration", "a/c".to_owned()),
+                json!({"spec": {"globalExtAuth": check}}),
+            ),
             (
                 ("Deployment", "a/d".to_owned()),
                 json!({"metadata": {"namespace": "a"}, "spec": {"template": template}}),

@@ -18,4 +18,5 @@ pub mod selection;
 pub mod stage;
 pub mod state;
 pub mod streams;
+pub mod tally;
 pub mod workload;

@@ -105,7 +105,10 @@ impl Proxy {
     /// Reads every set that the operator has read, and keeps it as the past.
     pub async fn remember(&self) -> anyhow::Result<()> {
         let lists = self.shared.lists.lock().expect("nobody panics with the lock").clone();
-        ensure!(!lists.is_empty(), "the operator has read nothing that could become stale");
+        ensure!(
+            !lists.is_empty(),
+            "the operator has read nothing that could become stale"
+        );
         let mut past = HashMap::new();
         let mut connection = Connection::new(&self.shared.upstream);
         for (set, parts) in lists {
@@ -299,4 +302,3 @@ async fn connect(upstream: &Upstream) -> anyhow::Result<SendRequest<Full<Bytes>>
 pub fn body_of(stream: impl futures::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Body {
     BodyExt::boxed(StreamBody::new(stream.map(|bytes| bytes.map(Frame::data))))
 }
-

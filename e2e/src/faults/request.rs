@@ -163,7 +163,10 @@ mod tests {
     use super::*;
 
     fn asked(method: &str, uri: &str, content: &str, body: &str) -> String {
-        let request = Request::builder().method(method).uri(uri).header("content-type", content);
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("content-type", content);
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         match Asked::of(&parts, body.as_bytes()) {
             Asked::Write(write) => write.to_string(),
@@ -196,10 +199,16 @@ mod tests {
         let owned = "labelSelector=contour.slipway.dev%2Fcontourdeployment";
         let watch = format!("/api/v1/pods?&watch=true&{owned}");
         assert_eq!(asked("GET", &watch, "", ""), "watch pods:ours");
-        assert_eq!(asked("GET", &format!("/api/v1/pods?&limit=500&{owned}"), "", ""), "list pods:ours");
+        assert_eq!(
+            asked("GET", &format!("/api/v1/pods?&limit=500&{owned}"), "", ""),
+            "list pods:ours"
+        );
         let look = format!("/api/v1/namespaces/a/pods?{owned}%3Dedge");
         assert_eq!(asked("GET", &look, "", ""), "read");
-        assert_eq!(asked("GET", "/api/v1/namespaces/a/services?&limit=500", "", ""), "list services:a");
+        assert_eq!(
+            asked("GET", "/api/v1/namespaces/a/services?&limit=500", "", ""),
+            "list services:a"
+        );
         assert_eq!(asked("GET", "/api/v1/namespaces/a/services/x", "", ""), "read");
     }
 }

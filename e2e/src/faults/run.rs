@@ -25,7 +25,7 @@ const WELL: Duration = Duration::from_secs(100);
 const PATIENCE: Duration = Duration::from_millis(10_500);
 
 /// A stream that is open and silent is noticed by then.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// A dead connection is noticed by then.
 const DEATH: Duration = Duration::from_secs(15);
@@ -50,7 +50,7 @@ pub struct Reference {
 impl Reference {
     /// What holds of two runs: the same end and the same counts, or else nothing can be compared with it; and the places that both
     /// have.
-    pub fn confirmed_by(mut self, other: Self) -> anyhow::Result<Self> {
+    pub fn confirmed_by(mut self, other: &Self) -> anyhow::Result<Self> {
         let mut wrong = state::differences(&self.state, &other.state);
         wrong.extend(counts::differences(&self.counts, &other.counts));
         ensure!(wrong.is_empty(), "two runs differ: {}", wrong.join("; "));
@@ -96,7 +96,7 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
     let mark = audit::mark(stage.world)?;
     stage.proxy.script.begin(None);
     workload.act(&stage.lab, &stage.auth).await?;
-    let state = settled(stage, workload).await?;
+    let end = settled(stage, workload).await?;
     let (commits, wrong) = history(stage).await?;
     ensure!(commits > 0, "no commit was seen: the history tells nothing");
     ensure!(wrong.is_empty(), "without any fault: {}", wrong.join("; "));
@@ -117,7 +117,7 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
     let events = stage.proxy.script.events();
     stage.clean_up().await?;
     Ok(Reference {
-        state,
+        state: end,
         counts,
         writes,
         classes,
@@ -133,9 +133,9 @@ async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
     let started = Instant::now();
     let mut last = (State::new(), Instant::now());
     loop {
-        let state = stage.state().await?;
-        if state != last.0 {
-            last = (state, Instant::now());
+        let now = stage.state().await?;
+        if now != last.0 {
+            last = (now, Instant::now());
         }
         let gone = stage.lab.find(&thing).await?.is_none();
         let look = match (workload.ends_with_nothing(), gone) {
@@ -145,7 +145,10 @@ async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
         if matches!(look, Look::Reached(())) && last.1.elapsed() > Duration::from_secs(2) {
             return Ok(last.0);
         }
-        ensure!(started.elapsed() < WELL, "{workload} does not come to an end by itself: {look:?}");
+        ensure!(
+            started.elapsed() < WELL,
+            "{workload} does not come to an end by itself: {look:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -173,7 +176,9 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         stage.proxy.remember().await?;
         script.begin(None);
         workload.act(&stage.lab, &stage.auth).await?;
-        well(stage, expected, Killed::StartsAgain, || true).await.context("before the view becomes stale")?;
+        well(stage, expected, Killed::StartsAgain, || true)
+            .await
+            .context("before the view becomes stale")?;
         stage.seat.kill();
         script.begin(Some((*fault, place.clone())));
     } else {
@@ -189,11 +194,17 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         let noticed = dead.noticed().await?;
         outcome.dead_ms = millis(noticed);
         if bounds == Bounds::Checked && noticed > DEATH {
-            outcome.wrong.push(format!("{} dead connections were noticed only after {noticed:?}", dead.count()));
+            outcome.wrong.push(format!(
+                "{} dead connections were noticed only after {noticed:?}",
+                dead.count()
+            ));
         }
         well(stage, expected, Killed::IsElsewhere, || true).await
     } else {
-        well(stage, expected, Killed::StartsAgain, || script.has_fired() && script.is_over()).await
+        well(stage, expected, Killed::StartsAgain, || {
+            script.has_fired() && script.is_over()
+        })
+        .await
     };
     outcome.recovery_ms = millis(script.fired().unwrap_or(acted).elapsed());
     if let Err(error) = end {
@@ -202,10 +213,15 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
     let (commits, wrong) = history(stage).await?;
     outcome.commits = commits;
     outcome.wrong.extend(wrong);
-    outcome
-        .wrong
-        .extend(counts::differences(&expected.counts, &counts::since(stage.world, mark)?));
-    let longest = script.seen().into_iter().filter_map(|seen| Some((seen.end?.1, seen))).max_by_key(|(took, _)| *took);
+    outcome.wrong.extend(counts::differences(
+        &expected.counts,
+        &counts::since(stage.world, mark)?,
+    ));
+    let longest = script
+        .seen()
+        .into_iter()
+        .filter_map(|seen| Some((seen.end?.1, seen)))
+        .max_by_key(|(took, _)| *took);
     if let Some((took, seen)) = longest {
         outcome.longest_call_ms = millis(took);
         if bounds == Bounds::Checked && took > PATIENCE {
@@ -216,7 +232,9 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         let silence = script.longest_silence().context("no silence was noticed")?;
         outcome.silence_ms = millis(silence);
         if bounds == Bounds::Checked && silence > SILENCE {
-            outcome.wrong.push(format!("a silent stream was noticed only after {silence:?}"));
+            outcome
+                .wrong
+                .push(format!("a silent stream was noticed only after {silence:?}"));
         }
     }
     outcome.took_ms = millis(began.elapsed());
@@ -257,7 +275,11 @@ async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl
         }
         if started.elapsed() > WELL {
             ensure!(stage.proxy.script.has_fired() || is_done(), "the fault did not happen");
-            ensure!(found.is_empty(), "the end is not as without a fault: {}", found.join("; "));
+            ensure!(
+                found.is_empty(),
+                "the end is not as without a fault: {}",
+                found.join("; ")
+            );
             anyhow::bail!("it does not come to rest");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

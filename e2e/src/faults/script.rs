@@ -134,13 +134,17 @@ impl Script {
     pub fn is_over(&self) -> bool {
         let state = self.state();
         let silent = state.fault_is(Fault::Stream(OnStream::Silent));
-        state.seen.iter().all(|seen| seen.end.is_some()) && (!silent || state.silences().all(|(_, noticed)| noticed.is_some()))
+        state.seen.iter().all(|seen| seen.end.is_some())
+            && (!silent || state.silences().all(|(_, noticed)| noticed.is_some()))
     }
 
     /// How long the longest silence of a stream was, until the set was watched or read again; of those that were noticed.
     pub fn longest_silence(&self) -> Option<Duration> {
         let state = self.state();
-        state.silences().filter_map(|(since, noticed)| Some(noticed?.duration_since(since))).max()
+        state
+            .silences()
+            .filter_map(|(since, noticed)| Some(noticed?.duration_since(since)))
+            .max()
     }
 
     /// The sets that were read since the beginning.
@@ -203,8 +207,8 @@ impl Script {
             return OnEvent::Pass;
         };
         // A stream that begins later is one that was begun again.
-        let is_meant = place == set.to_string()
-            || (place == EVERYWHERE && state.began.is_some_and(|began| opened < began));
+        let is_meant =
+            place == set.to_string() || (place == EVERYWHERE && state.began.is_some_and(|began| opened < began));
         if is_meant && state.fires_once(set) {
             OnEvent::Fail(fault)
         } else {
@@ -225,7 +229,9 @@ impl State {
         let still = |fired: Instant| {
             matches!(fault, OnRequest::Answer(503 | 504))
                 && fired.elapsed() < OVERLOADED
-                && wanted.rsplit_once('#').is_some_and(|(name, _)| name == write.to_string())
+                && wanted
+                    .rsplit_once('#')
+                    .is_some_and(|(name, _)| name == write.to_string())
         };
         let due = match self.fired {
             None => *wanted == place,

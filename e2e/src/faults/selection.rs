@@ -11,19 +11,21 @@ use super::script::EVERYWHERE;
 use super::workload::Workload;
 
 /// The sets for which a start is made hard: the one that all begins with, one of Contour's, and one that is read only later.
-const AT_A_START: [&str; 3] = [
-    "contourdeployments:all",
-    "extensionservices:all",
-    "deployments:ours",
-];
+const AT_A_START: [&str; 3] = ["contourdeployments:all", "extensionservices:all", "deployments:ours"];
 
 /// All plans, in the order of the workloads.
 pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let mut known = BTreeSet::new();
     for (workload, reference) in references {
-        ensure!(!reference.writes.is_empty(), "{workload} writes nothing that could fail");
-        ensure!(!reference.events.is_empty(), "{workload} brings no event that could be lost");
+        ensure!(
+            !reference.writes.is_empty(),
+            "{workload} writes nothing that could fail"
+        );
+        ensure!(
+            !reference.events.is_empty(),
+            "{workload} brings no event that could be lost"
+        );
         let mut random = fastrand::Rng::with_seed(seed ^ (*workload as u64) << 32);
         let mut plan = |fault, place: &str| {
             plans.push(Plan {
@@ -34,7 +36,9 @@ pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Res
         };
         for write in &reference.writes {
             if known.insert(&reference.classes[write]) {
-                ON_REQUEST.into_iter().for_each(|fault| plan(Fault::Request(fault), write));
+                for fault in ON_REQUEST {
+                    plan(Fault::Request(fault), write);
+                }
             } else {
                 plan(Fault::Request(ON_REQUEST[random.usize(..ON_REQUEST.len())]), write);
             }
@@ -43,7 +47,13 @@ pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Res
             let faults = [OnStream::Cut, OnStream::Error, OnStream::Gone, OnStream::Withheld];
             plan(Fault::Stream(faults[random.usize(..faults.len())]), set);
         }
-        for fault in [OnStream::Cut, OnStream::Error, OnStream::Gone, OnStream::Withheld, OnStream::Silent] {
+        for fault in [
+            OnStream::Cut,
+            OnStream::Error,
+            OnStream::Gone,
+            OnStream::Withheld,
+            OnStream::Silent,
+        ] {
             plan(Fault::Stream(fault), EVERYWHERE);
         }
         plan(Fault::Start(OnStart::Stale), EVERYWHERE);

@@ -35,7 +35,7 @@ const AUTH: &str = "faults-auth";
 const QUIET: Duration = Duration::from_millis(600);
 
 /// A base is made, or what was made is gone, by then.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 
 /// Where plans are carried out.
 pub struct Stage {
@@ -169,7 +169,11 @@ impl Stage {
             let state = self.state().await?;
             let mut left: Vec<String> = state.into_keys().filter(|name| *name != fixed).collect();
             for kind in ["ReplicaSet", "Pod"] {
-                let list = self.lab.api(kind, NAMESPACE).list_metadata(&ListParams::default()).await?;
+                let list = self
+                    .lab
+                    .api(kind, NAMESPACE)
+                    .list_metadata(&ListParams::default())
+                    .await?;
                 left.extend(list.items.iter().filter_map(|object| object.metadata.name.clone()));
             }
             if left.is_empty() {
@@ -200,7 +204,10 @@ impl Stage {
 async fn upstream(kubeconfig: &std::path::Path) -> anyhow::Result<Upstream> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    let authority = config.cluster_url.authority().context("the API server has an address")?;
+    let authority = config
+        .cluster_url
+        .authority()
+        .context("the API server has an address")?;
     Ok(Upstream {
         authority: authority.to_string(),
         tls: Arc::new(config.rustls_client_config()?),

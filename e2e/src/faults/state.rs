@@ -29,18 +29,30 @@ const MASKED: [(&str, &str); 16] = [
     ("/metadata/uid", "each object has its own"),
     ("/metadata/resourceVersion", "a counter of the whole cluster"),
     ("/metadata/creationTimestamp", "time"),
-    ("/metadata/managedFields", "times, and one entry more or less of a user's own"),
+    (
+        "/metadata/managedFields",
+        "times, and one entry more or less of a user's own",
+    ),
     ("/metadata/ownerReferences/*/uid", "the owner's uid"),
-    ("/metadata/annotations/contour.slipway.dev~1applied", "a hash over what was written, the owner's uid in it"),
+    (
+        "/metadata/annotations/contour.slipway.dev~1applied",
+        "a hash over what was written, the owner's uid in it",
+    ),
     ("/status/conditions/*/lastTransitionTime", "time"),
     ("/status/conditions/*/lastUpdateTime", "time"),
     ("/status/extensionServices/*/since", "time"),
-    ("/status/conditions/*/message", "kube-controller-manager's have random names of pods in them"),
+    (
+        "/status/conditions/*/message",
+        "kube-controller-manager's have random names of pods in them",
+    ),
     ("/spec/clusterIP", "assigned by chance"),
     ("/spec/clusterIPs", "assigned by chance"),
     ("/spec/ports/*/nodePort", "assigned by chance"),
     ("/secrets", "tokens"),
-    ("/status/observedGeneration", "compared with metadata.generation, which is not masked"),
+    (
+        "/status/observedGeneration",
+        "compared with metadata.generation, which is not masked",
+    ),
     ("/status/collisionCount", "of ReplicaSets' names"),
 ];
 
@@ -103,11 +115,18 @@ fn mask_memory(object: &mut Value) {
 
 /// Writes `masked` in the place of whatever a path leads to; `*` is each entry.
 fn mask(value: &mut Value, path: &str) {
-    let Some((head, rest)) = path.strip_prefix('/').map(|path| path.split_once('/').unwrap_or((path, ""))) else {
+    let Some((head, rest)) = path
+        .strip_prefix('/')
+        .map(|path| path.split_once('/').unwrap_or((path, "")))
+    else {
         *value = Value::from("masked");
         return;
     };
-    let rest = if rest.is_empty() { String::new() } else { format!("/{rest}") };
+    let rest = if rest.is_empty() {
+        String::new()
+    } else {
+        format!("/{rest}")
+    };
     match value {
         Value::Object(fields) if head == "*" => fields.values_mut().for_each(|value| mask(value, &rest)),
         Value::Array(items) if head == "*" => items.iter_mut().for_each(|value| mask(value, &rest)),
@@ -138,7 +157,12 @@ fn compare(place: &str, expected: &Value, found: &Value, all: &mut Vec<String>) 
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
             for (key, value) in expected {
-                compare(&format!("{place}.{key}"), value, found.get(key).unwrap_or(&Value::Null), all);
+                compare(
+                    &format!("{place}.{key}"),
+                    value,
+                    found.get(key).unwrap_or(&Value::Null),
+                    all,
+                );
             }
             let more = found.iter().filter(|(key, _)| !expected.contains_key(*key));
             all.extend(more.map(|(key, value)| format!("{place}.{key}: {value}, expected nothing")));

@@ -48,7 +48,11 @@ async fn pass(mut body: Incoming, set: &Set, script: &Script, sender: &Sender) -
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
             let is_event = !line.starts_with(br#"{"type":"BOOKMARK""#);
-            let fault = if is_event { script.on_event(set, opened) } else { OnEvent::Pass };
+            let fault = if is_event {
+                script.on_event(set, opened)
+            } else {
+                OnEvent::Pass
+            };
             match fault {
                 OnEvent::Pass => send(sender, line).await?,
                 OnEvent::Fail(fault) => return fail(fault, line, sender).await,
