@@ -21,10 +21,18 @@ pub fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> 
         };
         groups.entry(what).or_default().push(outcome);
     }
-    let mut rows: Vec<Row> = groups.into_iter().map(|(what, group)| row(what, seed, &group)).collect();
+    let mut rows: Vec<Row> = groups
+        .into_iter()
+        .map(|(what, group)| row(what, seed, &group))
+        .collect();
     let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
     let counts = format!("{} plans, {failed} failed", outcomes.len());
-    rows.push(Row::new("all, on several API servers beside each other", &seed, counts, took));
+    rows.push(Row::new(
+        "all, on several API servers beside each other",
+        &seed,
+        counts,
+        took,
+    ));
     rows
 }
 
@@ -35,12 +43,18 @@ fn row(what: &str, seed: u64, group: &[&Outcome]) -> Row {
     let mut counts = vec![
         format!("{} plans, {failed} failed", group.len()),
         format!("{commits} commits looked at"),
-        format!("well again after {} s at most", seconds(most(|outcome| outcome.recovery_ms))),
+        format!(
+            "well again after {} s at most",
+            seconds(most(|outcome| outcome.recovery_ms))
+        ),
     ];
     let longest = [
         ("the longest call took", most(|outcome| outcome.longest_call_ms)),
         ("the longest silence of a watch", most(|outcome| outcome.silence_ms)),
-        ("all dead connections were noticed after at most", most(|outcome| outcome.dead_ms)),
+        (
+            "all dead connections were noticed after at most",
+            most(|outcome| outcome.dead_ms),
+        ),
     ];
     let measured = longest.into_iter().filter(|(_, millis)| *millis > 0);
     counts.extend(measured.map(|(what, millis)| format!("{what} {} s", seconds(millis))));
