@@ -95,6 +95,13 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
+##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
+
+.PHONY: prove-faults
+prove-faults: ## Prove that no fault between the operator and the API server leaves a trace (SEED=n; ONLY=plan does one again)
+	$(BUILD)
+	SLIPWAY_BIN=$(abspath $(TARGET)/debug/slipway) $(TARGET)/debug/prove-faults $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
+
 ##@ Now and then
 
 .PHONY: bench

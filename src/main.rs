@@ -264,12 +264,8 @@ async fn connect() -> Result<Client, Error> {
     // Audit logs and API priority tell clients apart by it, and kube sends none.
     let user_agent = HeaderValue::from_static(concat!("slipway/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, user_agent));
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(10));
-    // A watch may have nothing to say for minutes; whoever waits for an answer bounds that call itself.
-    config.read_timeout = None;
     tracing::info!(api_server = %config.cluster_url, "connecting");
-    Client::try_from(config).map_err(Error::Client)
+    controller::connect(&config).map_err(Error::Client)
 }
 
 #[cfg(test)]

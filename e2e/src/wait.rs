@@ -16,6 +16,16 @@ pub enum Look<T> {
     NotYet(String),
 }
 
+impl<T> Look<T> {
+    /// The same look at something else.
+    pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Look<U> {
+        match self {
+            Self::Reached(seen) => Look::Reached(into(seen)),
+            Self::NotYet(seen) => Look::NotYet(seen),
+        }
+    }
+}
+
 impl Look<()> {
     /// [`Look::Reached`] if `reached`, else `seen`.
     pub fn when(reached: bool, seen: impl Into<String>) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::Client;
@@ -22,9 +22,13 @@ use crate::plan::{
 /// How long to wait for sets of objects that are being read for the first time.
 const READING: Duration = Duration::from_secs(2);
 
-/// Answers that cost a request, by ContourDeployment: what the API server said of its settings.
+/// A refusal is asked about again after this time: it depends on more than the settings. Contour's CRD may have been replaced
+/// by one that knows them, and what stands between us and the API server may have said so in its place.
+const REFUSED: Duration = Duration::from_mins(1);
+
+/// Answers that cost a request, by ContourDeployment: what the API server said of its settings, and when.
 #[derive(Default)]
-pub struct Answers(Mutex<HashMap<NamespacedName, SettingsVerdict>>);
+pub struct Answers(Mutex<HashMap<NamespacedName, (SettingsVerdict, Instant)>>);
 
 impl Answers {
     /// Remembers an answer.
@@ -32,7 +36,16 @@ impl Answers {
         self.0
             .lock()
             .expect("nobody panics with the lock")
-            .insert(whose.clone(), verdict);
+            .insert(whose.clone(), (verdict, Instant::now()));
+    }
+
+    /// How long a refusal still counts, if there is one.
+    pub fn asks_again_in(&self, whose: &NamespacedName) -> Option<Duration> {
+        let answers = self.0.lock().expect("nobody panics with the lock");
+        match answers.get(whose)? {
+            (SettingsVerdict::Refused { .. }, when) => Some(REFUSED.saturating_sub(when.elapsed())),
+            _ => None,
+        }
     }
 
     /// Forgets a ContourDeployment.
@@ -45,7 +58,8 @@ impl Answers {
             .lock()
             .expect("nobody panics with the lock")
             .get(whose)
-            .cloned()
+            .filter(|(verdict, when)| !matches!(verdict, SettingsVerdict::Refused { .. }) || when.elapsed() < REFUSED)
+            .map(|(verdict, _)| verdict.clone())
             .unwrap_or_default()
     }
 }
@@ -214,4 +228,39 @@ pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, clie
             .extend(listed.into_iter().map(|object| (object.key(), Arc::new(object))));
     }
     Ok(fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_asked_about_again_and_an_acceptance_is_not() {
+        let whose = ("a".to_owned(), "edge".to_owned());
+        let long_ago = Instant::now()
+            .checked_sub(REFUSED)
+            .expect("the clock has run for so long");
+        let answers = Answers::default();
+        let put = |verdict: SettingsVerdict, when| {
+            let mut all = answers.0.lock().expect("nobody panics with the lock");
+            all.insert(whose.clone(), (verdict, when));
+        };
+        let refused = SettingsVerdict::Refused {
+            hash: "x".to_owned(),
+            message: String::new(),
+        };
+        let accepted = SettingsVerdict::Accepted {
+            hash: "x".to_owned(),
+            spec: serde_json::Map::new(),
+        };
+        put(refused.clone(), Instant::now());
+        assert!(matches!(answers.get(&whose), SettingsVerdict::Refused { .. }));
+        assert!(answers.asks_again_in(&whose).is_some_and(|wait| wait <= REFUSED));
+        put(refused, long_ago);
+        assert!(!matches!(answers.get(&whose), SettingsVerdict::Refused { .. }));
+        assert_eq!(answers.asks_again_in(&whose), Some(Duration::ZERO));
+        put(accepted, long_ago);
+        assert!(matches!(answers.get(&whose), SettingsVerdict::Accepted { .. }));
+        assert_eq!(answers.asks_again_in(&whose), None);
+    }
 }

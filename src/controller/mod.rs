@@ -5,6 +5,7 @@ mod apply;
 mod backoff;
 mod cache;
 mod client;
+mod connection;
 mod gather;
 mod reconcile;
 pub mod release;
@@ -35,6 +36,8 @@ use cache::Cache;
 pub use client::Error as RequestError;
 use gather::Answers;
 use watches::Watches;
+
+pub use connection::client as connect;
 
 /// Nothing ends it but the shutdown.
 pub type Error = Infallible;

@@ -108,6 +108,10 @@ async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, 
         return (Action::requeue(delay), Outcome::Error("status"));
     }
     let resync = context.backoff.jittered(RESYNC);
+    let resync = context
+        .answers
+        .asks_again_in(whose)
+        .map_or(resync, |wait| wait.min(resync));
     (
         Action::requeue(
             planned

@@ -26,7 +26,7 @@ use crate::telemetry::{Metrics, Readiness};
 
 /// A watch is asked for no longer than this and resumed where it ended, so that a stream that went silent is noticed within
 /// a minute (kube adds 5 s).
-const WATCH_SECONDS: u32 = 50;
+pub const WATCH_SECONDS: u32 = 50;
 
 /// The sets that are watched from the start, whatever is installed.
 pub fn always() -> Vec<StoreId> {

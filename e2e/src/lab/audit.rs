@@ -24,16 +24,22 @@ pub fn mark(world: &World) -> anyhow::Result<Mark> {
 
 /// The operator's requests since then, watches left out, that concern this namespace or none: `verb resource namespace/name`.
 pub fn requests(world: &World, since: Mark, namespace: &str) -> anyhow::Result<Vec<String>> {
+    let entries = entries(world, since)?.into_iter();
+    Ok(entries
+        .filter(|entry| concerns(entry, namespace))
+        .map(|entry| describe(&entry))
+        .collect())
+}
+
+/// The operator's requests since then, watches left out, as the audit log has them.
+pub fn entries(world: &World, since: Mark) -> anyhow::Result<Vec<Value>> {
     let mut file = File::open(world.state.join("audit.log")).context("opening the audit log")?;
     file.seek(SeekFrom::Start(since.0))?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     // The last line may be half written; the request that it is about then is not answered yet.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(entries
-        .filter(|entry| is_of_the_operator(entry) && concerns(entry, namespace))
-        .map(|entry| describe(&entry))
-        .collect())
+    Ok(entries.filter(is_of_the_operator).collect())
 }
 
 fn is_of_the_operator(entry: &Value) -> bool {

@@ -83,7 +83,7 @@ impl Lab {
         let (group, version) = match kind {
             "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
             "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
-            "Deployment" | "DaemonSet" => ("apps", "v1"),
+            "Deployment" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
             "Lease" => ("coordination.k8s.io", "v1"),
             "EndpointSlice" => ("discovery.k8s.io", "v1"),
             "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),

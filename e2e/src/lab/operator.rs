@@ -119,6 +119,11 @@ impl Operator {
         Ok(Self { child, guard })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub async fn terminate(mut self) -> anyhow::Result<End> {
         if let Some(status) = self.child.try_wait().context("looking at the operator")? {

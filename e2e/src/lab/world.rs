@@ -110,18 +110,24 @@ pub struct World {
 
 impl World {
     async fn make() -> anyhow::Result<Self> {
+        let world = Self::without_operator(&format!("api-{}", std::process::id())).await?;
+        world.restore(Takes::Operator).await?;
+        Ok(world)
+    }
+
+    /// An API server of this name, with Slipway and Contour's CRDs installed on it. Nobody is started.
+    pub async fn without_operator(name: &str) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
-        let name = format!("api-{}", std::process::id());
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
         } else {
-            Some(ends_with_us(&name)?)
+            Some(ends_with_us(name)?)
         };
-        let admin = PathBuf::from(cluster::testbed(&["up", &name, "--no-node"]).await?.trim());
-        let cluster = Cluster::attach(&name).await?;
+        let admin = PathBuf::from(cluster::testbed(&["up", name, "--no-node"]).await?.trim());
+        let cluster = Cluster::attach(name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
-        let files = places::target().join("lab").join(&name);
+        let files = places::target().join("lab").join(name);
         std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
         let kubeconfig = files.join("kubeconfig");
         let token = cluster
@@ -144,7 +150,7 @@ impl World {
             operator: Mutex::default(),
             _guard: guard,
         };
-        world.restore(Takes::ContourCrds).await?;
+        world.install_contour_crds().await?;
         Ok(world)
     }
 

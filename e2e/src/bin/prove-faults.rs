@@ -1,0 +1,233 @@
+//! `make prove-faults`: every plan of the fault proxy, on several API servers beside each other. What was done is not done again
+//! after an interruption; one plan can be done alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use slipway_e2e::faults::plan::Plan;
+use slipway_e2e::faults::run::{Bounds, Outcome, Reference, carry_out, reference};
+use slipway_e2e::faults::stage::Stage;
+use slipway_e2e::faults::workload::{self, Workload};
+use slipway_e2e::faults::{selection, tally};
+use slipway_e2e::narration::say;
+use slipway_e2e::proof::{self, Journal};
+
+/// The section of `docs/proof.md`.
+const PROOF: &str = "prove-faults";
+
+/// Proves that no fault between the operator and the API server leaves a trace.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What chooses the fault of each write whose verb and kind were seen before
+    #[arg(long, env = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// Only this plan: WORKLOAD/FAULT@PLACE, as they are printed. Nothing is recorded
+    #[arg(long, value_name = "PLAN")]
+    only: Option<Plan>,
+    /// Only plans whose names contain this. Nothing is recorded
+    #[arg(long, value_name = "TEXT")]
+    matching: Option<String>,
+    /// Only lists the plans
+    #[arg(long)]
+    list: bool,
+    /// API servers beside each other
+    #[arg(long, default_value_t = 3)]
+    servers: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match prove(&Options::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(format!("{PROOF}: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn prove(options: &Options) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    say(format!("{PROOF}: seed {}", options.seed));
+    // A plan's place is found by runs without a fault: of its workload alone, if it is alone.
+    let is_wanted = |workload: &Workload| match (&options.only, &options.matching) {
+        (Some(plan), _) => plan.workload == *workload,
+        (None, Some(text)) => !text.contains('/') || text.starts_with(&format!("{workload}/")),
+        (None, None) => true,
+    };
+    let workloads: Vec<Workload> = workload::ALL.into_iter().filter(is_wanted).collect();
+    let mut halls: Vec<Hall> = (0..options.servers.max(1)).map(Hall::new).collect();
+    let references = references(&mut halls, &workloads).await?;
+    let plans = match &options.only {
+        Some(plan) => vec![plan.clone()],
+        None => selection::all(&references, options.seed)?,
+    };
+    let wanted = options.matching.clone().unwrap_or_default();
+    let plans: Vec<Plan> = plans
+        .into_iter()
+        .filter(|plan| plan.to_string().contains(&wanted))
+        .collect();
+    ensure!(!plans.is_empty(), "no plan is called so");
+    if options.list {
+        for plan in &plans {
+            println!("{plan}");
+        }
+        return Ok(true);
+    }
+    let part = options.only.is_some() || options.matching.is_some();
+    let journal = if part {
+        None
+    } else {
+        Some(Journal::open(PROOF, options.seed)?)
+    };
+    let outcomes = carry_out_all(&mut halls, &plans, &references, journal).await?;
+    let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
+    ensure!(
+        outcomes.len() == plans.len(),
+        "{} of {} plans were carried out",
+        outcomes.len(),
+        plans.len()
+    );
+    let rows = tally::rows(options.seed, &outcomes, began.elapsed());
+    for row in &rows {
+        say(format!("{}: {}", row.what, row.counts));
+    }
+    if !part {
+        proof::record(PROOF, &rows)?;
+    }
+    Ok(failed == 0)
+}
+
+/// An API server after the other: one that a plan leaves unclean is not used again.
+struct Hall {
+    number: usize,
+    built: usize,
+    stage: Option<Stage>,
+}
+
+impl Hall {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            built: 0,
+            stage: None,
+        }
+    }
+
+    async fn stage(&mut self) -> anyhow::Result<&Stage> {
+        if self.stage.is_none() {
+            self.built += 1;
+            let name = format!("faults-{}-{}-{}", std::process::id(), self.number, self.built);
+            self.stage = Some(Stage::build(&name).await?);
+        }
+        self.stage.as_ref().context("it was just built")
+    }
+}
+
+/// Each workload twice without a fault: if the two differ, a comparison tells nothing.
+async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
+    let left = Mutex::new(VecDeque::from(workloads.to_vec()));
+    let done = Mutex::new(BTreeMap::new());
+    let work = halls.iter_mut().map(|hall| {
+        let (left, done) = (&left, &done);
+        async move {
+            while let Some(workload) = next(left) {
+                let stage = hall.stage().await?;
+                let first = reference(stage, workload).await?;
+                let both = first.confirmed_by(&reference(stage, workload).await?);
+                let both = both.with_context(|| format!("{workload} without a fault"))?;
+                say(format!(
+                    "{workload}: {} writes, {} streams",
+                    both.writes.len(),
+                    both.events.len()
+                ));
+                done.lock().expect("nobody panics with the lock").insert(workload, both);
+            }
+            anyhow::Ok(())
+        }
+    });
+    futures::future::try_join_all(work).await?;
+    Ok(done.into_inner().expect("nobody panics with the lock"))
+}
+
+fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
+    queue.lock().expect("nobody panics with the lock").pop_front()
+}
+
+async fn carry_out_all(
+    halls: &mut [Hall],
+    plans: &[Plan],
+    references: &BTreeMap<Workload, Reference>,
+    journal: Option<Journal>,
+) -> anyhow::Result<BTreeMap<String, Outcome>> {
+    let mut outcomes = BTreeMap::new();
+    let mut left = VecDeque::new();
+    for plan in plans {
+        let known = journal.as_ref().and_then(|journal| journal.outcome(&plan.to_string()));
+        match known.map(|known| serde_json::from_value::<Outcome>(known.clone())) {
+            Some(Ok(outcome)) => drop(outcomes.insert(plan.to_string(), outcome)),
+            _ => left.push_back(plan.clone()),
+        }
+    }
+    let total = plans.len();
+    say(format!("{total} plans, {} of them done before", outcomes.len()));
+    let (left, done) = (Mutex::new(left), Mutex::new((outcomes, journal)));
+    let work = halls.iter_mut().map(|hall| {
+        let (left, done) = (&left, &done);
+        async move {
+            while let Some(plan) = next(left) {
+                let (outcome, clean) = one(hall.stage().await?, &plan, &references[&plan.workload]).await?;
+                if !clean {
+                    hall.stage = None;
+                }
+                let mut done = done.lock().expect("nobody panics with the lock");
+                if let Some(journal) = done.1.as_mut() {
+                    journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
+                }
+                done.0.insert(plan.to_string(), outcome.clone());
+                tell(&plan, &outcome, done.0.len(), total);
+            }
+            anyhow::Ok(())
+        }
+    });
+    futures::future::try_join_all(work).await?;
+    Ok(done.into_inner().expect("nobody panics with the lock").0)
+}
+
+fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
+    let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
+    let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(tally::seconds);
+    say(format!(
+        "{count}/{total} {plan} {verdict}, well after {recovery} s, {took} s in all"
+    ));
+    for wrong in &outcome.wrong {
+        say(format!("    {wrong}"));
+    }
+}
+
+/// One plan; and whether the stage is clean again.
+async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result<(Outcome, bool)> {
+    let mark = stage.log_mark();
+    let mut outcome = match carry_out(stage, plan, expected, Bounds::Checked).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome {
+            wrong: vec![format!("{error:#}")],
+            ..Outcome::default()
+        },
+    };
+    let cleaned = stage.clean_up().await;
+    if let Err(error) = &cleaned {
+        outcome.wrong.push(format!("{error:#}"));
+    }
+    if !outcome.wrong.is_empty() {
+        let file = proof::folder(PROOF)?.join(format!("{}.log", plan.to_string().replace('/', "_")));
+        stage.keep_log(mark, &file)?;
+        outcome.wrong.push(format!("the operator's log: {}", file.display()));
+    }
+    Ok((outcome, cleaned.is_ok()))
+}

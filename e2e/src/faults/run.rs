@@ -1,0 +1,287 @@
+//! Carries out one plan, or none, on a stage, and says what was wrong.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::lab::{Thing, audit};
+use crate::wait::Look;
+
+use super::counts::{self, Counts};
+use super::dead::Dead;
+use super::plan::{Fault, OnStart, OnStream, Plan};
+use super::request::Asked;
+use super::script::{End, Seen, numbered};
+use super::stage::Stage;
+use super::state::{self, State};
+use super::workload::Workload;
+
+/// After a fault everything is well again by then, a call's patience, a stream's silence and some backoff included.
+const WELL: Duration = Duration::from_secs(100);
+
+/// No call may block for longer. The rest is what the proxy needs to notice.
+const PATIENCE: Duration = Duration::from_millis(10_500);
+
+/// A stream that is open and silent is noticed by then.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// A dead connection is noticed by then.
+const DEATH: Duration = Duration::from_secs(15);
+
+/// What a workload comes to when nothing goes wrong.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// What there is in the end.
+    pub state: State,
+    /// What was created and deleted.
+    pub counts: Counts,
+    /// The writes, in the order in which they came, each with its number among those of its name.
+    pub writes: Vec<String>,
+    /// The class of each write: verb and kind.
+    pub classes: BTreeMap<String, String>,
+    /// The sets on whose streams something came.
+    pub events: Vec<String>,
+    /// The sets that the operator has read since its start.
+    pub sets: Vec<String>,
+}
+
+impl Reference {
+    /// What holds of two runs: the same end and the same counts, or else nothing can be compared with it; and the places that both
+    /// have.
+    pub fn confirmed_by(mut self, other: &Self) -> anyhow::Result<Self> {
+        let mut wrong = state::differences(&self.state, &other.state);
+        wrong.extend(counts::differences(&self.counts, &other.counts));
+        ensure!(wrong.is_empty(), "two runs differ: {}", wrong.join("; "));
+        self.writes.retain(|write| other.writes.contains(write));
+        self.events.retain(|set| other.events.contains(set));
+        self.sets.retain(|set| other.sets.contains(set));
+        Ok(self)
+    }
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What was wrong; nothing: it passed.
+    pub wrong: Vec<String>,
+    /// How long everything took, the base included, in milliseconds.
+    pub took_ms: u64,
+    /// From the fault to the end, in milliseconds.
+    pub recovery_ms: u64,
+    /// The longest call, in milliseconds.
+    pub longest_call_ms: u64,
+    /// The longest silence of a stream until it was noticed, in milliseconds; 0 if none was silent.
+    pub silence_ms: u64,
+    /// How long it took until all dead connections were noticed, in milliseconds; 0 if none died.
+    pub dead_ms: u64,
+    /// Commits that were looked at.
+    pub commits: usize,
+}
+
+/// Whether bounds of time count. In a short test on a busy machine they don't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// They do.
+    Checked,
+    /// They do not.
+    Ignored,
+}
+
+/// Runs a workload when nothing goes wrong. The stage is clean before and after.
+pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Reference> {
+    stage.prepare(workload.base()).await?;
+    let sets = stage.proxy.script.sets();
+    let mark = audit::mark(stage.world)?;
+    stage.proxy.script.begin(None);
+    workload.act(&stage.lab, &stage.auth).await?;
+    let end = settled(stage, workload).await?;
+    let (commits, wrong) = history(stage).await?;
+    ensure!(commits > 0, "no commit was seen: the history tells nothing");
+    ensure!(wrong.is_empty(), "without any fault: {}", wrong.join("; "));
+    let counts = counts::since(stage.world, mark)?;
+    let mut writes = Vec::new();
+    let mut classes = BTreeMap::new();
+    let mut occurrences = BTreeMap::<String, usize>::new();
+    for seen in stage.proxy.script.seen() {
+        if let Asked::Write(write) = seen.asked {
+            let count = occurrences.entry(write.to_string()).or_default();
+            *count += 1;
+            let name = numbered(&write, *count);
+            let (verb, kind) = write.class();
+            classes.insert(name.clone(), format!("{verb}:{kind}"));
+            writes.push(name);
+        }
+    }
+    let events = stage.proxy.script.events();
+    stage.clean_up().await?;
+    Ok(Reference {
+        state: end,
+        counts,
+        writes,
+        classes,
+        events,
+        sets,
+    })
+}
+
+/// Waits for the end of a workload of which nobody knows yet what it is.
+async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
+    let edge = stage.edge();
+    let thing = Thing::new("ContourDeployment", edge.namespace(), edge.name());
+    let started = Instant::now();
+    let mut last = (State::new(), Instant::now());
+    loop {
+        let now = stage.state().await?;
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        let gone = stage.lab.find(&thing).await?.is_none();
+        let look = match (workload.ends_with_nothing(), gone) {
+            (false, false) => stage.look_settled().await?.map(drop),
+            (ends, gone) => Look::when(ends == gone, format!("gone: {gone}")),
+        };
+        if matches!(look, Look::Reached(())) && last.1.elapsed() > Duration::from_secs(2) {
+            return Ok(last.0);
+        }
+        ensure!(
+            started.elapsed() < WELL,
+            "{workload} does not come to an end by itself: {look:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn history(stage: &Stage) -> anyhow::Result<(usize, Vec<String>)> {
+    stage.history.catch_up(&stage.lab).await?;
+    let (commits, mut wrong) = stage.history.violations();
+    wrong.truncate(3);
+    Ok((commits, wrong))
+}
+
+/// Carries out a plan. The stage is clean before; whether it can be cleaned afterwards is seen by who does it.
+pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
+    let Plan { workload, fault, place } = plan;
+    stage.prepare(workload.base()).await?;
+    let script = &stage.proxy.script;
+    let dead = match fault {
+        Fault::DeadConnections => Some(Dead::begin(stage).await?),
+        _ => None,
+    };
+    let mark = audit::mark(stage.world)?;
+    if *fault == Fault::Start(OnStart::Stale) {
+        // What it believes of before the workload, it comes to believe after it.
+        stage.proxy.remember().await?;
+        script.begin(None);
+        workload.act(&stage.lab, &stage.auth).await?;
+        well(stage, expected, Killed::StartsAgain, || true)
+            .await
+            .context("before the view becomes stale")?;
+        stage.seat.kill();
+        script.begin(Some((*fault, place.clone())));
+    } else {
+        if matches!(fault, Fault::Start(_)) {
+            stage.seat.kill();
+        }
+        script.begin(Some((*fault, place.clone())));
+        workload.act(&stage.lab, &stage.auth).await?;
+    }
+    let acted = Instant::now();
+    let mut outcome = Outcome::default();
+    let end = if let Some(dead) = &dead {
+        let noticed = dead.noticed().await?;
+        outcome.dead_ms = millis(noticed);
+        if bounds == Bounds::Checked && noticed > DEATH {
+            outcome.wrong.push(format!(
+                "{} dead connections were noticed only after {noticed:?}",
+                dead.count()
+            ));
+        }
+        well(stage, expected, Killed::IsElsewhere, || true).await
+    } else {
+        well(stage, expected, Killed::StartsAgain, || {
+            script.has_fired() && script.is_over()
+        })
+        .await
+    };
+    outcome.recovery_ms = millis(script.fired().unwrap_or(acted).elapsed());
+    if let Err(error) = end {
+        outcome.wrong.push(format!("{error:#}"));
+    }
+    let (commits, wrong) = history(stage).await?;
+    outcome.commits = commits;
+    outcome.wrong.extend(wrong);
+    outcome.wrong.extend(counts::differences(
+        &expected.counts,
+        &counts::since(stage.world, mark)?,
+    ));
+    let longest = script
+        .seen()
+        .into_iter()
+        .filter_map(|seen| Some((seen.end?.1, seen)))
+        .max_by_key(|(took, _)| *took);
+    if let Some((took, seen)) = longest {
+        outcome.longest_call_ms = millis(took);
+        if bounds == Bounds::Checked && took > PATIENCE {
+            outcome.wrong.push(too_long(&seen, took));
+        }
+    }
+    if *fault == Fault::Stream(OnStream::Silent) {
+        let silence = script.longest_silence().context("no silence was noticed")?;
+        outcome.silence_ms = millis(silence);
+        if bounds == Bounds::Checked && silence > SILENCE {
+            outcome
+                .wrong
+                .push(format!("a silent stream was noticed only after {silence:?}"));
+        }
+    }
+    outcome.took_ms = millis(began.elapsed());
+    Ok(outcome)
+}
+
+fn too_long(seen: &Seen, took: Duration) -> String {
+    let how = match seen.end {
+        Some((End::Answered(code), _)) => format!("was answered with {code}"),
+        _ => "was given up".to_owned(),
+    };
+    format!("{:?} {how} only after {took:?}", seen.asked)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What becomes of an empty seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    /// The operator was killed, and is started again.
+    StartsAgain,
+    /// The operator is elsewhere.
+    IsElsewhere,
+}
+
+/// Waits until everything is as it is without a fault, and nothing is left to do.
+async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl Fn() -> bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        if killed == Killed::StartsAgain {
+            stage.seat.take()?;
+        }
+        let found = state::differences(&expected.state, &stage.state().await?);
+        if found.is_empty() && is_done() && stage.is_quiet() {
+            return Ok(());
+        }
+        if started.elapsed() > WELL {
+            ensure!(stage.proxy.script.has_fired() || is_done(), "the fault did not happen");
+            ensure!(
+                found.is_empty(),
+                "the end is not as without a fault: {}",
+                found.join("; ")
+            );
+            anyhow::bail!("it does not come to rest");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Which plans there are: each distinct verb and kind with every fault, every other write with one of them by the seed; streams,
+//! starts and dead connections besides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::ensure;
+
+use super::plan::{Fault, ON_REQUEST, OnRequest, OnStart, OnStream, Plan};
+use super::run::Reference;
+use super::script::EVERYWHERE;
+use super::workload::Workload;
+
+/// The sets for which a start is made hard: the one that all begins with, one of Contour's, and one that is read only later.
+const AT_A_START: [&str; 3] = ["contourdeployments:all", "extensionservices:all", "deployments:ours"];
+
+/// All plans, in the order of the workloads.
+pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    let mut known = BTreeSet::new();
+    for (workload, reference) in references {
+        ensure!(
+            !reference.writes.is_empty(),
+            "{workload} writes nothing that could fail"
+        );
+        ensure!(
+            !reference.events.is_empty(),
+            "{workload} brings no event that could be lost"
+        );
+        let mut random = fastrand::Rng::with_seed(seed ^ (*workload as u64) << 32);
+        let mut plan = |fault, place: &str| {
+            plans.push(Plan {
+                workload: *workload,
+                fault,
+                place: place.to_owned(),
+            });
+        };
+        for write in &reference.writes {
+            if known.insert(&reference.classes[write]) {
+                for fault in ON_REQUEST {
+                    plan(Fault::Request(fault), write);
+                }
+            } else {
+                plan(Fault::Request(ON_REQUEST[random.usize(..ON_REQUEST.len())]), write);
+            }
+        }
+        for set in &reference.events {
+            let faults = [OnStream::Cut, OnStream::Error, OnStream::Gone, OnStream::Withheld];
+            plan(Fault::Stream(faults[random.usize(..faults.len())]), set);
+        }
+        for fault in [
+            OnStream::Cut,
+            OnStream::Error,
+            OnStream::Gone,
+            OnStream::Withheld,
+            OnStream::Silent,
+        ] {
+            plan(Fault::Stream(fault), EVERYWHERE);
+        }
+        plan(Fault::Start(OnStart::Stale), EVERYWHERE);
+        plan(Fault::DeadConnections, EVERYWHERE);
+        let starts = [OnStart::ListBlackHole, OnStart::ListStalls, OnStart::WatchBlackHole];
+        for set in AT_A_START {
+            ensure!(
+                reference.sets.iter().any(|known| known == set),
+                "the operator does not read {set}"
+            );
+            plan(Fault::Start(starts[random.usize(..starts.len())]), set);
+        }
+    }
+    ensure!(!plans.is_empty(), "there is no plan");
+    Ok(plans)
+}
+
+/// A few of them, by the seed: a kill, an answer, a stream, and a start, none of which takes a call's whole patience.
+pub fn sample(plans: &[Plan], seed: u64, each: usize) -> Vec<Plan> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let groups: [fn(&Fault) -> bool; 4] = [
+        |fault| matches!(fault, Fault::Request(OnRequest::KillBefore | OnRequest::KillAfter)),
+        |fault| matches!(fault, Fault::Request(OnRequest::Answer(_) | OnRequest::Reset)),
+        |fault| matches!(fault, Fault::Stream(stream) if *stream != OnStream::Silent),
+        |fault| matches!(fault, Fault::Start(OnStart::Stale)),
+    ];
+    let mut chosen = Vec::new();
+    for group in groups {
+        let mut of: Vec<_> = plans.iter().filter(|plan| group(&plan.fault)).cloned().collect();
+        random.shuffle(&mut of);
+        chosen.extend(of.into_iter().take(each));
+    }
+    chosen
+}

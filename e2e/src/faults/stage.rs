@@ -1,0 +1,222 @@
+//! Where plans are carried out, one at a time: an API server, the proxy before it, the operator behind that, and those who play the
+//! kubelet and Contour.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use kube::api::ListParams;
+use kube::client::ConfigExt as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+
+use crate::edge::{Component, Edge, Status};
+use crate::lab::operator::{self, Setup};
+use crate::lab::players::{self, Kubelet};
+use crate::lab::world::World;
+use crate::lab::{Lab, Thing, wait};
+use crate::wait::Look;
+
+use super::cast::Cast;
+use super::history::History;
+use super::proxy::{Proxy, Upstream};
+use super::seat::Seat;
+use super::state::{self, State};
+use super::workload::Base;
+
+/// The namespace of the ContourDeployment. Names are the same in each run, so that runs can be compared.
+const NAMESPACE: &str = "faults";
+
+/// The namespace of the authorization service.
+const AUTH: &str = "faults-auth";
+
+/// Nothing was written for this long: what there was to do is done. The first retry after a failure comes sooner.
+const QUIET: Duration = Duration::from_millis(600);
+
+/// A base is made, or what was made is gone, by then.
+const CALM: Duration = Duration::from_mins(1);
+
+/// Where plans are carried out.
+pub struct Stage {
+    /// The API server.
+    pub world: &'static World,
+    /// The namespace of the ContourDeployment.
+    pub lab: Lab,
+    /// The namespace of the authorization service.
+    pub auth: String,
+    /// Between the operator and the API server.
+    pub proxy: Proxy,
+    /// The operator.
+    pub seat: Arc<Seat>,
+    /// What was committed since the last base.
+    pub history: History,
+    _kubelet: Kubelet,
+    _cast: Cast,
+}
+
+impl Stage {
+    /// A new one, on an API server of this name, which ends with this process.
+    pub async fn build(name: &str) -> anyhow::Result<Self> {
+        // It has to outlive everything that is spawned here.
+        let world: &'static World = Box::leak(Box::new(World::without_operator(name).await?));
+        let lab = Lab::new(world, NAMESPACE).await?;
+        lab.make_namespace(AUTH).await?;
+        players::auth_server(&lab, AUTH).await?;
+        let kubeconfig = world.files.join("kubeconfig-of-the-proxy");
+        let seat = Arc::new(Seat::new(Setup {
+            binary: world.setup.binary,
+            kubeconfig: kubeconfig.clone(),
+            log: world.setup.log.clone(),
+            address: operator::free_address()?,
+        }));
+        let proxy = Proxy::start(upstream(&world.setup.kubeconfig).await?, seat.clone()).await?;
+        let mut config = serde_json::to_value(Kubeconfig::read_from(&world.setup.kubeconfig)?)?;
+        for cluster in config["clusters"].as_array_mut().into_iter().flatten() {
+            cluster["cluster"] = serde_json::json!({"server": format!("http://{}", proxy.address)});
+        }
+        std::fs::write(&kubeconfig, config.to_string()).context("writing the operator's kubeconfig")?;
+        Ok(Self {
+            world,
+            history: History::begin(&lab),
+            _kubelet: Kubelet::of(&lab.client, NAMESPACE),
+            _cast: Cast::of(&lab, &[NAMESPACE, AUTH]).await?,
+            auth: AUTH.to_owned(),
+            lab,
+            proxy,
+            seat,
+        })
+    }
+
+    /// The ContourDeployment.
+    pub fn edge(&self) -> Edge {
+        Edge::new(self.lab.client.clone(), NAMESPACE, "edge")
+    }
+
+    /// What there is now.
+    pub async fn state(&self) -> anyhow::Result<State> {
+        state::read(&self.lab, &[NAMESPACE, AUTH]).await
+    }
+
+    /// Makes a base, without any fault, by an operator that was just started.
+    pub async fn prepare(&self, base: Base) -> anyhow::Result<()> {
+        self.seat.kill();
+        self.proxy.script.begin(None);
+        self.history.forget();
+        self.seat.take()?;
+        base.make(&self.lab, &self.auth).await?;
+        self.operator_is_ready().await?;
+        if base != Base::Nothing {
+            wait("the base has settled", CALM)
+                .every(Duration::from_millis(50))
+                .until(async || {
+                    Ok(match self.look_settled().await? {
+                        Look::Reached(status) if base == Base::Enforced && !status.is("Ready", "True") => {
+                            Look::NotYet(status.to_string())
+                        }
+                        settled => settled,
+                    })
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the ContourDeployment's status is current and there is nothing to write. There may be no Envoy: a DaemonSet has
+    /// no pods where there are no nodes.
+    pub async fn look_settled(&self) -> anyhow::Result<Look<Status>> {
+        let edge = self.edge();
+        let (status, contour) = (edge.status().await?, edge.pods(Component::Contour).await?);
+        let settled = status.is_current() && contour.all_ready() && contour.ending == 0 && self.is_quiet();
+        Ok(if settled {
+            Look::Reached(status)
+        } else {
+            Look::NotYet(format!("{status}; Contour {contour}"))
+        })
+    }
+
+    /// Whether the operator has nothing to write.
+    pub fn is_quiet(&self) -> bool {
+        let last = self.proxy.script.last_write();
+        last.is_none_or(|last| last.elapsed() > QUIET)
+    }
+
+    /// Waits until the operator is ready.
+    pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
+        wait("the operator is ready", CALM)
+            .every(Duration::from_millis(20))
+            .until(async || {
+                Ok(match operator::get(self.seat.setup().address, "/readyz").await {
+                    Ok((200, _)) => Look::Reached(()),
+                    other => Look::NotYet(format!("{other:?}")),
+                })
+            })
+            .await
+    }
+
+    /// Takes everything away that a run has made. What the operator can't take away without help is an error.
+    pub async fn clean_up(&self) -> anyhow::Result<()> {
+        self.proxy.script.begin(None);
+        self.seat.take()?;
+        self.edge().delete().await?;
+        let service = Thing::new("ExtensionService", &self.auth, "auth");
+        if self.lab.find(&service).await?.is_some() {
+            self.lab.delete(&service).await?;
+        }
+        let fixed = format!("Service {}/auth", self.auth);
+        let started = Instant::now();
+        loop {
+            let state = self.state().await?;
+            let mut left: Vec<String> = state.into_keys().filter(|name| *name != fixed).collect();
+            for kind in ["ReplicaSet", "Pod"] {
+                let list = self
+                    .lab
+                    .api(kind, NAMESPACE)
+                    .list_metadata(&ListParams::default())
+                    .await?;
+                left.extend(list.items.iter().filter_map(|object| object.metadata.name.clone()));
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() > CALM {
+                bail!("left behind: {}", left.join(", "));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How long the operator's log is now.
+    pub fn log_mark(&self) -> u64 {
+        self.world.setup.log.metadata().map_or(0, |log| log.len())
+    }
+
+    /// Keeps the operator's log since then.
+    pub fn keep_log(&self, mark: u64, file: &PathBuf) -> anyhow::Result<()> {
+        let log = std::fs::read(&self.world.setup.log)?;
+        let mark = usize::try_from(mark)?;
+        ensure!(mark <= log.len(), "the log has become shorter");
+        std::fs::write(file, &log[mark..]).with_context(|| format!("writing {}", file.display()))
+    }
+}
+
+/// The API server of a kubeconfig that has nothing but a token: its client certificate would be taken for the operator.
+async fn upstream(kubeconfig: &std::path::Path) -> anyhow::Result<Upstream> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let authority = config
+        .cluster_url
+        .authority()
+        .context("the API server has an address")?;
+    Ok(Upstream {
+        authority: authority.to_string(),
+        tls: Arc::new(config.rustls_client_config()?),
+    })
+}
+
+/// Whether Contour's Deployment is one of these.
+pub fn has_contour(state: &State) -> bool {
+    state
+        .get(&format!("Deployment {NAMESPACE}/edge-contour"))
+        .is_some_and(Value::is_object)
+}

@@ -1,0 +1,68 @@
+//! The rows of a run for `docs/proof.md`: plans, failures, and the longest of what is bounded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::proof::Row;
+
+use super::plan::{Fault, Plan};
+use super::run::Outcome;
+
+/// A row for each kind of fault, and one for all of it.
+pub fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>, took: Duration) -> Vec<Row> {
+    let mut groups: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
+    for (plan, outcome) in outcomes {
+        let what = match plan.parse::<Plan>().map(|plan| plan.fault) {
+            Ok(Fault::Request(_)) => "faults of requests that write",
+            Ok(Fault::Stream(_)) => "faults of watches",
+            Ok(Fault::Start(_)) => "faults of a start: stale views, reads without an answer",
+            Ok(Fault::DeadConnections) => "connections that die without a word",
+            Err(_) => "plans of another version",
+        };
+        groups.entry(what).or_default().push(outcome);
+    }
+    let mut rows: Vec<Row> = groups
+        .into_iter()
+        .map(|(what, group)| row(what, seed, &group))
+        .collect();
+    let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
+    let counts = format!("{} plans, {failed} failed", outcomes.len());
+    rows.push(Row::new(
+        "all, on several API servers beside each other",
+        &seed,
+        counts,
+        took,
+    ));
+    rows
+}
+
+fn row(what: &str, seed: u64, group: &[&Outcome]) -> Row {
+    let most = |value: fn(&Outcome) -> u64| group.iter().map(|outcome| value(outcome)).max().unwrap_or_default();
+    let failed = group.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
+    let commits: usize = group.iter().map(|outcome| outcome.commits).sum();
+    let mut counts = vec![
+        format!("{} plans, {failed} failed", group.len()),
+        format!("{commits} commits looked at"),
+        format!(
+            "well again after {} s at most",
+            seconds(most(|outcome| outcome.recovery_ms))
+        ),
+    ];
+    let longest = [
+        ("the longest call took", most(|outcome| outcome.longest_call_ms)),
+        ("the longest silence of a watch", most(|outcome| outcome.silence_ms)),
+        (
+            "all dead connections were noticed after at most",
+            most(|outcome| outcome.dead_ms),
+        ),
+    ];
+    let measured = longest.into_iter().filter(|(_, millis)| *millis > 0);
+    counts.extend(measured.map(|(what, millis)| format!("{what} {} s", seconds(millis))));
+    let spent = group.iter().map(|outcome| outcome.took_ms).sum();
+    Row::new(what, &seed, counts.join("; "), Duration::from_millis(spent))
+}
+
+/// With one decimal.
+pub fn seconds(millis: u64) -> String {
+    format!("{}.{}", millis / 1000, millis % 1000 / 100)
+}

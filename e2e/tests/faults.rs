@@ -1,0 +1,52 @@
+//! A sample of `make prove-faults`, by a seed that is printed: a few faults between the operator and a real API server, none of
+//! which leaves a trace. `SEED` repeats one. Nothing is measured here.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, ensure};
+use slipway_e2e::faults::run::{Bounds, carry_out, reference};
+use slipway_e2e::faults::selection;
+use slipway_e2e::faults::stage::Stage;
+use slipway_e2e::faults::workload;
+use slipway_e2e::narration::say;
+
+/// Workloads in a sample.
+const WORKLOADS: usize = 2;
+
+/// Plans of each group: kills, answers, streams, stale views.
+const EACH: usize = 2;
+
+#[tokio::test]
+async fn a_few_faults_in_the_middle_of_what_a_user_does_leave_no_trace() {
+    sample().await.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+async fn sample() -> anyhow::Result<()> {
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().context("SEED is a number")?,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    say(format!("faults: SEED={seed}"));
+    let stage = Stage::build(&format!("faults-{}", std::process::id())).await?;
+    let mut workloads = workload::ALL;
+    fastrand::Rng::with_seed(seed).shuffle(&mut workloads);
+    let mut references = BTreeMap::new();
+    for workload in &workloads[..WORKLOADS] {
+        let first = reference(&stage, *workload).await?;
+        references.insert(*workload, first.confirmed_by(&reference(&stage, *workload).await?)?);
+    }
+    let plans = selection::sample(&selection::all(&references, seed)?, seed, EACH);
+    ensure!(!plans.is_empty(), "the sample is empty");
+    for plan in &plans {
+        let outcome = carry_out(&stage, plan, &references[&plan.workload], Bounds::Ignored).await?;
+        ensure!(
+            outcome.wrong.is_empty(),
+            "prove-faults --only '{plan}': {}",
+            outcome.wrong.join("; ")
+        );
+        say(format!("{plan} ok"));
+        stage.clean_up().await?;
+    }
+    Ok(())
+}
