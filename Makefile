@@ -74,6 +74,19 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
+##@ Proofs (docs/proof.md)
+
+# What was done for a commit is not done again; a changed tree has no name, and starts anew.
+PROVED = $(TARGET)/prove/model-$(shell git describe --always --dirty --abbrev=10)
+
+.PHONY: prove-model
+prove-model: ## Search every state of a model of the world for one where the core does harm or never comes to rest
+	$(BUILD)
+	mkdir -p $(TARGET)/prove
+	rm -f $(TARGET)/prove/model-*-dirty
+	cargo test --release --locked -p slipway --test model -- prove --journal $(PROVED) --ways $(abspath $(TARGET))/prove/model --rows $(abspath $(TARGET))/prove/model.json
+	$(TARGET)/debug/record prove-model $(TARGET)/prove/model.json
+
 ##@ Now and then
 
 .PHONY: bench

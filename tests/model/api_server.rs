@@ -1,12 +1,14 @@
 //! What the API server makes of a request: the object that is stored afterwards, or why it refuses. Pure; where objects are
 //! kept, and under which uid, the model knows.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::{FINALIZER, labels};
 use slipway::plan::{Kind, Object};
 
-/// The time. It stands still: what waits for time is not in this model.
+/// The time. It stands still; when something waits for it, what was made before is made [older](aged) instead.
 pub const NOW: &str = "2026-11-23T01:20:00Z";
 
 pub fn now() -> jiff::Timestamp {
@@ -31,6 +33,13 @@ pub fn created(mut object: Object, uid: String) -> Object {
     object
 }
 
+/// An object that was made an hour ago.
+pub fn aged(object: &Object) -> Object {
+    let mut object = object.clone();
+    object.metadata.creation_timestamp = Some(Time(now() - Duration::from_hours(1)));
+    object
+}
+
 /// Server-side apply, forced: the desired values over the live ones. Lists are replaced as a whole; nobody else adds items.
 pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
     if live.uid() != desired.uid() {
@@ -38,11 +47,17 @@ pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
     }
     let mut object = live.clone();
     let (to, from) = (&mut object.metadata, &desired.metadata);
-    to.labels.get_or_insert_default().extend(from.labels.clone().unwrap_or_default());
-    to.annotations.get_or_insert_default().extend(from.annotations.clone().unwrap_or_default());
+    to.labels
+        .get_or_insert_default()
+        .extend(from.labels.clone().unwrap_or_default());
+    to.annotations
+        .get_or_insert_default()
+        .extend(from.annotations.clone().unwrap_or_default());
     if let Some(owners) = &from.owner_references {
         let others = to.owner_references.take().unwrap_or_default();
-        let kept = others.into_iter().filter(|other| !owners.iter().any(|owner| owner.uid == other.uid));
+        let kept = others
+            .into_iter()
+            .filter(|other| !owners.iter().any(|owner| owner.uid == other.uid));
         to.owner_references = Some(kept.chain(owners.clone()).collect());
     }
     overlay(&mut object.content, &desired.content);
@@ -56,7 +71,12 @@ pub fn replaced(live: &Object, object: &Object) -> Result<Option<Object>, Refusa
         return Err(Refusal::Conflict);
     }
     let had = live.metadata.finalizers.clone().unwrap_or_default();
-    let adds = object.metadata.finalizers.iter().flatten().any(|name| !had.contains(name));
+    let adds = object
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|name| !had.contains(name));
     if adds && live.is_terminating() {
         return Err(Refusal::Invalid);
     }
@@ -99,7 +119,11 @@ pub fn edited(live: &Object, change: impl FnOnce(&mut Object)) -> Option<Object>
 }
 
 fn unless_gone(object: Object) -> Option<Object> {
-    let held = object.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+    let held = object
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|finalizers| !finalizers.is_empty());
     // Namespaces and pods end by themselves.
     (!object.is_terminating() || held || matches!(object.kind, Kind::Namespace | Kind::Pod)).then_some(object)
 }
@@ -132,7 +156,11 @@ fn raise(object: &mut Object) {
         Kind::ContourDeployment | Kind::Namespace | Kind::Pod => {}
         _ => {
             object.metadata.generation = Some(2);
-            if let Some(observed) = object.content.get_mut("status").and_then(|status| status.get_mut("observedGeneration")) {
+            if let Some(observed) = object
+                .content
+                .get_mut("status")
+                .and_then(|status| status.get_mut("observedGeneration"))
+            {
                 *observed = json!(1);
             }
         }

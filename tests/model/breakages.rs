@@ -33,14 +33,30 @@ const NONE: Breakage = Breakage {
     scope: "installation",
     observe: |_| {},
     plan: |_, _| {},
-    apply: Flaws { ignores_uid: false, never_looks: false, adopts: false },
+    apply: Flaws {
+        ignores_uid: false,
+        never_looks: false,
+        adopts: false,
+    },
 };
 
 /// All of them.
 pub static ALL: &[Breakage] = &[
-    Breakage { name: "a new stand-in before its blackhole", plan: |_, plan| swap(plan, "blackholes", "new stand-ins"), ..NONE },
-    Breakage { name: "Contour before its ContourConfiguration", plan: |_, plan| swap(plan, "configurations", "Contour"), ..NONE },
-    Breakage { name: "Contour before its stand-ins", plan: |_, plan| swap(plan, "new stand-ins", "Contour"), ..NONE },
+    Breakage {
+        name: "a new stand-in before its blackhole",
+        plan: |_, plan| swap(plan, "blackholes", "new stand-ins"),
+        ..NONE
+    },
+    Breakage {
+        name: "Contour before its ContourConfiguration",
+        plan: |_, plan| swap(plan, "configurations", "Contour"),
+        ..NONE
+    },
+    Breakage {
+        name: "Contour before its stand-ins",
+        plan: |_, plan| swap(plan, "new stand-ins", "Contour"),
+        ..NONE
+    },
     Breakage {
         name: "no finalizer on stand-ins",
         scope: "namespace",
@@ -58,7 +74,12 @@ pub static ALL: &[Breakage] = &[
     Breakage {
         name: "no finalizer on the ContourDeployment",
         scope: "deletion",
-        plan: |_, plan| plan.waves.retain(|wave| wave.name != "the ContourDeployment's finalizer" || wave.writes.iter().any(|write| matches!(write, Write::Release(_)))),
+        plan: |_, plan| {
+            plan.waves.retain(|wave| {
+                wave.name != "the ContourDeployment's finalizer"
+                    || wave.writes.iter().any(|write| matches!(write, Write::Release(_)))
+            })
+        },
         ..NONE
     },
     Breakage {
@@ -67,11 +88,19 @@ pub static ALL: &[Breakage] = &[
         observe: |observed| judged(observed, false),
         ..NONE
     },
-    Breakage { name: "an object that nobody has judged is copied", observe: |observed| judged(observed, true), ..NONE },
+    Breakage {
+        name: "an object that nobody has judged is copied",
+        observe: |observed| judged(observed, true),
+        ..NONE
+    },
     Breakage {
         name: "Terminating pods are forgotten",
         scope: "edits",
-        observe: |observed| observed.objects.retain(|_, object| object.kind != Kind::Pod || !object.is_terminating()),
+        observe: |observed| {
+            observed
+                .objects
+                .retain(|_, object| object.kind != Kind::Pod || !object.is_terminating())
+        },
         ..NONE
     },
     Breakage {
@@ -79,7 +108,10 @@ pub static ALL: &[Breakage] = &[
         plan: |observed, plan| {
             let missing = observed.extension_services.is_empty();
             for object in created(plan).filter(|object| missing && object.kind == Kind::ContourConfiguration) {
-                object.content["spec"].as_object_mut().expect("a spec").remove("globalExtAuth");
+                object.content["spec"]
+                    .as_object_mut()
+                    .expect("a spec")
+                    .remove("globalExtAuth");
             }
         },
         ..NONE
@@ -87,7 +119,10 @@ pub static ALL: &[Breakage] = &[
     Breakage {
         name: "nothing is looked at before a deletion",
         scope: "edits",
-        apply: Flaws { never_looks: true, ..NONE.apply },
+        apply: Flaws {
+            never_looks: true,
+            ..NONE.apply
+        },
         ..NONE
     },
     Breakage {
@@ -100,7 +135,11 @@ pub static ALL: &[Breakage] = &[
         name: "a controller that has not caught up is taken for one that has",
         scope: "edits",
         observe: |observed| {
-            for object in observed.objects.values_mut().filter(|object| matches!(object.kind, Kind::Deployment | Kind::ReplicaSet)) {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| matches!(object.kind, Kind::Deployment | Kind::ReplicaSet))
+            {
                 let generation = object.metadata.generation;
                 let content = &mut Arc::make_mut(object).content;
                 content.entry("status").or_insert_with(|| json!({}))["observedGeneration"] = json!(generation);
@@ -122,8 +161,16 @@ pub static ALL: &[Breakage] = &[
         name: "a bare False of any Contour's evicts a copy",
         scope: "verdicts",
         observe: |observed| {
-            for object in observed.objects.values_mut().filter(|object| object.kind == Kind::ExtensionService) {
-                if let Some(reason) = Arc::make_mut(object).content.get_mut("status").and_then(|it| it.pointer_mut("/conditions/0/errors/0/reason")) {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| object.kind == Kind::ExtensionService)
+            {
+                if let Some(reason) = Arc::make_mut(object)
+                    .content
+                    .get_mut("status")
+                    .and_then(|it| it.pointer_mut("/conditions/0/errors/0/reason"))
+                {
                     *reason = json!("ServiceUnresolvedReference");
                 }
             }
@@ -134,14 +181,34 @@ pub static ALL: &[Breakage] = &[
         name: "an evicted copy comes back by itself",
         scope: "flapping",
         observe: |observed| {
-            for object in observed.objects.values_mut().filter(|object| object.kind == Kind::ExtensionService) {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| object.kind == Kind::ExtensionService)
+            {
                 remember(Arc::make_mut(object), |memory| drop(memory.remove("evicted")));
             }
         },
         ..NONE
     },
-    Breakage { name: "deletions carry no uid", scope: "names", apply: Flaws { ignores_uid: true, ..NONE.apply }, ..NONE },
-    Breakage { name: "a name that is taken is taken over", scope: "names", apply: Flaws { adopts: true, ..NONE.apply }, ..NONE },
+    Breakage {
+        name: "deletions carry no uid",
+        scope: "names",
+        apply: Flaws {
+            ignores_uid: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a name that is taken is taken over",
+        scope: "names",
+        apply: Flaws {
+            adopts: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
     Breakage {
         name: "stand-ins do not wait for the end of Contour's pods",
         scope: "deletion",
@@ -156,10 +223,20 @@ pub static ALL: &[Breakage] = &[
         name: "the ContourDeployment goes before its stand-ins",
         scope: "deletion",
         plan: |observed, plan| {
-            let deletes = plan.waves.iter().any(|wave| wave.name == "stand-ins" && !wave.writes.is_empty());
+            let deletes = plan
+                .waves
+                .iter()
+                .any(|wave| wave.name == "stand-ins" && !wave.writes.is_empty());
             if deletes && observed.deployment.metadata.deletion_timestamp.is_some() {
                 let target = Target::of_deployment(&observed.deployment);
-                plan.waves.insert(0, Wave { name: "too early", writes: vec![Write::Release(target)], look_first: false });
+                plan.waves.insert(
+                    0,
+                    Wave {
+                        name: "too early",
+                        writes: vec![Write::Release(target)],
+                        look_first: false,
+                    },
+                );
             }
         },
         ..NONE
@@ -168,7 +245,9 @@ pub static ALL: &[Breakage] = &[
 
 /// Changes what is remembered on a stand-in.
 fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
-    let Some(text) = object.annotation(annotations::MEMORY) else { return };
+    let Some(text) = object.annotation(annotations::MEMORY) else {
+        return;
+    };
     if let Ok(Value::Object(mut memory)) = serde_json::from_str(text) {
         change(&mut memory);
         object.annotate(annotations::MEMORY, Value::Object(memory).to_string());
@@ -183,10 +262,13 @@ fn swap(plan: &mut Plan, one: &str, other: &str) {
 }
 
 fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
-    plan.waves.iter_mut().flat_map(|wave| &mut wave.writes).filter_map(|write| match write {
-        Write::Create(object) | Write::Replace(object) => Some(object),
-        _ => None,
-    })
+    plan.waves
+        .iter_mut()
+        .flat_map(|wave| &mut wave.writes)
+        .filter_map(|write| match write {
+            Write::Create(object) | Write::Replace(object) => Some(object),
+            _ => None,
+        })
 }
 
 /// Objects of this kind are made without our finalizer, and it is not missed.
@@ -198,7 +280,11 @@ fn without_finalizer(plan: &mut Plan, kind: Kind) {
 
 fn pretend_finalizer(observed: &mut Observed, kind: Kind) {
     let owner = observed.owner();
-    for object in observed.objects.values_mut().filter(|object| object.kind == kind && !object.is_terminating()) {
+    for object in observed
+        .objects
+        .values_mut()
+        .filter(|object| object.kind == kind && !object.is_terminating())
+    {
         if owner.owns(object) && !object.has_our_finalizer() && object.label(labels::ROLE).is_some() {
             Arc::make_mut(object).metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         }

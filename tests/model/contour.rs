@@ -67,7 +67,11 @@ impl Model {
         let configuration = self.live(state, pod)?.configuration?;
         match self.live(state, configuration) {
             None => Some(configuration),
-            Some(item) => item.stand_ins.iter().copied().find(|stand_in| state.live(*stand_in) == 0),
+            Some(item) => item
+                .stand_ins
+                .iter()
+                .copied()
+                .find(|stand_in| state.live(*stand_in) == 0),
         }
     }
 
@@ -85,20 +89,37 @@ impl Model {
     }
 
     fn capture(&mut self, state: &State, pod: KeyId) -> u32 {
-        let configuration = self.live(state, pod).and_then(|pod| pod.configuration).expect("a configuration");
+        let configuration = self
+            .live(state, pod)
+            .and_then(|pod| pod.configuration)
+            .expect("a configuration");
         let item = self.live(state, configuration).expect("it exists");
-        let facts = item.stand_ins.iter().map(|stand_in| (*stand_in, facts(self.live(state, *stand_in).expect("it exists"))));
-        let captured = Captured { configuration, spec: item.spec, facts: facts.collect() };
+        let facts = item
+            .stand_ins
+            .iter()
+            .map(|stand_in| (*stand_in, facts(self.live(state, *stand_in).expect("it exists"))));
+        let captured = Captured {
+            configuration,
+            spec: item.spec,
+            facts: facts.collect(),
+        };
         self.captured_id(captured)
     }
 
     /// What Contour finds: valid is what points at ports of Services that exist.
     fn verdict(&self, state: &State, item: &Item) -> Verdict {
-        if self.is_resolved(state, item) { Verdict::Valid } else { Verdict::Unresolved }
+        if self.is_resolved(state, item) {
+            Verdict::Valid
+        } else {
+            Verdict::Unresolved
+        }
     }
 
     pub fn is_resolved(&self, state: &State, item: &Item) -> bool {
-        item.services.iter().all(|(service, port)| self.live(state, *service).is_some_and(|service| service.ports.contains(port)))
+        item.services.iter().all(|(service, port)| {
+            self.live(state, *service)
+                .is_some_and(|service| service.ports.contains(port))
+        })
     }
 
     /// A verdict on the present generation.
@@ -113,7 +134,9 @@ impl Model {
                 }),
                 _ => json!({"type": "Valid", "status": "True", "observedGeneration": generation}),
             };
-            object.content.insert("status".into(), json!({"conditions": [condition]}));
+            object
+                .content
+                .insert("status".into(), json!({"conditions": [condition]}));
             Some(object)
         });
     }
@@ -132,5 +155,9 @@ impl Verdict {
 /// What Contour captures of an ExtensionService.
 pub fn facts(item: &Item) -> String {
     let fact = |pointer: &str| item.object.at(pointer).map(ToString::to_string).unwrap_or_default();
-    format!("{} {}", fact("/spec/timeoutPolicy/response"), fact("/spec/validation/subjectName"))
+    format!(
+        "{} {}",
+        fact("/spec/timeoutPolicy/response"),
+        fact("/spec/validation/subjectName")
+    )
 }

@@ -150,7 +150,10 @@ impl Items {
     /// The number of a JSON value.
     pub fn spec(&mut self, value: &Value) -> u32 {
         let next = number(self.specs.len());
-        *self.specs.entry(fingerprint(value.to_string().as_bytes())).or_insert(next)
+        *self
+            .specs
+            .entry(fingerprint(value.to_string().as_bytes()))
+            .or_insert(next)
     }
 
     /// The number of an object; its resourceVersion is set by what is in it.
@@ -214,7 +217,11 @@ impl Items {
             }
             Kind::Service if object.at("/spec/type") != Some(&"ExternalName".into()) => {
                 let listed = object.at("/spec/ports").and_then(Value::as_array);
-                ports = listed.into_iter().flatten().filter_map(|port| port["port"].as_i64()).collect();
+                ports = listed
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|port| port["port"].as_i64())
+                    .collect();
             }
             _ => {}
         }

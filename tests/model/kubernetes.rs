@@ -4,9 +4,9 @@
 //! one; a ReplicaSet controller that has not seen that its set was scaled down may still make a pod. A Deployment's status is
 //! what its pods are; a ReplicaSet that was scaled down goes when its last pod has gone.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object, hash_json};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api_server;
 use crate::items::{Id, Item, KeyId, Uid};
@@ -20,7 +20,9 @@ impl Model {
         }
         for slot in state.of_kind(&self.items, Kind::ReplicaSet) {
             let set = self.item(slot.live);
-            let running = self.pods_of(state, set).any(|pod| !self.item(pod.live).is_terminating());
+            let running = self
+                .pods_of(state, set)
+                .any(|pod| !self.item(pod.live).is_terminating());
             let wanted = set.replicas() > 0;
             if !running && (wanted || !set.is_observed()) {
                 actions.push(Action::ReplicaSetMakesPod(slot.key));
@@ -44,7 +46,10 @@ impl Model {
             }
         }
         if self.live(state, self.keys.namespace).is_some_and(Item::is_terminating) {
-            let inside = state.slots.iter().filter(|slot| slot.live != 0 && self.items.key(slot.key).namespace == crate::scopes::AUTH);
+            let inside = state
+                .slots
+                .iter()
+                .filter(|slot| slot.live != 0 && self.items.key(slot.key).namespace == crate::scopes::AUTH);
             let mut empty = true;
             for slot in inside {
                 empty = false;
@@ -169,7 +174,9 @@ impl Model {
         let object = self.item(deployment).object.clone();
         let template = object.at("/spec/template").expect("a template").clone();
         let name = format!("{}-{}", object.name(), hash_json(&template));
-        let key = self.items.key_id(&Key::new(Kind::ReplicaSet, object.namespace(), &name));
+        let key = self
+            .items
+            .key_id(&Key::new(Kind::ReplicaSet, object.namespace(), &name));
         self.replica_sets.insert(deployment, key);
         self.templates.insert(key, template);
         key
@@ -213,7 +220,8 @@ impl Model {
     fn observe_replica_set(&mut self, state: &mut State, key: KeyId) {
         self.change(state, key, Change::Observation, |set| {
             let mut set = set.clone();
-            set.content.insert("status".into(), json!({"observedGeneration": set.metadata.generation}));
+            set.content
+                .insert("status".into(), json!({"observedGeneration": set.metadata.generation}));
             Some(set)
         });
     }
@@ -238,7 +246,9 @@ impl Model {
     }
 
     fn has_owner(&self, state: &State, item: &Item) -> bool {
-        item.references.iter().any(|uid| self.live(state, uid.key).is_some_and(|owner| owner.uid == Some(*uid)))
+        item.references
+            .iter()
+            .any(|uid| self.live(state, uid.key).is_some_and(|owner| owner.uid == Some(*uid)))
     }
 
     /// The pods of a ReplicaSet.
@@ -280,7 +290,11 @@ impl Model {
             }
             let object = &self.item(live).object;
             let number = |field: &str| object.at(field).and_then(Value::as_i64).unwrap_or(-1);
-            let told = (number("/status/replicas"), number("/status/updatedReplicas"), number("/status/readyReplicas"));
+            let told = (
+                number("/status/replicas"),
+                number("/status/updatedReplicas"),
+                number("/status/readyReplicas"),
+            );
             // Before the controller has seen it a Deployment has no status.
             if told == (all, updated, ready) || object.at("/status/observedGeneration").is_none() {
                 continue;

@@ -28,6 +28,8 @@ pub enum Action {
     /// … the same as `Write`, and the answer gets lost.
     Lose(u8, u8),
     Crash,
+    /// What the operator waits for is over.
+    TimePasses,
     DeploymentSees(KeyId),
     DeploymentActs(KeyId),
     DeploymentScalesDown(KeyId),
@@ -93,6 +95,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     Deletion,
+    Age,
     EndOfPod,
     Scale(i64),
     Observation,
@@ -176,7 +179,10 @@ impl Model {
             namespace: key(Kind::Namespace, "", AUTH),
             service: key(Kind::Service, AUTH, AUTH),
             extension_service: key(Kind::ExtensionService, AUTH, AUTH),
-            deployments: owners.iter().map(|(namespace, name)| key(Kind::ContourDeployment, namespace, name)).collect(),
+            deployments: owners
+                .iter()
+                .map(|(namespace, name)| key(Kind::ContourDeployment, namespace, name))
+                .collect(),
             contours: owners
                 .iter()
                 .map(|(namespace, name)| key(Kind::Deployment, namespace, &format!("{name}-contour")))
@@ -247,7 +253,11 @@ impl Model {
     /// A world with these things of the user's, and nothing else. `wishes`: of each ContourDeployment.
     pub fn furnished(&mut self, namespace: bool, service: bool, form: Option<u8>, wishes: &[Option<u8>]) -> State {
         let mut state = self.nothing();
-        state.budgets = Budgets { changes: 9, respecifications: 9, ..Budgets::NONE };
+        state.budgets = Budgets {
+            changes: 9,
+            respecifications: 9,
+            ..Budgets::NONE
+        };
         let mut moves = Vec::new();
         moves.extend(namespace.then_some(Action::UserMakesNamespace));
         moves.extend(service.then_some(Action::UserMakesService));
@@ -270,10 +280,14 @@ impl Model {
     /// Everything that happens by itself, one after the other, until nothing is left.
     pub fn settle(&mut self, mut state: State) -> State {
         for _ in 0..2000 {
-            let next = self.enabled(&state).into_iter().filter(|action| action.is_certain()).find_map(|action| {
-                let step = self.take(&state, action);
-                (step.to != state).then_some(step.to)
-            });
+            let next = self
+                .enabled(&state)
+                .into_iter()
+                .filter(|action| action.is_certain())
+                .find_map(|action| {
+                    let step = self.take(&state, action);
+                    (step.to != state).then_some(step.to)
+                });
             match next {
                 Some(next) => state = next,
                 None => return state,
@@ -303,16 +317,32 @@ impl Model {
 
     /// Makes a step.
     pub fn take(&mut self, state: &State, action: Action) -> Step {
-        let mut step = Step { action, to: state.clone(), name: "", wrote: true, problems: Vec::new() };
+        let mut step = Step {
+            action,
+            to: state.clone(),
+            name: "",
+            wrote: true,
+            problems: Vec::new(),
+        };
         match action {
             Action::Deliver(kind) => {
                 step.name = "a watch catches up";
                 step.wrote = false;
-                for slot in step.to.slots.iter_mut().filter(|slot| self.items.kind(slot.key) == kind) {
+                for slot in step
+                    .to
+                    .slots
+                    .iter_mut()
+                    .filter(|slot| self.items.kind(slot.key) == kind)
+                {
                     slot.view = slot.live;
                 }
             }
-            Action::Write(..) | Action::Look(_) | Action::Ask(_) | Action::Lose(..) | Action::Crash => {
+            Action::Write(..)
+            | Action::Look(_)
+            | Action::Ask(_)
+            | Action::Lose(..)
+            | Action::Crash
+            | Action::TimePasses => {
                 self.operator_step(&mut step);
             }
             Action::DeploymentSees(_)
@@ -366,14 +396,24 @@ impl Model {
             .filter(|uid| uid.key == key)
             .map(|uid| uid.number)
             .collect();
-        let in_furniture = state.furniture.iter().flat_map(|set| &self.furniture[*set as usize].mentions);
+        let in_furniture = state
+            .furniture
+            .iter()
+            .flat_map(|set| &self.furniture[*set as usize].mentions);
         used.extend(in_furniture.filter(|uid| uid.key == key).map(|uid| uid.number));
         let number = (0..).find(|number| !used.contains(number)).expect("endless");
         Uid { key, number }
     }
 
     /// Makes an object; nothing of its name must exist. `change` and `from` say which, so that it is worked out once.
-    pub fn make(&mut self, state: &mut State, key: KeyId, change: Change, from: Id, object: impl FnOnce(&Self) -> Value) {
+    pub fn make(
+        &mut self,
+        state: &mut State,
+        key: KeyId,
+        change: Change,
+        from: Id,
+        object: impl FnOnce(&Self) -> Value,
+    ) {
         let uid = self.fresh_uid(state, key);
         let known = self.changes.get(&(change, from, uid.number)).copied();
         let id = known.unwrap_or_else(|| {
@@ -386,7 +426,13 @@ impl Model {
     }
 
     /// Changes an object; none: it is gone.
-    pub fn change(&mut self, state: &mut State, key: KeyId, change: Change, to: impl FnOnce(&Object) -> Option<Object>) {
+    pub fn change(
+        &mut self,
+        state: &mut State,
+        key: KeyId,
+        change: Change,
+        to: impl FnOnce(&Object) -> Option<Object>,
+    ) {
         let live = state.live(key);
         let known = self.changes.get(&(change, live, 0)).copied();
         let id = known.unwrap_or_else(|| {
@@ -399,7 +445,9 @@ impl Model {
     }
 
     pub fn furniture_id(&mut self, objects: BTreeMap<Key, Arc<Object>>) -> u32 {
-        let owners = objects.values().flat_map(|object| object.metadata.owner_references.iter().flatten());
+        let owners = objects
+            .values()
+            .flat_map(|object| object.metadata.owner_references.iter().flatten());
         let mut mentions: Vec<Uid> = owners.flat_map(|owner| Uid::mentioned(&owner.uid)).collect();
         mentions.dedup();
         let set = Furniture { objects, mentions };
@@ -433,7 +481,10 @@ impl Model {
     fn furniture_goes(&mut self, state: &mut State) {
         for owner in 0..self.scope.owners {
             let set = &self.furniture[state.furniture[owner] as usize];
-            let uid = self.items.get(state.live(self.keys.deployments[owner])).and_then(|item| item.uid);
+            let uid = self
+                .items
+                .get(state.live(self.keys.deployments[owner]))
+                .and_then(|item| item.uid);
             if set.mentions.iter().all(|mentioned| Some(*mentioned) == uid) {
                 continue;
             }
@@ -456,8 +507,19 @@ impl Model {
         if state.control.iter().any(|control| control.plan != 0) {
             return;
         }
-        let ids = || state.slots.iter().flat_map(|slot| [slot.live, slot.view]).filter_map(|id| self.items.get(id));
-        let furnished = || state.furniture.iter().flat_map(|set| &self.furniture[*set as usize].mentions);
+        let ids = || {
+            state
+                .slots
+                .iter()
+                .flat_map(|slot| [slot.live, slot.view])
+                .filter_map(|id| self.items.get(id))
+        };
+        let furnished = || {
+            state
+                .furniture
+                .iter()
+                .flat_map(|set| &self.furniture[*set as usize].mentions)
+        };
         if ids().all(|item| item.is_plain) && furnished().all(|uid| uid.number == 0) {
             return;
         }
@@ -468,12 +530,20 @@ impl Model {
                 numbers.push(uid.number);
             }
         }
-        if seen.values().all(|numbers| numbers.iter().enumerate().all(|(index, number)| *number as usize == index)) {
+        if seen.values().all(|numbers| {
+            numbers
+                .iter()
+                .enumerate()
+                .all(|(index, number)| *number as usize == index)
+        }) {
             return;
         }
         let new = |uid: &Uid| {
             let numbers = &seen[&uid.key];
-            let index = numbers.iter().position(|number| *number == uid.number).expect("it was seen");
+            let index = numbers
+                .iter()
+                .position(|number| *number == uid.number)
+                .expect("it was seen");
             u32::try_from(index).expect("few")
         };
         for index in 0..state.slots.len() {
@@ -492,10 +562,18 @@ impl Model {
             let renamed = known.unwrap_or_else(|| {
                 let objects = self.furniture[set as usize].objects.clone();
                 let renamed = objects.into_iter().map(|(key, mut object)| {
-                    let owners = Arc::make_mut(&mut object).metadata.owner_references.iter_mut().flatten();
+                    let owners = Arc::make_mut(&mut object)
+                        .metadata
+                        .owner_references
+                        .iter_mut()
+                        .flatten();
                     for owner in owners {
                         if let Some(uid) = Uid::mentioned(&owner.uid).first() {
-                            owner.uid = Uid { number: new(uid), ..*uid }.text();
+                            owner.uid = Uid {
+                                number: new(uid),
+                                ..*uid
+                            }
+                            .text();
                         }
                     }
                     (key, object)
@@ -511,7 +589,12 @@ impl Model {
     fn renamed(&mut self, id: Id, new: &impl Fn(&Uid) -> u32) -> Id {
         let Some(item) = self.items.get(id) else { return 0 };
         let numbers: Vec<u32> = item.mentions.iter().map(new).collect();
-        if item.mentions.iter().zip(&numbers).all(|(uid, number)| uid.number == *number) {
+        if item
+            .mentions
+            .iter()
+            .zip(&numbers)
+            .all(|(uid, number)| uid.number == *number)
+        {
             return id;
         }
         if let Some(known) = self.renamed.get(&(id, numbers.clone())) {

@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use slipway::api::ContourDeployment;
 use slipway::plan::{
-    Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, Target, Write, plan,
-    targets,
+    Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, Target, Write,
+    plan, targets,
 };
 use slipway::render::answered;
 
@@ -29,6 +30,8 @@ pub struct Compiled {
     pub waves: Arc<[Wave]>,
     /// The answer to what it asks, as a number; 0: it asks nothing.
     answer: u32,
+    /// Whether it is to be made again when some time has passed.
+    waits: bool,
     pub mentions: Vec<Uid>,
 }
 
@@ -87,7 +90,12 @@ impl Model {
         if crash && (state.control.iter().any(|control| control.plan != 0) || state.answers != [0; 2]) {
             actions.push(Action::Crash);
         }
-        let Some(position) = self.position(state, owner) else { return };
+        if self.waits(state, owner) {
+            actions.push(Action::TimePasses);
+        }
+        let Some(position) = self.position(state, owner) else {
+            return;
+        };
         let number = u8::try_from(owner).expect("few");
         let plan = self.plans.get(position.plan).expect("a plan");
         let Some(wave) = plan.waves.get(position.wave) else {
@@ -101,22 +109,50 @@ impl Model {
         for write in 0..u8::try_from(wave.writes.len()).expect("few") {
             if position.done & 1 << write == 0 {
                 actions.push(Action::Write(number, write));
-                if self.scope.loses_answers && state.budgets.crashes > 0 && matches!(wave.writes[usize::from(write)], Doing::One(..)) {
+                if self.scope.loses_answers
+                    && state.budgets.crashes > 0
+                    && matches!(wave.writes[usize::from(write)], Doing::One(..))
+                {
                     actions.push(Action::Lose(number, write));
                 }
             }
         }
     }
 
+    /// Whether the operator is done but for what it has to wait for, and that is not over.
+    fn waits(&mut self, state: &State, owner: usize) -> bool {
+        if state.control[owner].plan != 0 || !state.slots.iter().any(|slot| self.is_young(slot.live)) {
+            return false;
+        }
+        let plan = self.plan_for(state, owner, false);
+        plan.and_then(|plan| self.plans.get(plan))
+            .is_some_and(|plan| plan.waits)
+    }
+
     fn position(&mut self, state: &State, owner: usize) -> Option<Position> {
-        let Control { plan, wave, done, failed } = state.control[owner];
+        let Control {
+            plan,
+            wave,
+            done,
+            failed,
+        } = state.control[owner];
         if plan != 0 {
-            return Some(Position { plan, wave: wave.into(), done, failed });
+            return Some(Position {
+                plan,
+                wave: wave.into(),
+                done,
+                failed,
+            });
         }
         let plan = self.plan_for(state, owner, false)?;
         let compiled = self.plans.get(plan).expect("a plan");
         let is_settled = compiled.waves.is_empty() && compiled.answer == 0;
-        (!is_settled).then_some(Position { plan, wave: 0, done: 0, failed: false })
+        (!is_settled).then_some(Position {
+            plan,
+            wave: 0,
+            done: 0,
+            failed: false,
+        })
     }
 
     pub fn operator_step(&mut self, step: &mut Step) {
@@ -149,8 +185,43 @@ impl Model {
                 self.write_step(step, &state, owner.into(), write.into(), true);
                 step.name = "the answer to a write is lost";
             }
+            Action::TimePasses => {
+                step.name = "time passes, which a succession waits for";
+                step.wrote = false;
+                for slot in &mut step.to.slots {
+                    slot.live = self.aged(slot.live);
+                    slot.view = self.aged(slot.view);
+                }
+            }
             _ => unreachable!("not the operator's"),
         }
+    }
+
+    /// Whether it counts how old this object is, and it is new.
+    fn is_young(&self, id: Id) -> bool {
+        let counts = |item: &&Item| {
+            matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration) && item.owner.is_some()
+        };
+        self.items.get(id).filter(counts).is_some_and(|item| {
+            item.object
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .is_some_and(|made| made.0 == api_server::now())
+        })
+    }
+
+    fn aged(&mut self, id: Id) -> Id {
+        if !self.is_young(id) {
+            return id;
+        }
+        let known = self.changes.get(&(Change::Age, id, 0)).copied();
+        let aged = known.unwrap_or_else(|| {
+            let aged = api_server::aged(&self.item(id).object);
+            Ok(self.items.put(aged))
+        });
+        self.changes.insert((Change::Age, id, 0), aged);
+        aged.expect("nobody refuses")
     }
 
     /// The end of a plan: questions are answered, and the next look follows.
@@ -170,16 +241,31 @@ impl Model {
         let fresh = self.plan_for(state, owner, true);
         let still: Vec<Write> = fresh
             .and_then(|fresh| self.plans.get(fresh))
-            .map(|fresh| fresh.waves.iter().filter(|wave| wave.look_first).flat_map(|wave| wave.planned.clone()).collect())
+            .map(|fresh| {
+                fresh
+                    .waves
+                    .iter()
+                    .filter(|wave| wave.look_first)
+                    .flat_map(|wave| wave.planned.clone())
+                    .collect()
+            })
             .unwrap_or_default();
-        let left: Vec<Write> = wave.planned.iter().filter(|write| still.contains(write)).cloned().collect();
+        let left: Vec<Write> = wave
+            .planned
+            .iter()
+            .filter(|write| still.contains(write))
+            .cloned()
+            .collect();
         if left.is_empty() {
             state.control[owner] = Control::default();
             return;
         }
         let left = self.wave_of(wave.name, false, left);
-        let looked = self.intern(vec![left], 0);
-        state.control[owner] = Control { plan: looked, ..Control::default() };
+        let looked = self.intern(vec![left], 0, false);
+        state.control[owner] = Control {
+            plan: looked,
+            ..Control::default()
+        };
     }
 
     /// What a step of the operator's would be.
@@ -194,7 +280,8 @@ impl Model {
 
     fn write_step(&mut self, step: &mut Step, before: &State, owner: usize, index: usize, lost: bool) {
         let position = self.position(before, owner).expect("a plan");
-        step.problems.extend(self.plans.problems.get(&position.plan).into_iter().flatten().cloned());
+        step.problems
+            .extend(self.plans.problems.get(&position.plan).into_iter().flatten().cloned());
         let waves = self.plans.get(position.plan).expect("a plan").waves.clone();
         let all = waves[position.wave].writes.len();
         let waves_in_all = waves.len();
@@ -219,11 +306,20 @@ impl Model {
                 Control::default()
             } else {
                 let wave = u8::try_from(position.wave + 1).expect("few");
-                Control { plan, wave, ..Control::default() }
+                Control {
+                    plan,
+                    wave,
+                    ..Control::default()
+                }
             }
         } else {
             let wave = u8::try_from(position.wave).expect("few");
-            Control { plan, wave, done, failed }
+            Control {
+                plan,
+                wave,
+                done,
+                failed,
+            }
         };
     }
 
@@ -234,7 +330,8 @@ impl Model {
         let live = before.live(key);
         let result = self.request(&before, key, number, write);
         step.name = verb(write);
-        step.problems.extend(self.check_write(&before, owner, key, write, result));
+        step.problems
+            .extend(self.check_write(&before, owner, key, write, result));
         let flaws = self.breakage.map(|breakage| breakage.apply).unwrap_or_default();
         match result {
             Ok(id) => {
@@ -252,19 +349,26 @@ impl Model {
                 let owns = self.items.get(live).is_some_and(|item| self.is_owned_by(item, owner));
                 match refusal {
                     Refusal::AlreadyExists if !owns && flaws.adopts => {
-                        let Write::Create(object) = write else { unreachable!("only a creation") };
+                        let Write::Create(object) = write else {
+                            unreachable!("only a creation")
+                        };
                         let foreign = self.item(live).object.clone();
                         let mut object = object.clone();
                         object.metadata.uid.clone_from(&foreign.metadata.uid);
                         let taken = api_server::applied(&foreign, &object).map_or(0, |object| self.items.put(object));
-                        step.problems.push(format!("{} is somebody else's, and was overwritten", key_of(write)));
+                        step.problems
+                            .push(format!("{} is somebody else's, and was overwritten", key_of(write)));
                         step.to.set_live(key, taken);
                         step.wrote = true;
                     }
                     // A collision: it is reported, and nothing is done.
                     Refusal::AlreadyExists if !owns => step.name = "the operator meets an object of somebody else's",
-                    Refusal::NotFound if matches!(write, Write::Create(_)) => step.name = "the operator can't write: no namespace",
-                    Refusal::NamespaceTerminating => step.name = "the operator can't write: the namespace is being deleted",
+                    Refusal::NotFound if matches!(write, Write::Create(_)) => {
+                        step.name = "the operator can't write: no namespace"
+                    }
+                    Refusal::NamespaceTerminating => {
+                        step.name = "the operator can't write: the namespace is being deleted"
+                    }
                     Refusal::Invalid => step.name = "the operator's write is refused",
                     Refusal::AlreadyExists | Refusal::Conflict | Refusal::NotFound => {
                         step.name = "the operator finds that its view is old";
@@ -288,12 +392,18 @@ impl Model {
         } else if live == 0 {
             return Err(Refusal::NotFound);
         }
-        let uid = if live == 0 { self.fresh_uid(state, key) } else { Uid { key, number: 0 } };
+        let uid = if live == 0 {
+            self.fresh_uid(state, key)
+        } else {
+            Uid { key, number: 0 }
+        };
         let change = (Change::Write(number), live, uid.number);
         if let Some(known) = self.changes.get(&change) {
             return *known;
         }
-        let result = self.stored(live, uid, write).map(|object| object.map_or(0, |object| self.items.put(object)));
+        let result = self
+            .stored(live, uid, write)
+            .map(|object| object.map_or(0, |object| self.items.put(object)));
         self.changes.insert(change, result);
         result
     }
@@ -305,14 +415,18 @@ impl Model {
         let object = &self.item(live).object;
         let flaws = self.breakage.map(|breakage| breakage.apply).unwrap_or_default();
         let is = |target: &Target| object.uid() == target.uid;
-        let at = |target: &Target| is(target) && object.metadata.resource_version.as_deref() == Some(&target.resource_version);
+        let at = |target: &Target| {
+            is(target) && object.metadata.resource_version.as_deref() == Some(&target.resource_version)
+        };
         match write {
             Write::Create(_) => unreachable!("above"),
             Write::Apply { object: desired, .. } => api_server::applied(object, desired).map(Some),
             Write::Replace(desired) => api_server::replaced(object, desired),
             Write::Delete(target) if is(target) || flaws.ignores_uid => Ok(api_server::deleted(object)),
             Write::Hold(target) if at(target) => api_server::with_finalizers(object, &target.other_finalizers, true),
-            Write::Release(target) if at(target) => api_server::with_finalizers(object, &target.other_finalizers, false),
+            Write::Release(target) if at(target) => {
+                api_server::with_finalizers(object, &target.other_finalizers, false)
+            }
             _ => Err(Refusal::Conflict),
         }
     }
@@ -381,7 +495,11 @@ impl Model {
             (breakage.observe)(&mut observed);
         }
         let mut planned = plan(&observed);
-        if planned.questions.iter().any(|question| matches!(question, Question::Certificates(_))) {
+        if planned
+            .questions
+            .iter()
+            .any(|question| matches!(question, Question::Certificates(_)))
+        {
             observed.issued = answered(&observed).1.issued;
             planned = plan(&observed);
         }
@@ -403,7 +521,12 @@ impl Model {
         if deployment == 0 {
             return None;
         }
-        let mut seen = vec![u32::try_from(owner).expect("few"), state.answers[owner], state.furniture[owner], deployment];
+        let mut seen = vec![
+            u32::try_from(owner).expect("few"),
+            state.answers[owner],
+            state.furniture[owner],
+            deployment,
+        ];
         for slot in &state.slots {
             let kind = self.items.kind(slot.key);
             let live = fresh && matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Pod);
@@ -422,12 +545,20 @@ impl Model {
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
         let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
         let items: Vec<&Item> = seen[4..].iter().filter_map(|id| self.items.get(*id)).collect();
-        let ours = items.iter().filter(|item| item.owner.is_some()).map(|item| item.object.clone());
+        let ours = items
+            .iter()
+            .filter(|item| item.owner.is_some())
+            .map(|item| item.object.clone());
         let mut objects: BTreeMap<Key, Arc<Object>> = ours.map(|object| (object.key(), object)).collect();
         objects.extend(self.furniture[seen[2] as usize].objects.clone());
         let wanted = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
         let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
-        let of_kind = |kind: Kind| items.iter().filter(move |item| item.kind() == kind).map(|item| &item.object);
+        let of_kind = |kind: Kind| {
+            items
+                .iter()
+                .filter(move |item| item.kind() == kind)
+                .map(|item| &item.object)
+        };
         let extension_services = of_kind(Kind::ExtensionService)
             .filter(|object| wanted.contains(&id(object)))
             .map(|object| (id(object), Arc::new(object.parse().expect("an ExtensionService"))))
@@ -442,13 +573,20 @@ impl Model {
         let ready_services = ready.map(|object| id(object)).collect();
         let mut namespaces = BTreeMap::from([(OWNERS[0].0.to_owned(), NamespacePhase::Active)]);
         for object in of_kind(Kind::Namespace) {
-            let phase = if object.is_terminating() { NamespacePhase::Terminating } else { NamespacePhase::Active };
+            let phase = if object.is_terminating() {
+                NamespacePhase::Terminating
+            } else {
+                NamespacePhase::Active
+            };
             namespaces.insert(object.name().to_owned(), phase);
         }
         Some(Observed {
             now: api_server::now(),
             deployment: Arc::new(deployment),
-            operator: ServiceAccountRef { namespace: "slipway-system".into(), name: "slipway".into() },
+            operator: ServiceAccountRef {
+                namespace: "slipway-system".into(),
+                name: "slipway".into(),
+            },
             objects,
             namespaces,
             missing_crds: Vec::new(),
@@ -474,9 +612,13 @@ impl Model {
             Question::Certificates(_) => None,
         });
         let answer = answer.map_or(0, |verdict| self.verdict_id(verdict));
+        // Certificates are due in months.
+        let waits = planned.look_again.is_some_and(|wait| wait < Duration::from_hours(1));
         let waves = planned.waves.into_iter().filter(|wave| !wave.writes.is_empty());
-        let waves = waves.map(|wave| self.wave_of(wave.name, wave.look_first, wave.writes)).collect();
-        self.intern(waves, answer)
+        let waves = waves
+            .map(|wave| self.wave_of(wave.name, wave.look_first, wave.writes))
+            .collect();
+        self.intern(waves, answer, waits)
     }
 
     fn wave_of(&mut self, name: &'static str, look_first: bool, planned: Vec<Write>) -> Wave {
@@ -486,41 +628,62 @@ impl Model {
             *numbers.entry(fingerprint(text.as_bytes())).or_insert(next)
         };
         let (furniture, others): (Vec<Write>, Vec<Write>) = planned.iter().cloned().partition(is_furniture);
-        let others = others.into_iter().map(|write| Doing::One(number(format!("{write:?}")), write));
+        let others = others
+            .into_iter()
+            .map(|write| Doing::One(number(format!("{write:?}")), write));
         let mut writes: Vec<Doing> = others.collect();
         if !furniture.is_empty() {
             writes.push(Doing::Furniture(number(format!("{furniture:?}")), furniture));
         }
-        Wave { name, look_first, writes, planned }
+        Wave {
+            name,
+            look_first,
+            writes,
+            planned,
+        }
     }
 
-    fn intern(&mut self, waves: Vec<Wave>, answer: u32) -> u32 {
+    fn intern(&mut self, waves: Vec<Wave>, answer: u32, waits: bool) -> u32 {
         let mut mentions = Vec::new();
         let text: String = waves
             .iter()
-            .flat_map(|wave| std::iter::once(format!("{}{}", wave.name, wave.look_first)).chain(wave.planned.iter().map(|write| format!("{write:?}"))))
+            .flat_map(|wave| {
+                std::iter::once(format!("{}{}", wave.name, wave.look_first))
+                    .chain(wave.planned.iter().map(|write| format!("{write:?}")))
+            })
             .collect();
         for uid in Uid::mentioned(&text) {
             if !mentions.contains(&uid) {
                 mentions.push(uid);
             }
         }
-        let content = fingerprint(format!("{answer}{text}").as_bytes());
+        let content = fingerprint(format!("{answer}{waits}{text}").as_bytes());
         let plans = &mut self.plans.plans;
         *self.plans.by_content.entry(content).or_insert_with(|| {
-            plans.push(Compiled { waves: waves.into(), answer, mentions });
+            plans.push(Compiled {
+                waves: waves.into(),
+                answer,
+                waits,
+                mentions,
+            });
             u32::try_from(plans.len()).expect("fewer than 2^32")
         })
     }
 }
 
-
 /// A strict dry run: one field is unknown; the CRD has a default.
 fn verdict(hash: &str, candidate: &Object) -> SettingsVerdict {
     let hash = hash.to_owned();
-    let mut spec = candidate.at("/spec").and_then(Value::as_object).cloned().expect("a spec");
+    let mut spec = candidate
+        .at("/spec")
+        .and_then(Value::as_object)
+        .cloned()
+        .expect("a spec");
     if spec.contains_key("nonsense") {
-        return SettingsVerdict::Refused { hash, message: "unknown field \"spec.nonsense\"".into() };
+        return SettingsVerdict::Refused {
+            hash,
+            message: "unknown field \"spec.nonsense\"".into(),
+        };
     }
     spec.entry("xdsServer").or_insert_with(|| json!({"type": "envoy"}));
     SettingsVerdict::Accepted { hash, spec }
@@ -532,7 +695,9 @@ fn is_furniture(write: &Write) -> bool {
         Kind::ContourDeployment | Kind::ExtensionService | Kind::ContourConfiguration => false,
         Kind::Deployment => !key.name.ends_with("-contour"),
         // Contour's and Envoy's; the others are blackholes.
-        Kind::Service => OWNERS.iter().any(|(_, name)| key.name == format!("{name}-contour") || key.name == format!("{name}-envoy")),
+        Kind::Service => OWNERS
+            .iter()
+            .any(|(_, name)| key.name == format!("{name}-contour") || key.name == format!("{name}-envoy")),
         _ => true,
     }
 }

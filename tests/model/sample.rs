@@ -22,18 +22,26 @@ fn smallest() -> Result<(), Failed> {
 fn holds(scope: Scope) -> Result<(), Failed> {
     let mut model = Model::new(scope, None);
     let found = search(&mut model, 1_000_000, &mut |_, _| {});
-    println!("{} states, {} steps, {} ends, {} observed", found.states, found.steps, found.ends, found.observed);
+    println!(
+        "{} states, {} steps, {} ends, {} observed",
+        found.states, found.steps, found.ends, found.observed
+    );
     if found.states < 100 || found.ends == 0 {
         return Err(format!("{} states and {} ends: nothing was tested", found.states, found.ends).into());
     }
-    found.counterexample.map_or(Ok(()), |counterexample| Err(model.tell(&counterexample).into()))
+    found
+        .counterexample
+        .map_or(Ok(()), |counterexample| Err(model.tell(&counterexample).into()))
 }
 
 #[allow(dead_code)]
 fn is_found_out(breakage: &'static Breakage) -> Result<(), Failed> {
     let mut model = Model::new(scopes::named(breakage.scope), Some(breakage));
     let found = search(&mut model, 1_000_000, &mut |_, _| {});
-    found.counterexample.map(|_| ()).ok_or_else(|| format!("{} goes unnoticed", breakage.name).into())
+    found
+        .counterexample
+        .map(|_| ())
+        .ok_or_else(|| format!("{} goes unnoticed", breakage.name).into())
 }
 
 #[allow(dead_code)]

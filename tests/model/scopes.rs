@@ -129,7 +129,11 @@ const ALL: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Pod,
 ];
-const FREE: Budgets = Budgets { kills: UNLIMITED, crashes: UNLIMITED, ..Budgets::NONE };
+const FREE: Budgets = Budgets {
+    kills: UNLIMITED,
+    crashes: UNLIMITED,
+    ..Budgets::NONE
+};
 
 impl Scope {
     const INSTALLATION: Self = Self {
@@ -159,6 +163,10 @@ fn smallest() -> Scope {
         what: "the ExtensionService comes and goes",
         start: Start::Settled,
         lags: &[Kind::ExtensionService],
+        budgets: Budgets {
+            flaps: UNLIMITED,
+            ..FREE
+        },
         ..Scope::INSTALLATION
     }
 }
@@ -172,7 +180,11 @@ pub fn all() -> Vec<Scope> {
             name: "flapping",
             what: "the ExtensionService and its Service come and go without end",
             start: Start::Empty,
-            budgets: Budgets { services: UNLIMITED, ..FREE },
+            budgets: Budgets {
+                flaps: UNLIMITED,
+                services: UNLIMITED,
+                ..FREE
+            },
             lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
             ..base.clone()
         },
@@ -181,7 +193,11 @@ pub fn all() -> Vec<Scope> {
             what: "the ExtensionService gets another timeout, or is made invalid",
             start: Start::Settled,
             forms: &Form::ALL,
-            budgets: Budgets { changes: 2, ..FREE },
+            budgets: Budgets {
+                changes: 2,
+                flaps: 1,
+                ..FREE
+            },
             lags: &[Kind::ExtensionService, Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
             ..base.clone()
         },
@@ -198,7 +214,13 @@ pub fn all() -> Vec<Scope> {
             what: "the ContourDeployment is deleted, and made again",
             start: Start::Settled,
             budgets: Budgets { deletions: 1, ..FREE },
-            lags: &[Kind::ContourDeployment, Kind::ExtensionService, Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            lags: &[
+                Kind::ContourDeployment,
+                Kind::ExtensionService,
+                Kind::Deployment,
+                Kind::ReplicaSet,
+                Kind::Pod,
+            ],
             ..base.clone()
         },
         Scope {
@@ -206,8 +228,17 @@ pub fn all() -> Vec<Scope> {
             what: "the specification is changed: failOpen, a refused field, no reference",
             start: Start::Settled,
             wishes: &[Wish::FailClosed, Wish::FailOpen, Wish::Refused, Wish::Nothing],
-            budgets: Budgets { respecifications: 2, ..FREE },
-            lags: &[Kind::ContourDeployment, Kind::ContourConfiguration, Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            budgets: Budgets {
+                respecifications: 2,
+                ..FREE
+            },
+            lags: &[
+                Kind::ContourDeployment,
+                Kind::ContourConfiguration,
+                Kind::Deployment,
+                Kind::ReplicaSet,
+                Kind::Pod,
+            ],
             ..base.clone()
         },
         Scope {
@@ -222,17 +253,25 @@ pub fn all() -> Vec<Scope> {
                 Mischief::DeleteBlackhole,
                 Mischief::StripFinalizer,
             ],
-            budgets: Budgets { foreign: 1, ..FREE },
+            budgets: Budgets {
+                foreign: 1,
+                flaps: 1,
+                ..FREE
+            },
             lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
             ..base.clone()
         },
         Scope {
             name: "configurations",
-            what: "a foreigner deletes ContourConfigurations",
+            what: "a foreigner alters and deletes ContourConfigurations",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::DeleteConfiguration],
-            budgets: Budgets { changes: 1, foreign: 1, ..FREE },
+            mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
+            budgets: Budgets {
+                changes: 1,
+                foreign: 2,
+                ..FREE
+            },
             lags: &[Kind::ContourConfiguration, Kind::Pod],
             ..base.clone()
         },
@@ -242,7 +281,11 @@ pub fn all() -> Vec<Scope> {
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::TakeName],
-            budgets: Budgets { changes: 2, foreign: 1, ..FREE },
+            budgets: Budgets {
+                changes: 2,
+                foreign: 1,
+                ..FREE
+            },
             lags: &[Kind::ContourConfiguration],
             ..base.clone()
         },
@@ -251,7 +294,11 @@ pub fn all() -> Vec<Scope> {
             what: "another Contour says of any ExtensionService that it is not valid, for reasons of its own",
             start: Start::Settled,
             mischief: &[Mischief::SayInvalid],
-            budgets: Budgets { foreign: 2, services: UNLIMITED, ..FREE },
+            budgets: Budgets {
+                foreign: 2,
+                services: 1,
+                ..FREE
+            },
             lags: &[Kind::ExtensionService, Kind::Service],
             ..base.clone()
         },
@@ -269,7 +316,12 @@ pub fn all() -> Vec<Scope> {
             start: Start::Empty,
             owners: 2,
             lags: &[Kind::ExtensionService],
-            budgets: Budgets { deletions: 1, kills: UNLIMITED, ..Budgets::NONE },
+            budgets: Budgets {
+                deletions: 1,
+                flaps: 1,
+                kills: UNLIMITED,
+                ..Budgets::NONE
+            },
             ..base
         },
     ]

@@ -46,9 +46,20 @@ const BETWEEN_WORDS: Duration = Duration::from_secs(10);
 pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, usize)) -> Found {
     let start = model.start();
     let mut known: HashMap<u128, u32> = HashMap::new();
-    let mut graph = Graph { parents: Vec::new(), begins: Vec::new(), certain: Vec::new() };
+    let mut graph = Graph {
+        parents: Vec::new(),
+        begins: Vec::new(),
+        certain: Vec::new(),
+    };
     let mut frontier: VecDeque<Box<[u32]>> = VecDeque::new();
-    let mut found = Found { states: 0, steps: 0, ends: 0, observed: 0, counts: BTreeMap::new(), counterexample: None };
+    let mut found = Found {
+        states: 0,
+        steps: 0,
+        ends: 0,
+        observed: 0,
+        counts: BTreeMap::new(),
+        counterexample: None,
+    };
 
     let packed = start.pack();
     known.insert(fingerprint_of(&packed), 0);
@@ -67,7 +78,10 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             if !step.problems.is_empty() {
                 let mut way = graph.way(index);
                 way.push(action);
-                found.counterexample = Some(Counterexample { problems: step.problems, way });
+                found.counterexample = Some(Counterexample {
+                    problems: step.problems,
+                    way,
+                });
                 return finish(found, &known, model);
             }
             if step.to == state {
@@ -86,7 +100,10 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             graph.parents.push((index, action));
             let problems = model.check_state(&step.to);
             if !problems.is_empty() {
-                found.counterexample = Some(Counterexample { problems, way: graph.way(fresh) });
+                found.counterexample = Some(Counterexample {
+                    problems,
+                    way: graph.way(fresh),
+                });
                 return finish(found, &known, model);
             }
             frontier.push_back(next.into());
@@ -95,7 +112,10 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             found.ends += 1;
             let problems = model.check_end(&state);
             if !problems.is_empty() {
-                found.counterexample = Some(Counterexample { problems, way: graph.way(index) });
+                found.counterexample = Some(Counterexample {
+                    problems,
+                    way: graph.way(index),
+                });
                 return finish(found, &known, model);
             }
         }
@@ -106,7 +126,10 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
         }
         if known.len() > most {
             let problems = vec![format!("more than {most} states: this scope does not close")];
-            found.counterexample = Some(Counterexample { problems, way: graph.way(index) });
+            found.counterexample = Some(Counterexample {
+                problems,
+                way: graph.way(index),
+            });
             return finish(found, &known, model);
         }
     }
@@ -185,8 +208,14 @@ impl Graph {
                 let inside = component[(*to & !WROTE) as usize] == component[from as usize];
                 inside && *to & WROTE != 0
             })?;
-            let problems = vec![format!("liveness: from here the world goes round a circle, and writes (state {from} → {})", round & !WROTE)];
-            Some(Counterexample { problems, way: self.way(from) })
+            let problems = vec![format!(
+                "liveness: from here the world goes round a circle, and writes (state {from} → {})",
+                round & !WROTE
+            )];
+            Some(Counterexample {
+                problems,
+                way: self.way(from),
+            })
         })
     }
 }
@@ -197,5 +226,8 @@ fn fingerprint_of(packed: &[u32]) -> u128 {
 }
 
 fn number(count: usize) -> u32 {
-    u32::try_from(count).ok().filter(|number| *number < WROTE).expect("fewer than 2^31")
+    u32::try_from(count)
+        .ok()
+        .filter(|number| *number < WROTE)
+        .expect("fewer than 2^31")
 }

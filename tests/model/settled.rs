@@ -41,8 +41,11 @@ impl Model {
             problems.extend(self.check_pod(state, pod));
         }
         let wishes: Vec<Option<u8>> = (0..self.scope.owners).map(|owner| self.wish_of(state, owner)).collect();
-        let is_refused = |wish: &Option<u8>| wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] == Wish::Refused);
-        let is_taken = state.of_kind(&self.items, Kind::ContourConfiguration).any(|slot| self.item(slot.live).owner.is_none());
+        let is_refused =
+            |wish: &Option<u8>| wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] == Wish::Refused);
+        let is_taken = state
+            .of_kind(&self.items, Kind::ContourConfiguration)
+            .any(|slot| self.item(slot.live).owner.is_none());
         if !problems.is_empty() || wishes.iter().any(is_refused) || is_taken {
             return problems;
         }
@@ -64,7 +67,9 @@ impl Model {
         for (name, value) in &expected {
             match found.get(name) {
                 None => problems.push(format!("I5: {name} is not there; built in order it is")),
-                Some(other) if other != value => problems.push(format!("I5: {name} is\n      {other}\n    built in order it is\n      {value}")),
+                Some(other) if other != value => problems.push(format!(
+                    "I5: {name} is\n      {other}\n    built in order it is\n      {value}"
+                )),
                 Some(_) => {}
             }
         }
@@ -81,26 +86,40 @@ impl Model {
             return Some(format!("I2: the container of {name} does not run"));
         };
         let captured = &self.captured[captured as usize];
-        if self.live(state, captured.configuration).is_none_or(|item| item.spec != captured.spec) {
+        if self
+            .live(state, captured.configuration)
+            .is_none_or(|item| item.spec != captured.spec)
+        {
             return Some(format!("I5: {name} runs on what its ContourConfiguration does not say"));
         }
         captured.facts.iter().find_map(|(stand_in, captured)| {
             let now = self.live(state, *stand_in).map(facts);
             (now.as_ref() != Some(captured)).then(|| {
-                format!("I5: {name} has captured {captured:?} of {}, which says {now:?}", self.items.key(*stand_in))
+                format!(
+                    "I5: {name} has captured {captured:?} of {}, which says {now:?}",
+                    self.items.key(*stand_in)
+                )
             })
         })
     }
 
     fn wish_of(&self, state: &State, owner: usize) -> Option<u8> {
         let item = self.live(state, self.keys.deployments[owner])?;
-        let index = self.scope.wishes.iter().position(|wish| item.object.at("/spec") == Some(&wish.spec()));
+        let index = self
+            .scope
+            .wishes
+            .iter()
+            .position(|wish| item.object.at("/spec") == Some(&wish.spec()));
         Some(u8::try_from(index.expect("a wish")).expect("few"))
     }
 
     fn form_of(&self, state: &State) -> Option<u8> {
         let item = self.live(state, self.keys.extension_service)?;
-        let index = self.forms.iter().position(|form| *form == item.spec).expect("a form of the user's");
+        let index = self
+            .forms
+            .iter()
+            .position(|form| *form == item.spec)
+            .expect("a form of the user's");
         Some(u8::try_from(index).expect("few"))
     }
 
@@ -109,16 +128,27 @@ impl Model {
         let is_invalid = self.form_of(state) == Some(Form::Invalid as u8) || state.live(self.keys.service) == 0;
         let mut end = End::new();
         let mut add = |name: String, value: Value| {
-            let count = (0..).find(|count| !end.contains_key(&format!("{name} #{count}"))).expect("endless");
+            let count = (0..)
+                .find(|count| !end.contains_key(&format!("{name} #{count}")))
+                .expect("endless");
             end.insert(format!("{name} #{count}"), value);
         };
-        for item in state.slots.iter().filter_map(|slot| self.items.get(slot.live)).filter(|item| item.owner.is_some()) {
+        for item in state
+            .slots
+            .iter()
+            .filter_map(|slot| self.items.get(slot.live))
+            .filter(|item| item.owner.is_some())
+        {
             let value = match item.kind() {
                 Kind::ReplicaSet | Kind::Pod => json!("is there"),
                 _ => masked(item, is_invalid),
             };
             let name = match item.kind() {
-                Kind::ReplicaSet | Kind::Pod => format!("a {} of {}", item.kind(), item.owner.map_or("", |owner| OWNERS[owner].1)),
+                Kind::ReplicaSet | Kind::Pod => format!(
+                    "a {} of {}",
+                    item.kind(),
+                    item.owner.map_or("", |owner| OWNERS[owner].1)
+                ),
                 _ => unsalted(&item.object.key().to_string()),
             };
             add(name, value);
@@ -129,13 +159,30 @@ impl Model {
             }
             if let Some(observed) = self.observed_now(state, owner) {
                 let status = plan(&observed).status;
-                let conditions: Vec<_> = status.conditions.iter().map(|it| format!("{} {} {}", it.type_, it.status, it.reason)).collect();
+                let conditions: Vec<_> = status
+                    .conditions
+                    .iter()
+                    .map(|it| format!("{} {} {}", it.type_, it.status, it.reason))
+                    .collect();
                 let services: Vec<_> = status
                     .extension_services
                     .iter()
-                    .map(|it| format!("{} {:?} {:?} {:?}", it.role, it.state, it.fail_open, (!is_invalid).then_some(it.traffic)))
+                    .map(|it| {
+                        format!(
+                            "{} {:?} {:?} {:?}",
+                            it.role,
+                            it.state,
+                            it.fail_open,
+                            (!is_invalid).then_some(it.traffic)
+                        )
+                    })
                     .collect();
-                let told = json!([services, status.contour, status.envoy, if is_invalid { json!(null) } else { json!(conditions) }]);
+                let told = json!([
+                    services,
+                    status.contour,
+                    status.envoy,
+                    if is_invalid { json!(null) } else { json!(conditions) }
+                ]);
                 add(format!("the status of {}", OWNERS[owner].1), told);
             }
         }
@@ -150,19 +197,43 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
     metadata.resource_version = None;
     metadata.generation = None;
     metadata.creation_timestamp = None;
-    metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid.clear());
-    let hashes = [annotations::MEMORY, annotations::APPLIED, annotations::SETTINGS];
-    metadata.annotations.iter_mut().for_each(|them| them.retain(|key, _| !hashes.contains(&key.as_str())));
-    if let Some(template) = object.content.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/metadata")) {
+    metadata
+        .owner_references
+        .iter_mut()
+        .flatten()
+        .for_each(|owner| owner.uid.clear());
+    let hashes = [
+        annotations::MEMORY,
+        annotations::APPLIED,
+        annotations::SETTINGS,
+        annotations::SALT,
+        annotations::ROLLED_OUT,
+    ];
+    metadata
+        .annotations
+        .iter_mut()
+        .for_each(|them| them.retain(|key, _| !hashes.contains(&key.as_str())));
+    if let Some(template) = object
+        .content
+        .get_mut("spec")
+        .and_then(|spec| spec.pointer_mut("/template/metadata"))
+    {
         template["labels"][labels::TEMPLATE] = json!("");
-        let captured = template["annotations"][annotations::CAPTURED].as_str().unwrap_or_default();
+        let captured = template["annotations"][annotations::CAPTURED]
+            .as_str()
+            .unwrap_or_default();
         let mut captured: Value = serde_json::from_str(captured).unwrap_or_default();
         captured["settings"] = json!("");
+        captured["salt"] = json!("");
         template["annotations"][annotations::CAPTURED] = captured;
     }
     if let Some(status) = object.content.get_mut("status") {
         status["observedGeneration"] = json!(null);
-        status["conditions"].as_array_mut().into_iter().flatten().for_each(|it| it["observedGeneration"] = json!(null));
+        status["conditions"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .for_each(|it| it["observedGeneration"] = json!(null));
     }
     if item.kind() == Kind::ExtensionService {
         let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));

@@ -65,6 +65,8 @@ pub struct Control {
 /// How often somebody may still do something; `UNLIMITED`: always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budgets {
+    /// The ExtensionService is deleted.
+    pub flaps: u8,
     /// The user changes his mind: another form of the ExtensionService than the last.
     pub changes: u8,
     /// … of the ContourDeployment's spec.
@@ -87,6 +89,7 @@ pub const UNLIMITED: u8 = u8::MAX;
 
 impl Budgets {
     pub const NONE: Self = Self {
+        flaps: 0,
         changes: 0,
         respecifications: 0,
         deletions: 0,
@@ -97,13 +100,54 @@ impl Budgets {
         crashes: 0,
     };
 
-    fn bytes(self) -> [u8; 8] {
-        let Self { changes, respecifications, deletions, services, namespaces, foreign, kills, crashes } = self;
-        [changes, respecifications, deletions, services, namespaces, foreign, kills, crashes]
+    fn bytes(self) -> [u8; 9] {
+        let Self {
+            flaps,
+            changes,
+            respecifications,
+            deletions,
+            services,
+            namespaces,
+            foreign,
+            kills,
+            crashes,
+        } = self;
+        [
+            flaps,
+            changes,
+            respecifications,
+            deletions,
+            services,
+            namespaces,
+            foreign,
+            kills,
+            crashes,
+        ]
     }
 
-    fn of([changes, respecifications, deletions, services, namespaces, foreign, kills, crashes]: [u8; 8]) -> Self {
-        Self { changes, respecifications, deletions, services, namespaces, foreign, kills, crashes }
+    fn of(bytes: [u8; 9]) -> Self {
+        let [
+            flaps,
+            changes,
+            respecifications,
+            deletions,
+            services,
+            namespaces,
+            foreign,
+            kills,
+            crashes,
+        ] = bytes;
+        Self {
+            flaps,
+            changes,
+            respecifications,
+            deletions,
+            services,
+            namespaces,
+            foreign,
+            kills,
+            crashes,
+        }
     }
 }
 
@@ -174,12 +218,16 @@ impl State {
 
     /// Live objects of a kind.
     pub fn of_kind<'a>(&'a self, items: &'a Items, kind: Kind) -> impl Iterator<Item = Slot> + 'a {
-        self.slots.iter().copied().filter(move |slot| slot.live != 0 && items.kind(slot.key) == kind)
+        self.slots
+            .iter()
+            .copied()
+            .filter(move |slot| slot.live != 0 && items.kind(slot.key) == kind)
     }
 
     /// Forgets what is nowhere any more.
     pub fn tidy(&mut self) {
-        self.slots.retain(|slot| slot.live != 0 || slot.view != 0 || slot.extra != 0);
+        self.slots
+            .retain(|slot| slot.live != 0 || slot.view != 0 || slot.extra != 0);
     }
 
     pub fn pack(&self) -> Vec<u32> {
@@ -197,7 +245,7 @@ impl State {
         let budgets = self.budgets.bytes();
         packed.push(u32::from_le_bytes([budgets[0], budgets[1], budgets[2], budgets[3]]));
         packed.push(u32::from_le_bytes([budgets[4], budgets[5], budgets[6], budgets[7]]));
-        packed.push(u32::from(self.judged) | u32::from(self.form) << 8);
+        packed.push(u32::from_le_bytes([self.judged, self.form, budgets[8], 0]));
         packed
     }
 
@@ -206,7 +254,12 @@ impl State {
         let (slots, rest) = packed[1..].split_at(count * 4);
         let slots = slots
             .chunks_exact(4)
-            .map(|slot| Slot { key: slot[0], live: slot[1], view: slot[2], extra: slot[3] })
+            .map(|slot| Slot {
+                key: slot[0],
+                live: slot[1],
+                view: slot[2],
+                extra: slot[3],
+            })
             .collect();
         let control = |at: usize| Control {
             plan: rest[at],
@@ -216,13 +269,13 @@ impl State {
         };
         let [a, b, c, d] = rest[8].to_le_bytes();
         let [e, f, g, h] = rest[9].to_le_bytes();
-        let [judged, form, ..] = rest[10].to_le_bytes();
+        let [judged, form, i, _] = rest[10].to_le_bytes();
         Self {
             slots,
             furniture: [rest[0], rest[1]],
             control: [control(2), control(4)],
             answers: [rest[6], rest[7]],
-            budgets: Budgets::of([a, b, c, d, e, f, g, h]),
+            budgets: Budgets::of([a, b, c, d, e, f, g, h, i]),
             judged,
             form,
         }

@@ -23,6 +23,7 @@ pub const ACTIONS: &[&str] = &[
     "a namespace is gone",
     "a pod has ended",
     "a watch catches up",
+    "time passes, which a succession waits for",
     "Contour judges",
     "the Deployment controller scales a ReplicaSet down",
     "the Deployment controller scales a ReplicaSet up",
@@ -62,6 +63,7 @@ pub const ACTIONS: &[&str] = &[
     "a foreigner takes a stand-in's finalizer away",
     "a foreigner deletes a ContourConfiguration",
     "a foreigner takes a ContourConfiguration's name",
+    "a foreigner alters a ContourConfiguration",
     "another Contour says that an ExtensionService is not valid",
 ];
 
@@ -77,7 +79,10 @@ pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
     let named = |field: &str| text.lines().find_map(|line| line.strip_prefix(field));
     let scope = scopes::named(named("scope: ").expect("a way begins with its scope"));
     let breakage = named("without: ").map(|name| {
-        breakages::ALL.iter().find(|breakage| breakage.name == name).unwrap_or_else(|| panic!("no breakage {name:?}"))
+        breakages::ALL
+            .iter()
+            .find(|breakage| breakage.name == name)
+            .unwrap_or_else(|| panic!("no breakage {name:?}"))
     });
     let steps = text.lines().filter_map(|line| {
         let (number, words) = line.trim_start().split_once(". ")?;
@@ -88,14 +93,21 @@ pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
     let mut state = model.start();
     for words in steps {
         let same = |model: &Model, state: &State, action: &Action| unsalted(&model.words(state, *action)) == words;
-        let action = model.enabled(&state).into_iter().find(|action| same(&model, &state, action));
+        let action = model
+            .enabled(&state)
+            .into_iter()
+            .find(|action| same(&model, &state, action));
         let Some(action) = action else {
             tell(&format!("  –  {words}"));
             continue;
         };
         let (step, told) = model.told(&state, action);
         tell(&told);
-        let problems = if step.problems.is_empty() { model.check_state(&step.to) } else { step.problems };
+        let problems = if step.problems.is_empty() {
+            model.check_state(&step.to)
+        } else {
+            step.problems
+        };
         if !problems.is_empty() {
             return problems;
         }
@@ -108,7 +120,11 @@ pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
 impl Model {
     /// A way, gone anew from the start.
     pub fn tell(&mut self, counterexample: &Counterexample) -> String {
-        let mut text: String = counterexample.problems.iter().map(|problem| format!("! {problem}\n")).collect();
+        let mut text: String = counterexample
+            .problems
+            .iter()
+            .map(|problem| format!("! {problem}\n"))
+            .collect();
         let mut state = self.start();
         for (number, action) in counterexample.way.iter().enumerate() {
             let (step, told) = self.told(&state, *action);
@@ -134,10 +150,14 @@ impl Model {
         match action {
             Action::Deliver(kind) => format!("a watch catches up: {kind}"),
             Action::Write(owner, write) => format!("operator: {}", self.request_in_words(state, owner, write)),
-            Action::Lose(owner, write) => format!("operator, and the answer is lost: {}", self.request_in_words(state, owner, write)),
+            Action::Lose(owner, write) => format!(
+                "operator, and the answer is lost: {}",
+                self.request_in_words(state, owner, write)
+            ),
             Action::Look(owner) => format!("operator: looks before deletions, for {owner}"),
             Action::Ask(owner) => format!("operator: asks whether settings are taken, for {owner}"),
             Action::Crash => "operator: is killed".to_owned(),
+            Action::TimePasses => "time passes, which a succession waits for".to_owned(),
             Action::DeploymentSees(it) => format!("Deployment controller: sees {}", key(it)),
             Action::DeploymentActs(it) => format!("Deployment controller: scales up for {}", key(it)),
             Action::DeploymentScalesDown(it) => format!("Deployment controller: scales down {}", key(it)),
@@ -160,7 +180,10 @@ impl Model {
             Action::UserDeletesExtensionService => "user: deletes the ExtensionService".to_owned(),
             Action::UserMakesContourDeployment(it) => format!("user: makes ContourDeployment {it}"),
             Action::UserRespecifies(it, wish) => {
-                format!("user: changes ContourDeployment {it}, {:?}", self.scope.wishes[usize::from(wish)])
+                format!(
+                    "user: changes ContourDeployment {it}, {:?}",
+                    self.scope.wishes[usize::from(wish)]
+                )
             }
             Action::UserDeletesContourDeployment(it) => format!("user: deletes ContourDeployment {it}"),
             Action::Foreigner(mischief, it) => format!("foreigner: {mischief:?} {}", key(it)),
@@ -207,7 +230,9 @@ impl Model {
 
     /// An object in a few words.
     fn shown(&self, id: Id) -> String {
-        let Some(item) = self.items.get(id) else { return "gone".to_owned() };
+        let Some(item) = self.items.get(id) else {
+            return "gone".to_owned();
+        };
         let object = &item.object;
         let mut words = Vec::new();
         if item.is_terminating() {
@@ -215,7 +240,10 @@ impl Model {
         }
         match item.kind() {
             Kind::ExtensionService => {
-                let services = item.services.iter().map(|(service, _)| self.items.key(*service).name.as_str());
+                let services = item
+                    .services
+                    .iter()
+                    .map(|(service, _)| self.items.key(*service).name.as_str());
                 words.push(format!("→ {}", services.collect::<Vec<_>>().join(", ")));
                 if let Some(timeout) = object.at("/spec/timeoutPolicy/response") {
                     words.push(format!("timeout {timeout}"));
@@ -236,7 +264,11 @@ impl Model {
             }
             _ => {}
         }
-        if words.is_empty() { "is there".to_owned() } else { words.join(", ") }
+        if words.is_empty() {
+            "is there".to_owned()
+        } else {
+            words.join(", ")
+        }
     }
 }
 

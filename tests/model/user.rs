@@ -28,13 +28,19 @@ impl Model {
             actions.push(Action::UserDeletesService);
         }
         let forms = self.scope.forms.iter().map(|form| *form as u8);
-        let forms: Vec<u8> = forms.filter(|form| *form == state.form || budgets.changes > 0).collect();
+        let forms: Vec<u8> = forms
+            .filter(|form| *form == state.form || budgets.changes > 0)
+            .collect();
         match self.live(state, self.keys.extension_service) {
             None if is_active => actions.extend(forms.into_iter().map(Action::UserMakesExtensionService)),
             None => {}
             Some(item) => {
-                actions.push(Action::UserDeletesExtensionService);
-                let other = forms.into_iter().filter(|form| self.forms[usize::from(*form)] != item.spec);
+                if budgets.flaps > 0 {
+                    actions.push(Action::UserDeletesExtensionService);
+                }
+                let other = forms
+                    .into_iter()
+                    .filter(|form| self.forms[usize::from(*form)] != item.spec);
                 actions.extend(other.map(Action::UserEditsExtensionService));
             }
         }
@@ -63,7 +69,13 @@ impl Model {
         let state = &mut step.to;
         step.name = match step.action {
             Action::UserMakesNamespace => {
-                self.make(state, self.keys.namespace, Change::New(Kind::Namespace, 0), 0, |_| json!({"metadata": {"name": AUTH}}));
+                self.make(
+                    state,
+                    self.keys.namespace,
+                    Change::New(Kind::Namespace, 0),
+                    0,
+                    |_| json!({"metadata": {"name": AUTH}}),
+                );
                 "the user makes the namespace"
             }
             Action::UserDeletesNamespace => {
@@ -87,9 +99,13 @@ impl Model {
                 choose(state, form);
                 let spec = Form::ALL[usize::from(form)].spec();
                 let new = Change::New(Kind::ExtensionService, form.into());
-                self.make(state, self.keys.extension_service, new, 0, |_| {
-                    json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec})
-                });
+                self.make(
+                    state,
+                    self.keys.extension_service,
+                    new,
+                    0,
+                    |_| json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec}),
+                );
                 "the user makes the ExtensionService"
             }
             Action::UserEditsExtensionService(form) => {
@@ -99,6 +115,7 @@ impl Model {
                 "the user edits the ExtensionService"
             }
             Action::UserDeletesExtensionService => {
+                spend(&mut state.budgets.flaps);
                 self.user_deletes(state, self.keys.extension_service);
                 "the user deletes the ExtensionService"
             }
@@ -142,7 +159,9 @@ impl Model {
         }
         for mischief in self.scope.mischief {
             let kind = match mischief {
-                Mischief::DeleteConfiguration | Mischief::TakeName | Mischief::AlterConfiguration => Kind::ContourConfiguration,
+                Mischief::DeleteConfiguration | Mischief::TakeName | Mischief::AlterConfiguration => {
+                    Kind::ContourConfiguration
+                }
                 Mischief::DeleteBlackhole => Kind::Service,
                 _ => Kind::ExtensionService,
             };
@@ -164,7 +183,11 @@ impl Model {
 
     /// Whether some container reads this ContourConfiguration, or may.
     fn is_read(&self, state: &State, key: KeyId) -> bool {
-        state.slots.iter().filter_map(|slot| self.items.get(slot.live)).any(|item| item.configuration == Some(key))
+        state
+            .slots
+            .iter()
+            .filter_map(|slot| self.items.get(slot.live))
+            .any(|item| item.configuration == Some(key))
     }
 
     pub fn foreign_step(&mut self, step: &mut Step, mischief: Mischief, key: KeyId) {
@@ -173,7 +196,10 @@ impl Model {
         step.name = mischief.name();
         match mischief {
             Mischief::SayInvalid => self.say(state, key, Verdict::SecretNotValid),
-            Mischief::DeleteStandIn | Mischief::DeleteBlackhole | Mischief::DeleteConfiguration | Mischief::TakeName => {
+            Mischief::DeleteStandIn
+            | Mischief::DeleteBlackhole
+            | Mischief::DeleteConfiguration
+            | Mischief::TakeName => {
                 self.user_deletes(state, key);
             }
             _ => self.change(state, key, Change::Mischief(mischief), |object| {
@@ -190,7 +216,10 @@ impl Model {
         match self.items.get(state.live(key)) {
             None => state.slot_mut(key).extra = 1,
             Some(item) if !self.foreign.contains(&item.spec) => {
-                if matches!(mischief, Mischief::AlterFacts | Mischief::Redirect | Mischief::AlterConfiguration | Mischief::TakeName) {
+                if matches!(
+                    mischief,
+                    Mischief::AlterFacts | Mischief::Redirect | Mischief::AlterConfiguration | Mischief::TakeName
+                ) {
                     self.foreign.push(item.spec);
                 }
             }
@@ -206,7 +235,11 @@ fn alter(object: &mut Object, mischief: Mischief) {
         Mischief::Redirect => spec["services"] = json!([{"name": AUTH, "port": 9001, "weight": 7}]),
         Mischief::AlterConfiguration => spec["globalExtAuth"]["failOpen"] = true.into(),
         Mischief::EraseMemory => {
-            object.metadata.annotations.get_or_insert_default().remove(annotations::MEMORY);
+            object
+                .metadata
+                .annotations
+                .get_or_insert_default()
+                .remove(annotations::MEMORY);
         }
         Mischief::StripFinalizer => object.metadata.finalizers = None,
         _ => unreachable!("no change of an object's content"),
