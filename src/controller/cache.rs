@@ -117,11 +117,16 @@ impl Cache {
                 }
                 // Contour renews its Lease every two seconds; of that only the version is seen here.
                 let same = before.is_some_and(|before| is_same(before, &object));
-                let owners = [before.and_then(|before| owner(before)), owner(&object)]
+                let known = before.is_some_and(|before| before.uid() == object.uid());
+                // One that only lost its labels is still whose it was: nobody else would ever take our finalizer from it.
+                let whose = (known && object.has_our_finalizer())
+                    .then(|| store.whose(&key))
+                    .flatten();
+                let owners = [before.and_then(|before| owner(before)), owner(&object), whose.clone()]
                     .into_iter()
                     .flatten()
                     .collect();
-                store.put(object, None);
+                store.put(object, whose.as_ref());
                 if same {
                     Touched::Nothing
                 } else {
@@ -216,6 +221,16 @@ impl Cache {
             .is_some_and(|store| store.synced)
     }
 
+    /// The objects of a set that nobody's label is on.
+    pub fn unlabelled(&self, id: &StoreId) -> Vec<Arc<Object>> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        let objects = stores.get(id).into_iter().flat_map(|store| store.objects.values());
+        objects
+            .filter(|object| object.has_our_finalizer() && owner(object).is_none())
+            .cloned()
+            .collect()
+    }
+
     /// Comes back when all these sets have been read.
     pub async fn wait_for(&self, ids: &[StoreId]) {
         let mut synced = self.synced.subscribe();
@@ -244,6 +259,12 @@ impl Store {
         self.left
             .iter()
             .any(|(_, uid, at)| uid == object.uid() && version(object) < *at)
+    }
+
+    /// Whose an object is: by its labels, or as it was filed.
+    fn whose(&self, key: &Key) -> Option<NamespacedName> {
+        let filed = || self.by_owner.iter().find(|(_, keys)| keys.contains(key));
+        owner(self.objects.get(key)?).or_else(|| filed().map(|(owner, _)| owner.clone()))
     }
 
     fn put(&mut self, object: Object, whose: Option<&NamespacedName>) {
@@ -353,9 +374,10 @@ fn version(object: &Object) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::vocabulary::FINALIZER;
 
     fn secret(version: &str) -> Object {
         let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
@@ -374,6 +396,34 @@ mod tests {
     fn an_answer_that_arrives_after_the_deletion_brings_nothing_back() {
         let (cache, _, whose) = after_its_deletion();
         cache.note(&secret("8"), &whose);
+        assert!(cache.owned(&whose).is_empty());
+    }
+
+    #[test]
+    fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_object() {
+        let stand_in = |version: &str, uid: &str, labels: Value| {
+            let metadata = json!({
+                "namespace": "auth", "name": "edge-ext-auth-x", "uid": uid, "resourceVersion": version, "labels": labels,
+                "finalizers": [FINALIZER],
+            });
+            Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
+        };
+        let (cache, id, whose) = (
+            Cache::default(),
+            StoreId::all(Kind::ExtensionService),
+            ("a".into(), "edge".into()),
+        );
+        let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
+        cache.apply(&id, Event::Apply(stand_in("1", "1", labels)));
+        for version in ["2", "3"] {
+            let touched = cache.apply(&id, Event::Apply(stand_in(version, "1", json!({"version": version}))));
+            let Touched::Object { owners, .. } = touched else {
+                panic!("{touched:?}")
+            };
+            assert!(owners.contains(&whose), "nobody is told");
+            assert_eq!(cache.owned(&whose).len(), 1);
+        }
+        cache.apply(&id, Event::Apply(stand_in("4", "2", json!({}))));
         assert!(cache.owned(&whose).is_empty());
     }
 

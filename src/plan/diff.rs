@@ -264,6 +264,8 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
         (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
+        // Whole values to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
+        (Value::Object(_), Value::Object(_)) if key == "selector" || key == "nodeSelector" => desired == live,
         (Value::Object(desired), Value::Object(live)) => holds(desired, live),
         (Value::Array(desired), Value::Array(live)) => match merge_key(key, desired) {
             // Lists that server-side apply merges: our items must be there, others may be.

@@ -29,7 +29,7 @@ pub use observed::{
     Failure, FailureCause, NamespacePhase, NamespacedName, Observed, ServiceAccountRef, SettingsVerdict,
     has_ready_endpoint,
 };
-pub use stand_in::targets;
+pub use stand_in::{bears_our_name, targets};
 pub use status::patience_left;
 
 use crate::api::ContourDeploymentStatus;

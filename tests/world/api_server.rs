@@ -279,8 +279,8 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
             }
             for (key, value) in desired {
                 let before = owned.get(key).cloned().unwrap_or_default();
-                // A list of whole items (rbac.authorization.k8s.io/v1, `listType=atomic`).
-                if key == "subjects" {
+                // Replaced as a whole (a binding's `listType=atomic`, a Service's and a pod's `mapType=atomic`).
+                if ["subjects", "selector", "nodeSelector"].contains(&key.as_str()) {
                     live.remove(key);
                 }
                 merge(live.entry(key.clone()).or_insert(Value::Null), &before, value);

@@ -302,6 +302,18 @@ fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
 }
 
 #[test]
+fn a_label_that_somebody_adds_to_what_a_service_selects_is_taken_away() {
+    let (cluster, ours) = converged();
+    let selects = |key: &&Key| cluster.api.objects[*key].at("/spec/selector").is_some() && key.kind == Kind::Service;
+    let services: Vec<_> = ours.iter().filter(selects).collect();
+    assert_eq!(services.len(), 2, "Contour's and Envoy's: {services:?}");
+    for key in services {
+        let change = |object: &mut Object| object.content["spec"]["selector"]["another"] = json!("label");
+        assert_eq!(repaired(&cluster, key, change), 1, "{key}");
+    }
+}
+
+#[test]
 fn what_is_deleted_is_made_again_under_its_name() {
     let (cluster, ours) = converged();
     for key in ours.iter().filter(|key| !cluster.api.objects[*key].has_our_finalizer()) {

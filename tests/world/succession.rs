@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
-use slipway::plan::{Key, Kind, Object};
+use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
 
 use crate::cluster::{Cluster, NAMESPACE, captured};
 use crate::scene::{asks_auth, auth, is_blackhole, points_at, points_at_with_timeout, remembered};
@@ -165,6 +165,34 @@ fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_ma
     assert_eq!(remembered(&cluster.api.objects[&old])["tainted"], true);
     cluster.settle();
     assert!(!cluster.api.objects.contains_key(&old));
+}
+
+#[test]
+fn a_stand_in_without_labels_is_known_by_its_name_and_its_salt_is_not_forgotten() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let first = cluster.stand_in().key();
+    cluster.delete(first.kind, &first.namespace, &first.name);
+    cluster.settle();
+    let second = cluster.stand_in().clone();
+    assert_eq!(remembered(&second)["salt"], 1);
+    cluster.api.edit(&second.key(), |object| object.metadata.labels = None);
+    let bare = &cluster.api.objects[&second.key()];
+    let deployment = cluster.observe().expect("it exists").deployment;
+    assert!(bears_our_name(&Owner::of(&deployment.metadata), bare));
+    assert_eq!(cluster.writes(), [format!("Replace {}", second.key())]);
+    assert_eq!(cluster.stand_in().metadata.labels, second.metadata.labels);
+}
+
+#[test]
+fn a_stand_in_of_another_s_name_or_memory_is_not_taken_for_ours() {
+    let cluster = Cluster::enforcing(&points_at("auth"));
+    let mut deployment = cluster.observe().expect("it exists").deployment.metadata.clone();
+    deployment.namespace = Some("elsewhere".into());
+    assert!(!bears_our_name(&Owner::of(&deployment), cluster.stand_in()));
+    let mut forged = cluster.stand_in().clone();
+    forged.metadata.name = Some("edge-ext-auth-0123456789".into());
+    deployment.namespace = Some(NAMESPACE.into());
+    assert!(!bears_our_name(&Owner::of(&deployment), &forged));
 }
 
 #[test]

@@ -125,8 +125,25 @@ remove_containers() {
 		rm -f /var/lib/cni/results/*"-$id-"*
 	done
 	printf '%s\n' "$1" | xargs -r -P 4 -n 1 runc --root /run/containerd/runc/k8s.io delete --force 2>/dev/null || true
+	remove_cgroups "$1"
 	# The kubelet insists on these links, and they point into our state.
 	find /var/log/containers -maxdepth 1 -lname "$STATE/*" -delete 2>/dev/null || true
+}
+
+# A cgroup can be removed once its last process is gone altogether, which takes a while on a busy machine; runc does not
+# wait for that, and forgets the container all the same.
+remove_cgroups() {
+	local id path left deadline=$((SECONDS + 10))
+	while :; do
+		left=
+		for id in $1; do
+			for path in /sys/fs/cgroup/*/k8s.io/"$id" /sys/fs/cgroup/k8s.io/"$id"; do
+				[[ ! -d $path ]] || find "$path" -depth -type d -exec rmdir {} + 2>/dev/null || left=yes
+			done
+		done
+		[[ -n $left ]] && ((SECONDS <= deadline)) || return 0
+		sleep 0.1
+	done
 }
 
 remove_mounts() {

@@ -145,6 +145,11 @@ pub fn targets<'a>(settings: &RuntimeSettings, objects: impl Iterator<Item = &'a
         .collect()
 }
 
+/// Whether an ExtensionService without our labels is a stand-in of this owner's: its name is made from what it remembers.
+pub fn bears_our_name(owner: &Owner, object: &Object) -> bool {
+    object.has_our_finalizer() && name::proved_role(owner, object, &Memory::of(object)).is_some()
+}
+
 /// The plan for these references, and for what is in use beside them.
 pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> StandIns {
     let owner = observed.owner();
