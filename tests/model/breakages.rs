@@ -43,8 +43,8 @@ const NONE: Breakage = Breakage {
 /// All of them.
 pub static ALL: &[Breakage] = &[
     Breakage {
-        name: "a new stand-in before its blackhole",
-        plan: |_, plan| swap(plan, "blackholes", "new stand-ins"),
+        name: "Contour before the blackholes of its stand-ins",
+        plan: |_, plan| swap(plan, "blackholes", "Contour"),
         ..NONE
     },
     Breakage {
@@ -95,7 +95,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "Terminating pods are forgotten",
-        scope: "edits",
+        scope: "rollout",
         observe: |observed| {
             observed
                 .objects
@@ -118,7 +118,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "nothing is looked at before a deletion",
-        scope: "edits",
+        scope: "rollout",
         apply: Flaws {
             never_looks: true,
             ..NONE.apply
@@ -127,13 +127,13 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "ReplicaSets are forgotten",
-        scope: "edits",
+        scope: "rollout",
         observe: |observed| observed.objects.retain(|_, object| object.kind != Kind::ReplicaSet),
         ..NONE
     },
     Breakage {
         name: "a controller that has not caught up is taken for one that has",
-        scope: "edits",
+        scope: "rollout",
         observe: |observed| {
             for object in observed
                 .objects
@@ -149,7 +149,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "facts that change do not taint",
-        scope: "edits",
+        scope: "facts",
         plan: |_, plan| {
             for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
                 remember(object, |memory| drop(memory.remove("tainted")));
@@ -242,6 +242,13 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
 ];
+
+/// The breakage of this name.
+pub fn named(name: &str) -> &'static Breakage {
+    ALL.iter()
+        .find(|breakage| breakage.name == name)
+        .unwrap_or_else(|| panic!("no breakage is called {name:?}"))
+}
 
 /// Changes what is remembered on a stand-in.
 fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {

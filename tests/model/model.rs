@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use slipway::plan::{Key, Kind, Object, SettingsVerdict};
 
 use crate::api_server::{self, Refusal};
 use crate::breakages::Breakage;
 use crate::items::{Id, Items, KeyId, Uid};
 use crate::operator::Plans;
-use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start, Wish};
+use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start};
 use crate::state::{Budgets, Control, MOST_OWNERS, Slot, State};
 
 /// One step of somebody's.

@@ -177,6 +177,31 @@ pub fn all() -> Vec<Scope> {
     vec![
         base.clone(),
         Scope {
+            name: "rollout",
+            what: "Contour is rolled once, and every controller is late",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 1,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "facts",
+            what: "the ExtensionService gets another timeout, and the former one again",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 2,
+                kills: UNLIMITED,
+                ..Budgets::NONE
+            },
+            lags: &[],
+            ..base.clone()
+        },
+        Scope {
             name: "flapping",
             what: "the ExtensionService and its Service come and go without end",
             start: Start::Empty,
@@ -211,8 +236,8 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "deletion",
-            what: "the ContourDeployment is deleted, and made again",
-            start: Start::Settled,
+            what: "the ContourDeployment is deleted, also while it is being installed, and made again",
+            start: Start::Empty,
             budgets: Budgets { deletions: 1, ..FREE },
             lags: &[
                 Kind::ContourDeployment,

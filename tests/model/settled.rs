@@ -27,6 +27,10 @@ pub type End = BTreeMap<String, Value>;
 impl Model {
     /// What is wrong with a world in which nothing happens by itself any more.
     pub fn check_end(&mut self, state: &State) -> Vec<String> {
+        let mut configurations = state.of_kind(&self.items, Kind::ContourConfiguration);
+        if configurations.any(|slot| self.item(slot.live).owner.is_none()) {
+            return Vec::new();
+        }
         let mut problems = Vec::new();
         for slot in state.slots.iter().filter(|slot| slot.live != 0) {
             let item = self.item(slot.live);
@@ -43,10 +47,7 @@ impl Model {
         let wishes: Vec<Option<u8>> = (0..self.scope.owners).map(|owner| self.wish_of(state, owner)).collect();
         let is_refused =
             |wish: &Option<u8>| wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] == Wish::Refused);
-        let is_taken = state
-            .of_kind(&self.items, Kind::ContourConfiguration)
-            .any(|slot| self.item(slot.live).owner.is_none());
-        if !problems.is_empty() || wishes.iter().any(is_refused) || is_taken {
+        if !problems.is_empty() || wishes.iter().any(is_refused) {
             return problems;
         }
         let form = self.form_of(state);

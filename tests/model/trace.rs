@@ -73,17 +73,17 @@ pub fn head(scope: &Scope, breakage: Option<&Breakage>) -> String {
     format!("scope: {}\n{}", scope.name, without.unwrap_or_default())
 }
 
+/// Whether a way was gone without a guard.
+pub fn is_without_a_guard(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("without: "))
+}
+
 /// Goes a told way. Steps that are not possible (any more: what the operator does may have been mended since) are left out. Returns
 /// what was wrong on the way, or at its end.
 pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
     let named = |field: &str| text.lines().find_map(|line| line.strip_prefix(field));
     let scope = scopes::named(named("scope: ").expect("a way begins with its scope"));
-    let breakage = named("without: ").map(|name| {
-        breakages::ALL
-            .iter()
-            .find(|breakage| breakage.name == name)
-            .unwrap_or_else(|| panic!("no breakage {name:?}"))
-    });
+    let breakage = named("without: ").map(breakages::named);
     let steps = text.lines().filter_map(|line| {
         let (number, words) = line.trim_start().split_once(". ")?;
         number.parse::<u32>().ok()?;
