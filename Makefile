@@ -97,6 +97,17 @@ build: ## Build the static release binary
 
 ##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
 
+# What was done for a commit is not done again; a changed tree has no name, and starts anew.
+PROVED = $(TARGET)/prove/model-$(shell git describe --always --dirty --abbrev=10)
+
+.PHONY: prove-model
+prove-model: ## Search every state of a model of the world for one where the core does harm or never comes to rest
+	$(BUILD)
+	mkdir -p $(TARGET)/prove
+	rm -f $(TARGET)/prove/model-*-dirty
+	cargo test --release --locked -p slipway --test model -- prove --journal $(PROVED) --ways $(abspath $(TARGET))/prove/model --rows $(abspath $(TARGET))/prove/model.json
+	$(TARGET)/debug/record prove-model $(TARGET)/prove/model.json
+
 .PHONY: prove-faults
 prove-faults: ## Prove that no fault between the operator and the API server leaves a trace (SEED=n; ONLY=plan does one again)
 	$(BUILD)

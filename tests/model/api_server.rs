@@ -1,0 +1,180 @@
+//! What the API server makes of a request: the object that is stored afterwards, or why it refuses. Pure; where objects are
+//! kept, and under which uid, the model knows.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Map, Value, json};
+use slipway::api::vocabulary::{FINALIZER, labels};
+use slipway::plan::{Kind, Object};
+
+/// The time. It stands still; when something waits for it, what was made before is made [older](aged) instead.
+pub const NOW: &str = "2026-11-23T01:20:00Z";
+
+pub fn now() -> jiff::Timestamp {
+    NOW.parse().expect("a time")
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    AlreadyExists,
+    NotFound,
+    Conflict,
+    NamespaceTerminating,
+    Invalid,
+}
+
+/// A new object.
+pub fn created(mut object: Object, uid: String) -> Object {
+    object.metadata.uid = Some(uid);
+    object.metadata.generation = Some(1);
+    object.metadata.creation_timestamp = Some(Time(now()));
+    object
+}
+
+/// An object that was made an hour ago.
+pub fn aged(object: &Object) -> Object {
+    let mut object = object.clone();
+    object.metadata.creation_timestamp = Some(Time(now() - Duration::from_hours(1)));
+    object
+}
+
+/// Server-side apply, forced: the desired values over the live ones. Lists are replaced as a whole; nobody else adds items.
+pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
+    if live.uid() != desired.uid() {
+        return Err(Refusal::Conflict);
+    }
+    let mut object = live.clone();
+    let (to, from) = (&mut object.metadata, &desired.metadata);
+    to.labels
+        .get_or_insert_default()
+        .extend(from.labels.clone().unwrap_or_default());
+    to.annotations
+        .get_or_insert_default()
+        .extend(from.annotations.clone().unwrap_or_default());
+    if let Some(owners) = &from.owner_references {
+        let others = to.owner_references.take().unwrap_or_default();
+        let kept = others
+            .into_iter()
+            .filter(|other| !owners.iter().any(|owner| owner.uid == other.uid));
+        to.owner_references = Some(kept.chain(owners.clone()).collect());
+    }
+    overlay(&mut object.content, &desired.content);
+    Ok(changed(live, object))
+}
+
+/// A replacing update: all of it but the status, at the version that was seen. None: it was the last finalizer.
+pub fn replaced(live: &Object, object: &Object) -> Result<Option<Object>, Refusal> {
+    let seen = |object: &Object| (object.metadata.uid.clone(), object.metadata.resource_version.clone());
+    if seen(live) != seen(object) {
+        return Err(Refusal::Conflict);
+    }
+    let had = live.metadata.finalizers.clone().unwrap_or_default();
+    let adds = object
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|name| !had.contains(name));
+    if adds && live.is_terminating() {
+        return Err(Refusal::Invalid);
+    }
+    let mut object = object.clone();
+    match live.content.get("status") {
+        Some(status) => object.content.insert("status".into(), status.clone()),
+        None => object.content.remove("status"),
+    };
+    Ok(unless_gone(changed(live, object)))
+}
+
+/// A deletion. None: it is gone.
+pub fn deleted(live: &Object) -> Option<Object> {
+    let mut object = live.clone();
+    if !object.is_terminating() {
+        object.metadata.deletion_timestamp = Some(Time(now()));
+        // As the API server does it: deletion is a new generation.
+        raise(&mut object);
+    }
+    unless_gone(object)
+}
+
+/// Our finalizer is put on an object, or taken away, at the version that was seen. None: it is gone.
+pub fn with_finalizers(live: &Object, others: &[String], held: bool) -> Result<Option<Object>, Refusal> {
+    if held && live.is_terminating() {
+        return Err(Refusal::Invalid);
+    }
+    let mut object = live.clone();
+    let mut finalizers = others.to_vec();
+    finalizers.extend(held.then(|| FINALIZER.to_owned()));
+    object.metadata.finalizers = Some(finalizers).filter(|finalizers| !finalizers.is_empty());
+    Ok(unless_gone(object))
+}
+
+/// Somebody changes an object, its status excluded.
+pub fn edited(live: &Object, change: impl FnOnce(&mut Object)) -> Option<Object> {
+    let mut object = live.clone();
+    change(&mut object);
+    unless_gone(changed(live, object))
+}
+
+fn unless_gone(object: Object) -> Option<Object> {
+    let held = object
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|finalizers| !finalizers.is_empty());
+    // Namespaces and pods end by themselves.
+    (!object.is_terminating() || held || matches!(object.kind, Kind::Namespace | Kind::Pod)).then_some(object)
+}
+
+/// The generation follows the content.
+fn changed(live: &Object, mut object: Object) -> Object {
+    let without_status = |object: &Object| {
+        let mut content = object.content.clone();
+        content.remove("status");
+        content
+    };
+    if without_status(live) != without_status(&object) {
+        raise(&mut object);
+    }
+    object
+}
+
+fn raise(object: &mut Object) {
+    let generation = object.metadata.generation.unwrap_or(1);
+    match object.kind {
+        // The user's generations are counted: copies of them are remembered with their number.
+        Kind::ExtensionService if object.label(labels::OWNER_NAME).is_none() => {
+            object.metadata.generation = Some(generation + 1);
+        }
+        // Nobody reads a verdict on another generation than the present.
+        Kind::ExtensionService => {
+            object.metadata.generation = Some(2);
+            object.content.remove("status");
+        }
+        Kind::ContourDeployment | Kind::Namespace | Kind::Pod => {}
+        _ => {
+            object.metadata.generation = Some(2);
+            if let Some(observed) = object
+                .content
+                .get_mut("status")
+                .and_then(|status| status.get_mut("observedGeneration"))
+            {
+                *observed = json!(1);
+            }
+        }
+    }
+}
+
+/// Puts the desired values over the live ones.
+fn overlay(live: &mut Map<String, Value>, desired: &Map<String, Value>) {
+    for (key, value) in desired {
+        match (live.get_mut(key), value) {
+            (Some(Value::Object(live)), Value::Object(desired)) => overlay(live, desired),
+            _ => {
+                live.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}

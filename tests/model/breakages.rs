@@ -1,0 +1,314 @@
+//! Guards that are removed on purpose, one line each, around the real plan and the real order of its execution. Each must be
+//! found out: a search that does not tell these from the product proves nothing.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use slipway::api::vocabulary::{FINALIZER, annotations, labels};
+use slipway::plan::{Kind, Object, Observed, Plan, Target, Wave, Write};
+
+/// What is removed from how a plan is carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flaws {
+    /// Deletions carry no uid.
+    pub ignores_uid: bool,
+    /// Nothing is read from the API server before a deletion.
+    pub never_looks: bool,
+    /// A name that is taken is taken over.
+    pub adopts: bool,
+}
+
+/// A guard that is removed.
+pub struct Breakage {
+    pub name: &'static str,
+    /// In which scope it is found out.
+    pub scope: &'static str,
+    pub observe: fn(&mut Observed),
+    pub plan: fn(&Observed, &mut Plan),
+    pub apply: Flaws,
+}
+
+const NONE: Breakage = Breakage {
+    name: "",
+    scope: "installation",
+    observe: |_| {},
+    plan: |_, _| {},
+    apply: Flaws {
+        ignores_uid: false,
+        never_looks: false,
+        adopts: false,
+    },
+};
+
+/// All of them.
+pub static ALL: &[Breakage] = &[
+    Breakage {
+        name: "Contour before the blackholes of its stand-ins",
+        plan: |_, plan| swap(plan, "blackholes", "Contour"),
+        ..NONE
+    },
+    Breakage {
+        name: "Contour before its ContourConfiguration",
+        plan: |_, plan| swap(plan, "configurations", "Contour"),
+        ..NONE
+    },
+    Breakage {
+        name: "Contour before its stand-ins",
+        plan: |_, plan| swap(plan, "new stand-ins", "Contour"),
+        ..NONE
+    },
+    Breakage {
+        name: "no finalizer on stand-ins",
+        scope: "namespace",
+        observe: |observed| pretend_finalizer(observed, Kind::ExtensionService),
+        plan: |_, plan| without_finalizer(plan, Kind::ExtensionService),
+        ..NONE
+    },
+    Breakage {
+        name: "no finalizer on blackholes",
+        scope: "namespace",
+        observe: |observed| pretend_finalizer(observed, Kind::Service),
+        plan: |_, plan| without_finalizer(plan, Kind::Service),
+        ..NONE
+    },
+    Breakage {
+        name: "no finalizer on the ContourDeployment",
+        scope: "deletion",
+        plan: |_, plan| {
+            plan.waves.retain(|wave| {
+                wave.name != "the ContourDeployment's finalizer"
+                    || wave.writes.iter().any(|write| matches!(write, Write::Release(_)))
+            })
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "the verdict on an older generation counts",
+        scope: "edits",
+        observe: |observed| judged(observed, false),
+        ..NONE
+    },
+    Breakage {
+        name: "an object that nobody has judged is copied",
+        observe: |observed| judged(observed, true),
+        ..NONE
+    },
+    Breakage {
+        name: "Terminating pods are forgotten",
+        scope: "rollout",
+        observe: |observed| {
+            observed
+                .objects
+                .retain(|_, object| object.kind != Kind::Pod || !object.is_terminating())
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a ContourConfiguration without the block while the service is missing",
+        plan: |observed, plan| {
+            let missing = observed.extension_services.is_empty();
+            for object in created(plan).filter(|object| missing && object.kind == Kind::ContourConfiguration) {
+                object.content["spec"]
+                    .as_object_mut()
+                    .expect("a spec")
+                    .remove("globalExtAuth");
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "nothing is looked at before a deletion",
+        scope: "rollout",
+        apply: Flaws {
+            never_looks: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "ReplicaSets are forgotten",
+        scope: "rollout",
+        observe: |observed| observed.objects.retain(|_, object| object.kind != Kind::ReplicaSet),
+        ..NONE
+    },
+    Breakage {
+        name: "a controller that has not caught up is taken for one that has",
+        scope: "rollout",
+        observe: |observed| {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| matches!(object.kind, Kind::Deployment | Kind::ReplicaSet))
+            {
+                let generation = object.metadata.generation;
+                let content = &mut Arc::make_mut(object).content;
+                content.entry("status").or_insert_with(|| json!({}))["observedGeneration"] = json!(generation);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "facts that change do not taint",
+        scope: "facts",
+        plan: |_, plan| {
+            for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
+                remember(object, |memory| drop(memory.remove("tainted")));
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a bare False of any Contour's evicts a copy",
+        scope: "verdicts",
+        observe: |observed| {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| object.kind == Kind::ExtensionService)
+            {
+                if let Some(reason) = Arc::make_mut(object)
+                    .content
+                    .get_mut("status")
+                    .and_then(|it| it.pointer_mut("/conditions/0/errors/0/reason"))
+                {
+                    *reason = json!("ServiceUnresolvedReference");
+                }
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "an evicted copy comes back by itself",
+        scope: "flapping",
+        observe: |observed| {
+            for object in observed
+                .objects
+                .values_mut()
+                .filter(|object| object.kind == Kind::ExtensionService)
+            {
+                remember(Arc::make_mut(object), |memory| drop(memory.remove("evicted")));
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "deletions carry no uid",
+        scope: "names",
+        apply: Flaws {
+            ignores_uid: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a name that is taken is taken over",
+        scope: "names",
+        apply: Flaws {
+            adopts: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "stand-ins do not wait for the end of Contour's pods",
+        scope: "deletion",
+        observe: |observed| {
+            if observed.deployment.metadata.deletion_timestamp.is_some() {
+                observed.objects.retain(|_, object| object.kind != Kind::Pod);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "the ContourDeployment goes before its stand-ins",
+        scope: "deletion",
+        plan: |observed, plan| {
+            let deletes = plan
+                .waves
+                .iter()
+                .any(|wave| wave.name == "stand-ins" && !wave.writes.is_empty());
+            if deletes && observed.deployment.metadata.deletion_timestamp.is_some() {
+                let target = Target::of_deployment(&observed.deployment);
+                plan.waves.insert(
+                    0,
+                    Wave {
+                        name: "too early",
+                        writes: vec![Write::Release(target)],
+                        look_first: false,
+                    },
+                );
+            }
+        },
+        ..NONE
+    },
+];
+
+/// The breakage of this name.
+pub fn named(name: &str) -> &'static Breakage {
+    ALL.iter()
+        .find(|breakage| breakage.name == name)
+        .unwrap_or_else(|| panic!("no breakage is called {name:?}"))
+}
+
+/// Changes what is remembered on a stand-in.
+fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
+    let Some(text) = object.annotation(annotations::MEMORY) else {
+        return;
+    };
+    if let Ok(Value::Object(mut memory)) = serde_json::from_str(text) {
+        change(&mut memory);
+        object.annotate(annotations::MEMORY, Value::Object(memory).to_string());
+    }
+}
+
+fn swap(plan: &mut Plan, one: &str, other: &str) {
+    let place = |plan: &Plan, name: &str| plan.waves.iter().position(|wave: &Wave| wave.name == name);
+    if let (Some(one), Some(other)) = (place(plan, one), place(plan, other)) {
+        plan.waves.swap(one, other);
+    }
+}
+
+fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
+    plan.waves
+        .iter_mut()
+        .flat_map(|wave| &mut wave.writes)
+        .filter_map(|write| match write {
+            Write::Create(object) | Write::Replace(object) => Some(object),
+            _ => None,
+        })
+}
+
+/// Objects of this kind are made without our finalizer, and it is not missed.
+fn without_finalizer(plan: &mut Plan, kind: Kind) {
+    for object in created(plan).filter(|object| object.kind == kind) {
+        object.metadata.finalizers = None;
+    }
+}
+
+fn pretend_finalizer(observed: &mut Observed, kind: Kind) {
+    let owner = observed.owner();
+    for object in observed
+        .objects
+        .values_mut()
+        .filter(|object| object.kind == kind && !object.is_terminating())
+    {
+        if owner.owns(object) && !object.has_our_finalizer() && object.label(labels::ROLE).is_some() {
+            Arc::make_mut(object).metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        }
+    }
+}
+
+/// The user's objects look as if Contour had found them valid: those that it has judged at some time, or all.
+fn judged(observed: &mut Observed, all: bool) {
+    for service in observed.extension_services.values_mut() {
+        let service = Arc::make_mut(service);
+        let generation = service.metadata.generation.unwrap_or_default();
+        if all {
+            let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
+            service.status.conditions = vec![serde_json::from_value(condition).expect("a condition")];
+        }
+        for condition in &mut service.status.conditions {
+            condition.observed_generation = generation;
+        }
+    }
+}

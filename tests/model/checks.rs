@@ -1,0 +1,218 @@
+//! What must hold in every state and at every step. The numbers are those of the invariants in docs/design.md.
+
+use serde_json::Value;
+use slipway::plan::{Kind, Object, Observed, Plan, Write};
+
+use crate::api_server::Refusal;
+use crate::items::{Id, Item, KeyId, Said};
+use crate::model::Model;
+use crate::operator::key_of;
+use crate::state::{Container, State};
+
+/// Reasons that speak of what a stand-in points at (docs/design.md, "Rules of a stand-in", 3).
+const EVICTING: [&str; 4] = [
+    "ServiceUnresolvedReference",
+    "UnsupportedServiceType",
+    "TLSUpstreamValidation",
+    "CACertificateNotDelegated",
+];
+
+impl Model {
+    /// What is wrong in this state.
+    pub fn check_state(&self, state: &State) -> Vec<String> {
+        let mut problems = Vec::new();
+        for pod in state.of_kind(&self.items, Kind::Pod) {
+            if let Some(missing) = self.missing(state, pod.key) {
+                problems.extend(self.check_exit(state, pod.key, missing));
+            }
+            let Container::Running(captured) = Container::of(pod.extra) else {
+                continue;
+            };
+            let captured = &self.captured[captured as usize];
+            let owner = self.item(pod.live).owner;
+            let original = self.originals.get(&captured.configuration);
+            if original != Some(&captured.spec) && !self.foreign.contains(&captured.spec) {
+                problems.push(format!(
+                    "I1: {} runs on {} in a form that was never planned",
+                    self.items.key(pod.key),
+                    self.items.key(captured.configuration)
+                ));
+            }
+            for (stand_in, _) in &captured.facts {
+                let Some(item) = self.live(state, *stand_in) else {
+                    continue;
+                };
+                if !self.is_closed(state, item, owner) {
+                    problems.push(format!(
+                        "I1: {} asks {}, which is neither a blackhole nor a copy that Contour has found valid",
+                        self.items.key(pod.key),
+                        self.items.key(*stand_in)
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    /// Whether nothing passes unchecked by this stand-in: it is a blackhole, or a copy of a form of the user's object that Contour
+    /// has judged valid. What a foreigner wrote is not Slipway's doing; that it is put right the end shows.
+    fn is_closed(&self, state: &State, item: &Item, owner: Option<usize>) -> bool {
+        let name = &self.items.key(item.key).name;
+        let is_blackhole = item
+            .services
+            .iter()
+            .all(|(service, _)| self.items.key(*service).name == *name);
+        let is_proven = (0..3).any(|form| self.forms[form] == item.spec && state.judged & 1 << form != 0);
+        (item.owner == owner && (is_blackhole || is_proven)) || self.foreign.contains(&item.spec)
+    }
+
+    /// A container can't start, or could not if it was started now. What a foreigner has deleted is his doing.
+    pub fn check_exit(&self, state: &State, pod: KeyId, missing: KeyId) -> Option<String> {
+        let by_foreigner = state.slot(missing).extra == 1;
+        (!by_foreigner).then(|| {
+            format!(
+                "I2: a container of {} exits if it starts: {} does not exist",
+                self.items.key(pod),
+                self.items.key(missing)
+            )
+        })
+    }
+
+    /// What is wrong with a request, and with its result.
+    pub fn check_write(
+        &self,
+        state: &State,
+        owner: usize,
+        key: KeyId,
+        write: &Write,
+        result: Result<Id, Refusal>,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        let live = self.live(state, key);
+        if let (Ok(_), Some(live)) = (result, live) {
+            if !self.is_owned_by(live, owner) {
+                problems.push(format!("I6: {} is somebody else's, and was written", key_of(write)));
+            }
+            if let Write::Delete(target) = write
+                && live.object.uid() != target.uid
+            {
+                problems.push(format!(
+                    "I6: {} was deleted, which is another than was observed",
+                    key_of(write)
+                ));
+            }
+        }
+        if let (Write::Replace(object), Some(live), Ok(_)) = (write, live, result)
+            && object.kind == Kind::ExtensionService
+        {
+            problems.extend(self.check_denial(state, key, live, object));
+        }
+        problems
+    }
+
+    /// A copy is given up only for what is wrong with the object or with what it points at (rule 3).
+    fn check_denial(&self, state: &State, key: KeyId, live: &Item, object: &Object) -> Option<String> {
+        let was_copy = self.forms.contains(&live.spec);
+        let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
+        let seen = |key: KeyId| self.items.get(state.slot(key).view);
+        let user = seen(self.keys.extension_service);
+        let gone = user.is_none_or(|user| {
+            !object
+                .metadata
+                .annotations
+                .iter()
+                .flatten()
+                .any(|(_, text)| text.contains(user.object.uid()))
+        });
+        let unresolved = live
+            .services
+            .iter()
+            .any(|(service, port)| seen(*service).is_none_or(|service| !service.ports.contains(port)));
+        let evicting = |item: &Item| matches!(&item.said, Said::Invalid(reason) if EVICTING.contains(&reason.as_str()));
+        let evicted = state
+            .slots
+            .iter()
+            .filter_map(|slot| self.items.get(slot.view))
+            .any(|item| {
+                item.kind() == Kind::ExtensionService
+                    && item.owner == live.owner
+                    && (evicting(item) || remembers_eviction(item))
+            });
+        (was_copy && is_blackhole && !gone && !unresolved && !evicted)
+            .then(|| format!("rule 3: {} is made a blackhole for no reason", self.items.key(key)))
+    }
+
+    /// What a write of the operator's takes from containers: an ExtensionService that was usable is not any more. That the user's
+    /// Service is gone the operator may not have seen yet (docs/design.md, "Limits"); what it sees, and what is its own, it
+    /// must heed.
+    pub fn check_captured(&self, before: &State, after: &State) -> Vec<String> {
+        let mut problems = Vec::new();
+        for pod in before.of_kind(&self.items, Kind::Pod) {
+            let Container::Running(captured) = Container::of(pod.extra) else {
+                continue;
+            };
+            for (stand_in, _) in &self.captured[captured as usize].facts {
+                let usable = |state: &State| {
+                    self.live(state, *stand_in)
+                        .is_some_and(|item| self.is_resolved(state, item))
+                };
+                let services = self
+                    .live(after, *stand_in)
+                    .map(|item| item.services.as_slice())
+                    .unwrap_or_default();
+                let unseen = services
+                    .iter()
+                    .any(|(service, _)| *service == self.keys.service && after.slot(*service).view != 0);
+                if usable(before) && !usable(after) && !unseen {
+                    problems.push(format!(
+                        "rule 1: {} drops its HTTPS hosts, because {} is not usable any more",
+                        self.items.key(pod.key),
+                        self.items.key(*stand_in)
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    /// What is wrong with a plan: a configuration lacks a block, has another `failOpen`, or another content than its name says.
+    pub fn check_plan(&mut self, observed: &Observed, planned: &Plan) -> Vec<String> {
+        let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
+        let mut problems = Vec::new();
+        for write in planned.waves.iter().flat_map(|wave| &wave.writes) {
+            let (Write::Create(object) | Write::Replace(object)) = write else {
+                continue;
+            };
+            if object.kind != Kind::ContourConfiguration {
+                continue;
+            }
+            let key = self.items.key_id(&object.key());
+            let content = object.at("/spec").cloned().unwrap_or_default();
+            let spec = self.items.spec(&content);
+            match self.originals.get(&key) {
+                Some(original) if *original == spec => {}
+                Some(_) => problems.push(format!("I1: {} is written with another content", object.key())),
+                None => {
+                    let (wanted, block) = (&settings["globalExtAuth"], &content["globalExtAuth"]);
+                    if wanted.is_null() != block.is_null() || wanted["failOpen"] != block["failOpen"] {
+                        problems.push(format!(
+                            "I1: {} is to ask {block}, and the specification says {wanted}",
+                            object.key()
+                        ));
+                    }
+                    self.originals.insert(key, spec);
+                }
+            }
+        }
+        problems
+    }
+}
+
+fn remembers_eviction(item: &Item) -> bool {
+    item.object
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .any(|(_, text)| text.contains("\"evicted\":true"))
+}

@@ -1,0 +1,273 @@
+//! Objects as numbers. Every state of every object is kept once, with what the checks ask of it; a state of the world holds
+//! only the numbers. What grows without end on a real API server is kept small here:
+//!
+//! - a uid is the smallest number that nobody remembers (`Uid`), and is renamed when a smaller one falls free (`naming`);
+//! - a resourceVersion is the object's content: an object that is changed and changed back is taken for the one that it was;
+//! - a generation is 1 (as it was made) or 2 (changed since), and what a controller has observed is "this" or "not this",
+//!   but for the user's ExtensionService, whose few generations are counted.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::Arc;
+
+use serde_json::Value;
+use slipway::api::contour::{ExtensionService, Verdict};
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Key, Kind, Object};
+
+use crate::scopes::OWNERS;
+
+/// The number of an object in one of its states; 0: there is none.
+pub type Id = u32;
+
+/// The number of a key.
+pub type KeyId = u32;
+
+/// Which object of that key: the first, the second, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid {
+    pub key: KeyId,
+    pub number: u32,
+}
+
+impl Uid {
+    pub fn text(self) -> String {
+        format!("uid:{}:{}.", self.key, self.number)
+    }
+
+    /// The uids that a text mentions, in order.
+    pub fn mentioned(text: &str) -> Vec<Self> {
+        let mut found: Vec<Self> = text
+            .split("uid:")
+            .skip(1)
+            .filter_map(|rest| {
+                let (key, rest) = rest.split_once(':')?;
+                let (number, _) = rest.split_once('.')?;
+                Some(Self {
+                    key: key.parse().ok()?,
+                    number: number.parse().ok()?,
+                })
+            })
+            .collect();
+        found.dedup();
+        found
+    }
+}
+
+/// What Contour says of the present generation of an ExtensionService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Nothing,
+    Valid,
+    Invalid(String),
+}
+
+/// An object in one of its states.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub object: Arc<Object>,
+    pub key: KeyId,
+    /// Every uid that it mentions.
+    pub mentions: Vec<Uid>,
+    /// Whether each of them is the first of its key.
+    pub is_plain: bool,
+    pub uid: Option<Uid>,
+    /// Whose it is, by its labels.
+    pub owner: Option<usize>,
+    /// The uids of its owner references.
+    pub references: Vec<Uid>,
+    /// Its spec, as a number.
+    pub spec: u32,
+    /// An ExtensionService: the Services and ports that it points at.
+    pub services: Vec<(KeyId, i64)>,
+    /// A Service: its ports, as far as Contour can use them.
+    pub ports: Vec<i64>,
+    /// An ExtensionService: what Contour says.
+    pub said: Said,
+    /// A ContourConfiguration: the ExtensionServices that it references.
+    pub stand_ins: Vec<KeyId>,
+    /// A pod, a ReplicaSet or a Deployment: the ContourConfiguration that its containers read.
+    pub configuration: Option<KeyId>,
+}
+
+impl Item {
+    pub fn kind(&self) -> Kind {
+        self.object.kind
+    }
+
+    pub fn is_terminating(&self) -> bool {
+        self.object.is_terminating()
+    }
+
+    /// What a replica controller is told to keep.
+    pub fn replicas(&self) -> i64 {
+        self.object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
+    }
+
+    /// Whether a controller has observed this generation.
+    pub fn is_observed(&self) -> bool {
+        let observed = self.object.at("/status/observedGeneration").and_then(Value::as_i64);
+        observed.is_some() && observed == self.object.metadata.generation
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Items {
+    items: Vec<Item>,
+    by_content: HashMap<u128, Id>,
+    keys: Vec<Key>,
+    kinds: Vec<Kind>,
+    by_key: HashMap<Key, KeyId>,
+    specs: HashMap<u128, u32>,
+}
+
+impl Items {
+    pub fn get(&self, id: Id) -> Option<&Item> {
+        self.items.get((id as usize).checked_sub(1)?)
+    }
+
+    pub fn key(&self, id: KeyId) -> &Key {
+        &self.keys[id as usize]
+    }
+
+    /// The kind of a key.
+    pub fn kind(&self, id: KeyId) -> Kind {
+        self.kinds[id as usize]
+    }
+
+    pub fn key_id(&mut self, key: &Key) -> KeyId {
+        if let Some(id) = self.by_key.get(key) {
+            return *id;
+        }
+        let id = number(self.keys.len());
+        self.keys.push(key.clone());
+        self.kinds.push(key.kind);
+        self.by_key.insert(key.clone(), id);
+        id
+    }
+
+    /// The number of a JSON value.
+    pub fn spec(&mut self, value: &Value) -> u32 {
+        let next = number(self.specs.len());
+        *self
+            .specs
+            .entry(fingerprint(value.to_string().as_bytes()))
+            .or_insert(next)
+    }
+
+    /// The number of an object; its resourceVersion is set by what is in it.
+    pub fn put(&mut self, mut object: Object) -> Id {
+        object.metadata.resource_version = None;
+        object.creation_entry = None;
+        let text = object.to_json().to_string();
+        let content = fingerprint(text.as_bytes());
+        if let Some(id) = self.by_content.get(&content) {
+            return *id;
+        }
+        object.metadata.resource_version = Some((content as u64).to_string());
+        let item = self.read(object, &text);
+        self.items.push(item);
+        let id = number(self.items.len());
+        self.by_content.insert(content, id);
+        id
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn read(&mut self, object: Object, text: &str) -> Item {
+        let key = self.key_id(&object.key());
+        let owner = OWNERS.iter().position(|(namespace, name)| {
+            use slipway::api::vocabulary::labels;
+            object.label(labels::OWNER_NAMESPACE) == Some(namespace) && object.label(labels::OWNER_NAME) == Some(name)
+        });
+        let owners = object.metadata.owner_references.iter().flatten();
+        let references = owners.flat_map(|owner| Uid::mentioned(&owner.uid)).collect();
+        let spec = self.spec(object.at("/spec").unwrap_or(&Value::Null));
+        let (mut services, mut said, mut stand_ins, mut ports) = (Vec::new(), Said::Nothing, Vec::new(), Vec::new());
+        match object.kind {
+            Kind::ExtensionService => {
+                let parsed: ExtensionService = object.parse().expect("an ExtensionService");
+                for target in parsed.spec.services() {
+                    let key = Key::new(Kind::Service, object.namespace(), &target.name);
+                    services.push((self.key_id(&key), target.port));
+                }
+                said = match parsed.verdict() {
+                    Verdict::None => Said::Nothing,
+                    Verdict::Valid => Said::Valid,
+                    Verdict::Invalid(errors) => {
+                        Said::Invalid(errors.first().map(|error| error.reason.clone()).unwrap_or_default())
+                    }
+                };
+            }
+            Kind::ContourConfiguration => {
+                for pointer in [
+                    "/spec/globalExtAuth/extensionRef",
+                    "/spec/rateLimitService/extensionService",
+                    "/spec/tracing/extensionService",
+                ] {
+                    let text = |key: &str| object.at(pointer)?.get(key)?.as_str().map(str::to_owned);
+                    if let (Some(namespace), Some(name)) = (text("namespace"), text("name")) {
+                        stand_ins.push(self.key_id(&Key::new(Kind::ExtensionService, &namespace, &name)));
+                    }
+                }
+            }
+            Kind::Service if object.at("/spec/type") != Some(&"ExternalName".into()) => {
+                let listed = object.at("/spec/ports").and_then(Value::as_array);
+                ports = listed
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|port| port["port"].as_i64())
+                    .collect();
+            }
+            _ => {}
+        }
+        let template = "/spec/template/metadata/annotations";
+        let annotated = match object.kind {
+            Kind::Pod => object.annotation(annotations::CAPTURED).map(str::to_owned),
+            Kind::ReplicaSet | Kind::Deployment => object
+                .at(template)
+                .and_then(|them| them.get(annotations::CAPTURED)?.as_str().map(str::to_owned)),
+            _ => None,
+        };
+        let configuration = annotated.and_then(|text| {
+            let captured: Value = serde_json::from_str(&text).ok()?;
+            let name = captured["configuration"].as_str()?;
+            Some(self.key_id(&Key::new(Kind::ContourConfiguration, object.namespace(), name)))
+        });
+        let mentions = Uid::mentioned(text);
+        Item {
+            key,
+            is_plain: mentions.iter().all(|uid| uid.number == 0),
+            mentions,
+            uid: Uid::mentioned(object.uid()).first().copied(),
+            owner,
+            references,
+            spec,
+            services,
+            ports,
+            said,
+            stand_ins,
+            configuration,
+            object: Arc::new(object),
+        }
+    }
+}
+
+/// 128 bits of SipHash: two different contents never share them in practice.
+pub fn fingerprint(bytes: &[u8]) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u8(salt);
+        hasher.write(bytes);
+        u128::from(hasher.finish())
+    };
+    half(1) << 64 | half(2)
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).expect("fewer than 2^32")
+}

@@ -1,0 +1,322 @@
+//! Kubernetes' own controllers, coarsely: Deployments, ReplicaSets, pods that end, the garbage collector, namespaces that are deleted.
+//!
+//! Each is late as long as it likes. The Deployment controller acts on the template that it has seen, which may not be the present
+//! one; a ReplicaSet controller that has not seen that its set was scaled down may still make a pod. A Deployment's status is
+//! what its pods are; a ReplicaSet that was scaled down goes when its last pod has gone.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+use slipway::plan::{Key, Kind, Object, hash_json};
+
+use crate::api_server;
+use crate::items::{Id, Item, KeyId, Uid};
+use crate::model::{Action, Change, Model, Step};
+use crate::state::{Container, State};
+
+impl Model {
+    pub fn kubernetes_actions(&mut self, state: &State, actions: &mut Vec<Action>) {
+        for owner in 0..self.scope.owners {
+            self.deployment_actions(state, self.keys.contours[owner], actions);
+        }
+        for slot in state.of_kind(&self.items, Kind::ReplicaSet) {
+            let set = self.item(slot.live);
+            let running = self
+                .pods_of(state, set)
+                .any(|pod| !self.item(pod.live).is_terminating());
+            let wanted = set.replicas() > 0;
+            if !running && (wanted || !set.is_observed()) {
+                actions.push(Action::ReplicaSetMakesPod(slot.key));
+            }
+            if running && !wanted {
+                actions.push(Action::ReplicaSetEndsPod(slot.key));
+            }
+            if running == wanted && !set.is_observed() {
+                actions.push(Action::ReplicaSetCatchesUp(slot.key));
+            }
+        }
+        for slot in state.of_kind(&self.items, Kind::Pod) {
+            if self.item(slot.live).is_terminating() {
+                actions.push(Action::PodEnds(slot.key));
+            }
+        }
+        for slot in state.slots.iter().filter(|slot| slot.live != 0) {
+            let item = self.item(slot.live);
+            if !item.references.is_empty() && !item.is_terminating() && !self.has_owner(state, item) {
+                actions.push(Action::GarbageCollectorDeletes(slot.key));
+            }
+        }
+        if self.live(state, self.keys.namespace).is_some_and(Item::is_terminating) {
+            let inside = state
+                .slots
+                .iter()
+                .filter(|slot| slot.live != 0 && self.items.key(slot.key).namespace == crate::scopes::AUTH);
+            let mut empty = true;
+            for slot in inside {
+                empty = false;
+                if !self.item(slot.live).is_terminating() {
+                    actions.push(Action::NamespaceIsEmptied(slot.key));
+                }
+            }
+            if empty {
+                actions.push(Action::NamespaceEnds(self.keys.namespace));
+            }
+        }
+    }
+
+    fn deployment_actions(&mut self, state: &State, key: KeyId, actions: &mut Vec<Action>) {
+        let slot = state.slot(key);
+        if slot.live == 0 {
+            return;
+        }
+        let present = self.replica_set_of(slot.live);
+        if slot.extra != present + 1 {
+            actions.push(Action::DeploymentSees(key));
+        }
+        let Some(seen) = slot.extra.checked_sub(1) else { return };
+        let deployment = self.item(slot.live);
+        let is_mine = |item: &Item| item.references.first() == deployment.uid.as_ref();
+        match self.live(state, seen) {
+            Some(set) if !is_mine(set) => {}
+            Some(set) if set.replicas() > 0 && (seen != present || deployment.is_observed()) => {}
+            _ => actions.push(Action::DeploymentActs(key)),
+        }
+        let is_up = |set: KeyId| {
+            let set = self.live(state, set);
+            set.is_some_and(|set| self.pods_of(state, set).any(|pod| self.is_running(pod)))
+        };
+        for slot in state.of_kind(&self.items, Kind::ReplicaSet) {
+            let set = self.item(slot.live);
+            let is_old = slot.key != seen && is_mine(set) && set.replicas() > 0;
+            // A pod that does not run is the first to go.
+            if is_old && (is_up(seen) || !is_up(slot.key)) {
+                actions.push(Action::DeploymentScalesDown(slot.key));
+            }
+        }
+    }
+
+    pub fn kubernetes_step(&mut self, step: &mut Step) {
+        match step.action {
+            Action::DeploymentSees(key) => {
+                step.name = "the Deployment controller sees a template";
+                step.wrote = false;
+                let present = self.replica_set_of(step.to.live(key));
+                step.to.slot_mut(key).extra = present + 1;
+            }
+            Action::DeploymentActs(key) => {
+                step.name = "the Deployment controller scales a ReplicaSet up";
+                self.scale_up(&mut step.to, key);
+            }
+            Action::DeploymentScalesDown(key) => {
+                step.name = "the Deployment controller scales a ReplicaSet down";
+                self.scale(&mut step.to, key, 0);
+            }
+            Action::ReplicaSetMakesPod(key) => {
+                step.name = "a ReplicaSet makes its pod";
+                self.make_pod(&mut step.to, key);
+                if self.live(&step.to, key).is_some_and(|set| set.replicas() > 0) {
+                    self.observe_replica_set(&mut step.to, key);
+                }
+            }
+            Action::ReplicaSetEndsPod(key) => {
+                step.name = "a ReplicaSet ends its pod";
+                let set = self.live(&step.to, key).expect("it exists").clone();
+                let pods: Vec<_> = self.pods_of(&step.to, &set).collect();
+                for pod in pods {
+                    self.begin_to_end(&mut step.to, pod.key);
+                }
+                self.observe_replica_set(&mut step.to, key);
+            }
+            Action::ReplicaSetCatchesUp(key) => {
+                step.name = "a ReplicaSet's controller catches up";
+                self.observe_replica_set(&mut step.to, key);
+            }
+            Action::PodEnds(key) => {
+                step.name = "a pod has ended";
+                step.to.set_live(key, 0);
+            }
+            Action::GarbageCollectorDeletes(key) => {
+                step.name = "the garbage collector deletes";
+                self.delete(&mut step.to, key);
+            }
+            Action::NamespaceIsEmptied(key) => {
+                step.name = "the namespace controller deletes";
+                self.delete(&mut step.to, key);
+            }
+            Action::NamespaceEnds(key) => {
+                step.name = "a namespace is gone";
+                step.to.set_live(key, 0);
+            }
+            _ => unreachable!("not Kubernetes'"),
+        }
+    }
+
+    fn delete(&mut self, state: &mut State, key: KeyId) {
+        if self.items.key(key).kind == Kind::Pod {
+            return self.begin_to_end(state, key);
+        }
+        self.change(state, key, Change::Deletion, api_server::deleted);
+    }
+
+    fn begin_to_end(&mut self, state: &mut State, key: KeyId) {
+        self.change(state, key, Change::EndOfPod, |pod| {
+            let mut pod = pod.clone();
+            let end = api_server::now() + std::time::Duration::from_secs(30);
+            pod.metadata.deletion_timestamp.get_or_insert(Time(end));
+            Some(pod)
+        });
+    }
+
+    /// The ReplicaSet of a Deployment's template.
+    fn replica_set_of(&mut self, deployment: Id) -> KeyId {
+        if let Some(known) = self.replica_sets.get(&deployment) {
+            return *known;
+        }
+        let object = self.item(deployment).object.clone();
+        let template = object.at("/spec/template").expect("a template").clone();
+        let name = format!("{}-{}", object.name(), hash_json(&template));
+        let key = self
+            .items
+            .key_id(&Key::new(Kind::ReplicaSet, object.namespace(), &name));
+        self.replica_sets.insert(deployment, key);
+        self.templates.insert(key, template);
+        key
+    }
+
+    fn scale_up(&mut self, state: &mut State, key: KeyId) {
+        let slot = state.slot(key);
+        let seen = slot.extra.checked_sub(1).expect("a template was seen");
+        let deployment = self.item(slot.live).object.clone();
+        if state.live(seen) == 0 {
+            let of = deployment_uid(&self.item(slot.live).uid);
+            // As the operator's watch shows it: without the pod's spec.
+            self.make(state, seen, Change::New(Kind::ReplicaSet, seen), of, |model| {
+                let template = &model.templates[&seen];
+                let metadata = json!({
+                    "name": model.items.key(seen).name, "namespace": deployment.namespace(),
+                    "labels": template["metadata"]["labels"], "ownerReferences": [owner_reference(&deployment)],
+                });
+                let spec = json!({"replicas": 1, "template": {"metadata": template["metadata"], "spec": null}});
+                json!({"metadata": metadata, "spec": spec})
+            });
+        } else {
+            self.scale(state, seen, 1);
+        }
+        if self.replica_set_of(slot.live) == seen {
+            self.change(state, key, Change::Observation, |deployment| {
+                let mut deployment = deployment.clone();
+                let status = deployment.content.entry("status").or_insert_with(|| json!({}));
+                status["observedGeneration"] = json!(deployment.metadata.generation);
+                Some(deployment)
+            });
+        }
+    }
+
+    fn scale(&mut self, state: &mut State, key: KeyId, replicas: i64) {
+        self.change(state, key, Change::Scale(replicas), |set| {
+            api_server::edited(set, |set| set.content["spec"]["replicas"] = replicas.into())
+        });
+    }
+
+    fn observe_replica_set(&mut self, state: &mut State, key: KeyId) {
+        self.change(state, key, Change::Observation, |set| {
+            let mut set = set.clone();
+            set.content
+                .insert("status".into(), json!({"observedGeneration": set.metadata.generation}));
+            Some(set)
+        });
+    }
+
+    fn make_pod(&mut self, state: &mut State, key: KeyId) {
+        let live = state.live(key);
+        let set = self.item(live).object.clone();
+        let keys = (0..).map(|number| Key::new(Kind::Pod, set.namespace(), &format!("{}-{number}", set.name())));
+        let mut free = keys.map(|key| self.items.key_id(&key)).filter(|pod| {
+            let slot = state.slot(*pod);
+            slot.live == 0 && slot.view == 0
+        });
+        let pod = free.next().expect("endless");
+        drop(free);
+        self.make(state, pod, Change::New(Kind::Pod, pod), live, |model| {
+            let mut metadata = set.at("/spec/template/metadata").expect("metadata").clone();
+            metadata["name"] = model.items.key(pod).name.clone().into();
+            metadata["namespace"] = set.namespace().into();
+            metadata["ownerReferences"] = json!([owner_reference(&set)]);
+            json!({"metadata": metadata, "status": {"phase": "Running"}})
+        });
+    }
+
+    fn has_owner(&self, state: &State, item: &Item) -> bool {
+        item.references
+            .iter()
+            .any(|uid| self.live(state, uid.key).is_some_and(|owner| owner.uid == Some(*uid)))
+    }
+
+    /// The pods of a ReplicaSet.
+    pub fn pods_of<'a>(&'a self, state: &'a State, set: &'a Item) -> impl Iterator<Item = crate::state::Slot> + 'a {
+        let pods = state.of_kind(&self.items, Kind::Pod);
+        pods.filter(|pod| self.item(pod.live).references.first() == set.uid.as_ref())
+    }
+
+    pub fn is_running(&self, pod: crate::state::Slot) -> bool {
+        matches!(Container::of(pod.extra), Container::Running(_)) && !self.item(pod.live).is_terminating()
+    }
+
+    /// Statuses of Deployments; ReplicaSets that are done with.
+    pub fn workloads_report(&mut self, state: &mut State) {
+        for index in 0..self.scope.owners {
+            let key = self.keys.contours[index];
+            let live = state.live(key);
+            if live == 0 {
+                continue;
+            }
+            let present = self.replica_set_of(live);
+            let sets: Vec<_> = state.of_kind(&self.items, Kind::ReplicaSet).collect();
+            let (mut all, mut updated, mut ready) = (0_i64, 0_i64, 0_i64);
+            for set in sets {
+                let item = self.item(set.live);
+                if item.references.first() != self.item(live).uid.as_ref() {
+                    continue;
+                }
+                let pods: Vec<_> = self.pods_of(state, item).collect();
+                let there = pods.iter().filter(|pod| !self.item(pod.live).is_terminating()).count();
+                let there = i64::try_from(there).expect("few");
+                all += there;
+                ready += i64::try_from(pods.iter().filter(|pod| self.is_running(**pod)).count()).expect("few");
+                if set.key == present {
+                    updated += there;
+                } else if item.replicas() == 0 && item.is_observed() && pods.is_empty() {
+                    state.set_live(set.key, 0);
+                }
+            }
+            let object = &self.item(live).object;
+            let number = |field: &str| object.at(field).and_then(Value::as_i64).unwrap_or(-1);
+            let told = (
+                number("/status/replicas"),
+                number("/status/updatedReplicas"),
+                number("/status/readyReplicas"),
+            );
+            // Before the controller has seen it a Deployment has no status.
+            if told == (all, updated, ready) || object.at("/status/observedGeneration").is_none() {
+                continue;
+            }
+            self.change(state, key, Change::Report(all, updated, ready), |deployment| {
+                let mut deployment = deployment.clone();
+                let status = deployment.content.get_mut("status").expect("just seen");
+                status["replicas"] = all.into();
+                status["updatedReplicas"] = updated.into();
+                status["readyReplicas"] = ready.into();
+                let available = if ready > 0 { "True" } else { "False" };
+                status["conditions"] = json!([{"type": "Available", "status": available}]);
+                Some(deployment)
+            });
+        }
+    }
+}
+
+fn deployment_uid(uid: &Option<Uid>) -> u32 {
+    uid.map_or(0, |uid| uid.number)
+}
+
+fn owner_reference(object: &Object) -> Value {
+    json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(), "controller": true})
+}

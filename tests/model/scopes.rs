@@ -1,0 +1,353 @@
+//! The parts of the world that are searched, each to its end: who may do what in it, and how often.
+
+use serde_json::{Value, json};
+use slipway::plan::Kind;
+
+use crate::state::{Budgets, UNLIMITED};
+
+/// The ContourDeployments, as namespace and name.
+pub const OWNERS: [(&str, &str); 2] = [("projectcontour", "edge"), ("projectcontour", "rear")];
+
+/// Where the user's ExtensionService is, and what it and its Service are called.
+pub const AUTH: &str = "auth";
+
+/// A form of the user's ExtensionService.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// It points at the Service.
+    Plain,
+    /// The same, with a response timeout.
+    Timeout,
+    /// It points at a Service that does not exist.
+    Invalid,
+}
+
+impl Form {
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Timeout, Self::Invalid];
+
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    pub fn spec(self) -> Value {
+        let service = if self == Self::Invalid { "nowhere" } else { AUTH };
+        let mut spec = json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]});
+        if self == Self::Timeout {
+            spec["timeoutPolicy"] = json!({"response": "500ms"});
+        }
+        spec
+    }
+}
+
+/// A form of the ContourDeployment's spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Requests are denied while the service can't be asked.
+    FailClosed,
+    /// Requests pass.
+    FailOpen,
+    /// A field that the API server does not know.
+    Refused,
+    /// No external authorization.
+    Nothing,
+}
+
+impl Wish {
+    pub fn spec(self) -> Value {
+        let auth = |open: bool| json!({"extensionRef": {"namespace": AUTH, "name": AUTH}, "failOpen": open});
+        let settings = match self {
+            Self::FailClosed => json!({"globalExtAuth": auth(false)}),
+            Self::FailOpen => json!({"globalExtAuth": auth(true)}),
+            Self::Refused => json!({"globalExtAuth": auth(false), "nonsense": true}),
+            Self::Nothing => json!({}),
+        };
+        json!({"contour": {"deployment": {"replicas": 1}}, "runtimeSettings": settings})
+    }
+}
+
+/// What a foreigner does to objects of Slipway's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mischief {
+    /// A stand-in gets another timeout, which containers capture.
+    AlterFacts,
+    /// A stand-in is pointed elsewhere.
+    Redirect,
+    /// What is remembered on a stand-in is gone.
+    EraseMemory,
+    /// A stand-in is deleted.
+    DeleteStandIn,
+    /// A blackhole is deleted.
+    DeleteBlackhole,
+    /// The finalizer of a stand-in is taken away.
+    StripFinalizer,
+    /// A ContourConfiguration is deleted.
+    DeleteConfiguration,
+    /// … one that no container reads, and an object of somebody else's takes its name.
+    TakeName,
+    /// A ContourConfiguration is altered: requests shall pass.
+    AlterConfiguration,
+    /// Another Contour in the cluster says of an ExtensionService that it is not valid, for reasons of its own.
+    SayInvalid,
+}
+
+/// Whether there is something before anybody does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The namespaces only.
+    Empty,
+    /// Nothing, not even the user's namespace.
+    WithoutNamespace,
+    /// Everything, settled, the ExtensionService valid and enforced.
+    Settled,
+}
+
+/// A part of the world.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub start: Start,
+    /// How many ContourDeployments there are.
+    pub owners: usize,
+    /// Kinds whose watches lag behind.
+    pub lags: &'static [Kind],
+    pub forms: &'static [Form],
+    pub wishes: &'static [Wish],
+    pub mischief: &'static [Mischief],
+    pub budgets: Budgets,
+    /// Answers to writes get lost.
+    pub loses_answers: bool,
+}
+
+const ALL: &[Kind] = &[
+    Kind::ContourDeployment,
+    Kind::Namespace,
+    Kind::ExtensionService,
+    Kind::Service,
+    Kind::ContourConfiguration,
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::Pod,
+];
+const FREE: Budgets = Budgets {
+    kills: UNLIMITED,
+    crashes: UNLIMITED,
+    ..Budgets::NONE
+};
+
+impl Scope {
+    const INSTALLATION: Self = Self {
+        name: "installation",
+        what: "namespace, Service, ExtensionService and ContourDeployment come in any order",
+        start: Start::WithoutNamespace,
+        owners: 1,
+        lags: ALL,
+        forms: &[Form::Plain],
+        wishes: &[Wish::FailClosed],
+        mischief: &[],
+        budgets: FREE,
+        loses_answers: false,
+    };
+}
+
+/// The scope of this name.
+pub fn named(name: &str) -> Scope {
+    let found = all().into_iter().chain([smallest()]).find(|scope| scope.name == name);
+    found.unwrap_or_else(|| panic!("no scope is called {name:?}"))
+}
+
+/// Small enough for every run of the tests.
+fn smallest() -> Scope {
+    Scope {
+        name: "smallest",
+        what: "the ExtensionService comes and goes",
+        start: Start::Settled,
+        lags: &[Kind::ExtensionService],
+        budgets: Budgets {
+            flaps: UNLIMITED,
+            ..FREE
+        },
+        ..Scope::INSTALLATION
+    }
+}
+
+/// All of them.
+pub fn all() -> Vec<Scope> {
+    let base = Scope::INSTALLATION;
+    vec![
+        base.clone(),
+        Scope {
+            name: "rollout",
+            what: "Contour is rolled once, and every controller is late",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 1,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "facts",
+            what: "the ExtensionService gets another timeout, and the former one again",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 2,
+                kills: UNLIMITED,
+                ..Budgets::NONE
+            },
+            lags: &[],
+            ..base.clone()
+        },
+        Scope {
+            name: "flapping",
+            what: "the ExtensionService and its Service come and go without end",
+            start: Start::Empty,
+            budgets: Budgets {
+                flaps: UNLIMITED,
+                services: UNLIMITED,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "edits",
+            what: "the ExtensionService gets another timeout, or is made invalid",
+            start: Start::Settled,
+            forms: &Form::ALL,
+            budgets: Budgets {
+                changes: 2,
+                flaps: 1,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "namespace",
+            what: "the namespace is deleted, and made again",
+            start: Start::Settled,
+            budgets: Budgets { namespaces: 1, ..FREE },
+            lags: &[Kind::Namespace, Kind::ExtensionService, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "deletion",
+            what: "the ContourDeployment is deleted, also while it is being installed, and made again",
+            start: Start::Empty,
+            budgets: Budgets { deletions: 1, ..FREE },
+            lags: &[
+                Kind::ContourDeployment,
+                Kind::ExtensionService,
+                Kind::Deployment,
+                Kind::ReplicaSet,
+                Kind::Pod,
+            ],
+            ..base.clone()
+        },
+        Scope {
+            name: "settings",
+            what: "the specification is changed: failOpen, a refused field, no reference",
+            start: Start::Settled,
+            wishes: &[Wish::FailClosed, Wish::FailOpen, Wish::Refused, Wish::Nothing],
+            budgets: Budgets {
+                respecifications: 2,
+                ..FREE
+            },
+            lags: &[
+                Kind::ContourDeployment,
+                Kind::ContourConfiguration,
+                Kind::Deployment,
+                Kind::ReplicaSet,
+                Kind::Pod,
+            ],
+            ..base.clone()
+        },
+        Scope {
+            name: "stand-ins",
+            what: "a foreigner alters and deletes stand-ins and blackholes",
+            start: Start::Settled,
+            mischief: &[
+                Mischief::AlterFacts,
+                Mischief::Redirect,
+                Mischief::EraseMemory,
+                Mischief::DeleteStandIn,
+                Mischief::DeleteBlackhole,
+                Mischief::StripFinalizer,
+            ],
+            budgets: Budgets {
+                foreign: 1,
+                flaps: 1,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "configurations",
+            what: "a foreigner alters and deletes ContourConfigurations",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
+            budgets: Budgets {
+                changes: 1,
+                foreign: 2,
+                ..FREE
+            },
+            lags: &[Kind::ContourConfiguration, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "names",
+            what: "a foreigner takes the names of ContourConfigurations that nobody uses any more",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::TakeName],
+            budgets: Budgets {
+                changes: 2,
+                foreign: 1,
+                ..FREE
+            },
+            lags: &[Kind::ContourConfiguration],
+            ..base.clone()
+        },
+        Scope {
+            name: "verdicts",
+            what: "another Contour says of any ExtensionService that it is not valid, for reasons of its own",
+            start: Start::Settled,
+            mischief: &[Mischief::SayInvalid],
+            budgets: Budgets {
+                foreign: 2,
+                services: 1,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Service],
+            ..base.clone()
+        },
+        Scope {
+            name: "lost answers",
+            what: "answers to writes get lost while everything is installed",
+            start: Start::Empty,
+            lags: &[Kind::ExtensionService, Kind::ContourConfiguration, Kind::Deployment],
+            loses_answers: true,
+            ..base.clone()
+        },
+        Scope {
+            name: "two",
+            what: "two ContourDeployments share one ExtensionService",
+            start: Start::Empty,
+            owners: 2,
+            lags: &[Kind::ExtensionService],
+            budgets: Budgets {
+                deletions: 1,
+                flaps: 1,
+                kills: UNLIMITED,
+                ..Budgets::NONE
+            },
+            ..base
+        },
+    ]
+}

@@ -1,0 +1,233 @@
+//! The search: every state that can be reached, breadth first, so that the way to a bad one is the shortest there is; and then
+//! the question whether the world comes to rest from all of them.
+//!
+//! Rest is decided on the graph of what happens by itself (no user, no foreigner, no fault). A state in which nothing of that
+//! is left must be the right end. A cycle in that graph in which something is written is a world that never rests. (A cycle in which
+//! nothing is written would be left by the first watch that catches up: such a step stays possible until it is made.)
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::items::fingerprint;
+use crate::model::{Action, Model};
+use crate::state::State;
+
+/// What was found in a scope.
+pub struct Found {
+    pub states: usize,
+    pub steps: usize,
+    pub ends: usize,
+    pub observed: usize,
+    pub counts: BTreeMap<&'static str, usize>,
+    pub counterexample: Option<Counterexample>,
+}
+
+/// A way to a bad state, or round a circle.
+pub struct Counterexample {
+    pub problems: Vec<String>,
+    pub way: Vec<Action>,
+}
+
+/// How one came to a state, and what follows.
+struct Graph {
+    parents: Vec<(u32, Action)>,
+    /// Where the certain steps from a state begin in `certain`.
+    begins: Vec<u32>,
+    /// The state that a certain step leads to; the highest bit: something is written.
+    certain: Vec<u32>,
+}
+
+const WROTE: u32 = 1 << 31;
+
+/// How often progress is told.
+const BETWEEN_WORDS: Duration = Duration::from_secs(10);
+
+/// Searches a scope to its end, or to the first counterexample. `most`: give up after so many states.
+pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, usize)) -> Found {
+    let start = model.start();
+    let mut known: HashMap<u128, u32> = HashMap::new();
+    let mut graph = Graph {
+        parents: Vec::new(),
+        begins: Vec::new(),
+        certain: Vec::new(),
+    };
+    let mut frontier: VecDeque<Box<[u32]>> = VecDeque::new();
+    let mut found = Found {
+        states: 0,
+        steps: 0,
+        ends: 0,
+        observed: 0,
+        counts: BTreeMap::new(),
+        counterexample: None,
+    };
+
+    let packed = start.pack();
+    known.insert(fingerprint_of(&packed), 0);
+    graph.parents.push((0, Action::Crash));
+    frontier.push_back(packed.into());
+    let mut index = 0_u32;
+    let mut told = Instant::now();
+    while let Some(packed) = frontier.pop_front() {
+        let state = State::unpack(&packed);
+        graph.begins.push(number(graph.certain.len()));
+        let mut is_end = true;
+        for action in model.enabled(&state) {
+            let step = model.take(&state, action);
+            found.steps += 1;
+            *found.counts.entry(step.name).or_default() += 1;
+            if !step.problems.is_empty() {
+                let mut way = graph.way(index);
+                way.push(action);
+                found.counterexample = Some(Counterexample {
+                    problems: step.problems,
+                    way,
+                });
+                return finish(found, &known, model);
+            }
+            if step.to == state {
+                continue;
+            }
+            let next = step.to.pack();
+            let fresh = number(graph.parents.len());
+            let to = *known.entry(fingerprint_of(&next)).or_insert(fresh);
+            if action.is_certain() {
+                is_end = false;
+                graph.certain.push(to | if step.wrote { WROTE } else { 0 });
+            }
+            if to != fresh {
+                continue;
+            }
+            graph.parents.push((index, action));
+            let problems = model.check_state(&step.to);
+            if !problems.is_empty() {
+                found.counterexample = Some(Counterexample {
+                    problems,
+                    way: graph.way(fresh),
+                });
+                return finish(found, &known, model);
+            }
+            frontier.push_back(next.into());
+        }
+        if is_end {
+            found.ends += 1;
+            let problems = model.check_end(&state);
+            if !problems.is_empty() {
+                found.counterexample = Some(Counterexample {
+                    problems,
+                    way: graph.way(index),
+                });
+                return finish(found, &known, model);
+            }
+        }
+        index += 1;
+        if told.elapsed() > BETWEEN_WORDS {
+            told = Instant::now();
+            progress(known.len(), frontier.len());
+        }
+        if known.len() > most {
+            let problems = vec![format!("more than {most} states: this scope does not close")];
+            found.counterexample = Some(Counterexample {
+                problems,
+                way: graph.way(index),
+            });
+            return finish(found, &known, model);
+        }
+    }
+    graph.begins.push(number(graph.certain.len()));
+    found.counterexample = graph.restless();
+    finish(found, &known, model)
+}
+
+fn finish(mut found: Found, known: &HashMap<u128, u32>, model: &Model) -> Found {
+    found.states = known.len();
+    found.observed = model.plans.observed();
+    found
+}
+
+impl Graph {
+    /// The shortest way to a state.
+    fn way(&self, mut index: u32) -> Vec<Action> {
+        let mut way = Vec::new();
+        while index != 0 {
+            let (parent, action) = self.parents[index as usize];
+            way.push(action);
+            index = parent;
+        }
+        way.reverse();
+        way
+    }
+
+    fn next(&self, index: u32) -> &[u32] {
+        let [from, to] = [0, 1].map(|more| self.begins[index as usize + more] as usize);
+        &self.certain[from..to]
+    }
+
+    /// A state from which the world writes for ever by itself (Tarjan's strongly connected components, without recursion).
+    fn restless(&self) -> Option<Counterexample> {
+        let count = self.begins.len() - 1;
+        let (mut order, mut low, mut component) = (vec![0_u32; count], vec![0_u32; count], vec![0_u32; count]);
+        let (mut visited, mut components) = (0_u32, 0_u32);
+        let mut open: Vec<u32> = Vec::new();
+        for root in 0..number(count) {
+            if order[root as usize] != 0 {
+                continue;
+            }
+            let mut calls: Vec<(u32, usize)> = vec![(root, 0)];
+            while let Some((at, edge)) = calls.pop() {
+                if edge == 0 {
+                    visited += 1;
+                    order[at as usize] = visited;
+                    low[at as usize] = visited;
+                    open.push(at);
+                }
+                if let Some(to) = self.next(at).get(edge).map(|to| to & !WROTE) {
+                    calls.push((at, edge + 1));
+                    if order[to as usize] == 0 {
+                        calls.push((to, 0));
+                    } else if component[to as usize] == 0 {
+                        low[at as usize] = low[at as usize].min(order[to as usize]);
+                    }
+                    continue;
+                }
+                if low[at as usize] == order[at as usize] {
+                    components += 1;
+                    while let Some(member) = open.pop() {
+                        component[member as usize] = components;
+                        if member == at {
+                            break;
+                        }
+                    }
+                }
+                if let Some((parent, _)) = calls.last() {
+                    low[*parent as usize] = low[*parent as usize].min(low[at as usize]);
+                }
+            }
+        }
+        (0..number(count)).find_map(|from| {
+            let round = self.next(from).iter().find(|to| {
+                let inside = component[(*to & !WROTE) as usize] == component[from as usize];
+                inside && *to & WROTE != 0
+            })?;
+            let problems = vec![format!(
+                "liveness: from here the world goes round a circle, and writes (state {from} → {})",
+                round & !WROTE
+            )];
+            Some(Counterexample {
+                problems,
+                way: self.way(from),
+            })
+        })
+    }
+}
+
+fn fingerprint_of(packed: &[u32]) -> u128 {
+    let bytes: Vec<u8> = packed.iter().flat_map(|word| word.to_le_bytes()).collect();
+    fingerprint(&bytes)
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count)
+        .ok()
+        .filter(|number| *number < WROTE)
+        .expect("fewer than 2^31")
+}

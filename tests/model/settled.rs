@@ -1,0 +1,270 @@
+//! The end: when nothing happens by itself any more, the world is what it would be if it had been built in order. What may differ
+//! is masked here, and nowhere else:
+//!
+//! - uids, versions, generations, times; the hashes in names (salts), and what is made from them;
+//! - what is remembered on a stand-in;
+//! - the timeout of a blackhole: facts are kept for an object that is absent;
+//! - what a stand-in points at, and what follows from it for traffic, while the user's object is not valid: the last proven
+//!   copy stays in use;
+//! - everything, while the specification is refused (what ran goes on running, whatever that was), or while a name is taken by
+//!   somebody else (that is a condition, and nothing is forced).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::{annotations, labels};
+use slipway::plan::{Kind, Object, plan};
+
+use crate::contour::facts;
+use crate::items::Item;
+use crate::model::Model;
+use crate::scopes::{Form, OWNERS, Wish};
+use crate::state::{Container, State};
+
+/// What is there at the end, by name.
+pub type End = BTreeMap<String, Value>;
+
+impl Model {
+    /// What is wrong with a world in which nothing happens by itself any more.
+    pub fn check_end(&mut self, state: &State) -> Vec<String> {
+        let mut configurations = state.of_kind(&self.items, Kind::ContourConfiguration);
+        if configurations.any(|slot| self.item(slot.live).owner.is_none()) {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        for slot in state.slots.iter().filter(|slot| slot.live != 0) {
+            let item = self.item(slot.live);
+            if item.is_terminating() {
+                problems.push(format!("I7: {} hangs in its deletion", self.items.key(slot.key)));
+            }
+            if slot.view != slot.live {
+                problems.push(format!("{} is not seen as it is", self.items.key(slot.key)));
+            }
+        }
+        for pod in state.of_kind(&self.items, Kind::Pod).collect::<Vec<_>>() {
+            problems.extend(self.check_pod(state, pod));
+        }
+        let wishes: Vec<Option<u8>> = (0..self.scope.owners).map(|owner| self.wish_of(state, owner)).collect();
+        let is_refused =
+            |wish: &Option<u8>| wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] == Wish::Refused);
+        if !problems.is_empty() || wishes.iter().any(is_refused) {
+            return problems;
+        }
+        let form = self.form_of(state);
+        let (namespace, service) = (state.live(self.keys.namespace) != 0, state.live(self.keys.service) != 0);
+        let mut environment = vec![u32::from(namespace), u32::from(service), form.map_or(9, u32::from)];
+        environment.extend(wishes.iter().map(|wish| wish.map_or(9, u32::from)));
+        let expected = match self.ends.get(&environment) {
+            Some(known) => known.clone(),
+            None => {
+                let fresh = self.furnished(namespace, service, form, &wishes);
+                let fresh = self.settle(fresh);
+                let end = self.end(&fresh);
+                self.ends.insert(environment, end.clone());
+                end
+            }
+        };
+        let found = self.end(state);
+        for (name, value) in &expected {
+            match found.get(name) {
+                None => problems.push(format!("I5: {name} is not there; built in order it is")),
+                Some(other) if other != value => problems.push(format!(
+                    "I5: {name} is\n      {other}\n    built in order it is\n      {value}"
+                )),
+                Some(_) => {}
+            }
+        }
+        for name in found.keys().filter(|name| !expected.contains_key(*name)) {
+            problems.push(format!("I7: {name} is left over"));
+        }
+        problems
+    }
+
+    /// Every container runs, on what its stand-ins say now.
+    fn check_pod(&self, state: &State, pod: crate::state::Slot) -> Option<String> {
+        let name = self.items.key(pod.key);
+        let Container::Running(captured) = Container::of(pod.extra) else {
+            return Some(format!("I2: the container of {name} does not run"));
+        };
+        let captured = &self.captured[captured as usize];
+        if self
+            .live(state, captured.configuration)
+            .is_none_or(|item| item.spec != captured.spec)
+        {
+            return Some(format!("I5: {name} runs on what its ContourConfiguration does not say"));
+        }
+        captured.facts.iter().find_map(|(stand_in, captured)| {
+            let now = self.live(state, *stand_in).map(facts);
+            (now.as_ref() != Some(captured)).then(|| {
+                format!(
+                    "I5: {name} has captured {captured:?} of {}, which says {now:?}",
+                    self.items.key(*stand_in)
+                )
+            })
+        })
+    }
+
+    fn wish_of(&self, state: &State, owner: usize) -> Option<u8> {
+        let item = self.live(state, self.keys.deployments[owner])?;
+        let index = self
+            .scope
+            .wishes
+            .iter()
+            .position(|wish| item.object.at("/spec") == Some(&wish.spec()));
+        Some(u8::try_from(index.expect("a wish")).expect("few"))
+    }
+
+    fn form_of(&self, state: &State) -> Option<u8> {
+        let item = self.live(state, self.keys.extension_service)?;
+        let index = self
+            .forms
+            .iter()
+            .position(|form| *form == item.spec)
+            .expect("a form of the user's");
+        Some(u8::try_from(index).expect("few"))
+    }
+
+    /// What is there, masked.
+    pub fn end(&self, state: &State) -> End {
+        let is_invalid = self.form_of(state) == Some(Form::Invalid as u8) || state.live(self.keys.service) == 0;
+        let mut end = End::new();
+        let mut add = |name: String, value: Value| {
+            let count = (0..)
+                .find(|count| !end.contains_key(&format!("{name} #{count}")))
+                .expect("endless");
+            end.insert(format!("{name} #{count}"), value);
+        };
+        for item in state
+            .slots
+            .iter()
+            .filter_map(|slot| self.items.get(slot.live))
+            .filter(|item| item.owner.is_some())
+        {
+            let value = match item.kind() {
+                Kind::ReplicaSet | Kind::Pod => json!("is there"),
+                _ => masked(item, is_invalid),
+            };
+            let name = match item.kind() {
+                Kind::ReplicaSet | Kind::Pod => format!(
+                    "a {} of {}",
+                    item.kind(),
+                    item.owner.map_or("", |owner| OWNERS[owner].1)
+                ),
+                _ => unsalted(&item.object.key().to_string()),
+            };
+            add(name, value);
+        }
+        for owner in 0..self.scope.owners {
+            for key in self.furniture[state.furniture[owner] as usize].objects.keys() {
+                add(key.to_string(), json!("is there"));
+            }
+            if let Some(observed) = self.observed_now(state, owner) {
+                let status = plan(&observed).status;
+                let conditions: Vec<_> = status
+                    .conditions
+                    .iter()
+                    .map(|it| format!("{} {} {}", it.type_, it.status, it.reason))
+                    .collect();
+                let services: Vec<_> = status
+                    .extension_services
+                    .iter()
+                    .map(|it| {
+                        format!(
+                            "{} {:?} {:?} {:?}",
+                            it.role,
+                            it.state,
+                            it.fail_open,
+                            (!is_invalid).then_some(it.traffic)
+                        )
+                    })
+                    .collect();
+                let told = json!([
+                    services,
+                    status.contour,
+                    status.envoy,
+                    if is_invalid { json!(null) } else { json!(conditions) }
+                ]);
+                add(format!("the status of {}", OWNERS[owner].1), told);
+            }
+        }
+        end
+    }
+}
+
+fn masked(item: &Item, is_invalid: bool) -> Value {
+    let mut object = Object::clone(&item.object);
+    let metadata = &mut object.metadata;
+    metadata.uid = None;
+    metadata.resource_version = None;
+    metadata.generation = None;
+    metadata.creation_timestamp = None;
+    metadata
+        .owner_references
+        .iter_mut()
+        .flatten()
+        .for_each(|owner| owner.uid.clear());
+    let hashes = [
+        annotations::MEMORY,
+        annotations::APPLIED,
+        annotations::SETTINGS,
+        annotations::SALT,
+        annotations::ROLLED_OUT,
+    ];
+    metadata
+        .annotations
+        .iter_mut()
+        .for_each(|them| them.retain(|key, _| !hashes.contains(&key.as_str())));
+    if let Some(template) = object
+        .content
+        .get_mut("spec")
+        .and_then(|spec| spec.pointer_mut("/template/metadata"))
+    {
+        template["labels"][labels::TEMPLATE] = json!("");
+        let captured = template["annotations"][annotations::CAPTURED]
+            .as_str()
+            .unwrap_or_default();
+        let mut captured: Value = serde_json::from_str(captured).unwrap_or_default();
+        captured["settings"] = json!("");
+        captured["salt"] = json!("");
+        template["annotations"][annotations::CAPTURED] = captured;
+    }
+    if let Some(status) = object.content.get_mut("status") {
+        status["observedGeneration"] = json!(null);
+        status["conditions"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .for_each(|it| it["observedGeneration"] = json!(null));
+    }
+    if item.kind() == Kind::ExtensionService {
+        let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
+        if is_invalid {
+            object.content.clear();
+        } else if is_blackhole && let Some(Value::Object(spec)) = object.content.get_mut("spec") {
+            spec.remove("timeoutPolicy");
+        }
+    }
+    serde_json::from_str(&unsalted(&object.to_json().to_string())).expect("JSON")
+}
+
+/// Takes the hashes out of names.
+pub fn unsalted(text: &str) -> String {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '-';
+    let is_ours = |word: &str| OWNERS.iter().any(|(_, name)| word.starts_with(&format!("{name}-")));
+    let mut plain = String::new();
+    let mut word = String::new();
+    for char in text.chars().chain(['\n']) {
+        if is_part(char) {
+            word.push(char);
+            continue;
+        }
+        match word.rsplit_once('-') {
+            Some((name, hash)) if hash.len() == 10 && is_ours(&word) => plain.push_str(name),
+            _ => plain.push_str(&word),
+        }
+        plain.push(char);
+        word.clear();
+    }
+    plain.truncate(plain.trim_end().len());
+    plain
+}

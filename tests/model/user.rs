@@ -1,0 +1,272 @@
+//! The user, who makes, changes and deletes what is his at any moment, and the foreigner, who does the same with what is not.
+
+use serde_json::{Value, json};
+use slipway::api::vocabulary::annotations;
+use slipway::plan::{Kind, Object};
+
+use crate::api_server;
+use crate::items::{KeyId, Said};
+use crate::model::{Action, Change, Model, Step, Verdict};
+use crate::scopes::{AUTH, Form, Mischief, OWNERS, Start};
+use crate::state::{State, spend};
+
+impl Model {
+    pub fn user_actions(&mut self, state: &State, actions: &mut Vec<Action>) {
+        let budgets = state.budgets;
+        let namespace = self.live(state, self.keys.namespace);
+        let is_active = namespace.is_some_and(|item| !item.is_terminating());
+        if namespace.is_none() && (self.scope.start == Start::WithoutNamespace || self.scope.budgets.namespaces > 0) {
+            actions.push(Action::UserMakesNamespace);
+        }
+        if is_active && budgets.namespaces > 0 {
+            actions.push(Action::UserDeletesNamespace);
+        }
+        if is_active && state.live(self.keys.service) == 0 {
+            actions.push(Action::UserMakesService);
+        }
+        if state.live(self.keys.service) != 0 && budgets.services > 0 {
+            actions.push(Action::UserDeletesService);
+        }
+        let forms = self.scope.forms.iter().map(|form| *form as u8);
+        let forms: Vec<u8> = forms
+            .filter(|form| *form == state.form || budgets.changes > 0)
+            .collect();
+        match self.live(state, self.keys.extension_service) {
+            None if is_active => actions.extend(forms.into_iter().map(Action::UserMakesExtensionService)),
+            None => {}
+            Some(item) => {
+                if budgets.flaps > 0 {
+                    actions.push(Action::UserDeletesExtensionService);
+                }
+                let other = forms
+                    .into_iter()
+                    .filter(|form| self.forms[usize::from(*form)] != item.spec);
+                actions.extend(other.map(Action::UserEditsExtensionService));
+            }
+        }
+        for (owner, key) in self.keys.deployments.iter().enumerate() {
+            let owner = u8::try_from(owner).expect("few");
+            match self.live(state, *key) {
+                None => actions.push(Action::UserMakesContourDeployment(owner)),
+                Some(item) if item.is_terminating() => {}
+                Some(item) => {
+                    if budgets.deletions > 0 {
+                        actions.push(Action::UserDeletesContourDeployment(owner));
+                    }
+                    if budgets.respecifications > 0 {
+                        for (index, wish) in self.scope.wishes.iter().enumerate() {
+                            if item.object.at("/spec") != Some(&wish.spec()) {
+                                actions.push(Action::UserRespecifies(owner, u8::try_from(index).expect("few")));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn user_step(&mut self, step: &mut Step) {
+        let state = &mut step.to;
+        step.name = match step.action {
+            Action::UserMakesNamespace => {
+                self.make(
+                    state,
+                    self.keys.namespace,
+                    Change::New(Kind::Namespace, 0),
+                    0,
+                    |_| json!({"metadata": {"name": AUTH}}),
+                );
+                "the user makes the namespace"
+            }
+            Action::UserDeletesNamespace => {
+                spend(&mut state.budgets.namespaces);
+                self.user_deletes(state, self.keys.namespace);
+                "the user deletes the namespace"
+            }
+            Action::UserMakesService => {
+                self.make(state, self.keys.service, Change::New(Kind::Service, 0), 0, |_| {
+                    let spec = json!({"selector": {"app": AUTH}, "ports": [{"port": 9001}]});
+                    json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec})
+                });
+                "the user makes the Service"
+            }
+            Action::UserDeletesService => {
+                spend(&mut state.budgets.services);
+                self.user_deletes(state, self.keys.service);
+                "the user deletes the Service"
+            }
+            Action::UserMakesExtensionService(form) => {
+                choose(state, form);
+                let spec = Form::ALL[usize::from(form)].spec();
+                let new = Change::New(Kind::ExtensionService, form.into());
+                self.make(
+                    state,
+                    self.keys.extension_service,
+                    new,
+                    0,
+                    |_| json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec}),
+                );
+                "the user makes the ExtensionService"
+            }
+            Action::UserEditsExtensionService(form) => {
+                choose(state, form);
+                let spec = Form::ALL[usize::from(form)].spec();
+                self.specify(state, self.keys.extension_service, Change::Form(form), spec);
+                "the user edits the ExtensionService"
+            }
+            Action::UserDeletesExtensionService => {
+                spend(&mut state.budgets.flaps);
+                self.user_deletes(state, self.keys.extension_service);
+                "the user deletes the ExtensionService"
+            }
+            Action::UserMakesContourDeployment(owner) => {
+                let key = self.keys.deployments[usize::from(owner)];
+                self.make(state, key, Change::New(Kind::ContourDeployment, owner.into()), 0, |model| {
+                    let (namespace, name) = OWNERS[usize::from(owner)];
+                    json!({"metadata": {"namespace": namespace, "name": name}, "spec": model.scope.wishes[0].spec()})
+                });
+                "the user makes the ContourDeployment"
+            }
+            Action::UserRespecifies(owner, wish) => {
+                spend(&mut state.budgets.respecifications);
+                let spec = self.scope.wishes[usize::from(wish)].spec();
+                let key = self.keys.deployments[usize::from(owner)];
+                self.specify(state, key, Change::Wish(wish), spec);
+                "the user changes the ContourDeployment's spec"
+            }
+            Action::UserDeletesContourDeployment(owner) => {
+                spend(&mut state.budgets.deletions);
+                self.user_deletes(state, self.keys.deployments[usize::from(owner)]);
+                "the user deletes the ContourDeployment"
+            }
+            _ => unreachable!("not the user's"),
+        };
+    }
+
+    fn user_deletes(&mut self, state: &mut State, key: KeyId) {
+        self.change(state, key, Change::Deletion, api_server::deleted);
+    }
+
+    fn specify(&mut self, state: &mut State, key: KeyId, change: Change, spec: Value) {
+        self.change(state, key, change, |object| {
+            api_server::edited(object, |object| drop(object.content.insert("spec".into(), spec)))
+        });
+    }
+
+    pub fn foreign_actions(&mut self, state: &State, actions: &mut Vec<Action>) {
+        if state.budgets.foreign == 0 {
+            return;
+        }
+        for mischief in self.scope.mischief {
+            let kind = match mischief {
+                Mischief::DeleteConfiguration | Mischief::TakeName | Mischief::AlterConfiguration => {
+                    Kind::ContourConfiguration
+                }
+                Mischief::DeleteBlackhole => Kind::Service,
+                _ => Kind::ExtensionService,
+            };
+            for slot in state.of_kind(&self.items, kind) {
+                let item = self.item(slot.live);
+                let deletes = matches!(mischief, Mischief::DeleteStandIn | Mischief::DeleteBlackhole);
+                let fits = match mischief {
+                    Mischief::SayInvalid => item.said == Said::Valid,
+                    Mischief::TakeName => item.owner.is_some() && !self.is_read(state, slot.key),
+                    Mischief::StripFinalizer => item.object.has_our_finalizer() && item.owner.is_some(),
+                    _ => item.owner.is_some() && !(deletes && item.is_terminating()),
+                };
+                if fits {
+                    actions.push(Action::Foreigner(*mischief, slot.key));
+                }
+            }
+        }
+    }
+
+    /// Whether some container reads this ContourConfiguration, or may.
+    fn is_read(&self, state: &State, key: KeyId) -> bool {
+        state
+            .slots
+            .iter()
+            .filter_map(|slot| self.items.get(slot.live))
+            .any(|item| item.configuration == Some(key))
+    }
+
+    pub fn foreign_step(&mut self, step: &mut Step, mischief: Mischief, key: KeyId) {
+        let state = &mut step.to;
+        spend(&mut state.budgets.foreign);
+        step.name = mischief.name();
+        match mischief {
+            Mischief::SayInvalid => self.say(state, key, Verdict::SecretNotValid),
+            Mischief::DeleteStandIn
+            | Mischief::DeleteBlackhole
+            | Mischief::DeleteConfiguration
+            | Mischief::TakeName => {
+                self.user_deletes(state, key);
+            }
+            _ => self.change(state, key, Change::Mischief(mischief), |object| {
+                api_server::edited(object, |object| alter(object, mischief))
+            }),
+        }
+        if mischief == Mischief::TakeName {
+            let taken = self.items.key(key).clone();
+            self.make(state, key, Change::New(taken.kind, key), 0, |_| {
+                let metadata = json!({"namespace": taken.namespace, "name": taken.name});
+                json!({"metadata": metadata, "spec": {"ingress": {"classNames": ["theirs"]}}})
+            });
+        }
+        match self.items.get(state.live(key)) {
+            None => state.slot_mut(key).extra = 1,
+            Some(item) if !self.foreign.contains(&item.spec) => {
+                if matches!(
+                    mischief,
+                    Mischief::AlterFacts | Mischief::Redirect | Mischief::AlterConfiguration | Mischief::TakeName
+                ) {
+                    self.foreign.push(item.spec);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn alter(object: &mut Object, mischief: Mischief) {
+    let spec = &mut object.content["spec"];
+    match mischief {
+        Mischief::AlterFacts => spec["timeoutPolicy"] = json!({"response": "9s"}),
+        Mischief::Redirect => spec["services"] = json!([{"name": AUTH, "port": 9001, "weight": 7}]),
+        Mischief::AlterConfiguration => spec["globalExtAuth"]["failOpen"] = true.into(),
+        Mischief::EraseMemory => {
+            object
+                .metadata
+                .annotations
+                .get_or_insert_default()
+                .remove(annotations::MEMORY);
+        }
+        Mischief::StripFinalizer => object.metadata.finalizers = None,
+        _ => unreachable!("no change of an object's content"),
+    }
+}
+
+impl Mischief {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AlterFacts => "a foreigner alters a stand-in's timeout",
+            Self::Redirect => "a foreigner points a stand-in elsewhere",
+            Self::EraseMemory => "a foreigner erases a stand-in's memory",
+            Self::DeleteStandIn => "a foreigner deletes a stand-in",
+            Self::DeleteBlackhole => "a foreigner deletes a blackhole",
+            Self::StripFinalizer => "a foreigner takes a stand-in's finalizer away",
+            Self::DeleteConfiguration => "a foreigner deletes a ContourConfiguration",
+            Self::TakeName => "a foreigner takes a ContourConfiguration's name",
+            Self::AlterConfiguration => "a foreigner alters a ContourConfiguration",
+            Self::SayInvalid => "another Contour says that an ExtensionService is not valid",
+        }
+    }
+}
+
+/// The user's mind: another form than the last is a change of it.
+fn choose(state: &mut State, form: u8) {
+    if state.form != form {
+        spend(&mut state.budgets.changes);
+        state.form = form;
+    }
+}
