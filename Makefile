@@ -74,6 +74,13 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
+##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
+
+.PHONY: prove-drift
+prove-drift: ## Everything that somebody may do to each object, and every way to leave something behind (SEED=n ONLY="edge-envoy (Service)")
+	$(BUILD)
+	$(TARGET)/debug/prove-drift $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+
 ##@ Now and then
 
 .PHONY: bench

@@ -1,15 +1,18 @@
 //! Leaks: ways for a ContourDeployment, or a part of it, to go, with the operator up or down meanwhile, and with something in
 //! the way. In the end there is exactly what the specification that is left asks for.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
+use futures::future::try_join_all;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use super::obstacle::{InTheWay, Obstacle};
+use super::sight::{self, Sight};
 use super::{is_by_others, masked};
 use crate::edge::Edge;
 use crate::lab::made::name;
@@ -145,8 +148,9 @@ pub struct Batch<'a> {
 /// moment at which there was nothing left.
 pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Duration)>> {
     ensure!(!batch.scenarios.is_empty(), "there is nothing to do");
-    let _kubelet = Kubelet::everywhere(&lab.client);
+    let _kubelet = Kubelet::of_all(lab);
     let _node = Node::of(lab).await?;
+    let sight = Sight::of(lab);
     let mut rng = Rng::with_seed(batch.seed);
     let mut cases = Vec::new();
     for (number, scenario) in batch.scenarios.iter().enumerate() {
@@ -175,14 +179,15 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         let ready = Instant::now();
-        cases.iter_mut().for_each(|case| case.since = ready);
+        cases.iter().for_each(|case| case.since.set(ready));
     }
-    for case in &mut cases {
-        case.clear_the_way(lab)
-            .await
-            .with_context(|| case.scenario.to_string())?;
-    }
-    let times = all_gone(lab, &cases).await?;
+    let clearing = cases.iter().map(async |case| {
+        let cleared = case.clear_the_way(lab).await;
+        cleared.with_context(|| case.scenario.to_string())
+    });
+    let (cleared, times) = tokio::join!(try_join_all(clearing), all_gone(lab, &sight, &cases));
+    cleared?;
+    let times = times?;
     for case in &cases {
         case.namespaces_go(lab)
             .await
@@ -200,7 +205,8 @@ struct Case {
     /// What shall be left in the end.
     left: BTreeSet<String>,
     way: InTheWay,
-    since: Instant,
+    since: Cell<Instant>,
+    is_clear: Cell<bool>,
 }
 
 impl Case {
@@ -227,7 +233,8 @@ impl Case {
             spec,
             left: BTreeSet::new(),
             way: InTheWay::Nothing,
-            since: Instant::now(),
+            since: Cell::new(Instant::now()),
+            is_clear: Cell::new(scenario.obstacle == Obstacle::None),
         })
     }
 
@@ -281,7 +288,7 @@ impl Case {
             Act::Rename => self.patch(lab, &reference(&json!({"name": "another"}))).await?,
             Act::RemoveReference => self.patch(lab, &json!({"runtimeSettings": null})).await?,
         }
-        self.since = Instant::now();
+        self.since.set(Instant::now());
         Ok(())
     }
 
@@ -307,8 +314,8 @@ impl Case {
             .await
     }
 
-    async fn clear_the_way(&mut self, lab: &Lab) -> anyhow::Result<()> {
-        if matches!(self.way, InTheWay::Nothing) {
+    async fn clear_the_way(&self, lab: &Lab) -> anyhow::Result<()> {
+        if self.is_clear.get() {
             return Ok(());
         }
         self.way.was_met(lab).await?;
@@ -319,12 +326,16 @@ impl Case {
             "the ContourDeployment went before the last of its objects"
         );
         self.way.remove(lab).await?;
-        self.since = Instant::now();
+        self.since.set(Instant::now());
+        self.is_clear.set(true);
         Ok(())
     }
 
     /// What is there that shall not be, or is not and shall be; empty if all is well.
     fn difference(&self, there: &BTreeSet<String>) -> Vec<String> {
+        if !self.is_clear.get() {
+            return vec!["something is in the way".to_owned()];
+        }
         let ending = there.iter().filter(|object| object.ends_with("(ending)"));
         let names = named(there);
         let places = there.iter().filter(|object| {
@@ -369,18 +380,18 @@ pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> 
         .await
 }
 
-/// Waits until each has left what it shall leave.
-async fn all_gone(lab: &Lab, cases: &[Case]) -> anyhow::Result<Vec<(String, Duration)>> {
-    let edges: Vec<_> = cases.iter().map(|case| &case.edge).collect();
+/// Waits until each has left what it shall leave: as the watches tell, whose time counts, and then by a look at everything in
+/// the cluster, by labels and by names.
+async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Vec<(String, Duration)>> {
     let mut times = BTreeMap::new();
     wait("nothing is left that shall not be", Duration::from_mins(1))
+        .every(Duration::from_millis(20))
         .until(async || {
-            let there = leftovers::of_each(&lab.client, &edges).await?;
             let mut open = Vec::new();
-            for (number, (case, there)) in cases.iter().zip(&there).enumerate() {
-                let difference = case.difference(there);
+            for (number, case) in cases.iter().enumerate() {
+                let difference = case.difference(&sight.described(&case.edge));
                 if difference.is_empty() {
-                    times.entry(number).or_insert_with(|| case.since.elapsed());
+                    times.entry(number).or_insert_with(|| case.since.get().elapsed());
                 } else {
                     // What came back was not gone.
                     times.remove(&number);
@@ -388,6 +399,18 @@ async fn all_gone(lab: &Lab, cases: &[Case]) -> anyhow::Result<Vec<(String, Dura
                 }
             }
             Ok(Look::when(open.is_empty(), open.join("; ")))
+        })
+        .await?;
+    let edges: Vec<_> = cases.iter().map(|case| &case.edge).collect();
+    wait("there is really nothing left that shall not be", Duration::from_mins(1))
+        .until(async || {
+            let there = leftovers::of_each(&lab.client, &edges).await?;
+            let differences = cases
+                .iter()
+                .zip(&there)
+                .map(|(case, there)| (case.scenario, case.difference(there)));
+            let open: Vec<_> = differences.filter(|(_, difference)| !difference.is_empty()).collect();
+            Ok(Look::when(open.is_empty(), format!("{open:?}")))
         })
         .await?;
     let names = cases.iter().map(|case| case.scenario.to_string());
@@ -403,7 +426,7 @@ fn named(objects: &BTreeSet<String>) -> BTreeSet<String> {
 /// An object that is made, from its description.
 fn thing(object: &str) -> Option<Thing> {
     let (kind, place) = object.split_once(' ')?;
-    let kind = super::sight::made_kinds().find(|made| *made == kind && !is_by_others(kind))?;
+    let kind = sight::made_kinds().find(|made| *made == kind && !is_by_others(kind))?;
     let place = place.split(' ').next()?;
     let (namespace, name) = place.split_once('/').unwrap_or(("", place));
     Some(Thing::new(kind, namespace, name))

@@ -97,7 +97,7 @@ pub async fn rounds(
     at_once: usize,
     mut done: impl FnMut(&Round, &Outcome) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let _kubelet = Kubelet::everywhere(&lab.client);
+    let _kubelet = Kubelet::of_all(lab);
     let _node = Node::of(lab).await?;
     let sight = Sight::of(lab);
     let mut all = Outcome::default();

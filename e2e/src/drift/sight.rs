@@ -1,6 +1,6 @@
 //! What there is of the kinds that Slipway makes, as one watch of each kind tells it, with the moment at which it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,29 +60,50 @@ impl Sight {
         let objects = Arc::<Mutex<BTreeMap<Thing, Arc<Value>>>>::default();
         // More events than come while a receiver is not looking; one that missed some fails loudly.
         let (told, _) = broadcast::channel(1 << 14);
-        let watches = made_kinds().map(|kind| {
+        let watches = made_kinds().chain(["ContourDeployment"]).map(|kind| {
             let mut events = watcher::watcher(lab.api(kind, ""), watcher::Config::default()).boxed();
             let (objects, told) = (Arc::clone(&objects), told.clone());
             tokio::spawn(async move {
+                let mut listed = BTreeSet::new();
                 while let Some(event) = events.next().await {
                     let at = Instant::now();
                     let (object, is_there) = match event {
-                        Ok(Event::Apply(object) | Event::InitApply(object)) => (object, true),
+                        Ok(Event::Init) => {
+                            listed.clear();
+                            continue;
+                        }
+                        Ok(Event::InitApply(object)) => {
+                            listed.insert(thing(kind, &object));
+                            (object, true)
+                        }
+                        Ok(Event::InitDone) => {
+                            // What went while the watch was away.
+                            let mut objects = objects.lock().expect("nobody panics with the lock");
+                            objects.retain(|thing, _| thing.kind != kind || listed.contains(thing));
+                            continue;
+                        }
+                        Ok(Event::Apply(object)) => (object, true),
                         Ok(Event::Delete(object)) => (object, false),
                         // A kind whose CRD is missing; kube waits before it tries again.
-                        Ok(Event::Init | Event::InitDone) | Err(_) => continue,
+                        Err(_) => continue,
                     };
-                    let Some(seen) = seen(kind, &object, is_there, at) else {
+                    let Ok(value) = serde_json::to_value(&object) else {
                         continue;
                     };
+                    let (thing, object) = (thing(kind, &object), Arc::new(value));
                     let mut objects = objects.lock().expect("nobody panics with the lock");
                     if is_there {
-                        objects.insert(seen.thing.clone(), Arc::clone(&seen.object));
+                        objects.insert(thing.clone(), Arc::clone(&object));
                     } else {
-                        objects.remove(&seen.thing);
+                        objects.remove(&thing);
                     }
                     // Nobody may be listening.
-                    let _ = told.send(seen);
+                    let _ = told.send(Seen {
+                        thing,
+                        object,
+                        is_there,
+                        at,
+                    });
                 }
             })
         });
@@ -107,6 +128,25 @@ impl Sight {
     }
 }
 
+impl Sight {
+    /// The same in words, and the ContourDeployment itself: as [`crate::leftovers`] says it.
+    pub fn described(&self, edge: &Edge) -> BTreeSet<String> {
+        let own = Thing::new("ContourDeployment", edge.namespace(), edge.name());
+        let itself = self
+            .objects
+            .lock()
+            .expect("nobody panics with the lock")
+            .get(&own)
+            .cloned();
+        let all = self.of_edge(edge).into_iter().chain(itself.map(|object| (own, object)));
+        all.map(|(thing, object)| {
+            let is_ending = !object["metadata"]["deletionTimestamp"].is_null();
+            format!("{thing}{}", if is_ending { " (ending)" } else { "" })
+        })
+        .collect()
+    }
+}
+
 impl Drop for Sight {
     fn drop(&mut self) {
         for watch in &self.watches {
@@ -115,15 +155,8 @@ impl Drop for Sight {
     }
 }
 
-fn seen(kind: &'static str, object: &DynamicObject, is_there: bool, at: Instant) -> Option<Seen> {
-    let thing = Thing::new(kind, &object.namespace().unwrap_or_default(), &object.name_any());
-    let object = Arc::new(serde_json::to_value(object).ok()?);
-    Some(Seen {
-        thing,
-        object,
-        is_there,
-        at,
-    })
+fn thing(kind: &'static str, object: &DynamicObject) -> Thing {
+    Thing::new(kind, &object.namespace().unwrap_or_default(), &object.name_any())
 }
 
 /// What was told since somebody began to listen.

@@ -19,16 +19,17 @@ pub struct Kubelet(JoinHandle<()>);
 impl Kubelet {
     /// For the pods of a namespace.
     pub fn of(client: &Client, namespace: &str) -> Self {
-        Self::among(client, Api::namespaced(client.clone(), namespace))
+        Self::among(client, Api::namespaced(client.clone(), namespace), namespace)
     }
 
-    /// For all pods.
-    pub fn everywhere(client: &Client) -> Self {
-        Self::among(client, Api::all(client.clone()))
+    /// For those of all namespaces of a test.
+    pub fn of_all(lab: &Lab) -> Self {
+        Self::among(&lab.client, Api::all(lab.client.clone()), &lab.namespace)
     }
 
-    fn among(client: &Client, pods: Api<Pod>) -> Self {
-        let client = client.clone();
+    /// For those pods that are in namespaces whose names begin so.
+    fn among(client: &Client, pods: Api<Pod>, prefix: &str) -> Self {
+        let (client, prefix) = (client.clone(), prefix.to_owned());
         Self(tokio::spawn(async move {
             let mut round = tokio::time::interval(Duration::from_millis(100));
             loop {
@@ -39,6 +40,9 @@ impl Kubelet {
                 };
                 for pod in list.items.iter().filter(|pod| !is_running(pod)) {
                     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                    if !namespace.starts_with(&prefix) {
+                        continue;
+                    }
                     let _ = Api::<Pod>::namespaced(client.clone(), namespace)
                         .patch_status(
                             pod.metadata.name.as_deref().unwrap_or_default(),
