@@ -221,6 +221,16 @@ impl Cache {
             .is_some_and(|store| store.synced)
     }
 
+    /// The objects of a set that nobody's label is on.
+    pub fn unlabelled(&self, id: &StoreId) -> Vec<Arc<Object>> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        let objects = stores.get(id).into_iter().flat_map(|store| store.objects.values());
+        objects
+            .filter(|object| object.has_our_finalizer() && owner(object).is_none())
+            .cloned()
+            .collect()
+    }
+
     /// Comes back when all these sets have been read.
     pub async fn wait_for(&self, ids: &[StoreId]) {
         let mut synced = self.synced.subscribe();

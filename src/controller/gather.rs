@@ -15,8 +15,8 @@ use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::{
-    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict,
-    has_ready_endpoint, targets,
+    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
+    bears_our_name, has_ready_endpoint, targets,
 };
 
 /// How long to wait for sets of objects that are being read for the first time.
@@ -84,10 +84,15 @@ impl Sources<'_> {
             Ok(deployment) => deployment,
             Err(error) => return Gathered::Undecodable(error.to_string()),
         };
+        let owner = Owner::of(&deployment.metadata);
+        // A stand-in that lost its labels while nobody looked is known by its name.
+        let nameless = self.cache.unlabelled(&StoreId::all(Kind::ExtensionService));
+        let nameless = nameless.into_iter().filter(|object| bears_our_name(&owner, object));
         let objects: BTreeMap<Key, Arc<Object>> = self
             .cache
             .owned(whose)
             .into_iter()
+            .chain(nameless)
             .map(|object| (object.key(), object))
             .collect();
         let targets = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));

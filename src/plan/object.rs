@@ -281,6 +281,15 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The ContourDeployment with this metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+
     /// The labels of every object of this owner's.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([

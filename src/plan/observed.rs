@@ -118,12 +118,7 @@ pub enum FailureCause {
 impl Observed {
     /// The ContourDeployment as an owner.
     pub fn owner(&self) -> Owner {
-        let metadata = &self.deployment.metadata;
-        Owner {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-        }
+        Owner::of(&self.deployment.metadata)
     }
 
     /// One object of ours.

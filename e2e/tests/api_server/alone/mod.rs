@@ -4,4 +4,5 @@
 mod contour_crds;
 mod operator;
 mod permissions;
+mod release;
 mod undecodable;
