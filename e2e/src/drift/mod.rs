@@ -33,6 +33,9 @@ use crate::wait::Look;
 /// How long nothing may happen to count as nothing.
 const QUIET: Duration = Duration::from_secs(4);
 
+/// Longer than successions are backed off that follow each other as often as in one round.
+const SETTLES: Duration = Duration::from_mins(2);
+
 /// What Envoy runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
@@ -286,7 +289,7 @@ impl<'a> Stage<'a> {
                 not_yet @ Look::NotYet(_) => not_yet,
             })
         };
-        let waiting = |what: &str| wait(what, PATIENT).every(Duration::from_millis(25));
+        let waiting = |what: &str| wait(what, SETTLES).every(Duration::from_millis(25));
         waiting("all is as it was").until(look).await?;
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         let spec = self.lab.read(&own).await?["spec"].clone();
@@ -357,9 +360,10 @@ impl<'a> Stage<'a> {
         let mut told = self.sight.listen();
         let done = target.disturb(self.lab, what, rng).await?;
         let answered = Instant::now();
-        let may_be_succeeded = what.may_cost_a_stand_in() && target.is_held();
+        let may_be_succeeded = what.may_cost_a_name() && target.is_captured();
         let may_go = target.thing.kind == "ContourConfiguration";
-        let seen = told.first(done.version()?, PROMPT, |seen| match what {
+        let limit = if may_be_succeeded { PATIENT } else { PROMPT };
+        let seen = told.first(done.version()?, limit, |seen| match what {
             _ if may_be_succeeded && target.succession(&seen.thing, &seen.object).is_ok() => Ok(()),
             _ if may_go && seen.thing == target.thing && !seen.is_there && what != Perturbation::Deleted => Ok(()),
             Perturbation::Deleted => made_again(&target, &done, seen),
@@ -384,7 +388,7 @@ impl<'a> Stage<'a> {
         let mut told = self.sight.listen();
         target.let_go(self.lab).await?;
         let answered = Instant::now();
-        if target.is_held() {
+        if target.is_captured() {
             let gone = |seen: &Seen| {
                 if seen.thing == target.thing && !seen.is_there {
                     Ok(())

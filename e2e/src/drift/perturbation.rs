@@ -70,9 +70,9 @@ impl Perturbation {
         }
     }
 
-    /// Whether a stand-in may get a successor for it, in place of a repair: it can't be made again while it is Terminating, and
-    /// its label and its annotation say what may be promised by its name.
-    pub fn may_cost_a_stand_in(self) -> bool {
+    /// Whether what a Contour captures may get a successor of another name for it, in place of a repair: it can't be made again
+    /// while it is Terminating, and its label and its annotations say what its name promises.
+    pub fn may_cost_a_name(self) -> bool {
         matches!(self, Self::Deleted | Self::Labels | Self::Annotation)
     }
 
@@ -144,6 +144,11 @@ impl Target {
     pub fn is_held(&self) -> bool {
         let finalizers = self.before["metadata"]["finalizers"].as_array();
         finalizers.into_iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    }
+
+    /// Whether a Contour captures it: a stand-in, a blackhole, a configuration.
+    pub fn is_captured(&self) -> bool {
+        self.is_held() || self.thing.kind == "ContourConfiguration"
     }
 
     fn has_whole_spec(&self) -> bool {
