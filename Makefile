@@ -113,6 +113,11 @@ prove-faults: ## Prove that no fault between the operator and the API server lea
 	$(BUILD)
 	SLIPWAY_BIN=$(abspath $(TARGET)/debug/slipway) $(TARGET)/debug/prove-faults $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 
+.PHONY: prove-drift
+prove-drift: ## Everything that somebody may do to each object, and every way to leave something behind (SEED=n ONLY="edge-envoy (Service)")
+	$(BUILD)
+	$(TARGET)/debug/prove-drift $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+
 ##@ Now and then
 
 .PHONY: bench

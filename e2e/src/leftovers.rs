@@ -14,11 +14,16 @@ use crate::edge::{COMPONENT, Component, Edge, OWNER_NAME, OWNER_NAMESPACE};
 /// An object belongs to it if it has its labels, or a name that only Slipway gives (so that one that lost its labels is
 /// found too). Left out are Envoy pods that are ending, which may drain for minutes, and Events.
 pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
+    Ok(of_each(client, &[edge]).await?.remove(0))
+}
+
+/// The same of several, of each by itself.
+pub async fn of_each(client: &Client, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
     let discovery = Discovery::new(client.clone())
         .run()
         .await
         .context("asking for the kinds of the cluster")?;
-    let mut left = BTreeSet::new();
+    let mut left = vec![BTreeSet::new(); edges.len()];
     for group in discovery.groups() {
         // Not `recommended_resources`: they are those of the group's preferred version, and Contour's is not the one of
         // ExtensionServices and ContourConfigurations.
@@ -34,8 +39,10 @@ pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>
                 Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
             };
             for object in list {
-                if belongs(&kind.kind, &object.metadata, edge) && !is_draining(&kind.kind, &object.metadata) {
-                    left.insert(described(&kind.kind, &object.metadata));
+                for (edge, left) in edges.iter().zip(&mut left) {
+                    if belongs(&kind.kind, &object.metadata, edge) && !is_draining(&kind.kind, &object.metadata) {
+                        left.insert(described(&kind.kind, &object.metadata));
+                    }
                 }
             }
         }
@@ -51,8 +58,9 @@ fn belongs(kind: &str, object: &ObjectMeta, edge: &Edge) -> bool {
             .and_then(|labels| labels.get(key))
             .map(String::as_str)
     };
-    if label(OWNER_NAME) == Some(edge.name()) && label(OWNER_NAMESPACE) == Some(edge.namespace()) {
-        return true;
+    // What says whose it is by both labels is nobody else's.
+    if let (Some(name), Some(namespace)) = (label(OWNER_NAME), label(OWNER_NAMESPACE)) {
+        return (name, namespace) == (edge.name(), edge.namespace());
     }
     let name = object.name.as_deref().unwrap_or_default();
     let own = object.namespace.as_deref() == Some(edge.namespace());

@@ -5,6 +5,7 @@ pub mod authorizer;
 pub mod certificate;
 pub mod cluster;
 pub mod command;
+pub mod drift;
 pub mod edge;
 pub mod faults;
 pub mod hosts;

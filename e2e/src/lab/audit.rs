@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::lab::world::World;
@@ -66,6 +66,55 @@ fn describe(entry: &Value) -> String {
         text(&object["name"]),
         entry["responseStatus"]["code"]
     )
+}
+
+/// How many deletions the operator asked for since then in these namespaces or in none. An error if one could have met another
+/// object than the one that it was meant for: none but the right uid may be in its preconditions.
+pub fn deletions_by_uid(world: &World, since: Mark, namespaces: &[&str]) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for entry in entries(world, since)? {
+        if entry["verb"] != "delete" || !namespaces.iter().any(|namespace| concerns(&entry, namespace)) {
+            continue;
+        }
+        count += 1;
+        let uid = entry["requestObject"]["preconditions"]["uid"]
+            .as_str()
+            .unwrap_or_default();
+        ensure!(
+            !uid.is_empty(),
+            "a deletion without a uid: {} {}",
+            describe(&entry),
+            entry["requestObject"]
+        );
+    }
+    Ok(count)
+}
+
+/// An error if the operator wrote to anything in these namespaces that does not bear an edge's name.
+pub fn only_own_objects_written(world: &World, since: Mark, namespaces: &[&str], edge: &str) -> anyhow::Result<()> {
+    let mut writes = 0;
+    for entry in entries(world, since)? {
+        let object = &entry["objectRef"];
+        // An event is not named before it is made.
+        let is_write = entry["verb"] != "get" && entry["verb"] != "list" && object["resource"] != "events";
+        if !is_write || !namespaces.iter().any(|namespace| concerns(&entry, namespace)) {
+            continue;
+        }
+        writes += 1;
+        let name = object["name"].as_str().unwrap_or_default();
+        let is_own = name == edge
+            || name.starts_with(&format!("{edge}-"))
+            || namespaces.iter().any(|namespace| name.starts_with(&format!("slipway:{namespace}:{edge}:")))
+            // A creation that was refused has no name in the log.
+            || (name.is_empty() && entry["verb"] == "create");
+        ensure!(
+            is_own,
+            "the operator wrote to what is not its own: {}",
+            describe(&entry)
+        );
+    }
+    ensure!(writes > 0, "the audit log knows of no write of the operator's");
+    Ok(())
 }
 
 /// Whether a request of [`requests`] changes something.

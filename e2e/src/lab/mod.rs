@@ -87,6 +87,7 @@ impl Lab {
             "Lease" => ("coordination.k8s.io", "v1"),
             "EndpointSlice" => ("discovery.k8s.io", "v1"),
             "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+            "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1"),
             "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
             _ => ("", "v1"),
         };

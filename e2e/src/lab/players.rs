@@ -19,7 +19,17 @@ pub struct Kubelet(JoinHandle<()>);
 impl Kubelet {
     /// For the pods of a namespace.
     pub fn of(client: &Client, namespace: &str) -> Self {
-        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+        Self::among(client, Api::namespaced(client.clone(), namespace), namespace)
+    }
+
+    /// For those of all namespaces of a test.
+    pub fn of_all(lab: &Lab) -> Self {
+        Self::among(&lab.client, Api::all(lab.client.clone()), &lab.namespace)
+    }
+
+    /// For those pods that are in namespaces whose names begin so.
+    fn among(client: &Client, pods: Api<Pod>, prefix: &str) -> Self {
+        let (client, prefix) = (client.clone(), prefix.to_owned());
         Self(tokio::spawn(async move {
             let mut round = tokio::time::interval(Duration::from_millis(100));
             loop {
@@ -29,7 +39,11 @@ impl Kubelet {
                     continue;
                 };
                 for pod in list.items.iter().filter(|pod| !is_running(pod)) {
-                    let _ = pods
+                    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                    if !namespace.starts_with(&prefix) {
+                        continue;
+                    }
+                    let _ = Api::<Pod>::namespaced(client.clone(), namespace)
                         .patch_status(
                             pod.metadata.name.as_deref().unwrap_or_default(),
                             &PatchParams::default(),
@@ -57,6 +71,39 @@ fn running() -> Value {
         {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
         {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
     ]}})
+}
+
+/// A node on which nothing is scheduled, so that a `DaemonSet` wants a pod, as long as this value lives. Its pods are never
+/// bound to it, and go at once.
+#[derive(Debug)]
+pub struct Node(JoinHandle<()>);
+
+impl Node {
+    /// Its name is `played`.
+    pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
+        let name = "played";
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": true}});
+        lab.apply(&node).await?;
+        let nodes = lab.api("Node", "");
+        Ok(Self(tokio::spawn(async move {
+            // A node that is silent for 40 s is taken for lost.
+            let mut beat = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                beat.tick().await;
+                let now = k8s_openapi::jiff::Timestamp::now().to_string();
+                let ready = json!({"type": "Ready", "status": "True", "reason": "Played", "lastHeartbeatTime": now});
+                let patch = Patch::Merge(json!({"status": {"conditions": [ready]}}));
+                let _ = nodes.patch_status(name, &PatchParams::default(), &patch).await;
+            }
+        })))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What Contour says of an ExtensionService.

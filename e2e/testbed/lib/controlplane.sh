@@ -10,12 +10,13 @@ etcd_start() {
 }
 
 apiserver_start() {
-	# One line per finished request: who, with which user agent, did what.
+	# One line per finished request: who, with which user agent, did what. Of a
+	# deletion also its options, which say what it may meet.
 	cat >"$STATE/audit.yaml" <<-'END'
 		apiVersion: audit.k8s.io/v1
 		kind: Policy
 		omitStages: [RequestReceived]
-		rules: [{level: Metadata}]
+		rules: [{level: Request, verbs: [delete]}, {level: Metadata}]
 	END
 	# Without a preferred address type the API server would look up the node's
 	# name, which no name server knows, whenever it fetches a log.

@@ -6,9 +6,6 @@ use anyhow::ensure;
 use kube::api::{DeleteParams, ListParams};
 use slipway_e2e::wait::Look;
 
-use crate::deletion::is_there;
-use slipway_e2e::lab::made::settled_edge;
-use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
@@ -141,19 +138,6 @@ async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_no
                 ))
             })
             .await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_of_one_that_is_deleted_when_contour_s_crds_are_gone() {
-    alone("crds", Takes::ContourCrds, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        is_there(lab, &edge).await?;
-        delete_contour_crds(lab).await?;
-        edge.delete().await?;
-        lab.nothing_is_left(&edge).await
     })
     .await;
 }

@@ -6,7 +6,6 @@ use anyhow::ensure;
 use serde_json::Value;
 use slipway_e2e::wait::Look;
 
-use crate::deletion::{is_there, namespace_goes};
 use crate::objects::QUIET;
 use slipway_e2e::lab::made::settled_edge;
 use slipway_e2e::lab::players::{self, Kubelet};
@@ -99,45 +98,6 @@ async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
             .collect();
         ensure!(writes.is_empty(), "{} writes:\n{}", writes.len(), writes.join("\n"));
         Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_namespace_that_is_deleted_while_the_operator_is_down_goes_once_it_is_back() {
-    alone("whole-down", Takes::Operator, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        lab.world.stop_operator().await?;
-        let namespace = Thing::new("Namespace", "", &lab.namespace);
-        lab.delete(&namespace).await?;
-        // The namespace controller has done all that it can: what is left has a finalizer of ours.
-        wait("only what we hold is left in the namespace", PATIENT)
-            .until(async || {
-                let secrets = lab.all("Secret", &lab.namespace, &edge).await?.len()
-                    + lab.all("RoleBinding", &lab.namespace, &edge).await?.len();
-                Ok(Look::when(secrets == 0, format!("{secrets} Secrets and RoleBindings")))
-            })
-            .await?;
-        lab.world.start_operator().await?;
-        namespace_goes(lab, &namespace).await?;
-        lab.nothing_is_left(&edge).await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_of_one_that_is_deleted_while_the_operator_is_down() {
-    alone("down", Takes::Operator, async |lab: &Lab| {
-        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let edge = settled_edge(lab, &lab.name("auth")).await?;
-        is_there(lab, &edge).await?;
-        lab.world.stop_operator().await?;
-        edge.delete().await?;
-        let object = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        ensure!(lab.find(&object).await?.is_some(), "it did not wait for the operator");
-        lab.world.start_operator().await?;
-        lab.nothing_is_left(&edge).await
     })
     .await;
 }

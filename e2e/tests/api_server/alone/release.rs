@@ -9,7 +9,7 @@ use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, Thing, operator, specification, wait};
 use slipway_e2e::wait::Look;
 
-use crate::deletion::namespace_goes;
+use slipway_e2e::drift::leaks::namespace_goes;
 
 async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
     let mut slipway = tokio::process::Command::new(operator::binary().await?);

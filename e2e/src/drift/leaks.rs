@@ -1,0 +1,459 @@
+//! Leaks: ways for a ContourDeployment, or a part of it, to go, with the operator up or down meanwhile, and with something in
+//! the way. In the end there is exactly what the specification that is left asks for.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use fastrand::Rng;
+use futures::future::try_join_all;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use super::obstacle::{InTheWay, Obstacle};
+use super::sight::{self, Sight};
+use super::{is_by_others, masked};
+use crate::edge::Edge;
+use crate::lab::made::name;
+use crate::lab::players::{self, Kubelet, Node, Verdict};
+use crate::lab::{Lab, PATIENT, Thing, specification, wait};
+use crate::leftovers;
+use crate::wait::Look;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// The ContourDeployment is deleted.
+    Delete,
+    /// Its namespace is.
+    DeleteNamespace,
+    /// The namespace of the service is.
+    DeleteServiceNamespace,
+    /// Both are.
+    DeleteBothNamespaces,
+    /// Envoy becomes a DaemonSet.
+    ToDaemonSet,
+    /// Envoy becomes a Deployment.
+    ToDeployment,
+    /// Another namespace is referenced.
+    ReferElsewhere,
+    /// Another ExtensionService of the same namespace is referenced.
+    Rename,
+    /// Nothing is referenced any more.
+    RemoveReference,
+}
+
+/// What there is of the referenced service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// All of it.
+    Valid,
+    /// Its namespace.
+    Missing,
+    /// Not even that.
+    NoNamespace,
+}
+
+/// Whether the operator runs while it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// It does.
+    Up,
+    /// It is started afterwards.
+    Down,
+}
+
+/// Whether Contour's CRDs are there while it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crds {
+    /// They are.
+    Installed,
+    /// They are being deleted.
+    Deleted,
+}
+
+/// One way to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What is done.
+    pub act: Act,
+    /// With which service.
+    pub service: Service,
+    /// What keeps one of the objects for a while.
+    pub obstacle: Obstacle,
+}
+
+const fn scenario(act: Act, service: Service, obstacle: Obstacle) -> Scenario {
+    Scenario { act, service, obstacle }
+}
+
+/// All ways while Contour's CRDs are there.
+pub const ALL: [Scenario; 18] = [
+    scenario(Act::Delete, Service::Valid, Obstacle::None),
+    scenario(Act::Delete, Service::Missing, Obstacle::None),
+    scenario(Act::Delete, Service::NoNamespace, Obstacle::None),
+    scenario(Act::Delete, Service::Valid, Obstacle::Finalizer),
+    scenario(Act::Delete, Service::Missing, Obstacle::Finalizer),
+    scenario(Act::Delete, Service::Valid, Obstacle::Refusal),
+    scenario(Act::Delete, Service::NoNamespace, Obstacle::Refusal),
+    scenario(Act::DeleteNamespace, Service::Missing, Obstacle::None),
+    scenario(Act::DeleteNamespace, Service::NoNamespace, Obstacle::None),
+    scenario(Act::DeleteServiceNamespace, Service::Valid, Obstacle::None),
+    scenario(Act::DeleteServiceNamespace, Service::Missing, Obstacle::None),
+    scenario(Act::DeleteBothNamespaces, Service::Valid, Obstacle::None),
+    scenario(Act::ToDaemonSet, Service::Valid, Obstacle::None),
+    scenario(Act::ToDeployment, Service::Missing, Obstacle::None),
+    scenario(Act::ReferElsewhere, Service::Valid, Obstacle::None),
+    scenario(Act::Rename, Service::Valid, Obstacle::None),
+    scenario(Act::RemoveReference, Service::Valid, Obstacle::None),
+    scenario(Act::RemoveReference, Service::NoNamespace, Obstacle::None),
+];
+
+/// The ways that must be open without Contour's CRDs.
+pub const WITHOUT_CRDS: [Scenario; 5] = [
+    scenario(Act::Delete, Service::Valid, Obstacle::None),
+    scenario(Act::Delete, Service::NoNamespace, Obstacle::None),
+    scenario(Act::DeleteNamespace, Service::Missing, Obstacle::None),
+    scenario(Act::DeleteNamespace, Service::NoNamespace, Obstacle::None),
+    scenario(Act::DeleteBothNamespaces, Service::Valid, Obstacle::None),
+];
+
+impl std::fmt::Display for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}, service {:?}", self.act, self.service)?;
+        match self.obstacle {
+            Obstacle::None => Ok(()),
+            obstacle => write!(f, ", {obstacle:?}"),
+        }
+    }
+}
+
+/// Several scenarios at once, each with a ContourDeployment of its own.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The names of its namespaces begin with it.
+    pub name: &'a str,
+    /// Which.
+    pub scenarios: &'a [Scenario],
+    /// Whether the operator runs.
+    pub operator: Operator,
+    /// Whether Contour's CRDs are there.
+    pub crds: Crds,
+    /// Chooses whose deletion is in the way.
+    pub seed: u64,
+}
+
+/// How long each scenario took, from the operator's being ready, the act, or the end of the obstacle, whichever came last, to the
+/// moment at which there was nothing left.
+pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Duration)>> {
+    ensure!(!batch.scenarios.is_empty(), "there is nothing to do");
+    let _kubelet = Kubelet::of_all(lab);
+    let _node = Node::of(lab).await?;
+    let sight = Sight::of(lab);
+    let mut rng = Rng::with_seed(batch.seed);
+    let mut cases = Vec::new();
+    for (number, scenario) in batch.scenarios.iter().enumerate() {
+        cases.push(Case::begin(lab, *scenario, &lab.name(&format!("{}-{number}", batch.name))).await?);
+    }
+    for case in &mut cases {
+        case.settle(lab, &mut rng)
+            .await
+            .with_context(|| case.scenario.to_string())?;
+    }
+    if batch.operator == Operator::Down {
+        lab.world.stop_operator().await?;
+    }
+    if batch.crds == Crds::Deleted {
+        delete_crds(lab).await?;
+    }
+    for case in &mut cases {
+        case.act(lab, batch.crds)
+            .await
+            .with_context(|| case.scenario.to_string())?;
+    }
+    if batch.operator == Operator::Down {
+        for case in &cases {
+            case.kubernetes_has_done_its_part(lab).await?;
+        }
+        lab.world.start_operator().await?;
+        lab.world.operator_is_ready().await?;
+        let ready = Instant::now();
+        cases.iter().for_each(|case| case.since.set(ready));
+    }
+    let clearing = cases.iter().map(async |case| {
+        let cleared = case.clear_the_way(lab).await;
+        cleared.with_context(|| case.scenario.to_string())
+    });
+    let (cleared, times) = tokio::join!(try_join_all(clearing), all_gone(lab, &sight, &cases));
+    cleared?;
+    let times = times?;
+    for case in &cases {
+        case.namespaces_go(lab)
+            .await
+            .with_context(|| case.scenario.to_string())?;
+    }
+    Ok(times)
+}
+
+/// One scenario under way.
+struct Case {
+    scenario: Scenario,
+    edge: Edge,
+    auth: String,
+    spec: Value,
+    /// What shall be left in the end.
+    left: BTreeSet<String>,
+    way: InTheWay,
+    since: Cell<Instant>,
+    is_clear: Cell<bool>,
+}
+
+impl Case {
+    async fn begin(lab: &Lab, scenario: Scenario, namespace: &str) -> anyhow::Result<Self> {
+        let auth = format!("{namespace}-auth");
+        lab.make_namespace(namespace).await?;
+        if scenario.service != Service::NoNamespace {
+            lab.make_namespace(&auth).await?;
+        }
+        if scenario.service == Service::Valid {
+            players::auth_server(lab, &auth).await?;
+            lab.create(&players::extension_service(&auth, "500ms")).await?;
+            players::judge(lab, &auth, "auth", Verdict::Valid).await?;
+        }
+        let mut spec = specification(&auth);
+        if scenario.act == Act::ToDeployment {
+            spec["envoy"]["workloadType"] = json!("DaemonSet");
+        }
+        let edge = lab.edge_in(namespace, &spec).await?;
+        Ok(Self {
+            scenario,
+            edge,
+            auth,
+            spec,
+            left: BTreeSet::new(),
+            way: InTheWay::Nothing,
+            since: Cell::new(Instant::now()),
+            is_clear: Cell::new(scenario.obstacle == Obstacle::None),
+        })
+    }
+
+    /// Waits until everything is there, and puts the obstacle in the way.
+    async fn settle(&mut self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<()> {
+        lab.settled(&self.edge).await?;
+        let all = leftovers::of(&lab.client, &self.edge).await?;
+        let made = named(&all);
+        ensure!(made.len() > 15, "only this is there: {made:?}");
+        let victims = all.iter().filter_map(|object| thing(object)).collect();
+        self.way = self.scenario.obstacle.raise(lab, victims, rng).await?;
+        self.left = match self.scenario.act {
+            Act::Delete | Act::DeleteNamespace | Act::DeleteBothNamespaces => BTreeSet::new(),
+            Act::DeleteServiceNamespace | Act::ReferElsewhere | Act::Rename => made,
+            Act::ToDaemonSet => exchanged(made, "edge-envoy (Deployment)", "edge-envoy (DaemonSet)")?,
+            Act::ToDeployment => exchanged(made, "edge-envoy (DaemonSet)", "edge-envoy (Deployment)")?,
+            Act::RemoveReference => made.into_iter().filter(|name| !name.contains("-ext-auth-")).collect(),
+        };
+        Ok(())
+    }
+
+    async fn act(&mut self, lab: &Lab, crds: Crds) -> anyhow::Result<()> {
+        let namespace = |name: &str| Thing::new("Namespace", "", name);
+        let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
+        match self.scenario.act {
+            Act::Delete => {
+                self.edge.delete().await?;
+                if crds == Crds::Installed && self.scenario.obstacle != Obstacle::None {
+                    ensure!(lab.find(&own).await?.is_some(), "it did not wait for the operator");
+                }
+            }
+            Act::DeleteNamespace => lab.delete(&namespace(self.edge.namespace())).await?,
+            Act::DeleteServiceNamespace => lab.delete(&namespace(&self.auth)).await?,
+            Act::DeleteBothNamespaces => {
+                lab.delete(&namespace(&self.auth)).await?;
+                lab.delete(&namespace(self.edge.namespace())).await?;
+            }
+            Act::ToDaemonSet => {
+                self.patch(lab, &json!({"envoy": {"workloadType": "DaemonSet"}}))
+                    .await?
+            }
+            Act::ToDeployment => {
+                self.patch(lab, &json!({"envoy": {"workloadType": "Deployment"}}))
+                    .await?
+            }
+            Act::ReferElsewhere => {
+                let other = format!("{}-other", self.edge.namespace());
+                lab.make_namespace(&other).await?;
+                self.patch(lab, &reference(&json!({"namespace": other}))).await?;
+            }
+            Act::Rename => self.patch(lab, &reference(&json!({"name": "another"}))).await?,
+            Act::RemoveReference => self.patch(lab, &json!({"runtimeSettings": null})).await?,
+        }
+        self.since.set(Instant::now());
+        Ok(())
+    }
+
+    async fn patch(&mut self, lab: &Lab, spec: &Value) -> anyhow::Result<()> {
+        let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
+        lab.patch(&own, &json!({"spec": spec})).await?;
+        self.spec = lab.read(&own).await?["spec"].clone();
+        Ok(())
+    }
+
+    /// What is left then waits for the operator, and would wait for ever.
+    async fn kubernetes_has_done_its_part(&self, lab: &Lab) -> anyhow::Result<()> {
+        if !matches!(self.scenario.act, Act::DeleteNamespace | Act::DeleteBothNamespaces) {
+            return Ok(());
+        }
+        wait("only what we hold is left in the namespace", PATIENT)
+            .until(async || {
+                let [secrets, bindings] =
+                    ["Secret", "RoleBinding"].map(|kind| lab.all(kind, self.edge.namespace(), &self.edge));
+                let left = secrets.await?.len() + bindings.await?.len();
+                Ok(Look::when(left == 0, format!("{left} Secrets and RoleBindings")))
+            })
+            .await
+    }
+
+    async fn clear_the_way(&self, lab: &Lab) -> anyhow::Result<()> {
+        if self.is_clear.get() {
+            return Ok(());
+        }
+        self.way.was_met(lab).await?;
+        // Whoever is deleted waits for what can't be.
+        let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
+        ensure!(
+            lab.find(&own).await?.is_some(),
+            "the ContourDeployment went before the last of its objects"
+        );
+        self.way.remove(lab).await?;
+        self.since.set(Instant::now());
+        self.is_clear.set(true);
+        Ok(())
+    }
+
+    /// What is there that shall not be, or is not and shall be; empty if all is well.
+    fn difference(&self, there: &BTreeSet<String>) -> Vec<String> {
+        if !self.is_clear.get() {
+            return vec!["something is in the way".to_owned()];
+        }
+        let ending = there.iter().filter(|object| object.ends_with("(ending)"));
+        let names = named(there);
+        let places = there.iter().filter(|object| {
+            let elsewhere = self.scenario.act == Act::ReferElsewhere && object.contains(&format!(" {}/", self.auth));
+            // Nothing at all, pods included, outlives the ContourDeployment.
+            elsewhere || self.left.is_empty()
+        });
+        let wrong = names.symmetric_difference(&self.left);
+        let mut difference: Vec<_> = wrong.chain(ending).chain(places).cloned().collect();
+        difference.dedup();
+        difference
+    }
+
+    async fn namespaces_go(&self, lab: &Lab) -> anyhow::Result<()> {
+        let [own, auth] = [self.edge.namespace(), &self.auth].map(|name| Thing::new("Namespace", "", name));
+        let deleted: &[Thing] = match self.scenario.act {
+            Act::DeleteNamespace => &[own],
+            Act::DeleteServiceNamespace => &[auth],
+            Act::DeleteBothNamespaces => &[own, auth],
+            _ => {
+                if !self.left.is_empty() {
+                    lab.settled(&self.edge).await?;
+                }
+                return Ok(());
+            }
+        };
+        for namespace in deleted {
+            namespace_goes(lab, namespace).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a namespace that is deleted is gone.
+pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
+    wait(&format!("{namespace} is gone"), PATIENT)
+        .until(async || {
+            let found = lab.find(namespace).await?;
+            let conditions = found.as_ref().map(|it| it["status"]["conditions"].to_string());
+            Ok(Look::when(found.is_none(), conditions.unwrap_or_default()))
+        })
+        .await
+}
+
+/// Waits until each has left what it shall leave: as the watches tell, whose time counts, and then by a look at everything in
+/// the cluster, by labels and by names.
+async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Vec<(String, Duration)>> {
+    let mut times = BTreeMap::new();
+    wait("nothing is left that shall not be", Duration::from_mins(1))
+        .every(Duration::from_millis(20))
+        .until(async || {
+            let mut open = Vec::new();
+            for (number, case) in cases.iter().enumerate() {
+                let difference = case.difference(&sight.described(&case.edge));
+                if difference.is_empty() {
+                    times.entry(number).or_insert_with(|| case.since.get().elapsed());
+                } else {
+                    // What came back was not gone.
+                    times.remove(&number);
+                    open.push(format!("{}: {}", case.scenario, difference.join(", ")));
+                }
+            }
+            Ok(Look::when(open.is_empty(), open.join("; ")))
+        })
+        .await?;
+    let edges: Vec<_> = cases.iter().map(|case| &case.edge).collect();
+    wait("there is really nothing left that shall not be", Duration::from_mins(1))
+        .until(async || {
+            let there = leftovers::of_each(&lab.client, &edges).await?;
+            let differences = cases
+                .iter()
+                .zip(&there)
+                .map(|(case, there)| (case.scenario, case.difference(there)));
+            let open: Vec<_> = differences.filter(|(_, difference)| !difference.is_empty()).collect();
+            Ok(Look::when(open.is_empty(), format!("{open:?}")))
+        })
+        .await?;
+    let names = cases.iter().map(|case| case.scenario.to_string());
+    Ok(names.zip(times.into_values()).collect())
+}
+
+/// Names without hashes of what is made, Kubernetes' own controllers' and the ContourDeployment itself left out.
+fn named(objects: &BTreeSet<String>) -> BTreeSet<String> {
+    let things = objects.iter().filter_map(|object| thing(object));
+    things.map(|thing| masked(thing.kind, &thing.name)).collect()
+}
+
+/// An object that is made, from its description.
+fn thing(object: &str) -> Option<Thing> {
+    let (kind, place) = object.split_once(' ')?;
+    let kind = sight::made_kinds().find(|made| *made == kind && !is_by_others(kind))?;
+    let place = place.split(' ').next()?;
+    let (namespace, name) = place.split_once('/').unwrap_or(("", place));
+    Some(Thing::new(kind, namespace, name))
+}
+
+fn exchanged(mut names: BTreeSet<String>, old: &str, new: &str) -> anyhow::Result<BTreeSet<String>> {
+    ensure!(names.remove(old), "there is no {old}: {names:?}");
+    names.insert(new.to_owned());
+    Ok(names)
+}
+
+fn reference(change: &Value) -> Value {
+    json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": change}}})
+}
+
+/// Asks for the end of Contour's CRDs. They may have to wait for the operator.
+async fn delete_crds(lab: &Lab) -> anyhow::Result<()> {
+    let crds = lab.api("CustomResourceDefinition", "");
+    let all = crds.list_metadata(&kube::api::ListParams::default()).await?;
+    let mut deleted = 0;
+    for crd in all {
+        let crd = serde_json::to_value(crd)?;
+        if name(&crd)?.ends_with(".projectcontour.io") {
+            crds.delete(name(&crd)?, &DeleteParams::default()).await?;
+            deleted += 1;
+        }
+    }
+    ensure!(deleted > 0, "Contour's CRDs are not there");
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What may keep an object from being deleted, for a while.
+
+use anyhow::{Context as _, bail};
+use fastrand::Rng;
+use kube::api::DeleteParams;
+use serde_json::json;
+use slipway::plan::Kind;
+
+use super::perturbation::HOLD;
+use crate::lab::{Lab, PATIENT, Thing, audit, wait};
+use crate::wait::Look;
+
+/// In whose way, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Not at all.
+    None,
+    /// One object has a finalizer of somebody else's.
+    Finalizer,
+    /// An admission policy refuses to let one object be deleted.
+    Refusal,
+}
+
+/// What is in the way.
+#[derive(Debug)]
+pub enum InTheWay {
+    /// Nothing.
+    Nothing,
+    /// The finalizer of this object.
+    Finalizer(Thing),
+    /// The policy about this object, and since when.
+    Refusal(Thing, audit::Mark),
+}
+
+impl Obstacle {
+    /// Puts it in the way of one of these objects.
+    pub async fn raise(self, lab: &Lab, victims: Vec<Thing>, rng: &mut Rng) -> anyhow::Result<InTheWay> {
+        // The operator's own access is left to the garbage collector, and nobody waits for that.
+        let mut victims = victims
+            .into_iter()
+            .filter(|victim| !victim.name.contains("-slipway-"))
+            .collect::<Vec<_>>();
+        rng.shuffle(&mut victims);
+        let victim = victims.pop().context("an object that somebody may hold")?;
+        Ok(match self {
+            Self::None => InTheWay::Nothing,
+            Self::Finalizer => {
+                let now = lab.read(&victim).await?;
+                let mut finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+                finalizers.push(json!(HOLD));
+                lab.patch(&victim, &json!({"metadata": {"finalizers": finalizers}}))
+                    .await?;
+                InTheWay::Finalizer(victim)
+            }
+            Self::Refusal => {
+                for object in policy(&victim)? {
+                    lab.apply(&object).await?;
+                }
+                wait(&format!("{victim} can't be deleted"), PATIENT)
+                    .until(async || Ok(Look::when(is_refused(lab, &victim).await?, "it could be")))
+                    .await?;
+                InTheWay::Refusal(victim, audit::mark(lab.world)?)
+            }
+        })
+    }
+}
+
+impl InTheWay {
+    /// Waits until the operator has run into it.
+    pub async fn was_met(&self, lab: &Lab) -> anyhow::Result<()> {
+        let met = async || {
+            Ok(match self {
+                Self::Nothing => Look::Reached(()),
+                Self::Finalizer(victim) => {
+                    let now = lab
+                        .find(victim)
+                        .await?
+                        .with_context(|| format!("{victim} went in spite of a finalizer"))?;
+                    let since = &now["metadata"]["deletionTimestamp"];
+                    Look::when(!since.is_null(), "nobody has deleted it yet")
+                }
+                Self::Refusal(victim, mark) => {
+                    let tried = audit::requests(lab.world, *mark, &victim.namespace)?;
+                    let deletion = format!(
+                        "delete {}/ {}/{} ",
+                        kind(victim)?.plural(),
+                        victim.namespace,
+                        victim.name
+                    );
+                    let refusals = tried.iter().filter(|request| request.starts_with(&deletion));
+                    let is_refused = refusals
+                        .filter(|request| request.ends_with("403") || request.ends_with("422"))
+                        .count()
+                        > 0;
+                    Look::when(is_refused, format!("no {deletion}was refused"))
+                }
+            })
+        };
+        wait(&format!("the operator has run into {self:?}"), PATIENT)
+            .until(met)
+            .await
+    }
+
+    /// Takes it away.
+    pub async fn remove(&self, lab: &Lab) -> anyhow::Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Finalizer(victim) => {
+                let now = lab.read(victim).await?;
+                let finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+                let others: Vec<_> = finalizers.into_iter().filter(|it| it != HOLD).collect();
+                lab.patch(victim, &json!({"metadata": {"finalizers": others}})).await
+            }
+            Self::Refusal(victim, _) => {
+                for object in policy(victim)?.iter().rev() {
+                    let kind = if object["kind"] == "ValidatingAdmissionPolicy" {
+                        "ValidatingAdmissionPolicy"
+                    } else {
+                        "ValidatingAdmissionPolicyBinding"
+                    };
+                    lab.delete(&Thing::new(
+                        kind,
+                        "",
+                        object["metadata"]["name"].as_str().unwrap_or_default(),
+                    ))
+                    .await?;
+                }
+                wait(&format!("{victim} can be deleted again"), PATIENT)
+                    .until(async || Ok(Look::when(!is_refused(lab, victim).await?, "it can't be")))
+                    .await
+            }
+        }
+    }
+}
+
+/// Whether a deletion would be refused.
+async fn is_refused(lab: &Lab, victim: &Thing) -> anyhow::Result<bool> {
+    let try_it = DeleteParams {
+        dry_run: true,
+        ..DeleteParams::default()
+    };
+    match lab
+        .api(victim.kind, &victim.namespace)
+        .delete(&victim.name, &try_it)
+        .await
+    {
+        Ok(_) => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(kube::Error::Api(status)) if status.message.contains("not now") => Ok(true),
+        Err(error) => bail!("trying to delete {victim}: {error}"),
+    }
+}
+
+fn kind(victim: &Thing) -> anyhow::Result<Kind> {
+    let kind = Kind::ALL.iter().find(|kind| kind.name() == victim.kind);
+    kind.copied()
+        .with_context(|| format!("Slipway does not know {}", victim.kind))
+}
+
+/// The policy, and its binding.
+fn policy(victim: &Thing) -> anyhow::Result<[serde_json::Value; 2]> {
+    let kind = kind(victim)?;
+    let name = format!("refuse-{}-{}", victim.namespace, victim.name).replace(':', "-");
+    let api_version = "admissionregistration.k8s.io/v1";
+    let rule = json!({
+        "apiGroups": [kind.group()], "apiVersions": ["*"], "resources": [kind.plural()], "operations": ["DELETE"],
+    });
+    let it = format!(
+        "request.namespace == '{}' && request.name == '{}'",
+        victim.namespace, victim.name
+    );
+    Ok([
+        json!({
+            "apiVersion": api_version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]},
+                "matchConditions": [{"name": "it", "expression": it}],
+                "validations": [{"expression": "false", "message": "not now", "reason": "Forbidden"}],
+            },
+        }),
+        json!({
+            "apiVersion": api_version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        }),
+    ])
+}

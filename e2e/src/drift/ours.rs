@@ -1,0 +1,275 @@
+//! What of an object is Slipway's, by the API server's own record (`metadata.managedFields`): where it is, what it is, and what
+//! else it might be.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use fastrand::Rng;
+use serde_json::{Map, Value, json};
+
+/// Slipway's field manager.
+const MANAGER: &str = "slipway";
+
+/// The prefix of its annotations.
+const OWN_ANNOTATION: &str = "contour.slipway.dev/";
+
+/// One step on the way to a field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// Into an object.
+    Field(String),
+    /// To the item of a list that has these fields (JSON).
+    Item(String),
+    /// To the item of a list that is this value (JSON).
+    Value(String),
+}
+
+/// A field of Slipway's that has nothing of Slipway's below it.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    path: Vec<Step>,
+    /// What it is.
+    pub value: Value,
+}
+
+/// The fields of an object that Slipway set, but those of which the API server keeps the allocation.
+pub fn leaves(object: &Value) -> anyhow::Result<Vec<Leaf>> {
+    let entries = object["metadata"]["managedFields"]
+        .as_array()
+        .context("managed fields")?;
+    let own = entries
+        .iter()
+        .filter(|entry| entry["manager"] == MANAGER && entry["subresource"].is_null());
+    let mut found = BTreeMap::new();
+    for entry in own {
+        if let Value::Object(fields) = &entry["fieldsV1"] {
+            walk(fields, Some(object), &mut Vec::new(), &mut found);
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|(path, value)| Leaf { path, value })
+        .filter(|leaf| !leaf.is_allocated())
+        .collect())
+}
+
+/// Whether an object still has what its creation left: fields that were only defaulted count as Slipway's until it has applied.
+pub fn is_as_created(object: &Value) -> bool {
+    let entries = object["metadata"]["managedFields"].as_array();
+    entries
+        .into_iter()
+        .flatten()
+        .any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Update" && entry["subresource"].is_null())
+}
+
+fn walk(
+    fields: &Map<String, Value>,
+    value: Option<&Value>,
+    path: &mut Vec<Step>,
+    found: &mut BTreeMap<Vec<Step>, Value>,
+) {
+    let mut is_leaf = true;
+    for (key, below) in fields.iter().filter(|(key, _)| *key != ".") {
+        is_leaf = false;
+        let step = match key.split_at(2) {
+            ("f:", name) => Step::Field(name.to_owned()),
+            ("k:", fields) => Step::Item(fields.to_owned()),
+            ("v:", value) => Step::Value(value.to_owned()),
+            _ => continue,
+        };
+        let value = value.and_then(|value| step.of(value));
+        path.push(step);
+        walk(below.as_object().unwrap_or(&Map::new()), value, path, found);
+        path.pop();
+    }
+    if is_leaf && let Some(value) = value {
+        found.insert(path.clone(), value.clone());
+    }
+}
+
+impl Step {
+    fn of<'a>(&self, value: &'a Value) -> Option<&'a Value> {
+        match self {
+            Self::Field(name) => value.get(name),
+            Self::Item(_) | Self::Value(_) => value.get(self.index(value)?),
+        }
+    }
+
+    fn index(&self, list: &Value) -> Option<usize> {
+        let is_it = |item: &Value| match self {
+            Self::Field(_) => false,
+            Self::Item(fields) => serde_json::from_str::<Map<String, Value>>(fields)
+                .is_ok_and(|fields| fields.iter().all(|(key, value)| item.get(key) == Some(value))),
+            Self::Value(value) => serde_json::from_str::<Value>(value).is_ok_and(|value| *item == value),
+        };
+        list.as_array()?.iter().position(is_it)
+    }
+}
+
+impl Leaf {
+    /// The field in another object, or in another state of the same one.
+    pub fn of<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+        self.path.iter().try_fold(object, |value, step| step.of(value))
+    }
+
+    /// Where it is in an object, as a JSON pointer.
+    pub fn pointer(&self, object: &Value) -> Option<String> {
+        let mut pointer = String::new();
+        let mut value = object;
+        for step in &self.path {
+            let token = match step {
+                Step::Field(name) => name.replace('~', "~0").replace('/', "~1"),
+                Step::Item(_) | Step::Value(_) => step.index(value)?.to_string(),
+            };
+            value = step.of(value)?;
+            pointer = format!("{pointer}/{token}");
+        }
+        Some(pointer)
+    }
+
+    /// An object with this field alone, as server-side apply wants it.
+    pub fn alone(&self, value: Value) -> anyhow::Result<Value> {
+        self.path.iter().rev().try_fold(value, |below, step| {
+            Ok(match step {
+                Step::Field(name) => json!({name: below}),
+                Step::Item(fields) => {
+                    let mut item: Map<String, Value> = serde_json::from_str(fields)?;
+                    item.extend(below.as_object().cloned().unwrap_or_default());
+                    json!([item])
+                }
+                Step::Value(value) => json!([serde_json::from_str::<Value>(value)?]),
+            })
+        })
+    }
+
+    /// Whether it is in `metadata`.
+    pub fn is_metadata(&self) -> bool {
+        self.path.first() == Some(&Step::Field("metadata".to_owned()))
+    }
+
+    /// Whether the path is this one, without items of lists.
+    pub fn is_at(&self, names: &[&str]) -> bool {
+        let is_it = |(step, name): (&Step, &&str)| *step == Step::Field((*name).to_owned());
+        self.path.len() == names.len() && self.path.iter().zip(names).all(is_it)
+    }
+
+    /// Whether its value may be another one after a repair: a hash, what is remembered, a new certificate.
+    pub fn is_variable(&self) -> bool {
+        match self.path.as_slice() {
+            [Step::Field(first), ..] if first == "data" => true,
+            [Step::Field(_), Step::Field(second), Step::Field(name)] => {
+                second == "annotations" && name.starts_with(OWN_ANNOTATION)
+            }
+            _ => false,
+        }
+    }
+
+    fn is_allocated(&self) -> bool {
+        ["clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort"]
+            .iter()
+            .any(|name| self.path.get(1) == Some(&Step::Field((*name).to_owned())))
+    }
+
+    /// Other values that it might have, in random order; `None` is its absence.
+    pub fn others(&self, rng: &mut Rng) -> Vec<Option<Value>> {
+        let mut others = vec![None];
+        match &self.value {
+            Value::String(text) => {
+                let texts = [format!("{text}x"), format!("1{text}"), "bWFsbG9yeQ==".to_owned()];
+                others.extend(texts.map(|text| Some(json!(text))));
+            }
+            Value::Number(number) => others.extend(number.as_i64().map(|number| Some(json!(number + 1)))),
+            Value::Bool(value) => others.push(Some(json!(!value))),
+            Value::Array(items) => {
+                let mut more = items.clone();
+                more.extend(items.first().map(altered));
+                others.push(Some(json!(more)));
+                others.push(Some(json!(&items[..items.len().saturating_sub(1)])));
+            }
+            Value::Object(fields) => {
+                let mut more = fields.clone();
+                more.insert("mallory".to_owned(), json!("was-here"));
+                others.push(Some(Value::Object(more)));
+            }
+            Value::Null => {}
+        }
+        rng.shuffle(&mut others);
+        others
+    }
+
+    /// Whether there is something in it.
+    pub fn is_filled(&self) -> bool {
+        match &self.value {
+            Value::Null => false,
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            Value::Bool(_) | Value::Number(_) => true,
+        }
+    }
+}
+
+/// Something like it.
+fn altered(item: &Value) -> Value {
+    match item {
+        Value::String(text) => json!(format!("{text}x")),
+        Value::Object(fields) => {
+            let mut fields = fields.clone();
+            if let Some(name) = fields.get_mut("name") {
+                *name = json!("mallory");
+            }
+            Value::Object(fields)
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> Value {
+        json!({
+            "metadata": {
+                "finalizers": ["other", "mine"], "labels": {"a": "b"},
+                "managedFields": [
+                    {"manager": "slipway", "operation": "Apply", "fieldsV1": {
+                        "f:metadata": {"f:finalizers": {"v:\"mine\"": {}}, "f:labels": {"f:a": {}}},
+                        "f:spec": {"f:ports": {".": {}, "k:{\"port\":2}": {".": {}, "f:name": {}}}, "f:selector": {}}}},
+                    {"manager": "somebody", "operation": "Update", "fieldsV1": {"f:spec": {"f:type": {}}}},
+                ],
+            },
+            "spec": {"type": "x", "ports": [{"port": 1}, {"port": 2, "name": "two"}], "selector": {"c": "d"}},
+        })
+    }
+
+    #[test]
+    fn the_fields_of_slipway_s_are_found_in_lists_and_maps_and_nobody_else_s() {
+        let object = service();
+        let leaves = leaves(&object).expect("leaves");
+        let mut found: Vec<_> = leaves
+            .iter()
+            .map(|leaf| (leaf.pointer(&object).expect("there"), leaf.value.clone()))
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let expected = [
+            ("/metadata/finalizers/1", json!("mine")),
+            ("/metadata/labels/a", json!("b")),
+            ("/spec/ports/1/name", json!("two")),
+            ("/spec/selector", json!({"c": "d"})),
+        ];
+        assert_eq!(found, expected.map(|(pointer, value)| (pointer.to_owned(), value)));
+    }
+
+    #[test]
+    fn a_field_alone_is_an_object_that_server_side_apply_understands() {
+        let object = service();
+        let name = leaves(&object)
+            .expect("leaves")
+            .into_iter()
+            .find(|leaf| leaf.value == "two")
+            .expect("the name");
+        let alone = name.alone(json!("three")).expect("an object");
+        assert_eq!(alone, json!({"spec": {"ports": [{"port": 2, "name": "three"}]}}));
+    }
+}

@@ -1,0 +1,521 @@
+//! What somebody else does to an object, and what of it may be seen afterwards. Each perturbation is a real change, or an error.
+
+use anyhow::{Context as _, bail, ensure};
+use fastrand::Rng;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::ours::{self, Leaf};
+use super::sight::version_of;
+use crate::edge::{OWNER_NAME, OWNER_NAMESPACE};
+use crate::lab::made::{APPLIED, FINALIZER};
+use crate::lab::{Lab, Thing};
+
+/// A finalizer of somebody else's.
+pub const HOLD: &str = "test.example.com/hold";
+
+/// The label that is taken away where an object has to be repaired for another reason than the perturbation.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Perturbation {
+    /// Deleted.
+    Deleted,
+    /// A field of Slipway's changed or removed; or one added where all fields are Slipway's.
+    Content,
+    /// All labels of Slipway's removed. (Of a ClusterRoleBinding one of the two that say whose it is stays: it has no other
+    /// mark, and without any it is somebody else's.)
+    Labels,
+    /// The ownerReference removed.
+    Owner,
+    /// The annotations of Slipway's removed.
+    Annotation,
+    /// Slipway's finalizer removed.
+    OurFinalizer,
+    /// A finalizer of somebody else's added; then deleted, and let go after a while.
+    Finalizer,
+    /// Fields of their own applied by another field manager.
+    ForeignFields,
+    /// A field of Slipway's applied by another field manager, by force.
+    Takeover,
+}
+
+impl Perturbation {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Deleted,
+        Self::Content,
+        Self::Labels,
+        Self::Owner,
+        Self::Annotation,
+        Self::OurFinalizer,
+        Self::Finalizer,
+        Self::ForeignFields,
+        Self::Takeover,
+    ];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Content => "content changed",
+            Self::Labels => "labels stripped",
+            Self::Owner => "ownerReference stripped",
+            Self::Annotation => "annotations stripped",
+            Self::OurFinalizer => "our finalizer stripped",
+            Self::Finalizer => "finalizer added",
+            Self::ForeignFields => "foreign fields applied",
+            Self::Takeover => "our field taken over",
+        }
+    }
+
+    /// Whether what a Contour captures may get a successor of another name for it, in place of a repair: it can't be made again
+    /// while it is Terminating, and its label and its annotations say what its name promises.
+    pub fn may_cost_a_name(self) -> bool {
+        matches!(self, Self::Deleted | Self::Labels | Self::Annotation)
+    }
+
+    /// Whether an object has what this takes away or changes.
+    pub fn concerns(self, target: &Target) -> bool {
+        let metadata = &target.before["metadata"];
+        match self {
+            Self::Owner => metadata["ownerReferences"].is_array(),
+            Self::OurFinalizer => target.is_held(),
+            Self::Content => target.has_content(),
+            _ => true,
+        }
+    }
+}
+
+/// An object, as it is when all is well.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Which.
+    pub thing: Thing,
+    /// As it is.
+    pub before: Value,
+    leaves: Vec<Leaf>,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Disturbed {
+    /// The object as the API server answered, or its last state.
+    pub answer: Value,
+    /// What of somebody else's must stay.
+    pub foreign: Value,
+    /// What a variable field must not be any more.
+    spoilt: Option<(Leaf, Option<Value>)>,
+    /// In words.
+    pub how: String,
+}
+
+impl Disturbed {
+    fn of(answer: Value, how: impl Into<String>) -> Self {
+        Self {
+            answer,
+            foreign: Value::Null,
+            spoilt: None,
+            how: how.into(),
+        }
+    }
+
+    /// Nothing was done.
+    pub fn of_itself(now: &Value) -> Self {
+        Self::of(now.clone(), "nothing")
+    }
+
+    /// The version that it left.
+    pub fn version(&self) -> anyhow::Result<u64> {
+        version_of(&self.answer)
+    }
+}
+
+impl Target {
+    /// From its present state.
+    pub fn new(thing: Thing, before: Value) -> anyhow::Result<Self> {
+        let leaves = ours::leaves(&before)?;
+        ensure!(!leaves.is_empty(), "nothing of {thing} is Slipway's: {before}");
+        Ok(Self { thing, before, leaves })
+    }
+
+    /// Whether it has Slipway's finalizer: stand-ins and blackholes.
+    pub fn is_held(&self) -> bool {
+        let finalizers = self.before["metadata"]["finalizers"].as_array();
+        finalizers.into_iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    }
+
+    /// Whether a Contour captures it: a stand-in, a blackhole, a configuration.
+    pub fn is_captured(&self) -> bool {
+        self.is_held() || self.thing.kind == "ContourConfiguration"
+    }
+
+    fn has_whole_spec(&self) -> bool {
+        matches!(self.thing.kind, "ExtensionService" | "ContourConfiguration")
+    }
+
+    fn is_blackhole(&self) -> bool {
+        self.thing.kind == "Service" && self.is_held()
+    }
+
+    /// Whether Slipway writes it by server-side apply.
+    pub fn is_shared(&self) -> bool {
+        !self.has_whole_spec() && !self.is_blackhole()
+    }
+
+    fn has_content(&self) -> bool {
+        self.content().next().is_some()
+    }
+
+    /// Fields that Slipway repairs.
+    fn content(&self) -> impl Iterator<Item = &Leaf> {
+        let left_to_others = |leaf: &&Leaf| {
+            // An autoscaler's, where the specification does not say a number (it does for Contour); Contour's own.
+            (self.thing.name.ends_with("-envoy") && leaf.is_at(&["spec", "replicas"])) || self.thing.kind == "Lease"
+        };
+        // A blackhole is written by updates, so that fields that were only defaulted seem to be Slipway's as well.
+        let defaulted = |leaf: &&Leaf| {
+            let place = leaf.pointer(&self.before).unwrap_or_default();
+            self.is_blackhole() && !["/spec/ports/0/port", "/spec/ports/0/name"].contains(&place.as_str())
+        };
+        self.leaves
+            .iter()
+            .filter(|leaf| !leaf.is_metadata() && leaf.is_filled())
+            .filter(move |leaf| !left_to_others(leaf) && !defaulted(leaf))
+    }
+
+    /// What an object of this name lacks to be as it was.
+    pub fn difference(&self, now: &Value, done: &Disturbed) -> Result<(), String> {
+        if !now["metadata"]["deletionTimestamp"].is_null() {
+            return Err(format!("{} is Terminating", self.thing));
+        }
+        for leaf in &self.leaves {
+            let value = leaf.of(now);
+            let is_so = if leaf.is_variable() {
+                value.is_some()
+            } else {
+                value == Some(&leaf.value)
+            };
+            if !is_so {
+                return Err(format!(
+                    "{:?} is {value:?}, was {}",
+                    leaf.pointer(&self.before),
+                    leaf.value
+                ));
+            }
+        }
+        if let Some((leaf, value)) = &done.spoilt
+            && leaf.of(now) == value.as_ref()
+        {
+            return Err(format!("{:?} is still {value:?}", leaf.pointer(&self.before)));
+        }
+        if self.has_whole_spec() && now["spec"] != self.before["spec"] {
+            return Err(format!("spec is {}, was {}", now["spec"], self.before["spec"]));
+        }
+        if self.is_blackhole() && !(now["spec"]["selector"].is_null() && now["spec"]["externalName"].is_null()) {
+            return Err(format!("the blackhole has a way out: {}", now["spec"]));
+        }
+        contains(now, &done.foreign).map_err(|missing| format!("of somebody else's there is no more {missing}"))
+    }
+
+    /// What another object lacks to be this one's successor.
+    pub fn succession(&self, other: &Thing, now: &Value) -> Result<(), String> {
+        let metadata = &now["metadata"];
+        let is_other =
+            other.kind == self.thing.kind && other.namespace == self.thing.namespace && other.name != self.thing.name;
+        let role = "contour.slipway.dev/role";
+        if !is_other
+            || metadata["labels"][OWNER_NAMESPACE] != self.before["metadata"]["labels"][OWNER_NAMESPACE]
+            || metadata["labels"][role] != self.before["metadata"]["labels"][role]
+        {
+            // Of something else.
+            return Err(String::new());
+        }
+        let expected = self.before["spec"].to_string().replace(&self.thing.name, &other.name);
+        if self.has_whole_spec() && now["spec"].to_string() != expected {
+            return Err(format!("the successor's spec is {}, not {expected}", now["spec"]));
+        }
+        let finalizers = metadata["finalizers"] == self.before["metadata"]["finalizers"];
+        if !finalizers || !metadata["deletionTimestamp"].is_null() {
+            return Err(format!("the successor is {metadata}"));
+        }
+        Ok(())
+    }
+
+    /// Carries out a perturbation.
+    pub async fn disturb(&self, lab: &Lab, what: Perturbation, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+        let done = match what {
+            Perturbation::Deleted => self.delete(lab).await?,
+            Perturbation::Content => self.change(lab, rng).await?,
+            Perturbation::Labels => self.strip_labels(lab, rng).await?,
+            Perturbation::Owner => {
+                self.merge(lab, &json!({"ownerReferences": null}), "ownerReferences")
+                    .await?
+            }
+            Perturbation::Annotation => self.strip_annotations(lab, rng).await?,
+            Perturbation::OurFinalizer => self.merge(lab, &json!({"finalizers": null}), "finalizers").await?,
+            Perturbation::Finalizer => {
+                let mut finalizers = self.before["metadata"]["finalizers"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                finalizers.push(json!(HOLD));
+                let change = json!({"finalizers": finalizers, "labels": {MANAGED_BY: null}});
+                let mut done = self.merge(lab, &change, "finalizer of somebody's, and a label").await?;
+                done.foreign = json!({"metadata": {"finalizers": [HOLD]}});
+                done
+            }
+            Perturbation::ForeignFields => self.add(lab).await?,
+            Perturbation::Takeover => self.take_over(lab, rng).await?,
+        };
+        if what != Perturbation::Deleted {
+            ensure!(
+                self.difference(&done.answer, &done).is_err(),
+                "{}: nothing was disturbed",
+                done.how
+            );
+        }
+        Ok(done)
+    }
+
+    /// Makes Slipway apply an object, so that only what it really asks for is recorded as its own.
+    pub async fn unlabel(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+        self.merge(lab, &json!({"labels": {MANAGED_BY: null}}), "label").await
+    }
+
+    async fn merge(&self, lab: &Lab, metadata: &Value, how: &str) -> anyhow::Result<Disturbed> {
+        let api = lab.api(self.thing.kind, &self.thing.namespace);
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let answer = api.patch(&self.thing.name, &PatchParams::default(), &patch).await;
+        let answer = answer.with_context(|| format!("patching {}", self.thing))?;
+        Ok(Disturbed::of(serde_json::to_value(answer)?, how))
+    }
+
+    async fn delete(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+        lab.delete(&self.thing).await?;
+        Ok(Disturbed::of(self.before.clone(), "deletion"))
+    }
+
+    async fn strip_labels(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+        let mut labels: Vec<_> = self
+            .leaves
+            .iter()
+            .filter_map(|leaf| {
+                Some(
+                    leaf.pointer(&self.before)?
+                        .strip_prefix("/metadata/labels/")?
+                        .replace("~1", "/"),
+                )
+            })
+            .collect();
+        if self.thing.kind == "ClusterRoleBinding" {
+            let stays = [OWNER_NAME, OWNER_NAMESPACE][rng.usize(..2)];
+            labels.retain(|label| label != stays);
+        }
+        ensure!(
+            labels.len() > 2,
+            "only these labels of {} are Slipway's: {labels:?}",
+            self.thing
+        );
+        let how = labels.join(", ");
+        let labels: serde_json::Map<_, _> = labels.into_iter().map(|label| (label, Value::Null)).collect();
+        self.merge(lab, &json!({"labels": labels}), &how).await
+    }
+
+    async fn strip_annotations(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+        let annotations = self.before["metadata"]["annotations"]
+            .as_object()
+            .context("annotations")?;
+        let own = annotations
+            .keys()
+            .filter(|key| key.starts_with("contour.slipway.dev/"))
+            .cloned();
+        let stripped = if rng.bool() {
+            vec![APPLIED.to_owned()]
+        } else {
+            own.collect()
+        };
+        let how = stripped.join(", ");
+        let annotations: serde_json::Map<_, _> = stripped.into_iter().map(|key| (key, Value::Null)).collect();
+        self.merge(lab, &json!({"annotations": annotations}), &how).await
+    }
+
+    /// Changes a field of Slipway's to the first other value that the API server takes.
+    async fn change(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+        if let Some(addition) = self.addition().filter(|_| rng.bool()) {
+            let answer = self
+                .json_patch(lab, addition.clone())
+                .await?
+                .context("an addition is taken")?;
+            return Ok(Disturbed::of(answer, addition.to_string()));
+        }
+        let mut leaves: Vec<_> = self.content().collect();
+        rng.shuffle(&mut leaves);
+        for leaf in leaves {
+            let pointer = leaf.pointer(&self.before).context("a place")?;
+            for other in leaf.others(rng) {
+                let patch = match &other {
+                    Some(value) => json!([{"op": "replace", "path": pointer, "value": value}]),
+                    None => json!([{"op": "remove", "path": pointer}]),
+                };
+                let Some(answer) = self.json_patch(lab, patch).await? else {
+                    continue;
+                };
+                // A field that is defaulted to what it was, or that the API server keeps, is as before.
+                if leaf.of(&answer) != Some(&leaf.value) {
+                    let how = format!("{pointer}: {} → {:?}", leaf.value, leaf.of(&answer));
+                    let mut done = Disturbed::of(answer, how);
+                    done.spoilt = leaf.is_variable().then(|| (leaf.clone(), other));
+                    return Ok(done);
+                }
+            }
+        }
+        bail!("the API server takes no other value of any field of {}", self.thing)
+    }
+
+    /// What must not be added: it would be a way past the authorization.
+    fn addition(&self) -> Option<Value> {
+        let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+        match self.thing.kind {
+            "ExtensionService" => Some(json!([add("/spec/loadBalancerPolicy", json!({"strategy": "Random"}))])),
+            "ContourConfiguration" => Some(json!([add(
+                "/spec/globalExtAuth/authPolicy",
+                json!({"disabled": true})
+            )])),
+            // Only a Service without a selector may be of both families on any cluster.
+            "Service" if self.is_blackhole() => Some(json!([
+                add("/spec/selector", json!({"app": "mallory"})),
+                add("/spec/ipFamilyPolicy", json!("SingleStack")),
+                add("/spec/ipFamilies", json!(["IPv4"])),
+            ])),
+            _ => None,
+        }
+    }
+
+    /// The answer; none if the value is refused.
+    async fn json_patch(&self, lab: &Lab, patch: Value) -> anyhow::Result<Option<Value>> {
+        let api = lab.api(self.thing.kind, &self.thing.namespace);
+        let patch = Patch::<()>::Json(serde_json::from_value(patch)?);
+        match api.patch(&self.thing.name, &PatchParams::default(), &patch).await {
+            Ok(answer) => Ok(Some(serde_json::to_value(answer)?)),
+            Err(kube::Error::Api(status)) if [400, 422].contains(&status.code) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("changing {}", self.thing)),
+        }
+    }
+
+    async fn apply(&self, lab: &Lab, parameters: &PatchParams, mut object: Value) -> Result<Value, kube::Error> {
+        object["apiVersion"] = self.before["apiVersion"].clone();
+        object["kind"] = json!(self.thing.kind);
+        let api = lab.api(self.thing.kind, &self.thing.namespace);
+        let answer = api.patch(&self.thing.name, parameters, &Patch::Apply(object)).await?;
+        serde_json::to_value(answer).map_err(kube::Error::SerdeError)
+    }
+
+    /// Fields of somebody else's, and a reason to repair the object beside them.
+    async fn add(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+        let (key, value) = ("test.example.com/mine", "stays");
+        let mut foreign = match self.thing.kind {
+            "Deployment" | "DaemonSet" => json!({"spec": {"revisionHistoryLimit": 7}}),
+            "Service" if !self.is_held() => json!({"spec": {"sessionAffinity": "ClientIP"}}),
+            "ServiceAccount" => json!({"imagePullSecrets": [{"name": "pull"}]}),
+            "Secret" => json!({"data": {"mine": "c3RheXM="}}),
+            "Lease" => json!({"spec": {"holderIdentity": "contour"}}),
+            _ => json!({}),
+        };
+        foreign["metadata"] = json!({"labels": {key: value}, "annotations": {key: value}});
+        // Not by force: none of these may be Slipway's.
+        let applied = self
+            .apply(lab, &PatchParams::apply("a-neighbour"), foreign.clone())
+            .await;
+        applied.with_context(|| format!("applying {foreign} to {}", self.thing))?;
+        let mut done = self.unlabel(lab).await?;
+        done.foreign = foreign;
+        Ok(done)
+    }
+
+    /// A field of Slipway's under another manager, who has one of their own besides.
+    async fn take_over(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+        let foreign = json!({"metadata": {"labels": {"test.example.com/usurper": "stays"}}});
+        let parameters = PatchParams::apply("a-usurper").force();
+        let mut leaves: Vec<_> = self.content().collect();
+        rng.shuffle(&mut leaves);
+        let label = ["metadata", "labels", MANAGED_BY];
+        leaves.extend(self.leaves.iter().filter(|leaf| leaf.is_at(&label)));
+        for leaf in leaves {
+            for other in leaf.others(rng).into_iter().flatten() {
+                let mut object = leaf.alone(other.clone())?;
+                merge(&mut object, &foreign);
+                let answer = match self.apply(lab, &parameters, object).await {
+                    Ok(answer) => answer,
+                    Err(kube::Error::Api(status)) if [400, 422, 500].contains(&status.code) => continue,
+                    Err(error) => return Err(error).with_context(|| format!("taking over {}", self.thing)),
+                };
+                if leaf.of(&answer) != Some(&leaf.value) {
+                    let mut done = Disturbed::of(
+                        answer,
+                        format!("{:?}: {} → {other}", leaf.pointer(&self.before), leaf.value),
+                    );
+                    done.foreign = foreign;
+                    done.spoilt = leaf.is_variable().then(|| (leaf.clone(), Some(other)));
+                    return Ok(done);
+                }
+            }
+        }
+        bail!("nobody can take over any field of {}", self.thing)
+    }
+
+    /// Takes the foreign finalizer away from an object that is being deleted.
+    pub async fn let_go(&self, lab: &Lab) -> anyhow::Result<()> {
+        let now = lab.read(&self.thing).await?;
+        let finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let held = finalizers.iter().any(|finalizer| finalizer == HOLD);
+        ensure!(held, "somebody took the foreign finalizer of {} away", self.thing);
+        ensure!(
+            !now["metadata"]["deletionTimestamp"].is_null(),
+            "{} is not Terminating",
+            self.thing
+        );
+        let others: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != HOLD).collect();
+        self.merge(lab, &json!({"finalizers": others}), "").await.map(drop)
+    }
+
+    /// Deletes it for good, without waiting.
+    pub async fn begin_to_delete(&self, lab: &Lab) -> anyhow::Result<()> {
+        let api = lab.api(self.thing.kind, &self.thing.namespace);
+        let answer = api.delete(&self.thing.name, &DeleteParams::default()).await;
+        let answer = answer.with_context(|| format!("deleting {}", self.thing))?;
+        ensure!(answer.is_left(), "{} went in spite of a finalizer", self.thing);
+        Ok(())
+    }
+}
+
+/// Whether all of a value is in another one; lists as sets.
+fn contains(object: &Value, part: &Value) -> Result<(), String> {
+    match (object, part) {
+        (_, Value::Null) => Ok(()),
+        (Value::Object(fields), Value::Object(wanted)) => wanted
+            .iter()
+            .try_for_each(|(key, part)| contains(fields.get(key).unwrap_or(&Value::Null), part)),
+        (Value::Array(items), Value::Array(wanted)) => wanted.iter().try_for_each(|part| {
+            if items.contains(part) {
+                Ok(())
+            } else {
+                Err(part.to_string())
+            }
+        }),
+        _ if object == part => Ok(()),
+        _ => Err(part.to_string()),
+    }
+}
+
+fn merge(object: &mut Value, other: &Value) {
+    match (object, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (key, value) in others {
+                merge(fields.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (object, other) => *object = other.clone(),
+    }
+}

@@ -1,0 +1,108 @@
+//! What is around the objects of a ContourDeployment: those of somebody else, which nobody may touch, and what makes the
+//! certificates certificates.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use serde_json::{Value, json};
+
+use crate::edge::OWNER_NAMESPACE;
+use crate::lab::{Lab, Thing};
+
+/// Objects of somebody else's beside Slipway's. What they lack to be Slipway's is the least that there may be.
+pub struct Bystanders(Vec<(Thing, Value)>);
+
+impl Bystanders {
+    /// Makes them in these namespaces.
+    pub async fn make(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<Self> {
+        let mut made = Vec::new();
+        for namespace in namespaces {
+            for object in foreign(namespace, namespaces[0]) {
+                let stored = serde_json::to_value(lab.create(&object).await?)?;
+                let kind = super::sight::made_kinds()
+                    .find(|kind| object["kind"] == *kind)
+                    .context("a kind that Slipway makes")?;
+                let name = object["metadata"]["name"].as_str().context("a name")?;
+                made.push((
+                    Thing::new(kind, namespace, name),
+                    stored["metadata"]["resourceVersion"].clone(),
+                ));
+            }
+        }
+        Ok(Self(made))
+    }
+
+    /// Nobody wrote to any of them.
+    pub async fn are_as_they_were(&self, lab: &Lab) -> anyhow::Result<()> {
+        for (thing, version) in &self.0 {
+            let now = lab.read(thing).await?;
+            ensure!(
+                now["metadata"]["resourceVersion"] == *version,
+                "{thing} was changed: {now}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Of kinds to which no controller of Kubernetes' own writes.
+fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
+    // Half of what makes an object Slipway's.
+    let metadata = json!({
+        "namespace": namespace, "name": "neighbour",
+        "labels": {"app.kubernetes.io/managed-by": "slipway", OWNER_NAMESPACE: edge},
+    });
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    vec![
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": "Yg=="}}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 1}]}}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata, "roleRef": role}),
+        json!({
+            "apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService", "metadata": metadata,
+            "spec": {"services": [{"name": "neighbour", "port": 1}]},
+        }),
+        json!({"apiVersion": "projectcontour.io/v1alpha1", "kind": "ContourConfiguration", "metadata": metadata, "spec": {}}),
+    ]
+}
+
+/// Contour's and Envoy's certificates are of the authority that both are given.
+pub async fn certificates_fit(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
+    for name in ["edge-contour-cert", "edge-envoy-cert"] {
+        let secret = Thing::new("Secret", namespace, name);
+        let data = lab.read(&secret).await?["data"].clone();
+        let pem = |key: &str| {
+            let text = data[key].as_str().with_context(|| format!("{secret} has no {key}"))?;
+            let bytes: k8s_openapi::ByteString = serde_json::from_value(json!(text))?;
+            CertificateDer::pem_slice_iter(&bytes.0)
+                .collect::<Result<Vec<_>, _>>()
+                .with_context(|| format!("{key} of {secret}"))
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for authority in pem("ca.crt")? {
+            roots.add(authority)?;
+        }
+        let (roots, provider) = (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+        let chain = pem("tls.crt")?;
+        let own = chain.first().with_context(|| format!("{secret} has no certificate"))?;
+        // Contour serves, Envoy is its client.
+        let verdict = if name.contains("envoy") {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+            verifier.verify_client_cert(own, &chain[1..], UnixTime::now()).map(drop)
+        } else {
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build()?;
+            let contour = ServerName::try_from("contour")?;
+            verifier
+                .verify_server_cert(own, &chain[1..], &contour, &[], UnixTime::now())
+                .map(drop)
+        };
+        verdict.with_context(|| format!("{secret} does not fit its authority"))?;
+    }
+    Ok(())
+}
