@@ -74,6 +74,13 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
+##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
+
+.PHONY: prove-orders
+prove-orders: ## Every order in which things may come, on real API servers; some of them with real pods (SEED=n)
+	$(BUILD)
+	$(TARGET)/debug/prove-orders $(if $(SEED),--seed $(SEED))
+
 ##@ Now and then
 
 .PHONY: bench

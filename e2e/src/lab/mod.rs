@@ -3,6 +3,7 @@
 //! sees there.
 
 pub mod audit;
+pub mod contour;
 pub mod made;
 pub mod operator;
 pub mod players;
@@ -11,7 +12,7 @@ pub mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::edge::{Edge, Status};
 use crate::leftovers;
@@ -34,7 +35,7 @@ pub const PROMPT: Duration = Duration::from_secs(10);
 pub const PATIENT: Duration = Duration::from_secs(40);
 
 /// The annotation by which a test makes the operator look again.
-const POKE: &str = "test.example.com/poke";
+pub(crate) const POKE: &str = "test.example.com/poke";
 
 /// What a test works with.
 pub struct Lab {
@@ -80,17 +81,7 @@ impl Lab {
 
     /// The objects of a kind; `namespace` is empty for kinds that live in none.
     pub fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let (group, version) = match kind {
-            "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
-            "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
-            "Deployment" | "DaemonSet" => ("apps", "v1"),
-            "Lease" => ("coordination.k8s.io", "v1"),
-            "EndpointSlice" => ("discovery.k8s.io", "v1"),
-            "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
-            "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
-            _ => ("", "v1"),
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let resource = resource(kind);
         if namespace.is_empty() {
             Api::all_with(self.client.clone(), &resource)
         } else {
@@ -230,9 +221,11 @@ impl Lab {
     /// Makes the operator look at an edge again `times` times, and waits until it has.
     pub async fn looks_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
         let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
-        for round in 0..times {
+        for _ in 0..times {
             let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
-            let patch = json!({"metadata": {"annotations": {POKE: format!("{round}")}}});
+            // Another value each time, or nothing would change.
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            let patch = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
             self.patch(&object, &patch).await?;
             wait("the operator has looked again", PROMPT)
                 .until(async || {
@@ -376,6 +369,21 @@ pub fn specification(auth_namespace: &str) -> Value {
         "envoy": {"workloadType": "Deployment", "networkPublishing": {"type": "ClusterIPService"}},
         "runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": auth_namespace, "name": "auth"}, "failOpen": false}},
     })
+}
+
+/// How the API server names a kind that occurs here.
+fn resource(kind: &str) -> ApiResource {
+    let (group, version) = match kind {
+        "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
+        "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
+        "Deployment" | "DaemonSet" => ("apps", "v1"),
+        "Lease" => ("coordination.k8s.io", "v1"),
+        "EndpointSlice" => ("discovery.k8s.io", "v1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        _ => ("", "v1"),
+    };
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {

@@ -71,7 +71,10 @@ pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> any
 
 async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let world = WORLD
-        .get_or_init(async || World::make().await.map_err(|error| format!("{error:#}")))
+        .get_or_init(async || {
+            let name = format!("api-{}", std::process::id());
+            World::start(&name).await.map_err(|error| format!("{error:#}"))
+        })
         .await;
     let world = world
         .as_ref()
@@ -109,19 +112,20 @@ pub struct World {
 }
 
 impl World {
-    async fn make() -> anyhow::Result<Self> {
+    /// A new API server of this name, with Contour's CRDs and a running operator. It ends with this process, unless the variable
+    /// `KEEP` is `1`.
+    pub async fn start(name: &str) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
-        let name = format!("api-{}", std::process::id());
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
         } else {
-            Some(ends_with_us(&name)?)
+            Some(ends_with_us(name)?)
         };
-        let admin = PathBuf::from(cluster::testbed(&["up", &name, "--no-node"]).await?.trim());
-        let cluster = Cluster::attach(&name).await?;
+        let admin = PathBuf::from(cluster::testbed(&["up", name, "--no-node"]).await?.trim());
+        let cluster = Cluster::attach(name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
-        let files = places::target().join("lab").join(&name);
+        let files = places::target().join("lab").join(name);
         std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
         let kubeconfig = files.join("kubeconfig");
         let token = cluster
