@@ -15,6 +15,7 @@ use clap::{Parser, ValueEnum};
 use futures::future::join_all;
 use serde_json::json;
 use slipway_e2e::cluster::testbed;
+use slipway_e2e::installation;
 use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::operator::complaints;
 use slipway_e2e::lab::world::World;
@@ -23,6 +24,7 @@ use slipway_e2e::orders::masks::End;
 use slipway_e2e::orders::order::Order;
 use slipway_e2e::orders::plan::{self, Case, Pace};
 use slipway_e2e::orders::played::Server;
+use slipway_e2e::orders::real::Ground;
 use slipway_e2e::proof::{self, Journal, Row};
 use tokio::sync::OnceCell;
 
@@ -68,7 +70,10 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(journal: Option<Journal>, of: usize) -> anyhow::Result<Self> {
+    fn new(arguments: &Arguments, of: usize) -> anyhow::Result<Self> {
+        ensure!(of > 0, "there is nothing to do");
+        let journal = arguments.only.is_none().then(|| Journal::open(PROOF, arguments.seed));
+        let journal = journal.transpose()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         Ok(Self {
             journal,
@@ -86,14 +91,16 @@ impl Progress {
             .is_some_and(|journal| journal.outcome(step).is_some())
     }
 
-    fn finish(&mut self, step: &str, outcome: &anyhow::Result<()>, took: Duration) -> anyhow::Result<()> {
+    /// `outcome` is the number of requests that were made, if any were.
+    fn finish(&mut self, step: &str, outcome: &anyhow::Result<u64>, took: Duration) -> anyhow::Result<()> {
         self.done += 1;
         let (done, of) = (self.done, self.of);
         let seconds = took.as_secs_f64();
         match outcome {
-            Ok(()) => {
+            Ok(requests) => {
                 say(format!("{done:3}/{of} {step}: {seconds:.1} s"));
-                let outcome = json!({"run": self.run, "elapsed": self.started.elapsed().as_secs(), "seconds": seconds});
+                let elapsed = self.started.elapsed().as_secs();
+                let outcome = json!({"run": self.run, "elapsed": elapsed, "seconds": seconds, "requests": requests});
                 self.journal
                     .as_mut()
                     .map_or(Ok(()), |journal| journal.note(step, outcome))
@@ -116,6 +123,15 @@ impl Progress {
             *longest = number("elapsed").max(*longest);
         }
         Duration::from_secs(runs.values().sum())
+    }
+
+    /// How many requests were made in the steps whose names begin so.
+    fn requests(&self, part: &str) -> u64 {
+        let outcomes = self.journal.iter().flat_map(Journal::outcomes);
+        let requests = outcomes
+            .filter(|(step, _)| step.starts_with(part))
+            .filter_map(|(_, it)| it["requests"].as_u64());
+        requests.sum()
     }
 }
 
@@ -152,6 +168,15 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
         rows.push(row);
         failed.extend(bad);
     }
+    if part != Some(Part::Played) {
+        let orders = match only {
+            Some(order) => vec![order],
+            None => plan::some(seed, arguments.real),
+        };
+        let (row, bad) = real(arguments, &orders).await?;
+        rows.push(row);
+        failed.extend(bad);
+    }
     if only.is_none() && part.is_none() {
         proof::record(PROOF, &rows)?;
     }
@@ -160,13 +185,7 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
 
 /// All these orders on API servers, side by side.
 async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, Vec<String>)> {
-    let seed = arguments.seed;
-    let journal = arguments
-        .only
-        .is_none()
-        .then(|| Journal::open(PROOF, seed))
-        .transpose()?;
-    let mut progress = Progress::new(journal, cases.len())?;
+    let mut progress = Progress::new(arguments, cases.len())?;
     let name = |case: &Case| format!("played {} {:?}", case.order, case.pace);
     let todo: VecDeque<_> = cases
         .iter()
@@ -204,7 +223,57 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
         cases.len(),
         progress.failed.len()
     );
-    let row = Row::new("every order on the API server", &seed, counts, progress.time("played "));
+    let row = Row::new(
+        "every order on the API server",
+        &arguments.seed,
+        counts,
+        progress.time("played "),
+    );
+    Ok((row, progress.failed))
+}
+
+/// These orders with real pods, on one cluster.
+async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, Vec<String>)> {
+    let mut progress = Progress::new(arguments, orders.len())?;
+    let mut todo: VecDeque<_> = orders
+        .iter()
+        .filter(|order| !progress.is_done(&format!("real {order}")))
+        .collect();
+    progress.done = orders.len() - todo.len();
+    say(format!(
+        "{} orders with real pods, {} of them done before",
+        orders.len(),
+        progress.done
+    ));
+    while !todo.is_empty() {
+        let ground = Ground::start(&format!("orders-real-{}", std::process::id())).await?;
+        while let Some(order) = todo.pop_front() {
+            let started = Instant::now();
+            let outcome = ground.play(*order).await;
+            let (played, bad) = (started.elapsed(), outcome.is_err());
+            if let Ok(seen) = &outcome {
+                say(format!("  {} requests, answers {:?}", seen.requests, seen.answers));
+            }
+            progress.finish(&format!("real {order}"), &outcome.map(|seen| seen.requests), played)?;
+            if bad {
+                installation::diagnose(ground.cluster()).await;
+                // Nobody knows what is left: the next order gets another cluster.
+                break;
+            }
+            if !todo.is_empty() {
+                ground
+                    .clear()
+                    .await
+                    .with_context(|| format!("clearing after {order}"))?;
+            }
+        }
+    }
+    let (requests, failed) = (progress.requests("real "), progress.failed.len());
+    let counts = format!(
+        "{} orders, {requests} requests on HTTP and HTTPS answered right at every step, 0 restarts; {failed} orders failed",
+        orders.len()
+    );
+    let row = Row::new("orders with real pods", &arguments.seed, counts, progress.time("real "));
     Ok((row, progress.failed))
 }
 
@@ -213,7 +282,7 @@ async fn on_a_server(
     place: &str,
     reference: &OnceCell<End>,
     todo: &Mutex<VecDeque<Case>>,
-    done: impl AsyncFn(&Case, &anyhow::Result<()>, Duration) -> anyhow::Result<()>,
+    done: impl AsyncFn(&Case, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     // Never freed: what ends it is the end of this process, or the line at the end of this function.
     let world: &'static World = Box::leak(Box::new(World::start(place).await?));
@@ -227,7 +296,7 @@ async fn on_a_server(
             break;
         };
         let started = Instant::now();
-        let outcome = server.play(&case, wanted).await;
+        let outcome = server.play(&case, wanted).await.map(|()| 0);
         done(&case, &outcome, started.elapsed()).await?;
         if let Err(error) = outcome {
             let folder = keep(world, &lab, &case, &error).await?;

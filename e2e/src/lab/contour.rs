@@ -16,8 +16,8 @@ use crate::edge::{COMPONENT, Component};
 use crate::lab::players::{Verdict, is_running, running, verdict};
 use crate::lab::resource;
 
-/// How often it looks. The real one needs about 18 ms for a verdict; nothing here depends on how long it takes.
-const PACE: Duration = Duration::from_millis(50);
+/// How often it looks. The real one needs about 18 ms for a verdict; nothing depends on how long it takes.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Plays the kubelet of a namespace, and Contour in those of its pods that are Contour's, as long as this value lives.
 ///

@@ -8,4 +8,6 @@ pub mod masks;
 pub mod order;
 pub mod plan;
 pub mod played;
+pub mod real;
 pub mod stage;
+pub mod traffic;

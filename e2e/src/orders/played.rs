@@ -1,13 +1,10 @@
 //! One order on a real API server, with kubelet and Contour played: whatever the order, the end is the same, also after each
 //! piece was away for a while.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use anyhow::{Context as _, ensure};
 
 use crate::lab::{Lab, PATIENT, wait};
-use crate::orders::inventory::Inventory;
+use crate::orders::inventory::{Beginning, Inventory};
 use crate::orders::masks::{End, Names};
 use crate::orders::order::{Order, Piece, Pieces};
 use crate::orders::plan::{Case, Pace};
@@ -17,8 +14,7 @@ use crate::wait::Look;
 /// An API server for orders, and how it ends if everything comes in the best order.
 pub struct Server<'a> {
     stage: Stage<'a>,
-    inventory: Inventory,
-    beginning: BTreeSet<String>,
+    beginning: Beginning,
 }
 
 impl<'a> Server<'a> {
@@ -30,21 +26,13 @@ impl<'a> Server<'a> {
         for piece in [Piece::Operator, Piece::ContourCrds] {
             stage.take_away(piece).await?;
         }
-        let beginning = nobody_is_leaving(&inventory).await?;
-        ensure!(
-            beginning.iter().all(|name| !name.contains("projectcontour.io")),
-            "something of Contour is there in the beginning"
-        );
-        Ok(Self {
-            stage,
-            inventory,
-            beginning,
-        })
+        let beginning = Beginning::now(inventory).await?;
+        Ok(Self { stage, beginning })
     }
 
     /// What the end must be: that of the best order, which is looked at more closely.
     pub async fn reference(&self) -> anyhow::Result<End> {
-        self.begins_empty().await?;
+        self.beginning.is_now().await?;
         self.build(Order::BEST, Pace::Settling).await?;
         let status = self.stage.edge().status().await?;
         ensure!(
@@ -54,7 +42,7 @@ impl<'a> Server<'a> {
                     .is_some_and(|ready| ready.reason == "AsSpecified"),
             "{status}"
         );
-        let end = self.end().await?;
+        let end = self.beginning.end().await?;
         ensure!(end.len() > 30, "only this is there: {end:?}");
         self.clear().await?;
         Ok(end)
@@ -63,7 +51,7 @@ impl<'a> Server<'a> {
     /// Builds everything in this order, then takes each piece that shall go and makes it again, and compares the end each time.
     pub async fn play(&self, case: &Case, wanted: &End) -> anyhow::Result<()> {
         let Case { order, pace, away } = case;
-        self.begins_empty().await?;
+        self.beginning.is_now().await?;
         self.build(*order, *pace).await?;
         self.ends_as(wanted, Names::Exact).await?;
         let all = Pieces::from(Piece::ALL);
@@ -103,6 +91,10 @@ impl<'a> Server<'a> {
         there.retain(|other| *other != piece && !along.contains(other));
         if pace == Pace::Settling {
             self.stage.settled(&there).await?;
+            // What starts now finds what it needs, too.
+            if self.stage.replace_contour(&there).await? {
+                self.stage.settled(&there).await?;
+            }
         }
         for piece in [piece].into_iter().chain(along) {
             self.stage.make(piece).await?;
@@ -110,16 +102,12 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    async fn end(&self) -> anyhow::Result<End> {
-        Ok(End::of(self.inventory.objects().await?, &self.beginning))
-    }
-
     /// The end is as wanted, and stays so when the operator looks again.
     async fn ends_as(&self, wanted: &End, names: Names) -> anyhow::Result<()> {
         let as_wanted = async || {
             wait("the end is the same as in the best order", PATIENT)
                 .until(async || {
-                    let differences = self.end().await?.differences(wanted, names);
+                    let differences = self.beginning.end().await?.differences(wanted, names);
                     Ok(Look::when(differences.is_empty(), differences.join("\n  ")))
                 })
                 .await
@@ -127,13 +115,6 @@ impl<'a> Server<'a> {
         as_wanted().await?;
         self.stage.lab().looks_again(self.stage.edge(), 1).await?;
         as_wanted().await
-    }
-
-    async fn begins_empty(&self) -> anyhow::Result<()> {
-        let now = self.inventory.names().await?;
-        let left: Vec<_> = now.symmetric_difference(&self.beginning).collect();
-        ensure!(left.is_empty(), "the order does not begin with nothing: {left:?}");
-        Ok(())
     }
 
     /// Takes everything away.
@@ -145,30 +126,6 @@ impl<'a> Server<'a> {
             self.stage.take_away(Piece::ContourCrds)
         )?;
         self.stage.take_away(Piece::Operator).await?;
-        wait("everything is as it was in the beginning", PATIENT)
-            .until(async || {
-                let now = self.inventory.names().await?;
-                let left: Vec<_> = now.symmetric_difference(&self.beginning).collect();
-                Ok(Look::when(left.is_empty(), format!("{left:?}")))
-            })
-            .await
+        self.beginning.is_again().await
     }
-}
-
-/// Everything that is there, once nothing is on its way out.
-async fn nobody_is_leaving(inventory: &Inventory) -> anyhow::Result<BTreeSet<String>> {
-    wait("nothing is on its way out", Duration::from_mins(1))
-        .until(async || {
-            let objects = inventory.objects().await?;
-            let leaving = objects
-                .iter()
-                .filter(|(_, object)| !object["metadata"]["deletionTimestamp"].is_null());
-            let leaving: Vec<_> = leaving.map(|(key, _)| key.clone()).collect();
-            Ok(if leaving.is_empty() {
-                Look::Reached(objects.into_keys().collect())
-            } else {
-                Look::NotYet(leaving.join(", "))
-            })
-        })
-        .await
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures::future::try_join_all;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster;
-use crate::edge::Edge;
+use crate::edge::{COMPONENT, Component, Condition, Edge};
 use crate::lab::contour::Contour;
 use crate::lab::{Lab, Thing, players, specification, wait};
 use crate::orders::order::{Piece, Pieces};
@@ -20,7 +20,7 @@ use crate::wait::Look;
 const PATIENT: Duration = Duration::from_mins(1);
 
 /// How often one looks.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(100);
 
 /// A place for orders: one namespace, and another one that comes and goes.
 pub struct Stage<'a> {
@@ -131,9 +131,9 @@ impl<'a> Stage<'a> {
             .every(PACE)
             .until(async || {
                 let all = self.lab.api("ExtensionService", "");
-                let listed = all.list(&kube::api::ListParams::default()).await;
+                let listed = all.list(&ListParams::default()).await;
                 let other = self.lab.api("ContourConfiguration", "");
-                let others = other.list(&kube::api::ListParams::default()).await;
+                let others = other.list(&ListParams::default()).await;
                 Ok(Look::when(
                     listed.is_ok() && others.is_ok(),
                     format!("{:?}, {:?}", listed.err(), others.err()),
@@ -196,6 +196,28 @@ impl<'a> Stage<'a> {
             .await
     }
 
+    /// Deletes Contour's pods, if Contour can run with these pieces, so that others start; says whether it did. Those that it
+    /// deleted are gone then.
+    pub async fn replace_contour(&self, pieces: &Pieces) -> anyhow::Result<bool> {
+        if !matches!(Expected::with(pieces), Expected::Running { .. }) {
+            return Ok(false);
+        }
+        let before = self.edge.pods(Component::Contour).await?.uids();
+        ensure!(!before.is_empty(), "no Contour runs");
+        let selector = format!("{},{COMPONENT}={}", self.edge.selector(), Component::Contour.label());
+        let pods = self.lab.api("Pod", &self.lab.namespace);
+        let of_contour = ListParams::default().labels(&selector);
+        pods.delete_collection(&DeleteParams::default(), &of_contour).await?;
+        wait("other pods of Contour are there", PATIENT)
+            .until(async || {
+                let now = self.edge.pods(Component::Contour).await?;
+                let is_replaced = now.uids().is_disjoint(&before) && !now.uids().is_empty();
+                Ok(Look::when(is_replaced, now.to_string()))
+            })
+            .await?;
+        Ok(true)
+    }
+
     /// Waits until everybody has done what there is to do with these pieces, and sees that it is what must be.
     pub async fn settled(&self, pieces: &Pieces) -> anyhow::Result<()> {
         if pieces.contains(&Piece::Operator) {
@@ -234,11 +256,10 @@ impl<'a> Stage<'a> {
         let found = self.lab.read(&stand_in).await?;
         let asks = if traffic == "Enforced" { "auth" } else { &stand_in.name };
         let services = &found["spec"]["services"];
-        ensure!(
+        Ok(Look::when(
             services[0]["name"] == asks && services[1].is_null(),
-            "status says {traffic}, and {stand_in} points at {services}"
-        );
-        Ok(Look::Reached(()))
+            format!("status says {traffic}, and {stand_in} points at {services}"),
+        ))
     }
 
     async fn look_at_standstill(&self, expected: Expected) -> anyhow::Result<Look<()>> {
@@ -246,7 +267,7 @@ impl<'a> Stage<'a> {
             return Ok(Look::Reached(()));
         }
         let status = self.edge.status().await?;
-        let says = |ready: &crate::edge::Condition| ready.reason == "ContourCRDsMissing" && ready.status == "False";
+        let says = |ready: &Condition| ready.reason == "ContourCRDsMissing" && ready.status == "False";
         Ok(Look::when(
             status.observed_generation == Some(status.generation) && status.condition("Ready").is_some_and(says),
             status.to_string(),

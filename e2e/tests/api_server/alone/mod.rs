@@ -3,5 +3,6 @@
 
 mod contour_crds;
 mod operator;
+mod orders;
 mod permissions;
 mod undecodable;
