@@ -285,7 +285,8 @@ async fn on_a_server(
     done: impl AsyncFn(&Case, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     // Never freed: what ends it is the end of this process, or the line at the end of this function.
-    let world: &'static World = Box::leak(Box::new(World::start(place).await?));
+    let world: &'static World = Box::leak(Box::new(World::without_operator(place).await?));
+    world.start_operator().await?;
     let lab = Lab::new(world, "orders").await?;
     let server = Server::emptied(&lab).await?;
     let wanted = reference

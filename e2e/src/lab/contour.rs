@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::edge::{COMPONENT, Component};
 use crate::lab::players::{Verdict, is_running, running, verdict};
-use crate::lab::resource;
 
 /// How often it looks. The real one needs about 18 ms for a verdict; nothing depends on how long it takes.
 const PACE: Duration = Duration::from_millis(100);
@@ -151,6 +150,11 @@ impl Player {
         }
         Ok(())
     }
+}
+
+/// One of Contour's kinds.
+fn resource(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("projectcontour.io", "v1alpha1", kind))
 }
 
 /// Whether each Service that is pointed at exists, with that port, in the cluster.

@@ -81,7 +81,17 @@ impl Lab {
 
     /// The objects of a kind; `namespace` is empty for kinds that live in none.
     pub fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let resource = resource(kind);
+        let (group, version) = match kind {
+            "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
+            "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
+            "Deployment" | "DaemonSet" => ("apps", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
+            "EndpointSlice" => ("discovery.k8s.io", "v1"),
+            "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+            "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         if namespace.is_empty() {
             Api::all_with(self.client.clone(), &resource)
         } else {
@@ -369,21 +379,6 @@ pub fn specification(auth_namespace: &str) -> Value {
         "envoy": {"workloadType": "Deployment", "networkPublishing": {"type": "ClusterIPService"}},
         "runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": auth_namespace, "name": "auth"}, "failOpen": false}},
     })
-}
-
-/// How the API server names a kind that occurs here.
-fn resource(kind: &str) -> ApiResource {
-    let (group, version) = match kind {
-        "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
-        "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
-        "Deployment" | "DaemonSet" => ("apps", "v1"),
-        "Lease" => ("coordination.k8s.io", "v1"),
-        "EndpointSlice" => ("discovery.k8s.io", "v1"),
-        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
-        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
-        _ => ("", "v1"),
-    };
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {

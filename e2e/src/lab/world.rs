@@ -71,10 +71,7 @@ pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> any
 
 async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let world = WORLD
-        .get_or_init(async || {
-            let name = format!("api-{}", std::process::id());
-            World::start(&name).await.map_err(|error| format!("{error:#}"))
-        })
+        .get_or_init(async || World::make().await.map_err(|error| format!("{error:#}")))
         .await;
     let world = world
         .as_ref()
@@ -112,9 +109,14 @@ pub struct World {
 }
 
 impl World {
-    /// A new API server of this name, with Contour's CRDs and a running operator. It ends with this process, unless the variable
-    /// `KEEP` is `1`.
-    pub async fn start(name: &str) -> anyhow::Result<Self> {
+    async fn make() -> anyhow::Result<Self> {
+        let world = Self::without_operator(&format!("api-{}", std::process::id())).await?;
+        world.restore(Takes::Operator).await?;
+        Ok(world)
+    }
+
+    /// An API server of this name, with Slipway and Contour's CRDs installed on it. Nobody is started.
+    pub async fn without_operator(name: &str) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
@@ -148,7 +150,7 @@ impl World {
             operator: Mutex::default(),
             _guard: guard,
         };
-        world.restore(Takes::ContourCrds).await?;
+        world.install_contour_crds().await?;
         Ok(world)
     }
 
