@@ -29,6 +29,15 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
     },
+    /// Take Slipway's finalizers away, where the operator was uninstalled before its ContourDeployments were deleted
+    Release {
+        /// Those of all ContourDeployments, not only of those that are being deleted or gone
+        #[arg(long)]
+        all: bool,
+        /// Only say which objects are held
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print the version
     Version,
 }

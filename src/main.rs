@@ -14,6 +14,7 @@ use clap::Parser;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use kube::{Client, Config};
+use slipway::controller::release::{self, Whose};
 use slipway::plan::ServiceAccountRef;
 use slipway::telemetry::{self, Liveness, Metrics, Readiness, Telemetry, logs};
 use slipway::{api, controller, render};
@@ -65,6 +66,8 @@ enum Error {
     Client(#[source] kube::Error),
     #[error("cannot serve probes and metrics")]
     Serve(#[source] io::Error),
+    #[error("cannot list what is held")]
+    Held(#[source] controller::RequestError),
     #[error("the controller ended, and nobody asked it to")]
     ControllerEnded,
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Crd => print_crd().map(|()| ExitCode::SUCCESS),
         Command::Reference => print(&slipway::reference::page()).map(|()| ExitCode::SUCCESS),
         Command::Render { file } => print_rendered(&file).map(|()| ExitCode::SUCCESS),
+        Command::Release { all, dry_run } => release(all, dry_run),
         Command::Version => print(&format!("slipway {VERSION}\n")).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -120,6 +124,38 @@ fn print_rendered(file: &Path) -> Result<(), Error> {
         file: name(),
         source: error.into(),
     })?)
+}
+
+/// Takes our finalizers away, and says of each object what came of it. Not a success if one could not be let go.
+fn release(all: bool, dry_run: bool) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    runtime.block_on(async {
+        let client = connect().await?;
+        let whose = if all { Whose::Everybodys } else { Whose::Ended };
+        let held = release::held(&client, whose).await.map_err(Error::Held)?;
+        let mut failed = false;
+        for target in &held {
+            let said = if dry_run {
+                "held".to_owned()
+            } else {
+                match release::release(&client, target).await {
+                    Ok(()) => "released".to_owned(),
+                    Err(error) => {
+                        failed = true;
+                        format!("NOT released: {}", in_full(&error))
+                    }
+                }
+            };
+            print(&format!("{}: {said}\n", target.key))?;
+        }
+        if held.is_empty() {
+            print("nothing is held by a finalizer of Slipway's\n")?;
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    })
 }
 
 /// Runs the operator. An error is returned as long as there is no log to write it to.

@@ -41,6 +41,10 @@ pub mod annotations {
         CAPTURED = "contour.slipway.dev/captured";
         /// On a ContourConfiguration: hash of the settings that the API server accepted, a dot, hash of the spec made from them.
         SETTINGS = "contour.slipway.dev/settings";
+        /// On a ContourConfiguration that succeeds one that somebody altered: the number that makes its name another one.
+        SALT = "contour.slipway.dev/salt";
+        /// On a ContourConfiguration: when a rollout of Contour to it was complete. The newest so marked is the last good one.
+        ROLLED_OUT = "contour.slipway.dev/rolled-out";
     }
 }
 
@@ -104,6 +108,8 @@ pub mod reasons {
         CONFIGURATION_UNCHECKED = "ConfigurationUnchecked";
         /// Contour or Envoy is being rolled out.
         ROLLING_OUT = "RollingOut";
+        /// Somebody altered a ContourConfiguration that is in use; Contour is being rolled to a successor.
+        CONFIGURATION_ALTERED = "ConfigurationAltered";
         /// A rollout does not make progress.
         ROLLOUT_STUCK = "RolloutStuck";
         /// The workload does not exist yet.

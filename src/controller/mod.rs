@@ -8,6 +8,7 @@ mod client;
 mod gather;
 pub(crate) mod issue;
 mod reconcile;
+pub mod release;
 mod triggers;
 mod watches;
 
@@ -32,6 +33,7 @@ use crate::telemetry::Telemetry;
 
 use backoff::Backoff;
 use cache::Cache;
+pub use client::Error as RequestError;
 use gather::Answers;
 use watches::Watches;
 

@@ -2,7 +2,9 @@
 //!
 //! A ContourConfiguration is content-addressed. Contour reads it once, at container start; a new content is a new object, a
 //! new name in the pod template, and so a rollout, exactly when one is needed. An old container that starts again reads the
-//! one that it had.
+//! one that it had. One that somebody altered may have been read; another, of the same content, succeeds it.
+
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -10,9 +12,10 @@ use super::diff::Desired;
 use super::names::{hash, hash_json};
 use super::object::{Kind, Object, Owner};
 use super::observed::{Observed, SettingsVerdict};
+use super::rollout::{OldPods, Rollout, Workload};
 use super::stand_in::RolePlan;
-use super::usage::Captured;
-use super::{Question, preflight};
+use super::usage::{Captured, Usage, references};
+use super::{Question, preflight, succession};
 use crate::api::Role;
 use crate::api::vocabulary::annotations;
 
@@ -98,7 +101,7 @@ fn accepted_before(observed: &Observed, own: &Map<String, Value>, hash: &str) ->
     observed.of_kind(Kind::ContourConfiguration).find_map(|object| {
         let (settings, content) = object.annotation(annotations::SETTINGS)?.split_once('.')?;
         let spec = object.at("/spec")?.as_object()?;
-        let as_it_was_made = content == hash_json(spec) && object.name() == name(&owner, spec);
+        let as_it_was_made = content == hash_json(spec) && object.name() == name(&owner, spec, salt(object));
         (settings == hash && as_it_was_made && asks_the_same(own, spec)).then(|| spec.clone())
     })
 }
@@ -114,8 +117,14 @@ fn asks_the_same(own: &Map<String, Value>, spec: &Map<String, Value>) -> bool {
     })
 }
 
-/// What a container captures that starts on these settings and stand-ins.
-pub fn captured(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> Captured {
+/// What a container is to capture that starts on these settings and stand-ins; and how long until that may be another one, if
+/// it is one that somebody altered and that has to stay for a while.
+pub fn captured(
+    observed: &Observed,
+    accepted: &Accepted,
+    roles: &[RolePlan],
+    usage: &Usage,
+) -> (Captured, Option<Duration>) {
     let owner = observed.owner();
     let mut spec = accepted.spec.clone();
     let mut captured = Captured::default();
@@ -130,22 +139,91 @@ pub fn captured(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) ->
         }
         captured.stand_ins.push(format!("{namespace}/{name}"));
     }
-    captured.configuration = name(&owner, &spec);
+    let known = usage.configurations.values();
+    captured.salt = known
+        .filter(|known| is_intact(&owner, known))
+        .map(|known| known.salt)
+        .max()
+        .unwrap_or_default();
+    let mut stays = None;
+    loop {
+        captured.configuration = name(&owner, &spec, captured.salt);
+        let found = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
+        let Some(altered) = found.filter(|found| is_altered(found)) else {
+            break;
+        };
+        stays = succession::configuration_stays(altered, captured.salt, observed.now);
+        if stays.is_some() || captured.salt == u32::MAX {
+            break;
+        }
+        captured.salt += 1;
+    }
     captured.settings = format!("{}.{}", accepted.hash, hash_json(&spec));
     captured.spec = spec;
-    captured
+    (captured, stays)
 }
 
-/// The name of a ContourConfiguration of this spec.
-fn name(owner: &Owner, spec: &Map<String, Value>) -> String {
-    owner.configuration(&hash([owner.namespace.as_str(), &owner.name, &hash_json(spec)]))
+/// The name of a ContourConfiguration of this spec that succeeds so many others.
+fn name(owner: &Owner, spec: &Map<String, Value>, salt: u32) -> String {
+    let parts = [&owner.namespace, &owner.name, &hash_json(spec), &salt.to_string()];
+    owner.configuration(&hash(parts.map(String::as_str)))
+}
+
+fn salt(object: &Object) -> u32 {
+    object
+        .annotation(annotations::SALT)
+        .and_then(|salt| salt.parse().ok())
+        .unwrap_or_default()
+}
+
+/// Whether somebody changed its spec, or is deleting it. Slipway changes no spec but to put it right, so that its generation
+/// stays 1, and a container that started after the change has captured something else than the name says.
+pub fn is_altered(object: &Object) -> bool {
+    object.is_terminating() || object.metadata.generation.is_some_and(|generation| generation != 1)
 }
 
 /// Whether what is said to be captured is what the configuration's name was made from. What stands on a pod may have been
 /// written by anybody, or by a Slipway of another version.
 pub fn is_intact(owner: &Owner, captured: &Captured) -> bool {
     let content = captured.settings.split_once('.').map(|(_, content)| content);
-    captured.configuration == name(owner, &captured.spec) && content == Some(hash_json(&captured.spec).as_str())
+    captured.configuration == name(owner, &captured.spec, captured.salt)
+        && content == Some(hash_json(&captured.spec).as_str())
+}
+
+/// What the newest ContourConfiguration makes a container capture to which Contour was completely rolled, and that is as it
+/// was made.
+pub fn last_good(observed: &Observed) -> Option<Captured> {
+    let owner = observed.owner();
+    let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
+        let captured = Captured {
+            configuration: object.name().to_owned(),
+            settings: object.annotation(annotations::SETTINGS)?.to_owned(),
+            salt: salt(object),
+            spec: object.at("/spec")?.as_object()?.clone(),
+            stand_ins: references(object)
+                .into_iter()
+                .map(|(namespace, name)| format!("{namespace}/{name}"))
+                .collect(),
+        };
+        let time = object.annotation(annotations::ROLLED_OUT)?.to_owned();
+        is_intact(&owner, &captured).then_some((time, captured))
+    });
+    let newest = rolled_out.max_by(|(a, one), (b, other)| (a, &one.configuration).cmp(&(b, &other.configuration)));
+    newest.map(|(_, captured)| captured)
+}
+
+/// Whether every Contour that runs has captured what its Deployment's present template says, and enough of them are available.
+pub fn is_rolled_out(contour: &Workload, old_pods: &OldPods) -> bool {
+    contour.rollout == Rollout::Complete && contour.available && old_pods.waited_for.is_empty()
+}
+
+/// Says on a ContourConfiguration that Contour was rolled out to it.
+pub fn mark_rolled_out(configuration: &mut Desired, observed: &Observed) {
+    let object = &mut configuration.object;
+    if object.annotation(annotations::ROLLED_OUT).is_none() {
+        let now = jiff::Timestamp::from_second(observed.now.as_second()).unwrap_or(observed.now);
+        object.annotate(annotations::ROLLED_OUT, now.to_string());
+    }
 }
 
 /// The ContourConfiguration that containers have captured, or are to capture; none if that can't be told.
@@ -161,6 +239,13 @@ pub fn object(observed: &Observed, captured: &Captured) -> Option<Desired> {
         creation_entry: None,
     };
     object.annotate(annotations::SETTINGS, captured.settings.clone());
+    if captured.salt > 0 {
+        object.annotate(annotations::SALT, captured.salt.to_string());
+    }
+    let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
+    if let Some(time) = live.and_then(|live| live.annotation(annotations::ROLLED_OUT)) {
+        object.annotate(annotations::ROLLED_OUT, time.to_owned());
+    }
     Some(Desired::whole_spec(object))
 }
 
@@ -175,7 +260,7 @@ mod tests {
         let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}});
         let mut observed = observed(&json!({"runtimeSettings": {"globalExtAuth": auth}}));
         let (owner, mut spec) = (observed.owner(), own_spec(&observed));
-        let (settings, name) = (hash_json(&spec), name(&owner, &spec));
+        let (settings, name) = (hash_json(&spec), name(&owner, &spec, 0));
         change(&mut spec);
         let mut object = Object {
             kind: Kind::ContourConfiguration,

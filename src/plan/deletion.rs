@@ -102,6 +102,23 @@ pub fn plan(observed: &Observed) -> Plan {
     }
 }
 
+/// What must go although Contour's CRDs are missing: a CRD that is being deleted waits for its objects, and a namespace for what
+/// is in it; our finalizer must hold neither. A blackhole is of no use once its stand-in is gone.
+pub fn without_crds(observed: &Observed) -> [Wave; 2] {
+    let terminating = |kind| observed.of_kind(kind).filter(|object| object.is_terminating());
+    let is_left = |object: &&Object| {
+        let stand_in = observed.object(Kind::ExtensionService, object.namespace(), object.name());
+        object.has_our_finalizer() && stand_in.is_none()
+    };
+    [
+        removal("stand-ins that are being deleted", terminating(Kind::ExtensionService)),
+        removal(
+            "blackholes that are being deleted",
+            terminating(Kind::Service).filter(is_left),
+        ),
+    ]
+}
+
 /// The next step on the way out, for each of these objects: delete, and then, where our finalizer holds it, release.
 pub fn removal<'a>(name: &'static str, objects: impl IntoIterator<Item = &'a Object>) -> Wave {
     let writes = objects.into_iter().filter_map(|object| {

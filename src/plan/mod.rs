@@ -11,9 +11,11 @@ mod object;
 mod observed;
 mod operand;
 mod preflight;
+mod refused;
 mod rollout;
 mod stand_in;
 mod status;
+mod succession;
 mod usage;
 
 use std::time::Duration;
@@ -124,17 +126,19 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     if !observed.missing_crds.is_empty() {
         let mut plan = Plan::waiting(status::crds_missing(observed));
-        // A CRD that is being deleted waits for its objects; ours must not hold it.
-        let held = observed
-            .of_kind(Kind::ExtensionService)
-            .filter(|object| object.is_terminating());
-        plan.waves
-            .push(deletion::removal("stand-ins whose CRD is being deleted", held));
+        plan.waves.extend(deletion::without_crds(observed));
         return plan;
     }
 
-    let usage = usage::Usage::of(observed);
+    let mut usage = usage::Usage::of(observed);
     let settings = configuration::settings(observed);
+    let last_good = match settings {
+        configuration::Settings::Refused(_) => configuration::last_good(observed),
+        _ => None,
+    };
+    if let Some(last_good) = &last_good {
+        usage.add_captured(last_good);
+    }
     let references = stand_in::references(&observed.deployment.spec.runtime_settings);
     let accepted = matches!(settings, configuration::Settings::Accepted(_));
     // Until the settings are accepted nothing is made for them; what a Contour runs on goes on following its services.
@@ -160,41 +164,15 @@ pub fn plan(observed: &Observed) -> Plan {
             questions: vec![*question],
             ..Plan::waiting((status::unchecked(observed), Vec::new()))
         },
-        configuration::Settings::Refused(message) => refused(observed, waves, references, &message, &usage),
+        configuration::Settings::Refused(message) => {
+            let roles = references
+                .into_iter()
+                .map(|reference| stand_in::see(observed, reference))
+                .collect::<Vec<_>>();
+            refused::plan(observed, waves, &roles, &message, &usage, last_good.as_ref())
+        }
         configuration::Settings::Accepted(accepted) => run(observed, waves, &stand_ins, &accepted, usage),
     }
-}
-
-/// What ran goes on running, on the configuration that it had, with its access and with certificates that do not run out.
-fn refused(
-    observed: &Observed,
-    mut waves: Vec<Wave>,
-    references: Vec<stand_in::Reference>,
-    message: &str,
-    usage: &usage::Usage,
-) -> Plan {
-    let roles = references
-        .into_iter()
-        .map(|reference| stand_in::see(observed, reference))
-        .collect::<Vec<_>>();
-    let mut plan = Plan::waiting(status::refused(observed, message, &roles));
-    if rollout::contour(observed).rollout != rollout::Rollout::Absent {
-        let certificates = certificates::plan(observed);
-        let access = operand::access::contour(observed);
-        waves.push(Wave::converge(
-            "certificates, Contour's access",
-            certificates.desired.into_iter().chain(access),
-            observed,
-        ));
-        let in_use = usage
-            .configurations
-            .values()
-            .filter_map(|captured| configuration::object(observed, captured));
-        waves.push(Wave::converge("configurations in use", in_use, observed));
-        plan.questions = certificates.request.into_iter().map(Question::Certificates).collect();
-        plan.look_again = certificates.renew_in;
-    }
-    Plan { waves, ..plan }
 }
 
 /// Stand-ins that exist follow their services before anything new is made; a new one comes after its blackhole, without which
@@ -219,25 +197,28 @@ fn run(
     accepted: &configuration::Accepted,
     mut usage: usage::Usage,
 ) -> Plan {
-    let deployment = &observed.deployment;
     let certificates = certificates::plan(observed);
-    let captured = configuration::captured(observed, accepted, &stand_ins.roles);
+    let (captured, stays) = configuration::captured(observed, accepted, &stand_ins.roles, &usage);
     usage.add_captured(&captured);
-    let configurations: Vec<Desired> = usage
-        .configurations
-        .values()
-        .filter_map(|captured| configuration::object(observed, captured))
-        .collect();
 
-    let ports = operand::ports::Ports::of(&deployment.spec.runtime_settings);
-    let contour = operand::contour::deployment(observed, &ports, &captured);
-    let envoy = operand::envoy::workload(observed, &ports);
+    let operand::Operand {
+        services,
+        contour,
+        envoy,
+    } = operand::Operand::of(observed, &captured);
     let old_pods = rollout::old_pods(observed, operand::contour::template_hash(&contour));
     let contour_workload = rollout::contour(observed);
     let gate = rollout::gate(observed, &contour_workload, &old_pods);
 
+    let mut configurations = configurations_in_use(observed, &usage);
+    if configuration::is_rolled_out(&contour_workload, &old_pods) {
+        configurations
+            .iter_mut()
+            .filter(|configuration| configuration.object.name() == captured.configuration)
+            .for_each(|configuration| configuration::mark_rolled_out(configuration, observed));
+    }
+
     let access = operand::access::contour(observed);
-    let services = operand::network::services(observed, &ports);
     let mut desired: Vec<Key> = operand::access::operator(observed)
         .iter()
         .map(|desired| desired.object.key())
@@ -271,11 +252,7 @@ fn run(
         let contour_changes = !contour_wave.writes.is_empty();
         waves.push(contour_wave);
         let envoy_wave = Wave::converge("Envoy", [envoy.clone()], observed);
-        let runs = observed
-            .of_kind(Kind::DaemonSet)
-            .chain(observed.of_kind(Kind::Deployment))
-            .any(|object| object.name() == observed.owner().envoy());
-        if !runs || (gate.is_ok() && !contour_changes) {
+        if !rollout::has_envoy(observed) || (gate.is_ok() && !contour_changes) {
             waves.push(envoy_wave);
         }
     }
@@ -284,6 +261,11 @@ fn run(
         waves.extend(prune(observed, &desired, &usage, &envoy_workload));
     }
 
+    let altered: Vec<_> = observed
+        .of_kind(Kind::ContourConfiguration)
+        .filter(|object| usage.configurations.contains_key(object.name()) && configuration::is_altered(object))
+        .map(|object| object.name().to_owned())
+        .collect();
     let seen: Vec<_> = stand_ins.roles.iter().map(|role| role.seen.clone()).collect();
     let look = status::Parts {
         roles: &seen,
@@ -292,10 +274,14 @@ fn run(
         gate: &gate,
         old_pods: &old_pods,
         certificate_problem: certificates.problem.as_deref(),
+        altered: &altered,
     };
     let (status, events) = status::running(observed, &look);
     let questions = certificates.request.into_iter().map(Question::Certificates).collect();
-    let look_again = [certificates.renew_in, old_pods.look_again].into_iter().flatten().min();
+    let look_again = [certificates.renew_in, old_pods.look_again, stays, stand_ins.look_again]
+        .into_iter()
+        .flatten()
+        .min();
     Plan {
         waves,
         questions,
@@ -303,6 +289,14 @@ fn run(
         events,
         look_again,
     }
+}
+
+/// The ContourConfigurations that containers have captured or may capture, as they were made.
+fn configurations_in_use(observed: &Observed, usage: &usage::Usage) -> Vec<Desired> {
+    let in_use = usage.configurations.values();
+    in_use
+        .filter_map(|captured| configuration::object(observed, captured))
+        .collect()
 }
 
 /// The finalizer on the ContourDeployment, before anything is made that would outlive it.

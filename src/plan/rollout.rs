@@ -103,11 +103,7 @@ fn hangs_in(pod: &Object, now: Timestamp) -> Option<Duration> {
 /// Why Envoy has to wait, if it has to: it never rolls before the Contour that configures it has (upstream's order of
 /// upgrades). Where no Envoy exists yet nothing is waited for.
 pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<(), String> {
-    let owner = observed.owner();
-    let has_envoy = [Kind::DaemonSet, Kind::Deployment]
-        .into_iter()
-        .any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some());
-    if !has_envoy {
+    if !has_envoy(observed) {
         return Ok(());
     }
     match &contour.rollout {
@@ -120,6 +116,14 @@ pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<()
         Rollout::Progressing(message) | Rollout::Stuck(message) => Err(message.clone()),
         Rollout::Absent => Err("Contour's Deployment does not exist".to_owned()),
     }
+}
+
+/// Whether there is an Envoy, of whatever workload type.
+pub fn has_envoy(observed: &Observed) -> bool {
+    let owner = observed.owner();
+    [Kind::DaemonSet, Kind::Deployment]
+        .into_iter()
+        .any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some())
 }
 
 fn number(object: &Object, pointer: &str) -> i64 {

@@ -20,6 +20,9 @@ pub struct Captured {
     pub configuration: String,
     /// The annotation `SETTINGS` of the ContourConfiguration.
     pub settings: String,
+    /// How many ContourConfigurations it succeeds that somebody altered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub salt: u32,
     /// The ContourConfiguration's spec.
     pub spec: Map<String, Value>,
     /// The stand-ins that it references, `namespace/name`.
@@ -90,6 +93,11 @@ impl Usage {
             self.configurations.insert(known.configuration.clone(), known);
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(salt: &u32) -> bool {
+    *salt == 0
 }
 
 /// The annotation on a pod, or on a pod template.

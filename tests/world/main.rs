@@ -18,5 +18,6 @@ mod rollout;
 mod settle;
 mod stand_ins;
 mod status;
+mod succession;
 mod traffic;
 mod verdicts;

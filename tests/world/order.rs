@@ -86,10 +86,11 @@ fn end(cluster: &Cluster) -> BTreeMap<String, Value> {
             .iter_mut()
             .flatten()
             .for_each(|owner| owner.uid.clear());
-        metadata
-            .annotations
-            .iter_mut()
-            .for_each(|them| them.retain(|key, _| key != annotations::MEMORY && key != annotations::APPLIED));
+        metadata.annotations.iter_mut().for_each(|them| {
+            them.retain(|key, _| {
+                ![annotations::MEMORY, annotations::APPLIED, annotations::ROLLED_OUT].contains(&key.as_str())
+            });
+        });
         if object.kind == Kind::Secret {
             // Certificates have times in them.
             object.content["data"]

@@ -157,6 +157,7 @@ fn a_configuration_that_is_deleted_while_an_old_container_may_read_it_is_made_ag
 fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
     let (mut cluster, [_, stand_in, blackhole]) = succeeded();
     cluster.roll();
+    cluster.reconcile_until_crash(1);
     let planned = cluster.plan();
     let wave = planned
         .waves

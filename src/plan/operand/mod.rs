@@ -16,9 +16,12 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::diff::Desired;
 use super::object::Owner;
-use crate::api::ContourDeploymentSpec;
+use super::observed::Observed;
+use super::usage::Captured;
 use crate::api::vocabulary::labels;
+use crate::api::{ContourDeploymentSpec, RuntimeSettings};
 
 /// Contour's image, if the specification names none: the newest patch of the minor version that Slipway is made for.
 pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
@@ -30,6 +33,31 @@ pub const DEFAULT_ENVOY_IMAGE: &str = "docker.io/envoyproxy/envoy:distroless-v1.
 /// Where the certificates are, in Contour's and in Envoy's pods. Contour's default for its xDS server
 /// (`internal/contourconfig/contourconfiguration.go`, v1.33).
 const CERTIFICATES: &str = "/certs";
+
+/// What runs on a ContourConfiguration, and how it is reached.
+pub struct Operand {
+    /// Contour's Service and Envoy's.
+    pub services: Vec<Desired>,
+    /// Contour's Deployment.
+    pub contour: Desired,
+    /// Envoy's DaemonSet or Deployment.
+    pub envoy: Desired,
+}
+
+impl Operand {
+    /// On this configuration.
+    pub fn of(observed: &Observed, captured: &Captured) -> Self {
+        // What is captured was accepted, so that it is of the form of settings.
+        let settings: RuntimeSettings =
+            serde_json::from_value(serde_json::Value::Object(captured.spec.clone())).unwrap_or_default();
+        let ports = ports::Ports::of(&settings);
+        Self {
+            services: network::services(observed, &ports),
+            contour: contour::deployment(observed, &ports, captured),
+            envoy: envoy::workload(observed, &ports),
+        }
+    }
+}
 
 /// Which part a pod is of: the value of the label `COMPONENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,9 @@ use crate::plan::observed::NamespacedName;
 pub struct Memory {
     /// Distinguishes successors with the same facts; the highest of a role's rules.
     pub salt: u32,
+    /// How many others it came after in a short time; the more, the longer it stays.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moves: u32,
     /// A container may have captured something else than the name says: this name is never planned again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tainted: bool,
@@ -50,6 +53,11 @@ pub struct Proven {
     pub generation: i64,
     /// The spec.
     pub spec: ExtensionServiceSpec,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(moves: &u32) -> bool {
+    *moves == 0
 }
 
 impl Memory {

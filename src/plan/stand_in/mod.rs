@@ -1,32 +1,31 @@
 //! Stand-ins: the ExtensionServices that Contour's configuration references in place of the users'. One for each role always
 //! exists, so that Contour always starts; where it points decides what happens to requests.
 //!
-//! The rules are in docs/design.md, "Rules of a stand-in". This file applies them to one role; `judge` says what state the
-//! user's object is in, `memory` what is remembered on a stand-in.
+//! The rules are in docs/design.md, "Rules of a stand-in". This file applies them to one role; `name` says which stand-in is
+//! planned, `judge` what state the user's object is in, `memory` what is remembered, `blackhole` what points at nothing.
 
+mod blackhole;
 mod judge;
 mod memory;
+mod name;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::diff::{Desired, Fields};
-use super::duration;
-use super::names::hash;
+use super::diff::Desired;
 use super::object::{Kind, Object, Owner};
 use super::observed::{NamespacePhase, NamespacedName, Observed};
+use super::succession;
 use super::usage::{self, Usage};
 use crate::api::contour::{ExtensionService, ExtensionServiceSpec, Verdict};
 use crate::api::vocabulary::{FINALIZER, annotations, labels};
 use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 
+pub use blackhole::is_blackhole;
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
-
-/// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
-const BLACKHOLE_PORT: i32 = 9;
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +73,8 @@ pub struct StandIns {
     pub objects: Vec<Desired>,
     /// Their blackholes.
     pub blackholes: Vec<Desired>,
+    /// When one that has to stay for a while may be succeeded.
+    pub look_again: Option<Duration>,
 }
 
 /// What is planned for one role.
@@ -122,6 +123,15 @@ impl Existing<'_> {
     fn stands_for(&self, target: &NamespacedName) -> bool {
         self.memory.reference.as_ref() == Some(target)
     }
+
+    /// How long it has to stay the planned one, if it has to. From a namespace that is being deleted it must go at once: it
+    /// would hold that.
+    fn stays(&self, observed: &Observed) -> Option<Duration> {
+        if observed.namespace(self.object.namespace()) != Some(NamespacePhase::Active) {
+            return None;
+        }
+        succession::stand_in_stays(self.object, self.memory.moves, observed.now)
+    }
 }
 
 /// The users' ExtensionServices that matter: those of the settings, and those that existing stand-ins stand for.
@@ -142,12 +152,19 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     let mut plan = StandIns::default();
     for reference in references {
         let seen = Seen::of(observed, &existing, &reference.target, reference.role);
-        let home = home(observed, &reference, &owner);
-        let facts = facts(observed, &existing, &reference, &seen, home == reference.target.0);
-        let (name, salt) = name(observed, &owner, &existing, reference.role, &home, &facts);
-        let planned = (home, name);
+        let home = name::home(observed, &reference, &owner);
+        let facts = name::facts(observed, &existing, &reference, &seen, home == reference.target.0);
+        let (name, salt) = name::name(observed, &owner, &existing, reference.role, &home, &facts);
+        let current = name::current(observed, &existing, &reference);
+        let mut planned = (home, name);
+        if let Some(current) = current.filter(|current| current.id() != planned)
+            && let Some(wait) = current.stays(observed)
+        {
+            plan.look_again = [plan.look_again, Some(wait)].into_iter().flatten().min();
+            planned = current.id();
+        }
         let live = existing.iter().find(|existing| existing.id() == planned);
-        let memory = live.map_or_else(
+        let mut memory = live.map_or_else(
             || Memory {
                 salt,
                 pinned: facts,
@@ -155,6 +172,10 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
             },
             |live| live.memory.clone(),
         );
+        if let Some(before) = current.filter(|current| current.id() != planned) {
+            let moves = succession::next_move(before.object, before.memory.moves, observed.now);
+            memory.moves = memory.moves.max(moves);
+        }
         plan.add(
             observed,
             &owner,
@@ -197,6 +218,7 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
             );
         }
     }
+    plan.add_deleted(observed, &owner, &existing, in_use);
     plan
 }
 
@@ -277,7 +299,7 @@ impl StandIns {
         memory.evicted = seen.proven.is_some() && seen.judgement.copy_is_bad;
         memory.proven.clone_from(&seen.proven);
         let spec = match target {
-            Target::Blackhole => blackhole_spec(name, &memory.pinned),
+            Target::Blackhole => blackhole::spec(name, &memory.pinned),
             Target::Mirror(proven) => proven.spec.0,
         };
         let metadata = |kind| {
@@ -298,53 +320,66 @@ impl StandIns {
         stand_in.annotate(annotations::MEMORY, memory.to_text());
         self.objects.push(Desired::whole_spec(stand_in));
 
-        let service = Service {
-            metadata: metadata(Kind::Service),
-            spec: Some(ServiceSpec {
-                cluster_ip: Some("None".to_owned()),
-                ports: Some(vec![ServicePort {
-                    name: Some("discard".to_owned()),
-                    port: BLACKHOLE_PORT,
-                    ..ServicePort::default()
-                }]),
-                ..ServiceSpec::default()
-            }),
-            status: None,
+        self.blackholes.push(blackhole::service(metadata(Kind::Service)));
+    }
+}
+
+impl StandIns {
+    /// Stand-ins that a container has captured and that somebody deleted altogether, finalizer and all: the next start of that
+    /// container would fail. What they promised is lost, so that they are tainted; and what a pod's annotation says counts only
+    /// where stand-ins are made anyway.
+    fn add_deleted(&mut self, observed: &Observed, owner: &Owner, existing: &[Existing<'_>], in_use: &Usage) {
+        let is_there = |id: &NamespacedName| {
+            existing.iter().any(|existing| existing.id() == *id) || self.roles.iter().any(|role| role.planned == *id)
         };
-        // A selector, or a name elsewhere, would give the blackhole a way out.
-        let absent = &["/spec/selector", "/spec/externalName"];
-        self.blackholes.push(Desired {
-            object: Object::new(Kind::Service, &service),
-            fields: Fields::Sealed { absent },
-        });
+        let deleted: Vec<_> = in_use.stand_ins.iter().filter(|id| !is_there(id)).cloned().collect();
+        for id in deleted {
+            let made_for = |role: &&RolePlan| id.1.starts_with(&owner.stand_in(role.seen.reference.role, ""));
+            let Some(reference) = self.roles.iter().find(made_for).map(|role| role.seen.reference.clone()) else {
+                continue;
+            };
+            let is_home = id.0 == owner.namespace || id.0 == reference.target.0;
+            if !is_home || observed.namespace(&id.0) != Some(NamespacePhase::Active) {
+                continue;
+            }
+            let seen = Seen::of(observed, existing, &reference.target, reference.role);
+            let memory = Memory {
+                tainted: true,
+                ..Memory::default()
+            };
+            self.add(
+                observed,
+                owner,
+                &id,
+                reference.role,
+                memory,
+                &reference.target,
+                &seen,
+                None,
+            );
+        }
     }
 }
 
 /// The stand-ins that exist.
 fn existing(observed: &Observed) -> Vec<Existing<'_>> {
     let owner = observed.owner();
-    let role = |object: &Object| object.label(labels::ROLE).and_then(Role::from_slug);
-    let existing = |object| {
-        let role = role(object)?;
-        let mut memory = Memory::of(object);
-        // A name is made from what it promises. A memory that promises something else is not of our writing.
-        if stand_in_name(&owner, role, &memory.pinned, memory.salt) != object.name() {
-            memory.tainted = true;
-            memory.pinned = Facts::default();
-            memory.salt = 0;
-        }
-        Some(Existing { object, role, memory })
-    };
-    observed.of_kind(Kind::ExtensionService).filter_map(existing).collect()
-}
-
-/// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
-/// can be made in it then), beside the ContourDeployment.
-fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String {
-    match observed.namespace(&reference.target.0) {
-        Some(NamespacePhase::Active) => reference.target.0.clone(),
-        Some(NamespacePhase::Terminating) | None => owner.namespace.clone(),
-    }
+    let stand_ins = observed.of_kind(Kind::ExtensionService);
+    stand_ins
+        .filter_map(|object| {
+            let mut memory = Memory::of(object);
+            // A name is made from what it promises: it says for which role, should its label be gone; and a memory that
+            // promises something else is not of our writing.
+            let proved = name::proved_role(&owner, object, &memory);
+            let role = object.label(labels::ROLE).and_then(Role::from_slug).or(proved)?;
+            if proved != Some(role) {
+                memory.tainted = true;
+                memory.pinned = Facts::default();
+                memory.salt = 0;
+            }
+            Some(Existing { object, role, memory })
+        })
+        .collect()
 }
 
 /// The newest spec of the user's present object that Contour has judged valid: the present one, or one that a stand-in
@@ -365,99 +400,6 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>) -> Option
         .filter(|proven| proven.uid == uid)
         .max_by_key(|proven| proven.generation)
         .cloned()
-}
-
-/// The facts that Contour captures, and that the planned stand-in's name therefore contains.
-fn facts(
-    observed: &Observed,
-    existing: &[Existing<'_>],
-    reference: &Reference,
-    seen: &Seen<'_>,
-    beside_the_user: bool,
-) -> Facts {
-    if beside_the_user {
-        if let Some(proven) = &seen.proven {
-            return Facts::of(&proven.spec);
-        }
-        // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
-        // that are no Go durations would stop Contour.
-        let no_envoy = !observed
-            .objects
-            .values()
-            .any(|object| is_envoy_workload(object, &observed.owner()));
-        if let Some(user) = seen.user.filter(|_| no_envoy)
-            && user
-                .spec
-                .response_timeout()
-                .is_none_or(|timeout| duration::parse(timeout).is_ok())
-        {
-            return Facts::of(&user.spec);
-        }
-    }
-    // The object is gone or not judged yet: keep what Contour runs with, so that its return with the same facts rolls nothing.
-    let running = deployed(observed);
-    existing
-        .iter()
-        .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target))
-        .max_by_key(|existing| {
-            (
-                running.contains(&existing.id()),
-                existing.object.metadata.creation_timestamp.clone(),
-                existing.id(),
-            )
-        })
-        .map(|existing| existing.memory.pinned.clone())
-        .unwrap_or_default()
-}
-
-/// The planned stand-in's name and its salt. A name that is tainted or on its way out is never planned again: the next salt
-/// makes another.
-fn name(
-    observed: &Observed,
-    owner: &Owner,
-    existing: &[Existing<'_>],
-    role: Role,
-    home: &str,
-    facts: &Facts,
-) -> (String, u32) {
-    let existing: Vec<_> = existing.iter().filter(|existing| existing.role == role).collect();
-    let mut salt = existing
-        .iter()
-        .map(|existing| existing.memory.salt)
-        .max()
-        .unwrap_or_default();
-    loop {
-        let name = stand_in_name(owner, role, facts, salt);
-        let spent = existing.iter().any(|existing| {
-            existing.id() == (home.to_owned(), name.clone())
-                && (existing.memory.tainted || existing.object.is_terminating())
-        }) || observed
-            .object(Kind::Service, home, &name)
-            .is_some_and(Object::is_terminating);
-        if !spent {
-            return (name, salt);
-        }
-        salt += 1;
-    }
-}
-
-fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String {
-    let present = |fact: &Option<String>| {
-        fact.as_ref()
-            .map_or_else(|| "-".to_owned(), |value| format!("={value}"))
-    };
-    let (response, subject, salt) = (present(&facts.response), present(&facts.subject_name), salt.to_string());
-    owner.stand_in(
-        role,
-        &hash([
-            owner.namespace.as_str(),
-            &owner.name,
-            role.slug(),
-            &response,
-            &subject,
-            &salt,
-        ]),
-    )
 }
 
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
@@ -497,40 +439,4 @@ fn spec_of(stand_in: &Object) -> ExtensionServiceSpec {
             .cloned()
             .unwrap_or_default(),
     )
-}
-
-/// The stand-ins that Contour's Deployment names now.
-fn deployed(observed: &Observed) -> Vec<NamespacedName> {
-    let owner = observed.owner();
-    let deployment = observed.object(Kind::Deployment, &owner.namespace, &owner.contour());
-    let captured = deployment.and_then(|object| usage::captured(object.at("/spec/template/metadata/annotations")));
-    let mut usage = Usage::default();
-    if let Some(captured) = captured {
-        usage.add_captured(&captured);
-    }
-    usage.stand_ins.into_iter().collect()
-}
-
-fn is_envoy_workload(object: &Object, owner: &Owner) -> bool {
-    matches!(object.kind, Kind::DaemonSet | Kind::Deployment) && object.name() == owner.envoy()
-}
-
-/// The spec of a stand-in that points at nothing, with the pinned response timeout.
-fn blackhole_spec(name: &str, pinned: &Facts) -> Map<String, Value> {
-    let mut spec = json!({"protocol": "h2c", "services": [{"name": name, "port": BLACKHOLE_PORT}]});
-    if let Some(response) = &pinned.response {
-        spec["timeoutPolicy"] = json!({"response": response});
-    }
-    match spec {
-        Value::Object(spec) => spec,
-        _ => unreachable!("an object literal"),
-    }
-}
-
-/// Whether a stand-in points at nothing.
-pub fn is_blackhole(stand_in: &Object) -> bool {
-    spec_of(stand_in)
-        .services()
-        .iter()
-        .all(|service| service.name == stand_in.name())
 }

@@ -53,6 +53,8 @@ pub struct Parts<'a> {
     pub old_pods: &'a OldPods,
     /// What is wrong with the certificates.
     pub certificate_problem: Option<&'a str>,
+    /// ContourConfigurations in use that somebody altered.
+    pub altered: &'a [String],
 }
 
 /// A status, and what is worth telling about its difference to the one before.
@@ -404,6 +406,14 @@ fn hanging(old_pods: &OldPods) -> String {
 fn degraded(parts: &Parts<'_>, services: &[ExtensionServiceStatus]) -> Option<(&'static str, String)> {
     if let Some(problem) = parts.certificate_problem {
         return Some((reasons::CERTIFICATES_FAILED, problem.to_owned()));
+    }
+    if !parts.altered.is_empty() {
+        let message = format!(
+            "somebody altered ContourConfiguration {}: it was put right, but a Contour that started meanwhile may have read \
+             it; Contour is rolled to a successor",
+            parts.altered.join(", ")
+        );
+        return Some((reasons::CONFIGURATION_ALTERED, message));
     }
     for workload in [parts.contour, parts.envoy] {
         if let Rollout::Stuck(message) = &workload.rollout {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
+use crate::plan::configuration::is_altered;
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Observed;
 use crate::plan::stand_in::{Reference, is_blackhole};
@@ -45,6 +46,10 @@ fn under(observed: &Observed, configuration: &Object, role: Role) -> Traffic {
     } else {
         Traffic::AllowedUnchecked
     };
+    // Somebody altered it, and nobody can say what a container that started meanwhile has read.
+    if is_altered(configuration) {
+        return missing;
+    }
     let Some(block) = configuration.at("/spec").and_then(|spec| spec.get(role.field())) else {
         return missing;
     };

@@ -5,4 +5,5 @@ mod contour_crds;
 mod operator;
 mod orders;
 mod permissions;
+mod release;
 mod undecodable;

@@ -1,0 +1,67 @@
+//! `slipway release`, for who uninstalled the operator too early.
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use slipway_e2e::command;
+use slipway_e2e::lab::made::{FINALIZER, settled_edge};
+use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::world::{Takes, alone};
+use slipway_e2e::lab::{Lab, PATIENT, Thing, operator, specification, wait};
+use slipway_e2e::wait::Look;
+
+use crate::deletion::namespace_goes;
+
+async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut slipway = tokio::process::Command::new(operator::binary().await?);
+    slipway
+        .arg("release")
+        .args(arguments)
+        .env("KUBECONFIG", lab.world.state.join("kubeconfig"));
+    command::watched(&mut slipway).await.context("slipway release")
+}
+
+#[tokio::test]
+async fn release_lets_go_what_nobody_cleans_up_any_more_and_nothing_that_is_in_use() {
+    alone("release", Takes::Operator, async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        let edge = settled_edge(lab, &auth).await?;
+        let other = lab.name("other");
+        lab.make_namespace(&other).await?;
+        let _others_kubelet = Kubelet::of(&lab.client, &other);
+        let in_use = lab.edge_in(&other, &specification(&auth)).await?;
+        lab.settled(&in_use).await?;
+        lab.world.stop_operator().await?;
+        edge.delete().await?;
+
+        let held = release(lab, &["--dry-run"]).await?;
+        ensure!(
+            held.lines().count() == 3 && held.lines().all(|line| line.ends_with(": held")),
+            "a stand-in, a blackhole and the ContourDeployment are held: {held}"
+        );
+        let printed = release(lab, &[]).await?;
+        ensure!(printed == held.replace(": held", ": released"), "{printed}");
+        let deployment = Thing::new("ContourDeployment", &lab.namespace, "edge");
+        wait("the ContourDeployment is gone", PATIENT)
+            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_none(), "it is still there")))
+            .await?;
+        let stand_in = lab.only("ExtensionService", &auth, &in_use).await?;
+        ensure!(
+            stand_in["metadata"]["finalizers"] == json!([FINALIZER]),
+            "one that is in use was let go: {}",
+            stand_in["metadata"]
+        );
+
+        // A namespace hangs for its stand-in, as long as nobody takes that away.
+        let namespace = Thing::new("Namespace", "", &auth);
+        lab.delete(&namespace).await?;
+        release(lab, &["--all"]).await?;
+        namespace_goes(lab, &namespace).await?;
+        ensure!(
+            release(lab, &["--all"]).await?.starts_with("nothing is held"),
+            "something is held"
+        );
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,60 @@
+//! What is done while the settings are refused: what ran goes on running, on the configuration that it had, with its access and
+//! with certificates that do not run out. Nothing of the new specification is applied; only what somebody deleted of a running
+//! Contour or Envoy is made again, on the last configuration that was completely rolled out.
+
+use super::diff::Desired;
+use super::observed::Observed;
+use super::operand::{self, Operand};
+use super::rollout::{self, Rollout};
+use super::stand_in::SeenRole;
+use super::usage::{Captured, Usage};
+use super::{Plan, Question, Wave, certificates, configurations_in_use, status};
+
+/// The plan, after these waves. `last_good` is in use.
+pub fn plan(
+    observed: &Observed,
+    mut waves: Vec<Wave>,
+    roles: &[SeenRole],
+    message: &str,
+    usage: &Usage,
+    last_good: Option<&Captured>,
+) -> Plan {
+    let plan = Plan::waiting(status::refused(observed, message, roles));
+    if rollout::contour(observed).rollout == Rollout::Absent && last_good.is_none() {
+        return Plan { waves, ..plan };
+    }
+    let certificates = certificates::plan(observed);
+    let has_certificates = certificates.are_complete();
+    let access = operand::access::contour(observed);
+    waves.push(Wave::converge(
+        "certificates, Contour's access",
+        certificates.desired.into_iter().chain(access),
+        observed,
+    ));
+    waves.push(Wave::converge(
+        "configurations in use",
+        configurations_in_use(observed, usage),
+        observed,
+    ));
+    if let Some(last_good) = last_good.filter(|_| has_certificates) {
+        let Operand {
+            services,
+            contour,
+            envoy,
+        } = Operand::of(observed, last_good);
+        let is_absent = |desired: &Desired| !observed.objects.contains_key(&desired.object.key());
+        let again = |name, desired: Vec<Desired>| Wave::converge(name, desired.into_iter().filter(is_absent), observed);
+        waves.push(again("services that were deleted", services));
+        waves.push(again("a Contour that was deleted", vec![contour]));
+        // An Envoy of the other workload type may be what ran.
+        if !rollout::has_envoy(observed) {
+            waves.push(again("Envoys that were deleted", vec![envoy]));
+        }
+    }
+    Plan {
+        waves,
+        questions: certificates.request.into_iter().map(Question::Certificates).collect(),
+        look_again: certificates.renew_in,
+        ..plan
+    }
+}

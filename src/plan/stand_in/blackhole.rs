@@ -1,0 +1,56 @@
+//! The blackhole: what a stand-in points at while nobody can be asked. A headless Service without a selector, and so without
+//! endpoints.
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Map, Value, json};
+
+use super::{Facts, spec_of};
+use crate::plan::diff::{Desired, Fields};
+use crate::plan::object::{Kind, Object};
+
+/// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
+const BLACKHOLE_PORT: i32 = 9;
+
+/// The spec of a stand-in that points at nothing, with the pinned response timeout.
+pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
+    let mut spec = json!({"protocol": "h2c", "services": [{"name": name, "port": BLACKHOLE_PORT}]});
+    if let Some(response) = &pinned.response {
+        spec["timeoutPolicy"] = json!({"response": response});
+    }
+    match spec {
+        Value::Object(spec) => spec,
+        _ => unreachable!("an object literal"),
+    }
+}
+
+/// Whether a stand-in points at nothing.
+pub fn is_blackhole(stand_in: &Object) -> bool {
+    spec_of(stand_in)
+        .services()
+        .iter()
+        .all(|service| service.name == stand_in.name())
+}
+
+/// The Service.
+pub fn service(metadata: ObjectMeta) -> Desired {
+    let service = Service {
+        metadata,
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            ports: Some(vec![ServicePort {
+                name: Some("discard".to_owned()),
+                port: BLACKHOLE_PORT,
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    };
+    // A selector, or a name elsewhere, would give the blackhole a way out.
+    let absent = &["/spec/selector", "/spec/externalName"];
+    Desired {
+        object: Object::new(Kind::Service, &service),
+        fields: Fields::Sealed { absent },
+    }
+}

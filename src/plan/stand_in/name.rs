@@ -1,0 +1,146 @@
+//! Which stand-in is planned for a reference: where it lives, which facts its name promises, and its name.
+
+use super::{Existing, Facts, Memory, Reference, Seen};
+use crate::api::Role;
+use crate::plan::duration;
+use crate::plan::names::hash;
+use crate::plan::object::{Kind, Object, Owner};
+use crate::plan::observed::{NamespacePhase, NamespacedName, Observed};
+use crate::plan::usage::{self, Usage};
+
+/// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
+/// can be made in it then), beside the ContourDeployment.
+pub fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String {
+    match observed.namespace(&reference.target.0) {
+        Some(NamespacePhase::Active) => reference.target.0.clone(),
+        Some(NamespacePhase::Terminating) | None => owner.namespace.clone(),
+    }
+}
+
+/// The facts that Contour captures, and that the planned stand-in's name therefore contains.
+pub fn facts(
+    observed: &Observed,
+    existing: &[Existing<'_>],
+    reference: &Reference,
+    seen: &Seen<'_>,
+    beside_the_user: bool,
+) -> Facts {
+    if beside_the_user {
+        if let Some(proven) = &seen.proven {
+            return Facts::of(&proven.spec);
+        }
+        // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
+        // that are no Go durations would stop Contour.
+        let no_envoy = !observed
+            .objects
+            .values()
+            .any(|object| is_envoy_workload(object, &observed.owner()));
+        if let Some(user) = seen.user.filter(|_| no_envoy)
+            && user
+                .spec
+                .response_timeout()
+                .is_none_or(|timeout| duration::parse(timeout).is_ok())
+        {
+            return Facts::of(&user.spec);
+        }
+    }
+    // The object is gone or not judged yet: keep what Contour runs with, so that its return with the same facts rolls nothing.
+    let running = deployed(observed);
+    existing
+        .iter()
+        .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target))
+        .max_by_key(|existing| {
+            (
+                running.contains(&existing.id()),
+                existing.object.metadata.creation_timestamp.clone(),
+                existing.id(),
+            )
+        })
+        .map(|existing| existing.memory.pinned.clone())
+        .unwrap_or_default()
+}
+
+/// The planned stand-in's name and its salt. A name that is tainted or on its way out is never planned again: the next salt
+/// makes another.
+pub fn name(
+    observed: &Observed,
+    owner: &Owner,
+    existing: &[Existing<'_>],
+    role: Role,
+    home: &str,
+    facts: &Facts,
+) -> (String, u32) {
+    let existing: Vec<_> = existing.iter().filter(|existing| existing.role == role).collect();
+    let mut salt = existing
+        .iter()
+        .map(|existing| existing.memory.salt)
+        .max()
+        .unwrap_or_default();
+    loop {
+        let name = stand_in_name(owner, role, facts, salt);
+        let spent = existing.iter().any(|existing| {
+            existing.id() == (home.to_owned(), name.clone())
+                && (existing.memory.tainted || existing.object.is_terminating())
+        }) || observed
+            .object(Kind::Service, home, &name)
+            .is_some_and(Object::is_terminating);
+        if !spent {
+            return (name, salt);
+        }
+        salt += 1;
+    }
+}
+
+fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String {
+    let present = |fact: &Option<String>| {
+        fact.as_ref()
+            .map_or_else(|| "-".to_owned(), |value| format!("={value}"))
+    };
+    let (response, subject, salt) = (present(&facts.response), present(&facts.subject_name), salt.to_string());
+    owner.stand_in(
+        role,
+        &hash([
+            owner.namespace.as_str(),
+            &owner.name,
+            role.slug(),
+            &response,
+            &subject,
+            &salt,
+        ]),
+    )
+}
+
+/// The role for which the name of a stand-in was made from this memory, if it was made from it.
+pub fn proved_role(owner: &Owner, object: &Object, memory: &Memory) -> Option<Role> {
+    Role::ALL
+        .into_iter()
+        .find(|role| stand_in_name(owner, *role, &memory.pinned, memory.salt) == object.name())
+}
+
+/// The stand-in for this reference that Contour's Deployment names now.
+pub fn current<'e, 'o>(
+    observed: &Observed,
+    existing: &'e [Existing<'o>],
+    reference: &Reference,
+) -> Option<&'e Existing<'o>> {
+    let deployed = deployed(observed);
+    existing.iter().find(|existing| {
+        existing.role == reference.role && existing.stands_for(&reference.target) && deployed.contains(&existing.id())
+    })
+}
+
+/// The stand-ins that Contour's Deployment names now.
+fn deployed(observed: &Observed) -> Vec<NamespacedName> {
+    let owner = observed.owner();
+    let deployment = observed.object(Kind::Deployment, &owner.namespace, &owner.contour());
+    let captured = deployment.and_then(|object| usage::captured(object.at("/spec/template/metadata/annotations")));
+    let mut usage = Usage::default();
+    if let Some(captured) = captured {
+        usage.add_captured(&captured);
+    }
+    usage.stand_ins.into_iter().collect()
+}
+
+fn is_envoy_workload(object: &Object, owner: &Owner) -> bool {
+    matches!(object.kind, Kind::DaemonSet | Kind::Deployment) && object.name() == owner.envoy()
+}

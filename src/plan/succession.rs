@@ -1,0 +1,122 @@
+//! How soon one object may succeed another. Each succession rolls Contour, so that somebody who keeps changing what is ours, or
+//! a namespace that comes and goes, must not keep Contour rolling for ever.
+//!
+//! What is counted stands on the objects, and time is their age, so that a restart of the operator changes nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::object::Object;
+
+/// An altered ContourConfiguration may have been read, and what was read may leave requests unchecked: its successors do not
+/// wait for long.
+const CONFIGURATION: Pace = Pace {
+    free: 1,
+    first: Duration::from_secs(5),
+    longest: Duration::from_mins(1),
+};
+
+/// A stand-in follows its service whatever its name is; a successor only changes what is captured. An installation that comes
+/// piece by piece takes up to three of them, and taking it apart again two more.
+const STAND_IN: Pace = Pace {
+    free: 5,
+    first: Duration::from_secs(10),
+    longest: Duration::from_mins(5),
+};
+
+/// After so long without a succession the next one counts as the first again.
+const CALM: Duration = Duration::from_mins(10);
+
+struct Pace {
+    /// So many follow at once.
+    free: u32,
+    /// The wait before the next one; it doubles with each.
+    first: Duration,
+    longest: Duration,
+}
+
+impl Pace {
+    fn wait(&self, count: u32) -> Duration {
+        let Some(doublings) = count.checked_sub(self.free) else {
+            return Duration::ZERO;
+        };
+        let factor = 2_u32.saturating_pow(doublings);
+        self.first.saturating_mul(factor).min(self.longest)
+    }
+}
+
+/// How long this ContourConfiguration, the successor of `salt` others, has to stay yet; none if it may be succeeded now.
+pub fn configuration_stays(object: &Object, salt: u32, now: Timestamp) -> Option<Duration> {
+    remaining(object, CONFIGURATION.wait(salt), now)
+}
+
+/// How long this stand-in, which came after so many others in a short time, has to stay yet; none if it may be succeeded now.
+pub fn stand_in_stays(object: &Object, moves: u32, now: Timestamp) -> Option<Duration> {
+    remaining(object, STAND_IN.wait(moves), now)
+}
+
+/// What the successor of a stand-in counts.
+pub fn next_move(predecessor: &Object, moves: u32, now: Timestamp) -> u32 {
+    let is_calm = age(predecessor, now).is_none_or(|age| age >= CALM);
+    if is_calm { 0 } else { moves.saturating_add(1) }
+}
+
+fn remaining(object: &Object, wait: Duration, now: Timestamp) -> Option<Duration> {
+    let left = wait.checked_sub(age(object, now)?)?;
+    (!left.is_zero()).then_some(left)
+}
+
+/// None: it does not say when it was made.
+fn age(object: &Object, now: Timestamp) -> Option<Duration> {
+    let Time(made) = object.metadata.creation_timestamp.as_ref()?;
+    // A clock that is behind the API server's makes it no older than new.
+    Some(Duration::try_from(now.duration_since(*made)).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::object::Kind;
+
+    fn made(at: &str) -> Object {
+        let metadata = json!({"name": "a", "creationTimestamp": at});
+        Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    #[test]
+    fn the_first_successions_follow_at_once_and_each_later_one_waits_twice_as_long_up_to_a_limit() {
+        let waits: Vec<_> = (0..12).map(|count| STAND_IN.wait(count).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 10, 20, 40, 80, 160, 300, 300]);
+        let waits: Vec<_> = (0..7).map(|count| CONFIGURATION.wait(count).as_secs()).collect();
+        assert_eq!(waits, [0, 5, 10, 20, 40, 60, 60]);
+        assert_eq!(STAND_IN.wait(u32::MAX), STAND_IN.longest);
+    }
+
+    #[test]
+    fn what_is_left_of_the_wait_is_counted_from_the_objects_creation() {
+        let object = made("2026-01-01T00:00:00Z");
+        let stays = |now: &str| stand_in_stays(&object, 5, at(now));
+        assert_eq!(stays("2026-01-01T00:00:04Z"), Some(Duration::from_secs(6)));
+        assert_eq!(stays("2026-01-01T00:00:10Z"), None);
+        assert_eq!(stays("2025-12-31T23:59:00Z"), Some(Duration::from_secs(10)));
+        assert_eq!(
+            configuration_stays(&object, 1, at("2026-01-01T00:00:04Z")),
+            Some(Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn after_a_calm_time_a_succession_is_the_first_again() {
+        let object = made("2026-01-01T00:00:00Z");
+        assert_eq!(next_move(&object, 7, at("2026-01-01T00:09:59Z")), 8);
+        assert_eq!(next_move(&object, 7, at("2026-01-01T00:10:00Z")), 0);
+    }
+}
