@@ -118,6 +118,11 @@ prove-drift: ## Everything that somebody may do to each object, and every way to
 	$(BUILD)
 	$(TARGET)/debug/prove-drift $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
+.PHONY: prove-orders
+prove-orders: ## Every order in which things may come, on real API servers; some of them with real pods (SEED=n)
+	$(BUILD)
+	$(TARGET)/debug/prove-orders $(if $(SEED),--seed $(SEED))
+
 ##@ Now and then
 
 .PHONY: bench

@@ -15,6 +15,7 @@ pub mod kubectl;
 pub mod lab;
 pub mod leftovers;
 pub mod narration;
+pub mod orders;
 pub mod places;
 pub mod probe;
 pub mod proof;

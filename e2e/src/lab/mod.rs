@@ -3,6 +3,7 @@
 //! sees there.
 
 pub mod audit;
+pub mod contour;
 pub mod made;
 pub mod operator;
 pub mod players;
@@ -11,7 +12,7 @@ pub mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::edge::{Edge, Status};
 use crate::leftovers;
@@ -34,7 +35,7 @@ pub const PROMPT: Duration = Duration::from_secs(10);
 pub const PATIENT: Duration = Duration::from_secs(40);
 
 /// The annotation by which a test makes the operator look again.
-const POKE: &str = "test.example.com/poke";
+pub(crate) const POKE: &str = "test.example.com/poke";
 
 /// What a test works with.
 pub struct Lab {
@@ -231,9 +232,11 @@ impl Lab {
     /// Makes the operator look at an edge again `times` times, and waits until it has.
     pub async fn looks_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
         let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
-        for round in 0..times {
+        for _ in 0..times {
             let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
-            let patch = json!({"metadata": {"annotations": {POKE: format!("{round}")}}});
+            // Another value each time, or nothing would change.
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            let patch = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
             self.patch(&object, &patch).await?;
             wait("the operator has looked again", PROMPT)
                 .until(async || {

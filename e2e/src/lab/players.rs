@@ -1,4 +1,5 @@
-//! Those who are not here, played: the kubelet, and the Contour that judges `ExtensionService`s.
+//! Those who are not here, played as a test wants: the kubelet, and the Contour that judges `ExtensionService`s. One that judges
+//! by itself is in `contour`.
 
 use std::time::Duration;
 
@@ -62,11 +63,11 @@ impl Drop for Kubelet {
     }
 }
 
-fn is_running(pod: &Pod) -> bool {
+pub(super) fn is_running(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
-fn running() -> Value {
+pub(super) fn running() -> Value {
     json!({"status": {"phase": "Running", "conditions": [
         {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
         {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
@@ -119,6 +120,15 @@ pub enum Verdict {
 pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> anyhow::Result<()> {
     let thing = Thing::new("ExtensionService", namespace, name);
     let generation = lab.read(&thing).await?["metadata"]["generation"].clone();
+    let patch = self::verdict(generation.as_i64().unwrap_or_default(), verdict);
+    lab.api("ExtensionService", namespace)
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(())
+}
+
+/// The patch of the status that carries a verdict on a generation.
+pub(super) fn verdict(generation: i64, verdict: Verdict) -> Value {
     let (status, errors) = match verdict {
         Verdict::Valid => ("True", json!([])),
         Verdict::Invalid(reason) => (
@@ -130,11 +140,7 @@ pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> 
         "type": "Valid", "status": status, "observedGeneration": generation, "reason": status, "message": "judged",
         "lastTransitionTime": "2026-01-01T00:00:00Z", "errors": errors,
     });
-    let patch = json!({"status": {"conditions": [condition]}});
-    lab.api("ExtensionService", namespace)
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    Ok(())
+    json!({"status": {"conditions": [condition]}})
 }
 
 /// The Service `auth` with a ready endpoint, but no ExtensionService.

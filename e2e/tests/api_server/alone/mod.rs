@@ -3,6 +3,7 @@
 
 mod contour_crds;
 mod operator;
+mod orders;
 mod permissions;
 mod release;
 mod undecodable;

@@ -1,0 +1,324 @@
+//! `make prove-orders`: every order in which Slipway, Contour's CRDs and what they need may come, on real API servers; some of
+//! them with real pods.
+//!
+//! It goes on where it was interrupted, and writes its rows of `docs/proof.md`. `--only CNSEDO` plays one order again (with the
+//! same `--seed` in the same way).
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, ValueEnum};
+use futures::future::join_all;
+use serde_json::json;
+use slipway_e2e::cluster::testbed;
+use slipway_e2e::installation;
+use slipway_e2e::lab::Lab;
+use slipway_e2e::lab::operator::complaints;
+use slipway_e2e::lab::world::World;
+use slipway_e2e::narration::{say, show, title};
+use slipway_e2e::orders::masks::End;
+use slipway_e2e::orders::order::Order;
+use slipway_e2e::orders::plan::{self, Case, Pace};
+use slipway_e2e::orders::played::Server;
+use slipway_e2e::orders::real::Ground;
+use slipway_e2e::proof::{self, Journal, Row};
+use tokio::sync::OnceCell;
+
+/// The name of the proof.
+const PROOF: &str = "prove-orders";
+
+#[derive(Debug, Parser)]
+#[command(about = "Plays every order in which things may come")]
+struct Arguments {
+    /// Chooses which orders settle in between, in which sequence pieces go and come again, and which orders get real pods.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plays this order alone, and writes nothing down.
+    #[arg(long)]
+    only: Option<Order>,
+    /// Leaves the other part out.
+    #[arg(long)]
+    part: Option<Part>,
+    /// How many API servers play orders side by side: most of the time they wait for Kubernetes' own controllers.
+    #[arg(long, default_value_t = 4)]
+    servers: usize,
+    /// How many orders get real pods.
+    #[arg(long, default_value_t = 24)]
+    real: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// On real API servers, kubelet and Contour played.
+    Played,
+    /// On a real cluster, with real Contour and Envoy.
+    Real,
+}
+
+/// What is done, what is not, and what failed.
+struct Progress {
+    journal: Option<Journal>,
+    started: Instant,
+    run: u64,
+    done: usize,
+    of: usize,
+    failed: Vec<String>,
+}
+
+impl Progress {
+    fn new(arguments: &Arguments, of: usize) -> anyhow::Result<Self> {
+        ensure!(of > 0, "there is nothing to do");
+        let journal = arguments.only.is_none().then(|| Journal::open(PROOF, arguments.seed));
+        let journal = journal.transpose()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(Self {
+            journal,
+            started: Instant::now(),
+            run: now.as_secs(),
+            done: 0,
+            of,
+            failed: Vec::new(),
+        })
+    }
+
+    fn is_done(&self, step: &str) -> bool {
+        self.journal
+            .as_ref()
+            .is_some_and(|journal| journal.outcome(step).is_some())
+    }
+
+    /// `outcome` is the number of requests that were made, if any were.
+    fn finish(&mut self, step: &str, outcome: &anyhow::Result<u64>, took: Duration) -> anyhow::Result<()> {
+        self.done += 1;
+        let (done, of) = (self.done, self.of);
+        let seconds = took.as_secs_f64();
+        match outcome {
+            Ok(requests) => {
+                say(format!("{done:3}/{of} {step}: {seconds:.1} s"));
+                let elapsed = self.started.elapsed().as_secs();
+                let outcome = json!({"run": self.run, "elapsed": elapsed, "seconds": seconds, "requests": requests});
+                self.journal
+                    .as_mut()
+                    .map_or(Ok(()), |journal| journal.note(step, outcome))
+            }
+            Err(error) => {
+                say(format!("{done:3}/{of} {step} FAILED after {seconds:.1} s: {error:#}"));
+                self.failed.push(format!("{step}: {error:#}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// How long the steps whose names begin so took, over all runs that it took to do them.
+    fn time(&self, part: &str) -> Duration {
+        let outcomes = self.journal.iter().flat_map(Journal::outcomes);
+        let mut runs = std::collections::BTreeMap::<u64, u64>::new();
+        for (_, outcome) in outcomes.filter(|(step, _)| step.starts_with(part)) {
+            let number = |field: &str| outcome[field].as_u64().unwrap_or_default();
+            let longest = runs.entry(number("run")).or_default();
+            *longest = number("elapsed").max(*longest);
+        }
+        Duration::from_secs(runs.values().sum())
+    }
+
+    /// How many requests were made in the steps whose names begin so.
+    fn requests(&self, part: &str) -> u64 {
+        let outcomes = self.journal.iter().flat_map(Journal::outcomes);
+        let requests = outcomes
+            .filter(|(step, _)| step.starts_with(part))
+            .filter_map(|(_, it)| it["requests"].as_u64());
+        requests.sum()
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match prove(&arguments).await {
+        Ok(failed) if failed.is_empty() => {
+            title("every order ended in the same");
+            ExitCode::SUCCESS
+        }
+        Ok(failed) => {
+            title(&format!("{} orders failed", failed.len()));
+            failed.iter().for_each(|line| show(line));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("\nthe proof could not be made: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    let Arguments { seed, only, part, .. } = *arguments;
+    title(&format!("orders; seed {seed}"));
+    let mut failed = Vec::new();
+    let mut rows = Vec::new();
+    if part != Some(Part::Real) {
+        let mut cases = plan::all(seed);
+        ensure!(cases.len() == 150, "there are {} orders", cases.len());
+        cases.retain(|case| only.is_none_or(|only| case.order == only));
+        let (row, bad) = played(arguments, &cases).await?;
+        rows.push(row);
+        failed.extend(bad);
+    }
+    if part != Some(Part::Played) {
+        let orders = match only {
+            Some(order) => vec![order],
+            None => plan::some(seed, arguments.real),
+        };
+        let (row, bad) = real(arguments, &orders).await?;
+        rows.push(row);
+        failed.extend(bad);
+    }
+    if only.is_none() && part.is_none() {
+        proof::record(PROOF, &rows)?;
+    }
+    Ok(failed)
+}
+
+/// All these orders on API servers, side by side.
+async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, Vec<String>)> {
+    let mut progress = Progress::new(arguments, cases.len())?;
+    let name = |case: &Case| format!("played {} {:?}", case.order, case.pace);
+    let todo: VecDeque<_> = cases
+        .iter()
+        .filter(|case| !progress.is_done(&name(case)))
+        .cloned()
+        .collect();
+    progress.done = cases.len() - todo.len();
+    let servers = arguments.servers.clamp(1, todo.len().max(1));
+    say(format!(
+        "{} orders on API servers, {} of them done before, {servers} servers",
+        cases.len(),
+        progress.done
+    ));
+    let (todo, progress) = (Mutex::new(todo), Mutex::new(progress));
+    let reference = OnceCell::new();
+    let workers = (0..servers).map(async |worker| {
+        let mut age = 0;
+        // After a failure nobody knows what is left: the next order gets another server.
+        while !todo.lock().expect("no panic").is_empty() {
+            let place = format!("orders-{}-{worker}-{age}", std::process::id());
+            on_a_server(&place, &reference, &todo, async |case, outcome, took| {
+                progress.lock().expect("no panic").finish(&name(case), outcome, took)
+            })
+            .await?;
+            age += 1;
+        }
+        anyhow::Ok(())
+    });
+    join_all(workers).await.into_iter().collect::<anyhow::Result<()>>()?;
+    let progress = progress.into_inner().expect("no panic");
+    let settling = cases.iter().filter(|case| case.pace == Pace::Settling).count();
+    let again: usize = cases.iter().map(|case| case.away.len()).sum();
+    let counts = format!(
+        "{} orders ({settling} settle in between), {again} times a piece goes and comes again, {} failed",
+        cases.len(),
+        progress.failed.len()
+    );
+    let row = Row::new(
+        "every order on the API server",
+        &arguments.seed,
+        counts,
+        progress.time("played "),
+    );
+    Ok((row, progress.failed))
+}
+
+/// These orders with real pods, on one cluster.
+async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, Vec<String>)> {
+    let mut progress = Progress::new(arguments, orders.len())?;
+    let mut todo: VecDeque<_> = orders
+        .iter()
+        .filter(|order| !progress.is_done(&format!("real {order}")))
+        .collect();
+    progress.done = orders.len() - todo.len();
+    say(format!(
+        "{} orders with real pods, {} of them done before",
+        orders.len(),
+        progress.done
+    ));
+    while !todo.is_empty() {
+        let ground = Ground::start(&format!("orders-real-{}", std::process::id())).await?;
+        while let Some(order) = todo.pop_front() {
+            let started = Instant::now();
+            let outcome = ground.play(*order).await;
+            let (played, bad) = (started.elapsed(), outcome.is_err());
+            if let Ok(seen) = &outcome {
+                say(format!("  {} requests, answers {:?}", seen.requests, seen.answers));
+            }
+            progress.finish(&format!("real {order}"), &outcome.map(|seen| seen.requests), played)?;
+            if bad {
+                installation::diagnose(ground.cluster()).await;
+                // Nobody knows what is left: the next order gets another cluster.
+                break;
+            }
+            if !todo.is_empty() {
+                ground
+                    .clear()
+                    .await
+                    .with_context(|| format!("clearing after {order}"))?;
+            }
+        }
+    }
+    let (requests, failed) = (progress.requests("real "), progress.failed.len());
+    let counts = format!(
+        "{} orders, {requests} requests on HTTP and HTTPS answered right at every step, 0 restarts; {failed} orders failed",
+        orders.len()
+    );
+    let row = Row::new("orders with real pods", &arguments.seed, counts, progress.time("real "));
+    Ok((row, progress.failed))
+}
+
+/// Plays orders on one API server until none is left, or one has failed.
+async fn on_a_server(
+    place: &str,
+    reference: &OnceCell<End>,
+    todo: &Mutex<VecDeque<Case>>,
+    done: impl AsyncFn(&Case, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // Never freed: what ends it is the end of this process, or the line at the end of this function.
+    let world: &'static World = Box::leak(Box::new(World::without_operator(place).await?));
+    world.start_operator().await?;
+    let lab = Lab::new(world, "orders").await?;
+    let server = Server::emptied(&lab).await?;
+    let wanted = reference
+        .get_or_try_init(async || server.reference().await.context("the best order"))
+        .await?;
+    loop {
+        let Some(case) = todo.lock().expect("no panic").pop_front() else {
+            break;
+        };
+        let started = Instant::now();
+        let outcome = server.play(&case, wanted).await.map(|()| 0);
+        done(&case, &outcome, started.elapsed()).await?;
+        if let Err(error) = outcome {
+            let folder = keep(world, &lab, &case, &error).await?;
+            say(format!("see {}", folder.display()));
+            break;
+        }
+    }
+    drop(server);
+    // If it still runs: an order that failed may have left it.
+    drop(world.stop_operator().await);
+    testbed(&["down", place]).await.map(drop)
+}
+
+/// Keeps what helps to find out why an order failed.
+async fn keep(world: &World, lab: &Lab, case: &Case, error: &anyhow::Error) -> anyhow::Result<PathBuf> {
+    let folder = proof::folder(PROOF)?.join(format!("{}-{:?}", case.order, case.pace));
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("error.txt"), format!("{case:?}\n{error:?}\n"))?;
+    std::fs::copy(&world.setup.log, folder.join("operator.log"))?;
+    std::fs::copy(world.state.join("audit.log"), folder.join("audit.log"))?;
+    show(&complaints(&world.setup.log));
+    lab.show().await;
+    Ok(folder)
+}

@@ -1,0 +1,183 @@
+//! Contour where there is no node, played as far as Slipway sees it: at its start it reads what the real one reads, and exits
+//! if that is not there; while one of its pods is ready it judges every `ExtensionService`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::edge::{COMPONENT, Component};
+use crate::lab::players::{Verdict, is_running, running, verdict};
+
+/// How often it looks. The real one needs about 18 ms for a verdict; nothing depends on how long it takes.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Plays the kubelet of a namespace, and Contour in those of its pods that are Contour's, as long as this value lives.
+///
+/// A pod of Contour becomes ready once it has started, which never waits for a verdict: verdicts come from ready pods.
+#[derive(Debug)]
+pub struct Contour {
+    task: JoinHandle<()>,
+    exits: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Contour {
+    /// For the pods of a namespace. Every `ExtensionService` of the cluster is judged.
+    pub fn of(client: &Client, namespace: &str) -> Self {
+        let exits = Arc::<Mutex<BTreeSet<String>>>::default();
+        let player = Player {
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            exits: Arc::clone(&exits),
+        };
+        let task = tokio::spawn(async move {
+            let mut round = tokio::time::interval(PACE);
+            loop {
+                round.tick().await;
+                // Whatever fails is tried again in the next round.
+                let _ = player.play().await;
+            }
+        });
+        Self { task, exits }
+    }
+
+    /// Containers of Contour that exited at their start, and why.
+    pub fn exits(&self) -> BTreeSet<String> {
+        self.exits.lock().expect("nobody panics with the lock").clone()
+    }
+}
+
+impl Drop for Contour {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Player {
+    client: Client,
+    namespace: String,
+    exits: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Player {
+    async fn play(&self) -> anyhow::Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        let mut somebody_judges = false;
+        for pod in pods.list(&ListParams::default()).await? {
+            let is_contour = pod
+                .labels()
+                .get(COMPONENT)
+                .is_some_and(|value| value == Component::Contour.label());
+            if !is_running(&pod) {
+                if is_contour && let Some(why) = self.exits_at_start(&pod).await? {
+                    let exit = format!("{} exited: {why}", pod.name_any());
+                    self.exits.lock().expect("nobody panics with the lock").insert(exit);
+                    continue;
+                }
+                pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(running()))
+                    .await?;
+            }
+            somebody_judges |= is_contour && pod.metadata.deletion_timestamp.is_none();
+        }
+        if somebody_judges { self.judge().await } else { Ok(()) }
+    }
+
+    /// What makes the container of a pod exit, if something does: its configuration is absent, or an ExtensionService that is
+    /// named there (v1.33, `getExtensionSvcConfig`).
+    async fn exits_at_start(&self, pod: &Pod) -> anyhow::Result<Option<String>> {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
+        let Some(name) = arguments.find_map(|argument| argument.strip_prefix("--contour-config-name=")) else {
+            return Ok(Some("no configuration is named".to_owned()));
+        };
+        let Some(configuration) = self.get("ContourConfiguration", &self.namespace, name).await? else {
+            return Ok(Some(format!("ContourConfiguration {name} does not exist")));
+        };
+        let references = [
+            "/spec/globalExtAuth/extensionRef",
+            "/spec/rateLimitService/extensionService",
+            "/spec/tracing/extensionService",
+        ];
+        for reference in references.iter().filter_map(|path| configuration.data.pointer(path)) {
+            let part = |field: &str| reference[field].as_str().unwrap_or_default().to_owned();
+            let (namespace, name) = (part("namespace"), part("name"));
+            if self.get("ExtensionService", &namespace, &name).await?.is_none() {
+                return Ok(Some(format!("ExtensionService {namespace}/{name} does not exist")));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn get(&self, kind: &str, namespace: &str, name: &str) -> anyhow::Result<Option<DynamicObject>> {
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource(kind));
+        api.get_opt(name)
+            .await
+            .with_context(|| format!("reading {kind} {name}"))
+    }
+
+    /// Gives each `ExtensionService` the verdict that it has not got yet.
+    async fn judge(&self) -> anyhow::Result<()> {
+        let all = Api::<DynamicObject>::all_with(self.client.clone(), &resource("ExtensionService"));
+        let list = all.list(&ListParams::default()).await?;
+        let services = Api::<Service>::all(self.client.clone());
+        let services = services.list(&ListParams::default()).await?.items;
+        for object in list {
+            let is_resolved = resolves(&object, &services);
+            if is_judged(&object, is_resolved) {
+                continue;
+            }
+            let said = if is_resolved {
+                Verdict::Valid
+            } else {
+                Verdict::Invalid("ServiceUnresolvedReference")
+            };
+            // At the version that was judged: a newer one is judged in the next round.
+            let mut patch = verdict(object.metadata.generation.unwrap_or_default(), said);
+            patch["metadata"] = json!({"resourceVersion": object.metadata.resource_version});
+            let namespace = object.namespace().unwrap_or_default();
+            let its =
+                Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("ExtensionService"));
+            // One that has just changed or gone must not keep the others from being judged.
+            let _ = its
+                .patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+        }
+        Ok(())
+    }
+}
+
+/// One of Contour's kinds.
+fn resource(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("projectcontour.io", "v1alpha1", kind))
+}
+
+/// Whether each Service that is pointed at exists, with that port, in the cluster.
+fn resolves(object: &DynamicObject, services: &[Service]) -> bool {
+    let mut wanted = object.data["spec"]["services"].as_array().into_iter().flatten();
+    wanted.all(|wanted| {
+        let its = |service: &&Service| {
+            service.namespace() == object.namespace() && Some(service.name_any().as_str()) == wanted["name"].as_str()
+        };
+        let Some(spec) = services.iter().find(its).and_then(|service| service.spec.as_ref()) else {
+            return false;
+        };
+        let mut ports = spec.ports.iter().flatten();
+        spec.type_.as_deref() != Some("ExternalName") && ports.any(|port| wanted["port"] == port.port)
+    })
+}
+
+/// Whether the present generation has just this verdict.
+fn is_judged(object: &DynamicObject, is_valid: bool) -> bool {
+    let mut conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
+    let its = |condition: &&Value| condition["type"] == "Valid";
+    conditions.find(its).is_some_and(|valid| {
+        valid["observedGeneration"] == json!(object.metadata.generation)
+            && valid["status"] == if is_valid { "True" } else { "False" }
+    })
+}

@@ -1,0 +1,374 @@
+//! The end of an order: everything on the API server, without what must differ. All masks of the proof are here.
+//!
+//! Left out of all objects: uid, resourceVersion, generation, times, managed fields (who wrote which field when), and every
+//! status but that of ContourDeployments and ExtensionServices, where times are left out and `observedGeneration` is only
+//! compared with the generation. Left out of some: cluster addresses, what is in certificates, Contour's number of rollouts, the
+//! hash of what was last written (it covers the owner's uid), and, of what a stand-in remembers, the salt and which uid and
+//! generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
+//! Where something was away that a stand-in depends on ([`Names::Succeeded`]) the hashes in names may differ, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::edge::COMPONENT;
+use crate::lab::POKE;
+use crate::lab::made::APPLIED;
+use crate::orders::inventory::Objects;
+
+/// Annotation: what a stand-in remembers.
+const MEMORY: &str = "contour.slipway.dev/memory";
+/// Annotation: the hash of the settings that the API server accepted, and of what was made of them.
+const SETTINGS: &str = "contour.slipway.dev/settings";
+/// Annotation of Contour's pod template: what a container captures at its start.
+const CAPTURED: &str = "contour.slipway.dev/captured";
+/// Label: the hash of Contour's pod template.
+const TEMPLATE: &str = "contour.slipway.dev/template";
+
+/// Whether names are compared to the letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// They are: nothing but the facts is in them.
+    Exact,
+    /// A salt may be in them: each hash is only compared with the others.
+    Succeeded,
+}
+
+/// What an order ended in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End(Objects);
+
+impl End {
+    /// Everything but what was there in the beginning.
+    pub fn of(objects: Objects, beginning: &BTreeSet<String>) -> Self {
+        let new = objects.into_iter().filter(|(key, _)| !beginning.contains(key));
+        let mut end = Objects::new();
+        for (key, object) in new {
+            let Some((mut key, object)) = shown(key, object) else {
+                continue;
+            };
+            // Those that are the same but for what was masked count.
+            while end.contains_key(&key) {
+                key.push_str(" and another");
+            }
+            end.insert(key, object);
+        }
+        Self(end)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How this differs from what is wanted, in words; nothing if it does not.
+    pub fn differences(&self, wanted: &Self, names: Names) -> Vec<String> {
+        let (found, wanted) = match names {
+            Names::Exact => (self.0.clone(), wanted.0.clone()),
+            Names::Succeeded => (without_hashes(&self.0), without_hashes(&wanted.0)),
+        };
+        let mut differences = Vec::new();
+        for key in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
+            match (found.get(key), wanted.get(key)) {
+                (Some(_), None) => differences.push(format!("{key} is too much")),
+                (None, Some(_)) => differences.push(format!("{key} is missing")),
+                (Some(found), Some(wanted)) => differ(key, found, wanted, &mut differences),
+                (None, None) => {}
+            }
+        }
+        differences
+    }
+}
+
+fn differ(at: &str, found: &Value, wanted: &Value, differences: &mut Vec<String>) {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            for field in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
+                let of = |object: &serde_json::Map<String, Value>| object.get(field).cloned().unwrap_or_default();
+                differ(&format!("{at} {field}"), &of(found), &of(wanted), differences);
+            }
+        }
+        _ if found != wanted => differences.push(format!("{at} is {found}, not {wanted}")),
+        _ => {}
+    }
+}
+
+/// An object without what must differ, under a name without it.
+fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
+    let (kind, _) = key.split_once(' ').unwrap_or((&key, ""));
+    let kind = kind.to_owned();
+    let key = match kind.as_str() {
+        "Pod" => {
+            let pod = shown_pod(&object);
+            return Some((by_workload(&kind, &object), pod));
+        }
+        "ReplicaSet.apps" if object["spec"]["replicas"] == 0 => return None,
+        "ReplicaSet.apps" => by_workload(&kind, &object),
+        // Their controller gives them names at random.
+        "EndpointSlice.discovery.k8s.io" => {
+            let service = &object["metadata"]["labels"]["kubernetes.io/service-name"];
+            format!("{kind} of {}/{service}", object["metadata"]["namespace"])
+        }
+        _ => key,
+    };
+    let generation = object["metadata"]["generation"].take();
+    mask_metadata(&mut object["metadata"]);
+    mask_status(&kind, &mut object, &generation);
+    match kind.as_str() {
+        "Secret" => blank_values(&mut object["data"]),
+        "ConfigMap" if object["metadata"]["name"] == "kube-root-ca.crt" => blank_values(&mut object["data"]),
+        "Service" if object["spec"]["clusterIP"] != "None" => {
+            object["spec"]["clusterIP"] = json!("an address");
+            object["spec"]["clusterIPs"] = json!(["an address"]);
+        }
+        "ReplicaSet.apps" => {
+            object["metadata"]["name"] = Value::Null;
+            for path in [
+                "/metadata/labels",
+                "/spec/selector/matchLabels",
+                "/spec/template/metadata/labels",
+            ] {
+                remove(object.pointer_mut(path), "pod-template-hash");
+            }
+        }
+        "EndpointSlice.discovery.k8s.io" => {
+            object["metadata"]["name"] = Value::Null;
+            object["metadata"]["generateName"] = Value::Null;
+        }
+        _ => {}
+    }
+    Some((key, object))
+}
+
+/// `Pod of edge-contour at template`: what it belongs to instead of its name.
+fn by_workload(kind: &str, object: &Value) -> String {
+    let metadata = &object["metadata"];
+    let component = metadata["labels"][COMPONENT].as_str().unwrap_or("nobody");
+    format!(
+        "{kind} of {component} in {}",
+        metadata["namespace"].as_str().unwrap_or_default()
+    )
+}
+
+fn shown_pod(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut its_labels = metadata["labels"].clone();
+    remove(Some(&mut its_labels), "pod-template-hash");
+    let is_terminating = !metadata["deletionTimestamp"].is_null();
+    json!({"labels": its_labels, "phase": object["status"]["phase"], "isTerminating": is_terminating})
+}
+
+fn mask_metadata(metadata: &mut Value) {
+    let is_terminating = !metadata["deletionTimestamp"].is_null();
+    for field in [
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+    ] {
+        remove(Some(metadata), field);
+    }
+    metadata["isTerminating"] = is_terminating.into();
+    for owner in metadata["ownerReferences"].as_array_mut().into_iter().flatten() {
+        owner["uid"] = Value::Null;
+    }
+    let Some(its_annotations) = metadata.get_mut("annotations").filter(|them| them.is_object()) else {
+        return;
+    };
+    for annotation in [
+        APPLIED,
+        POKE,
+        "deployment.kubernetes.io/revision",
+        "deployment.kubernetes.io/revision-history",
+        "endpoints.kubernetes.io/last-change-trigger-time",
+    ] {
+        remove(Some(&mut *its_annotations), annotation);
+    }
+    if let Some(memory) = its_annotations.get_mut(MEMORY) {
+        *memory = without_history(memory);
+    }
+    if its_annotations.as_object().is_some_and(serde_json::Map::is_empty) {
+        remove(Some(metadata), "annotations");
+    }
+}
+
+/// What a stand-in remembers, without how it came about.
+fn without_history(memory: &Value) -> Value {
+    let Some(mut remembered) = memory
+        .as_str()
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+    else {
+        return memory.clone();
+    };
+    remove(Some(&mut remembered), "salt");
+    remove(remembered.get_mut("proven"), "uid");
+    remove(remembered.get_mut("proven"), "generation");
+    remembered
+}
+
+fn mask_status(kind: &str, object: &mut Value, generation: &Value) {
+    let is_compared = [
+        "ContourDeployment.contour.slipway.dev",
+        "ExtensionService.projectcontour.io",
+    ]
+    .contains(&kind);
+    if is_compared {
+        mask_times(&mut object["status"], generation);
+    } else {
+        remove(Some(object), "status");
+    }
+}
+
+fn mask_times(value: &mut Value, generation: &Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !["lastTransitionTime", "since"].contains(&key.as_str()));
+            if let Some(observed) = fields.get_mut("observedGeneration") {
+                *observed = Value::from(if observed == generation {
+                    "the present one"
+                } else {
+                    "an older one"
+                });
+            }
+            fields.values_mut().for_each(|value| mask_times(value, generation));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_times(item, generation)),
+        _ => {}
+    }
+}
+
+fn blank_values(data: &mut Value) {
+    for value in data.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        *value = Value::Null;
+    }
+}
+
+fn remove(object: Option<&mut Value>, field: &str) {
+    if let Some(fields) = object.and_then(Value::as_object_mut) {
+        fields.remove(field);
+    }
+}
+
+/// With a number in place of each hash that is part of a name: the first of its prefix is 1. What is made of such names (the hash
+/// of the pod template, and that of the accepted settings) is left out.
+fn without_hashes(objects: &Objects) -> Objects {
+    let mut text = serde_json::to_value(objects).expect("JSON");
+    for object in text.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        remove(object.pointer_mut("/metadata/annotations"), SETTINGS);
+        for path in ["/labels", "/metadata/labels", "/spec/template/metadata/labels"] {
+            remove(object.pointer_mut(path), TEMPLATE);
+        }
+        if let Some(captured) = object.pointer_mut("/spec/template/metadata/annotations")
+            && let Some(mut names) = captured[CAPTURED]
+                .as_str()
+                .and_then(|text| serde_json::from_str(text).ok())
+        {
+            remove(Some(&mut names), "settings");
+            captured[CAPTURED] = names;
+        }
+    }
+    let text = text.to_string();
+    let mut seen = BTreeMap::<String, Vec<String>>::new();
+    let mut plain = String::new();
+    let mut word = String::new();
+    for char in text.chars().chain(['\n']) {
+        if char.is_ascii_alphanumeric() || char == '-' {
+            word.push(char);
+            continue;
+        }
+        match hashed(&word) {
+            Some((prefix, hash)) => {
+                let hashes = seen.entry(prefix.to_owned()).or_default();
+                let number = hashes.iter().position(|other| other == hash).unwrap_or_else(|| {
+                    hashes.push(hash.to_owned());
+                    hashes.len() - 1
+                });
+                write!(plain, "{prefix}-#{}", number + 1).expect("a String takes everything");
+            }
+            None => plain.push_str(&word),
+        }
+        word.clear();
+        plain.push(char);
+    }
+    serde_json::from_str(&plain).expect("what was JSON is JSON")
+}
+
+/// `edge-ext-auth` and the hash of a name that has one: ten characters of base32 (`plan/names.rs`).
+fn hashed(word: &str) -> Option<(&str, &str)> {
+    let (prefix, hash) = word.rsplit_once('-')?;
+    let is_hash = hash.len() == 10 && hash.chars().all(|char| matches!(char, '0'..='9' | 'a'..='v'));
+    (is_hash && prefix.split('-').next() == Some("edge")).then_some((prefix, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(objects: &[(&str, Value)]) -> End {
+        let objects = objects.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        End::of(objects.collect(), &BTreeSet::from(["Namespace default".to_owned()]))
+    }
+
+    fn stand_in(hash: &str, points_at: &str) -> End {
+        let name = format!("edge-ext-auth-{hash}");
+        let object = json!({
+            "metadata": {"name": name, "uid": hash, "annotations": {MEMORY: r#"{"salt":1,"evicted":true}"#}},
+            "spec": {"services": [{"name": points_at}]},
+        });
+        end(&[
+            ("Namespace default", Value::Null),
+            (&format!("ExtensionService.projectcontour.io a/{name}"), object),
+        ])
+    }
+
+    #[test]
+    fn what_must_differ_does_not_count_and_everything_else_does() {
+        let of = |uid: &str, port: u16| {
+            let metadata = json!({"name": "a", "uid": uid, "creationTimestamp": uid, "generation": 1});
+            end(&[(
+                "Service a/a",
+                json!({"metadata": metadata, "spec": {"clusterIP": uid, "port": port}}),
+            )])
+        };
+        assert_eq!(
+            of("1", 80).differences(&of("2", 80), Names::Exact),
+            Vec::<String>::new()
+        );
+        let differences = of("1", 80).differences(&of("1", 81), Names::Exact);
+        assert_eq!(differences, ["Service a/a spec port is 80, not 81"]);
+        assert_eq!(
+            of("1", 80).differences(&end(&[]), Names::Exact),
+            ["Service a/a is too much"]
+        );
+        assert_eq!(
+            end(&[]).differences(&of("1", 80), Names::Exact),
+            ["Service a/a is missing"]
+        );
+    }
+
+    #[test]
+    fn hashes_are_only_compared_with_each_other_where_a_salt_may_be_in_them() {
+        let (one, other) = ("k3v7q2m9ua", "a3v7q2m9ub");
+        let own = |hash: &str| stand_in(hash, &format!("edge-ext-auth-{hash}"));
+        assert!(own(one).differences(&own(other), Names::Succeeded).is_empty());
+        assert!(!own(one).differences(&own(other), Names::Exact).is_empty());
+        let mixed = stand_in(one, &format!("edge-ext-auth-{other}"));
+        assert!(!mixed.differences(&own(one), Names::Succeeded).is_empty());
+    }
+
+    #[test]
+    fn of_what_is_remembered_only_the_history_is_left_out() {
+        let of = |memory: &str| without_history(&Value::from(memory));
+        assert_eq!(of(r#"{"salt":1,"tainted":true}"#), of(r#"{"salt":2,"tainted":true}"#));
+        assert_ne!(of(r#"{"salt":1,"tainted":true}"#), of(r#"{"salt":1}"#));
+    }
+}

@@ -1,0 +1,269 @@
+//! One order on a real cluster, with the operator, Contour, Envoy and the authorization server in pods: both hosts give the right
+//! answer at every step, and no container of Contour exits.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use kube::Client;
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+
+use crate::cluster::{self, Cluster};
+use crate::edge::{COMPONENT, Component, Edge};
+use crate::hosts::Hosts;
+use crate::installation::{self, AuthService, SLIPWAY_NAMESPACE};
+use crate::orders::inventory::{Beginning, Inventory};
+use crate::orders::order::{Order, Piece, Pieces};
+use crate::orders::traffic::{Right, Seen, Traffic};
+use crate::probe::Caller;
+use crate::wait::{Look, Wait};
+use crate::{images, leftovers, places};
+
+/// The namespace of the ContourDeployment.
+const NAMESPACE: &str = "projectcontour";
+
+/// For what pulls up pods.
+const ROLLOUT: Duration = Duration::from_mins(2);
+
+/// A cluster for orders.
+pub struct Ground {
+    cluster: Cluster,
+    client: Client,
+    authority: CertificateDer<'static>,
+    edge: Edge,
+    service: AuthService,
+    namespace: Value,
+    server: Value,
+    beginning: Beginning,
+}
+
+impl Ground {
+    /// A new cluster of this name, with a backend, and with Slipway installed but not running.
+    pub async fn start(name: &str) -> anyhow::Result<Self> {
+        let cluster = Cluster::start(name).await?;
+        cluster.load(&images::build().await?).await?;
+        installation::contour_crds(&cluster).await?;
+        let authority = installation::backend(&cluster).await?;
+        installation::slipway(&cluster).await?;
+        let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        cluster.kubectl().apply(&own).await?;
+        let client = cluster.client().await?;
+        let (namespace, server) = auth_sample()?;
+        // While Contour's kinds are there to be listed.
+        let inventory = Inventory::new(&client).await?;
+        delete_crds(&cluster).await?;
+        stop_operator(&cluster).await?;
+        Ok(Self {
+            edge: Edge::new(client.clone(), NAMESPACE, "edge"),
+            service: AuthService::new(&client)?,
+            beginning: Beginning::now(inventory).await?,
+            cluster,
+            client,
+            authority,
+            namespace,
+            server,
+        })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Builds everything in this order; after each step both hosts must give the right answer, and until the next only that.
+    pub async fn play(&self, order: Order) -> anyhow::Result<Seen> {
+        self.beginning.is_now().await?;
+        let mut traffic = None;
+        let mut there = Pieces::new();
+        for piece in order.pieces() {
+            there.insert(piece);
+            if let (Some(traffic), Some(right)) = (&traffic, right(&there)) {
+                Traffic::may_become(traffic, right);
+            }
+            self.make(piece).await.with_context(|| format!("making {piece}"))?;
+            let step = self.answers_right(&there, &mut traffic).await;
+            if let Some(traffic) = &traffic {
+                let wrong = traffic.seen().wrong;
+                ensure!(wrong.is_empty(), "when {piece} came: {wrong:?}");
+            }
+            step.with_context(|| format!("when {piece} had come"))?;
+        }
+        let traffic = traffic.context("nobody ever made a request")?;
+        self.ends_well().await?;
+        let seen = traffic.seen();
+        ensure!(seen.wrong.is_empty(), "in the end: {:?}", seen.wrong);
+        ensure!(seen.requests > 0, "no request was made");
+        Ok(seen)
+    }
+
+    async fn make(&self, piece: Piece) -> anyhow::Result<()> {
+        let kubectl = self.cluster.kubectl();
+        match piece {
+            Piece::ContourCrds => {
+                installation::contour_crds(&self.cluster).await?;
+                // The hosts; the rest of the backend is there.
+                kubectl.apply_file(&places::fixture("backend.yaml")).await.map(drop)
+            }
+            Piece::Namespace => kubectl.apply(&self.namespace).await.map(drop),
+            Piece::ExtensionService => self.service.create().await.map(drop),
+            Piece::Service => kubectl.apply(&self.server).await.map(drop),
+            Piece::ContourDeployment => {
+                let file = places::sample("contourdeployment.yaml");
+                kubectl.apply_file(&file).await.map(drop)
+            }
+            Piece::Operator => scale_operator(&self.cluster, 1).await,
+        }
+    }
+
+    async fn answers_right(&self, there: &Pieces, traffic: &mut Option<Traffic>) -> anyhow::Result<()> {
+        let Some(right) = right(there) else {
+            return self.nobody_serves(there).await;
+        };
+        let hosts = Hosts::behind(&self.client, NAMESPACE, "edge-envoy", &self.authority).await?;
+        let traffic = traffic.get_or_insert_with(|| Traffic::start(hosts.clone(), self.edge.clone(), right));
+        Wait::for_it(format!("both hosts answer as {right:?}"))
+            .within(ROLLOUT)
+            .every(Duration::from_millis(50))
+            .silently()
+            .until(async || {
+                for caller in [Caller::Anonymous, Caller::Authorized] {
+                    let both = hosts.get(caller).await;
+                    if ![&both.http, &both.https].iter().all(|answer| right.is(caller, answer)) {
+                        return Ok(Look::NotYet(format!("{caller}: {both}; {}", self.edge.status().await?)));
+                    }
+                }
+                Ok(Look::Reached(()))
+            })
+            .await?;
+        traffic.becomes(right);
+        Ok(())
+    }
+
+    /// While something is missing without which nothing can run, nothing does; and it is said, if there is somebody to say it.
+    async fn nobody_serves(&self, there: &Pieces) -> anyhow::Result<()> {
+        if [Piece::Operator, Piece::ContourDeployment]
+            .iter()
+            .all(|piece| there.contains(piece))
+        {
+            Wait::for_it("it says that Contour's CRDs are missing")
+                .silently()
+                .until(async || {
+                    let status = self.edge.status().await?;
+                    let ready = status.condition("Ready");
+                    let says_it = ready.is_some_and(|ready| ready.reason == "ContourCRDsMissing");
+                    Ok(Look::when(says_it, status.to_string()))
+                })
+                .await?;
+        }
+        for component in [Component::Contour, Component::Envoy] {
+            let pods = self.edge.pods(component).await?;
+            ensure!(pods.uids().is_empty(), "{component:?} runs already: {pods}");
+        }
+        Ok(())
+    }
+
+    /// Everything is there: it is ready, and no container of Contour or Envoy has ever been restarted.
+    async fn ends_well(&self) -> anyhow::Result<()> {
+        Wait::for_it("it is ready")
+            .within(ROLLOUT)
+            .silently()
+            .until(async || {
+                Ok(match self.edge.look_settled().await? {
+                    Look::Reached(status) => Look::when(
+                        status.is("Ready", "True") && status.is("Degraded", "False"),
+                        status.to_string(),
+                    ),
+                    Look::NotYet(seen) => Look::NotYet(seen),
+                })
+            })
+            .await?;
+        for component in [Component::Contour, Component::Envoy] {
+            let pods = self.edge.pods(component).await?;
+            ensure!(pods.restarts == 0 && pods.all_ready(), "{component:?}: {pods}");
+        }
+        Ok(())
+    }
+
+    /// Takes everything away, so that the next order begins with nothing.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        let kubectl = self.cluster.kubectl();
+        self.edge.delete().await?;
+        Wait::for_it("nothing is left of the ContourDeployment")
+            .silently()
+            .until(async || {
+                let left = leftovers::of(&self.client, &self.edge).await?;
+                Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
+            })
+            .await?;
+        // Envoys may drain for minutes.
+        let draining = format!("{COMPONENT}={}", Component::Envoy.label());
+        let now = ["--force", "--grace-period=0", "--ignore-not-found"];
+        kubectl
+            .run(&[&["-n", NAMESPACE, "delete", "pods", "-l", &draining][..], &now].concat())
+            .await?;
+        let namespace = ["delete", "namespace", "auth", "--ignore-not-found", "--timeout=60s"];
+        tokio::try_join!(
+            async { kubectl.run(&namespace).await.map(drop) },
+            delete_crds(&self.cluster),
+            stop_operator(&self.cluster),
+        )?;
+        self.beginning.is_again().await
+    }
+}
+
+/// What both hosts answer with these pieces; nothing while nothing can serve.
+fn right(there: &Pieces) -> Option<Right> {
+    let serving = [Piece::ContourCrds, Piece::ContourDeployment, Piece::Operator];
+    if !serving.iter().all(|piece| there.contains(piece)) {
+        return None;
+    }
+    Some(if there.len() == Piece::ALL.len() {
+        Right::Enforced
+    } else {
+        Right::Denied
+    })
+}
+
+/// The sample's namespace, and its server with the Service.
+fn auth_sample() -> anyhow::Result<(Value, Value)> {
+    let file = places::sample("auth.yaml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&text).with_context(|| format!("reading {}", file.display()))?;
+    let (mut namespaces, rest): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| object["kind"] == "Namespace");
+    ensure!(
+        namespaces.len() == 1 && rest.iter().any(|object| object["kind"] == "Service"),
+        "{} is not what it was",
+        file.display()
+    );
+    let rest = json!({"apiVersion": "v1", "kind": "List", "items": rest});
+    Ok((namespaces.remove(0), rest))
+}
+
+async fn delete_crds(cluster: &Cluster) -> anyhow::Result<()> {
+    let file = cluster::contour_crds().await?;
+    let file = file.to_string_lossy();
+    let delete = ["delete", "--ignore-not-found", "--timeout=60s", "-f", &file];
+    cluster.kubectl().run(&delete).await.map(drop)
+}
+
+async fn scale_operator(cluster: &Cluster, replicas: u8) -> anyhow::Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let scale = ["-n", SLIPWAY_NAMESPACE, "scale", "deployment/slipway", &replicas];
+    cluster.kubectl().run(&scale).await.map(drop)
+}
+
+async fn stop_operator(cluster: &Cluster) -> anyhow::Result<()> {
+    scale_operator(cluster, 0).await?;
+    Wait::for_it("the operator's pod is gone")
+        .silently()
+        .until(async || {
+            let pods = cluster
+                .kubectl()
+                .run(&["-n", SLIPWAY_NAMESPACE, "get", "pods", "-o", "name"])
+                .await?;
+            Ok(Look::when(pods.trim().is_empty(), pods))
+        })
+        .await
+}

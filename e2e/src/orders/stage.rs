@@ -1,0 +1,276 @@
+//! The six pieces on a real API server where kubelet and Contour are played: how each is made and taken away, and what must be
+//! to be seen once everybody has done what there is to do.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use futures::future::try_join_all;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::{Value, json};
+
+use crate::cluster;
+use crate::edge::{COMPONENT, Component, Condition, Edge};
+use crate::lab::contour::Contour;
+use crate::lab::{Lab, Thing, players, specification, wait};
+use crate::orders::order::{Piece, Pieces};
+use crate::wait::Look;
+
+/// For what takes Kubernetes' own controllers their time: the namespace controller looks again after eight seconds if a
+/// finalizer held it up, the one for CRDs after five.
+const PATIENT: Duration = Duration::from_mins(1);
+
+/// How often one looks.
+const PACE: Duration = Duration::from_millis(100);
+
+/// A place for orders: one namespace, and another one that comes and goes.
+pub struct Stage<'a> {
+    lab: &'a Lab,
+    auth: String,
+    edge: Edge,
+    contour: Contour,
+    crds: Vec<Value>,
+}
+
+/// What is to be seen, given which pieces are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nobody does anything: there is no ContourDeployment, or no operator.
+    Nothing,
+    /// Contour is held back, or left alone if it runs, for want of its CRDs.
+    CrdsMissing,
+    /// Contour and Envoy run; the service is in this state, and its stand-in beside it or beside the ContourDeployment.
+    Running {
+        /// `status.extensionServices[].state`.
+        state: &'static str,
+        /// What happens to requests.
+        traffic: &'static str,
+        /// Whether the stand-in is in the namespace of the service.
+        is_beside_it: bool,
+    },
+}
+
+impl Expected {
+    /// With these pieces.
+    pub fn with(pieces: &Pieces) -> Self {
+        let there = |piece| pieces.contains(&piece);
+        if !there(Piece::ContourDeployment) || !there(Piece::Operator) {
+            return Self::Nothing;
+        }
+        if !there(Piece::ContourCrds) {
+            return Self::CrdsMissing;
+        }
+        let (state, traffic) = match (there(Piece::ExtensionService), there(Piece::Service)) {
+            (false, _) => ("Missing", "Denied"),
+            (true, false) => ("Invalid", "Denied"),
+            (true, true) => ("Available", "Enforced"),
+        };
+        Self::Running {
+            state,
+            traffic,
+            is_beside_it: there(Piece::Namespace),
+        }
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// In the lab's namespace and another one.
+    pub async fn new(lab: &'a Lab) -> anyhow::Result<Self> {
+        let file = cluster::contour_crds().await?;
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let crds: Vec<Value> =
+            serde_saphyr::from_multiple(&text).with_context(|| format!("reading {}", file.display()))?;
+        ensure!(!crds.is_empty(), "{} holds no CRDs", file.display());
+        Ok(Self {
+            lab,
+            auth: lab.name("auth"),
+            edge: Edge::new(lab.client.clone(), &lab.namespace, "edge"),
+            contour: Contour::of(&lab.client, &lab.namespace),
+            crds,
+        })
+    }
+
+    /// The lab.
+    pub fn lab(&self) -> &Lab {
+        self.lab
+    }
+
+    /// The ContourDeployment.
+    pub fn edge(&self) -> &Edge {
+        &self.edge
+    }
+
+    /// Fails if a container of Contour exited at its start.
+    pub fn no_exits(&self) -> anyhow::Result<()> {
+        let exits = self.contour.exits();
+        ensure!(exits.is_empty(), "{exits:?}");
+        Ok(())
+    }
+
+    /// Makes a piece. What becomes of it is not waited for, only that the API server serves it.
+    pub async fn make(&self, piece: Piece) -> anyhow::Result<()> {
+        let made = match piece {
+            Piece::ContourCrds => self.make_crds().await,
+            Piece::Namespace => {
+                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.auth}});
+                self.lab.create(&namespace).await.map(drop)
+            }
+            Piece::ExtensionService => {
+                let object = players::extension_service(&self.auth, "500ms");
+                self.lab.create(&object).await.map(drop)
+            }
+            Piece::Service => players::auth_server(self.lab, &self.auth).await,
+            Piece::ContourDeployment => self.lab.edge(&specification(&self.auth)).await.map(drop),
+            Piece::Operator => self.lab.world.start_operator().await,
+        };
+        made.with_context(|| format!("making {piece}"))
+    }
+
+    async fn make_crds(&self) -> anyhow::Result<()> {
+        try_join_all(self.crds.iter().map(|crd| self.lab.create(crd))).await?;
+        wait("Contour's CRDs are served", PATIENT)
+            .every(PACE)
+            .until(async || {
+                let all = self.lab.api("ExtensionService", "");
+                let listed = all.list(&ListParams::default()).await;
+                let other = self.lab.api("ContourConfiguration", "");
+                let others = other.list(&ListParams::default()).await;
+                Ok(Look::when(
+                    listed.is_ok() && others.is_ok(),
+                    format!("{:?}, {:?}", listed.err(), others.err()),
+                ))
+            })
+            .await
+    }
+
+    /// Takes a piece away and waits until it, and what goes with it, is gone.
+    pub async fn take_away(&self, piece: Piece) -> anyhow::Result<()> {
+        let gone = match piece {
+            Piece::ContourCrds => {
+                let crds = self.crds.iter().filter_map(|crd| crd["metadata"]["name"].as_str());
+                self.go(crds
+                    .map(|name| Thing::new("CustomResourceDefinition", "", name))
+                    .collect())
+                    .await
+            }
+            Piece::Namespace => self.go(vec![Thing::new("Namespace", "", &self.auth)]).await,
+            Piece::ExtensionService => self.go(vec![Thing::new("ExtensionService", &self.auth, "auth")]).await,
+            Piece::Service => {
+                let kinds = ["Service", "EndpointSlice"];
+                self.go(kinds.iter().map(|kind| Thing::new(kind, &self.auth, "auth")).collect())
+                    .await
+            }
+            Piece::ContourDeployment => {
+                let own = Thing::new("ContourDeployment", &self.lab.namespace, "edge");
+                self.go(vec![own]).await
+            }
+            Piece::Operator => {
+                let end = self.lab.world.stop_operator().await?;
+                ensure!(end.status.success(), "the operator ended with {}", end.status);
+                Ok(())
+            }
+        };
+        gone.with_context(|| format!("taking away {piece}"))
+    }
+
+    async fn go(&self, things: Vec<Thing>) -> anyhow::Result<()> {
+        for thing in &things {
+            let api = self.lab.api(thing.kind, &thing.namespace);
+            match api.delete(&thing.name, &DeleteParams::default()).await {
+                Ok(_) => {}
+                // The controller of Kubernetes' that follows a Service may have been faster.
+                Err(kube::Error::Api(status)) if status.is_not_found() && thing.kind == "EndpointSlice" => {}
+                Err(error) => return Err(error).with_context(|| format!("deleting {thing}")),
+            }
+        }
+        wait("it is gone", PATIENT)
+            .every(PACE)
+            .until(async || {
+                for thing in &things {
+                    if let Some(object) = self.lab.find(thing).await? {
+                        let why = &object["status"]["conditions"];
+                        return Ok(Look::NotYet(format!("{thing} is still there: {why}")));
+                    }
+                }
+                Ok(Look::Reached(()))
+            })
+            .await
+    }
+
+    /// Deletes Contour's pods, if Contour can run with these pieces, so that others start; says whether it did. Those that it
+    /// deleted are gone then.
+    pub async fn replace_contour(&self, pieces: &Pieces) -> anyhow::Result<bool> {
+        if !matches!(Expected::with(pieces), Expected::Running { .. }) {
+            return Ok(false);
+        }
+        let before = self.edge.pods(Component::Contour).await?.uids();
+        ensure!(!before.is_empty(), "no Contour runs");
+        let selector = format!("{},{COMPONENT}={}", self.edge.selector(), Component::Contour.label());
+        let pods = self.lab.api("Pod", &self.lab.namespace);
+        let of_contour = ListParams::default().labels(&selector);
+        pods.delete_collection(&DeleteParams::default(), &of_contour).await?;
+        wait("other pods of Contour are there", PATIENT)
+            .until(async || {
+                let now = self.edge.pods(Component::Contour).await?;
+                let is_replaced = now.uids().is_disjoint(&before) && !now.uids().is_empty();
+                Ok(Look::when(is_replaced, now.to_string()))
+            })
+            .await?;
+        Ok(true)
+    }
+
+    /// Waits until everybody has done what there is to do with these pieces, and sees that it is what must be.
+    pub async fn settled(&self, pieces: &Pieces) -> anyhow::Result<()> {
+        if pieces.contains(&Piece::Operator) {
+            self.lab.world.operator_is_ready().await?;
+        }
+        let expected = Expected::with(pieces);
+        wait(&format!("it has settled as {expected:?}"), PATIENT)
+            .every(PACE)
+            .until(async || self.look(expected).await)
+            .await
+    }
+
+    async fn look(&self, expected: Expected) -> anyhow::Result<Look<()>> {
+        let Expected::Running {
+            state,
+            traffic,
+            is_beside_it,
+        } = expected
+        else {
+            return self.look_at_standstill(expected).await;
+        };
+        let status = match self.edge.look_settled().await? {
+            Look::Reached(status) => status,
+            Look::NotYet(seen) => return Ok(Look::NotYet(seen)),
+        };
+        let Some(service) = status.extension_services.first() else {
+            bail!("it has settled without a service in its status: {status}")
+        };
+        let namespace = if is_beside_it { &self.auth } else { &self.lab.namespace };
+        let stand_in = service.stand_in.as_ref().context("it has settled without a stand-in")?;
+        if service.state != state || service.traffic != traffic || stand_in.namespace != *namespace {
+            return Ok(Look::NotYet(format!("{service:?}")));
+        }
+        // What the status says is so: nobody is asked but the service itself, and only if it can be.
+        let stand_in = Thing::new("ExtensionService", &stand_in.namespace, &stand_in.name);
+        let found = self.lab.read(&stand_in).await?;
+        let asks = if traffic == "Enforced" { "auth" } else { &stand_in.name };
+        let services = &found["spec"]["services"];
+        Ok(Look::when(
+            services[0]["name"] == asks && services[1].is_null(),
+            format!("status says {traffic}, and {stand_in} points at {services}"),
+        ))
+    }
+
+    async fn look_at_standstill(&self, expected: Expected) -> anyhow::Result<Look<()>> {
+        if expected == Expected::Nothing {
+            return Ok(Look::Reached(()));
+        }
+        let status = self.edge.status().await?;
+        let says = |ready: &Condition| ready.reason == "ContourCRDsMissing" && ready.status == "False";
+        Ok(Look::when(
+            status.observed_generation == Some(status.generation) && status.condition("Ready").is_some_and(says),
+            status.to_string(),
+        ))
+    }
+}
