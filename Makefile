@@ -74,6 +74,13 @@ undeploy: ## Uninstall Slipway: first every ContourDeployment, then the operator
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
+##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
+
+.PHONY: prove-flap
+prove-flap: ## An ExtensionService flaps under traffic, on a real cluster: nothing passes unchecked, nothing breaks (SEED=n)
+	$(BUILD)
+	$(TARGET)/debug/prove-flap $(if $(SEED),--seed $(SEED))
+
 ##@ Now and then
 
 .PHONY: bench

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod cluster;
 pub mod command;
 pub mod edge;
+pub mod flap;
 pub mod hosts;
 pub mod images;
 pub mod installation;
