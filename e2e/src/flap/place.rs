@@ -1,4 +1,4 @@
-//! Where it happens: the sample ContourDeployment on a cluster with Slipway, an authorization server with a mark of its own,
+//! Where it happens: a ContourDeployment on a cluster with Slipway, an authorization server with a mark of its own,
 //! and two hosts before the backend that knows the mark.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,7 +29,7 @@ const ROLLOUT: Duration = Duration::from_mins(3);
 /// Probes in a row that must agree: Envoy has several threads, and each hears of a change by itself.
 const AGREEING: usize = 20;
 
-/// Namespace and name of the ContourDeployment, as in the sample.
+/// Namespace and name of the ContourDeployment.
 const EDGE: (&str, &str) = ("projectcontour", "edge");
 
 /// The place.
@@ -59,12 +59,11 @@ impl<'a> Place<'a> {
             .replace("\"MARK\"", &format!("{mark:?}"))
             .replace("ADDRESS", &backend.address.ip().to_string())
             .replace("PORT", &backend.address.port().to_string());
-        kubectl.apply_text(&fixture).await.context("applying the hosts")?;
+        kubectl.apply_text(&fixture).await.context("applying the fixture")?;
         let authority = Authority::new()?;
         let secret = authority.sign("https.flap.test")?.secret("flap", "https-flap-test");
         kubectl.apply(&secret).await.context("storing the certificate")?;
         let (namespace, name) = EDGE;
-        kubectl.apply_file(&places::sample("contourdeployment.yaml")).await?;
         let rollout = [
             "-n",
             "auth",

@@ -196,7 +196,8 @@ async fn deleting_the_contourdeployment_leaves_nothing_of_it_anywhere() {
 #[tokio::test]
 async fn while_the_extension_service_flaps_under_traffic_nothing_passes_unchecked_and_nothing_breaks() {
     play("flapping under traffic", async |stage| {
-        stage.given(Without::Denied, Auth::Server).await?;
+        stage.service.delete().await?;
+        stage.remove(&stage.edge).await?;
         let seed = fastrand::u64(..1_000_000);
         say(format!("seed {seed}; `make prove-flap` plays many more cycles"));
         let place = Place::prepare(stage.cluster()).await?;
