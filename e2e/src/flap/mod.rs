@@ -118,23 +118,36 @@ async fn play(
     player.step(Step::Create(Form::Valid)).await?;
     place.until_answered(Caller::Anonymous, 401).await?;
     place.until_answered(Caller::Authorized, 200).await?;
-    more_requests(book).await?;
+    until_enough(book, cycles, |counts| {
+        [u64::MAX, counts.checked, counts.refused, u64::MAX]
+    })
+    .await?;
     player.step(Step::Delete).await?;
     let without = if mode == Mode::FailOpen { 200 } else { 403 };
     place.until_answered(Caller::Anonymous, without).await?;
-    more_requests(book).await?;
+    let unasked = |counts: &Counts| counts.denied + counts.unchecked;
+    until_enough(book, cycles, |counts| {
+        [counts.requests, counts.checked, counts.refused, unasked(counts)]
+    })
+    .await?;
     place.rest(mode).await
 }
 
-/// Waits for a few hundred requests more.
-async fn more_requests(book: &Book) -> anyhow::Result<()> {
-    let wanted = book.counts().requests + 300;
-    Wait::for_it("the traffic goes on")
+/// Requests for each cycle, at least, of which so many are checked and pass, are refused, and find nobody who checks. Two
+/// hundred cycles must come to 100,000, 20,000, 20,000 and 10,000.
+const EACH: [u64; 4] = [550, 110, 110, 55];
+
+/// Lets the traffic go on until there were enough of some of these.
+async fn until_enough(book: &Book, cycles: usize, of: impl Fn(&Counts) -> [u64; 4]) -> anyhow::Result<()> {
+    let wanted = EACH.map(|each| each * cycles as u64);
+    Wait::for_it("the traffic has brought enough of everything")
+        .within(Duration::from_mins(5))
         .every(Duration::from_millis(50))
         .silently()
         .until(async || {
-            let now = book.counts().requests;
-            Ok(Look::when(now >= wanted, format!("{now} requests of {wanted}")))
+            let now = of(&book.counts());
+            let enough = now.iter().zip(&wanted).all(|(now, wanted)| now >= wanted);
+            Ok(Look::when(enough, format!("{now:?} of {wanted:?}")))
         })
         .await
 }
