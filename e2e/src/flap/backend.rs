@@ -55,6 +55,7 @@ impl Arrivals {
     }
 
     /// What came since `earlier`.
+    #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
             checked: self.checked - earlier.checked,

@@ -69,14 +69,14 @@ pub async fn chunk(place: &Place<'_>, mode: Mode, seed: u64, cycles: usize) -> a
     let book = Arc::new(Book::new(mode));
     let mut player = Player::new(place, Arc::clone(&book), seed);
     let traffic = Traffic::start(&place.hosts, &book, seed);
-    let played = play(place, mode, &mut player, &restarts, &book, seed, cycles).await;
+    let ended = play(place, mode, &mut player, &restarts, &book, seed, cycles).await;
     traffic.stop().await?;
     let counts = book.counts();
     let arrivals = place.backend.arrivals().since(before);
     say(format!("{counts}; backend: {arrivals}"));
     let mut failures = restarts.unexplained(&player.crashes);
     failures.extend(shortcomings(mode, &counts, arrivals));
-    if let Err(error) = played {
+    if let Err(error) = ended {
         failures.push(format!("{error:#}"));
     }
     let now = place.edge.revision().await?;

@@ -185,7 +185,7 @@ impl Deployment {
             .silently()
             .until(async || {
                 let list = self.pods.list(&ListParams::default().labels(&self.selector)).await?;
-                let mut running: Vec<_> = list.items.into_iter().filter(|pod| is_running(pod)).collect();
+                let mut running: Vec<_> = list.items.into_iter().filter(is_running).collect();
                 if running.is_empty() {
                     return Ok(Look::NotYet("there is none".to_owned()));
                 }
