@@ -123,6 +123,11 @@ prove-orders: ## Every order in which things may come, on real API servers; some
 	$(BUILD)
 	$(TARGET)/debug/prove-orders $(if $(SEED),--seed $(SEED))
 
+.PHONY: prove-flap
+prove-flap: ## An ExtensionService flaps under traffic, on a real cluster: nothing passes unchecked, nothing breaks (SEED=n)
+	$(BUILD)
+	$(TARGET)/debug/prove-flap $(if $(SEED),--seed $(SEED))
+
 ##@ Now and then
 
 .PHONY: bench

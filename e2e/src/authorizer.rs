@@ -20,7 +20,7 @@ pub const CREDENTIALS: &str = "Bearer letmein";
 /// The header that a request carries once it was checked: the backend sees it, the client does not.
 pub const CHECKED_BY: &str = "x-checked-by";
 
-/// The value of [`CHECKED_BY`].
+/// The value of [`CHECKED_BY`], unless the server is given another, which nobody else knows.
 pub const CHECKER: &str = "slipway-ext-authz";
 
 /// What a refused client reads.
@@ -45,14 +45,14 @@ impl Decision {
         }
     }
 
-    fn response(self) -> CheckResponse {
+    fn response(self, mark: &str) -> CheckResponse {
         match self {
             Self::Allowed => {
                 let mut ok = OkHttpResponseBuilder::new();
                 // Overwriting: a client that sends the header itself gains nothing.
                 ok.add_header(
                     CHECKED_BY,
-                    CHECKER,
+                    mark,
                     Some(HeaderAppendAction::OverwriteIfExistsOrAdd),
                     false,
                 );
@@ -73,7 +73,9 @@ impl Decision {
 }
 
 #[derive(Debug)]
-struct Authorizer;
+struct Authorizer {
+    mark: String,
+}
 
 #[tonic::async_trait]
 impl Authorization for Authorizer {
@@ -91,27 +93,28 @@ impl Authorization for Authorizer {
             header(":authority").unwrap_or(unknown),
             header(":path").unwrap_or(unknown),
         );
-        Ok(Response::new(decision.response()))
+        Ok(Response::new(decision.response(&self.mark)))
     }
 }
 
-/// Listens on `address` (plain HTTP/2) and answers until `stop` completes; requests under way are finished.
+/// Listens on `address` (plain HTTP/2) and answers until `stop` completes; requests under way are finished. What it lets
+/// through carries `mark`.
 ///
 /// Serves `grpc.health.v1.Health` too, for kubelet's gRPC probe.
-pub async fn serve(address: SocketAddr, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn serve(address: SocketAddr, mark: String, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))?;
-    serve_on(listener, stop).await
+    serve_on(listener, mark, stop).await
 }
 
 /// As [`serve`], on a socket that listens already.
-pub async fn serve_on(listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn serve_on(listener: TcpListener, mark: String, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AuthorizationServer<Authorizer>>().await;
     tonic::transport::Server::builder()
         .add_service(health_server)
-        .add_service(AuthorizationServer::new(Authorizer))
+        .add_service(AuthorizationServer::new(Authorizer { mark }))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await
         .context("serving external authorization")
@@ -167,7 +170,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve_on(listener, async { drop(stopped.await) }));
+        let server = tokio::spawn(serve_on(listener, "a-secret".to_owned(), async { drop(stopped.await) }));
         let mut client = AuthorizationClient::connect(format!("http://{address}"))
             .await
             .expect("the server listens");
@@ -193,7 +196,10 @@ mod tests {
             panic!("not allowed")
         };
         let marks: Vec<_> = ok.headers.into_iter().filter_map(|option| option.header).collect();
-        assert_eq!((marks[0].key.as_str(), marks[0].value.as_str()), (CHECKED_BY, CHECKER));
+        assert_eq!(
+            (marks[0].key.as_str(), marks[0].value.as_str()),
+            (CHECKED_BY, "a-secret")
+        );
 
         drop(client);
         stop.send(()).expect("the server runs");

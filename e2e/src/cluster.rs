@@ -83,6 +83,11 @@ impl Cluster {
         testbed(&arguments).await.map(drop)
     }
 
+    /// The process, on this machine, of a container: `id` is the `containerID` in its pod's status.
+    pub async fn pid(&self, id: &str) -> anyhow::Result<String> {
+        Ok(testbed(&["pid", &self.name, id]).await?.trim().to_owned())
+    }
+
     /// Ends it now, if it was started here, and waits until nothing of it is left.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.end.take().map_or(Ok(()), Undertaker::call)

@@ -60,17 +60,7 @@ impl Hosts {
         name: &str,
         authority: &CertificateDer<'static>,
     ) -> anyhow::Result<Self> {
-        let services = Api::<Service>::namespaced(client.clone(), namespace);
-        let address = Wait::for_it(format!("Service {namespace}/{name} has an address"))
-            .until(async || {
-                let Some(service) = services.get_opt(name).await? else {
-                    return Ok(Look::NotYet("there is no such Service".to_owned()));
-                };
-                let address = service.spec.and_then(|spec| spec.cluster_ip).filter(|ip| ip != "None");
-                Ok(address.map_or_else(|| Look::NotYet("it has no address".to_owned()), Look::Reached))
-            })
-            .await?;
-        let address: IpAddr = address.parse().with_context(|| format!("the address {address}"))?;
+        let address = address(client, namespace, name).await?;
         Ok(Self {
             http: Host::http(HTTP_HOST, SocketAddr::new(address, 80)),
             https: Host::https(HTTPS_HOST, SocketAddr::new(address, 443), authority.clone())?,
@@ -162,6 +152,21 @@ impl Hosts {
             }
         }
     }
+}
+
+/// The address of a Service inside of the cluster, as soon as it has one.
+pub async fn address(client: &Client, namespace: &str, name: &str) -> anyhow::Result<IpAddr> {
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    let address = Wait::for_it(format!("Service {namespace}/{name} has an address"))
+        .until(async || {
+            let Some(service) = services.get_opt(name).await? else {
+                return Ok(Look::NotYet("there is no such Service".to_owned()));
+            };
+            let address = service.spec.and_then(|spec| spec.cluster_ip).filter(|ip| ip != "None");
+            Ok(address.map_or_else(|| Look::NotYet("it has no address".to_owned()), Look::Reached))
+        })
+        .await?;
+    address.parse().with_context(|| format!("the address {address}"))
 }
 
 /// What anonymous requests saw during some time.

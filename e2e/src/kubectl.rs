@@ -45,6 +45,11 @@ impl Kubectl {
         self.run_with(&["apply", "-f", "-"], Some(&object.to_string())).await
     }
 
+    /// `kubectl apply -f -` of some YAML.
+    pub async fn apply_text(&self, yaml: &str) -> anyhow::Result<String> {
+        self.run_with(&["apply", "-f", "-"], Some(yaml)).await
+    }
+
     async fn run_with(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
         let all = [&["--kubeconfig", self.kubeconfig.as_str()], arguments].concat();
         command::output(&self.program, &all, input).await

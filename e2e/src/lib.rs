@@ -8,6 +8,7 @@ pub mod command;
 pub mod drift;
 pub mod edge;
 pub mod faults;
+pub mod flap;
 pub mod hosts;
 pub mod images;
 pub mod installation;

@@ -1,7 +1,7 @@
-//! One request on one new connection, as a client of Envoy makes it, and what came of it.
+//! Requests as a client of Envoy makes them, and what came of them.
 //!
-//! A new connection each time, because what matters is what a client meets that comes now: a listener that is gone
-//! shows only to those.
+//! A probe takes a new connection each time, because what matters is what a client meets that comes now: a listener that is
+//! gone shows only to those. Constant traffic keeps some open, too.
 
 use std::fmt;
 use std::io;
@@ -12,19 +12,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper::http::request;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::authorizer;
 
-/// Longest time for one request.
-const LIMIT: Duration = Duration::from_secs(5);
+/// Longest time for one request, its connection included.
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a request brings along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,49 +145,90 @@ impl Host {
     }
 
     async fn connect_and_get(&self, caller: Caller) -> Answer {
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(answer) => return answer,
+        };
+        let mut request = self.request("/headers");
+        if caller == Caller::Authorized {
+            request = request.header(header::AUTHORIZATION, authorizer::CREDENTIALS);
+        }
+        connection
+            .send(request.body(Empty::new()).expect("its parts are valid"))
+            .await
+    }
+
+    /// The beginning of a GET of a path of this host.
+    pub fn request(&self, path: &str) -> request::Builder {
+        Request::get(path).header(header::HOST, &self.name)
+    }
+
+    /// A new connection; if it does not come about, what a client's request would have come to.
+    pub async fn connect(&self) -> Result<Connection, Answer> {
         let stream = match TcpStream::connect(self.address).await {
             Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Answer::Refused,
-            Err(error) => return Answer::Broken(error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(Answer::Refused),
+            Err(error) => return Err(Answer::Broken(error.to_string())),
         };
         // Else the request waits behind the end of the handshake for the peer's delayed acknowledgement, some 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
-            return Answer::Broken(error.to_string());
+            return Err(Answer::Broken(error.to_string()));
         }
         let Some(tls) = &self.tls else {
-            return self.request(stream, caller).await;
+            return Connection::over(stream).await;
         };
         let name = match ServerName::try_from(self.name.clone()) {
             Ok(name) => name,
-            Err(error) => return Answer::Handshake(error.to_string()),
+            Err(error) => return Err(Answer::Handshake(error.to_string())),
         };
         match tls.connect(name, stream).await {
-            Ok(stream) => self.request(stream, caller).await,
-            Err(error) => Answer::Handshake(error.to_string()),
+            Ok(stream) => Connection::over(stream).await,
+            Err(error) => Err(Answer::Handshake(error.to_string())),
+        }
+    }
+}
+
+/// A connection to a host, on which one request may follow another.
+pub struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    driver: JoinHandle<Result<(), hyper::Error>>,
+}
+
+impl Connection {
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, Answer> {
+        match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
+            // Whatever breaks the connection, `sender` hears of it too.
+            Ok((sender, connection)) => Ok(Self {
+                sender,
+                driver: tokio::spawn(connection),
+            }),
+            Err(error) => Err(Answer::Broken(error.to_string())),
         }
     }
 
-    async fn request(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, caller: Caller) -> Answer {
+    /// Sends a request and reads the answer to its end.
+    pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Answer {
         let answer = async {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            // Ends when `sender` goes; whatever breaks it, `sender` hears of it too.
-            let connection = tokio::spawn(connection);
-            let mut request = Request::get("/headers").header(header::HOST, &self.name);
-            if caller == Caller::Authorized {
-                request = request.header(header::AUTHORIZATION, authorizer::CREDENTIALS);
-            }
-            let request = request.body(Empty::<Bytes>::new()).expect("its parts are valid");
-            let response = sender.send_request(request).await?;
+            let response = self.sender.send_request(request).await?;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await?.to_bytes();
-            drop(sender);
-            connection.abort();
             Ok::<_, hyper::Error>(Answer::Http {
                 status,
                 body: String::from_utf8_lossy(&body).into_owned(),
             })
         };
         answer.await.unwrap_or_else(|error| Answer::Broken(error.to_string()))
+    }
+
+    /// Whether another request can follow: the server may have said that it closes, or have closed.
+    pub async fn is_open(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ext-authz [ADDRESS]`: the external authorization server of the samples and tests, on `[::]:9001` by default,
-//! until SIGTERM or SIGINT. [`slipway_e2e::authorizer`] says what it lets through.
+//! until SIGTERM or SIGINT. [`slipway_e2e::authorizer`] says what it lets through. The variable `MARK` sets the value of the
+//! header that goes on what it lets through.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
     let address: SocketAddr = argument
         .parse()
         .with_context(|| format!("{argument:?} is not an address with a port"))?;
+    let mark = std::env::var("MARK").unwrap_or_else(|_| authorizer::CHECKER.to_owned());
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     println!(
@@ -36,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        outcome = authorizer::serve(address, async { drop(asked.await) }) => outcome,
+        outcome = authorizer::serve(address, mark, async { drop(asked.await) }) => outcome,
         () = end => Ok(()),
     }
 }

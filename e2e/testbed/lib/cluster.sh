@@ -183,6 +183,16 @@ cmd_kubeconfig() {
 	printf '%s\n' "$STATE/kubeconfig" >&3
 }
 
+cmd_pid() {
+	(($# == 2)) || die "pid needs a cluster and the ID of a container"
+	require_up "$1"
+	[[ -S $STATE/containerd/c.sock ]] || die "$NAME has no node"
+	local pid
+	pid=$(node_ctr tasks list | awk -v id="${2#containerd://}" '$1 == id && $3 == "RUNNING" {print $2}')
+	[[ -n $pid ]] || die "no container $2 is running in $NAME"
+	printf '%s\n' "$pid" >&3
+}
+
 cmd_list() {
 	(($# == 0)) || die "list takes no arguments"
 	local name number

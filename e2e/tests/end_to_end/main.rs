@@ -9,7 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use slipway_e2e::edge::{COMPONENT, Component, Edge};
+use slipway_e2e::flap::place::Place;
+use slipway_e2e::flap::{self, Mode};
 use slipway_e2e::leftovers;
+use slipway_e2e::narration::say;
 use slipway_e2e::probe::Caller;
 use slipway_e2e::wait::{Look, Wait};
 
@@ -185,6 +188,28 @@ async fn deleting_the_contourdeployment_leaves_nothing_of_it_anywhere() {
             "{before:?}"
         );
         ensure!(before.contains("Lease projectcontour/edge-contour"), "{before:?}");
+        stage.remove(&stage.edge).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_extension_service_flaps_under_traffic_nothing_passes_unchecked_and_nothing_breaks() {
+    play("flapping under traffic", async |stage| {
+        stage.service.delete().await?;
+        stage.remove(&stage.edge).await?;
+        let seed = fastrand::u64(..1_000_000);
+        say(format!("seed {seed}; `make prove-flap` plays many more cycles"));
+        let place = Place::prepare(stage.cluster()).await?;
+        for (mode, cycles) in [(Mode::FailClosed, 3), (Mode::FailOpen, 2)] {
+            let outcome = flap::chunk(&place, mode, seed, cycles).await?;
+            ensure!(
+                outcome.failures.is_empty(),
+                "seed {seed}, {mode}:\n{}",
+                outcome.failures.join("\n")
+            );
+        }
+        place.clear().await?;
         stage.remove(&stage.edge).await
     })
     .await;

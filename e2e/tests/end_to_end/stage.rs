@@ -117,6 +117,11 @@ impl Stage {
         })
     }
 
+    /// The cluster itself.
+    pub fn cluster(&self) -> &'static Cluster {
+        &self.world.cluster
+    }
+
     /// Runs kubectl.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.world.cluster.kubectl().run(arguments).await

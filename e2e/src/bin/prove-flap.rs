@@ -1,0 +1,230 @@
+//! `prove-flap`: the whole proof that flapping under traffic lets nothing through unchecked, breaks no connection and restarts
+//! nothing. In chunks: one that was interrupted goes on with the next chunk, on a new cluster.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use slipway_e2e::cluster::Cluster;
+use slipway_e2e::flap::answers::Counts;
+use slipway_e2e::flap::backend::Arrivals;
+use slipway_e2e::flap::place::Place;
+use slipway_e2e::flap::play::Faults;
+use slipway_e2e::flap::{self, Mode, Outcome};
+use slipway_e2e::narration::{say, title};
+use slipway_e2e::proof::{Journal, Row, record};
+use slipway_e2e::{images, installation};
+
+/// Name of the proof, and of its section on the page.
+const PROOF: &str = "prove-flap";
+
+/// Name of its cluster.
+const CLUSTER: &str = "flap-proof";
+
+/// Cycles of a chunk.
+const CHUNK: usize = 20;
+
+/// What the issue asks for: cycles of each mode, and answers while it fails closed.
+const CYCLES: usize = 200;
+const REQUESTS: u64 = 100_000;
+const CHECKED: u64 = 20_000;
+const REFUSED: u64 = 20_000;
+const DENIED: u64 = 10_000;
+
+#[derive(Parser)]
+#[command(about = "Flapping of an ExtensionService under traffic, on a real cluster")]
+struct Options {
+    /// Makes the same moments and faults again.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One chunk alone: `closed/3`, `open/0`. Nothing is written down.
+    #[arg(long, value_name = "CHUNK")]
+    only: Option<String>,
+    /// Plays on a cluster of the testbed that runs already, with the Slipway that is installed there.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+}
+
+/// One chunk of one mode.
+#[derive(Clone, Copy)]
+struct Chunk {
+    mode: Mode,
+    number: usize,
+}
+
+impl Chunk {
+    fn all() -> impl Iterator<Item = Self> {
+        let chunks = |mode| (0..CYCLES.div_ceil(CHUNK)).map(move |number| Self { mode, number });
+        chunks(Mode::FailClosed).chain(chunks(Mode::FailOpen))
+    }
+
+    fn name(self) -> String {
+        format!("{}/{}", self.mode, self.number)
+    }
+
+    /// Of its own, so that it can be played alone.
+    fn seed(self, seed: u64) -> u64 {
+        let mode = match self.mode {
+            Mode::FailClosed => 0,
+            Mode::FailOpen => 1,
+        };
+        seed.wrapping_mul(1_000_003) ^ (mode << 32) ^ self.number as u64
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    title(&format!("{PROOF}, seed {}", options.seed));
+    if let Some(name) = &options.only {
+        let chunk = Chunk::all().find(|chunk| chunk.name() == *name);
+        let chunk = chunk.with_context(|| format!("no chunk is called {name:?}"))?;
+        let cluster = cluster(&options).await?;
+        let place = Place::prepare(&cluster).await?;
+        let outcome = play(&cluster, &place, chunk, options.seed).await?;
+        ensure!(outcome.failures.is_empty(), "{} failures", outcome.failures.len());
+        return Ok(());
+    }
+    let mut journal = Journal::open(PROOF, options.seed)?;
+    let left: Vec<_> = Chunk::all()
+        .filter(|chunk| journal.outcome(&chunk.name()).is_none())
+        .collect();
+    if left.len() < Chunk::all().count() {
+        say(format!("{} chunks are left of {}", left.len(), Chunk::all().count()));
+    }
+    if !left.is_empty() {
+        let cluster = cluster(&options).await?;
+        let place = Place::prepare(&cluster).await?;
+        let mut failed = Vec::new();
+        for (done, chunk) in left.iter().enumerate() {
+            title(&format!("{} ({} of {})", chunk.name(), done + 1, left.len()));
+            let outcome = play(&cluster, &place, *chunk, options.seed).await?;
+            if outcome.failures.is_empty() {
+                journal.note(&chunk.name(), serde_json::to_value(&outcome)?)?;
+            } else {
+                failed.push(chunk.name());
+            }
+        }
+        ensure!(
+            failed.is_empty(),
+            "failed: {}; one alone: {PROOF} --seed {} --only {}",
+            failed.join(", "),
+            options.seed,
+            failed[0]
+        );
+    }
+    let rows = [Mode::FailClosed, Mode::FailOpen].map(|mode| Total::of(&journal, mode));
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|total| total?.row(options.seed))
+        .collect::<anyhow::Result<_>>()?;
+    record(PROOF, &rows)?;
+    for row in rows {
+        say(format!("{}: {} ({} s)", row.what, row.counts, row.seconds));
+    }
+    Ok(())
+}
+
+async fn cluster(options: &Options) -> anyhow::Result<Cluster> {
+    if let Some(name) = &options.cluster {
+        return Cluster::attach(name).await;
+    }
+    let cluster = Cluster::start(CLUSTER).await?;
+    cluster.load(&images::build().await?).await?;
+    installation::contour_crds(&cluster).await?;
+    installation::slipway(&cluster).await?;
+    Ok(cluster)
+}
+
+async fn play(cluster: &Cluster, place: &Place<'_>, chunk: Chunk, seed: u64) -> anyhow::Result<Outcome> {
+    let outcome = flap::chunk(place, chunk.mode, chunk.seed(seed), CHUNK).await;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            installation::diagnose(cluster).await;
+            return Err(error.context(chunk.name()));
+        }
+    };
+    for failure in &outcome.failures {
+        say(format!("FAILED: {failure}"));
+    }
+    if !outcome.failures.is_empty() {
+        installation::diagnose(cluster).await;
+    }
+    Ok(outcome)
+}
+
+/// All chunks of a mode together.
+struct Total {
+    mode: Mode,
+    cycles: usize,
+    counts: Counts,
+    arrivals: Arrivals,
+    faults: Faults,
+    took: Duration,
+}
+
+impl Total {
+    fn of(journal: &Journal, mode: Mode) -> anyhow::Result<Self> {
+        let mut total = Self {
+            mode,
+            cycles: 0,
+            counts: Counts::default(),
+            arrivals: Arrivals::default(),
+            faults: Faults::default(),
+            took: Duration::ZERO,
+        };
+        for chunk in Chunk::all().filter(|chunk| chunk.mode == mode) {
+            let Some(outcome) = journal.outcome(&chunk.name()) else {
+                bail!("{} was not played", chunk.name())
+            };
+            let outcome: Outcome = serde_json::from_value(outcome.clone())?;
+            total.cycles += outcome.cycles;
+            total.counts.add(&outcome.counts);
+            total.arrivals.add(outcome.arrivals);
+            total.faults.add(outcome.faults);
+            total.took += outcome.took;
+        }
+        Ok(total)
+    }
+
+    fn row(self, seed: u64) -> anyhow::Result<Row> {
+        let Self {
+            mode,
+            cycles,
+            counts,
+            arrivals,
+            faults,
+            took,
+        } = self;
+        ensure!(cycles >= CYCLES, "{cycles} cycles were played, of {CYCLES}");
+        let what = match mode {
+            Mode::FailClosed => {
+                for (what, count, wanted) in [
+                    ("requests", counts.requests, REQUESTS),
+                    ("requests that passed", counts.checked, CHECKED),
+                    ("requests that were refused", counts.refused, REFUSED),
+                    ("requests that were denied", counts.denied, DENIED),
+                ] {
+                    ensure!(count >= wanted, "{count} {what}, too few: {wanted} are wanted");
+                }
+                "`failOpen: false`"
+            }
+            Mode::FailOpen => "`failOpen: true`, the control",
+        };
+        let mut words = format!(
+            "{cycles} cycles; {faults}; {counts}; {} requests reached the backend unchecked ({} with a forged mark)",
+            arrivals.unchecked(),
+            arrivals.forged
+        );
+        if mode == Mode::FailOpen {
+            words += &format!(
+                "; {} of {} absences were seen by every client, 0 of {} anonymous requests refused from then on; the last refusal \
+                 {} ms after a deletion",
+                counts.windows, counts.absences, counts.in_windows, counts.lag_millis
+            );
+        }
+        words += "; 0 restarts besides those of killed containers";
+        Ok(Row::new(what, &seed, words, took))
+    }
+}

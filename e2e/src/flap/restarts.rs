@@ -1,0 +1,223 @@
+//! Which containers of Contour and Envoy have started again, and which of these restarts are our own doing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::edge::Edge;
+use crate::wait::{Look, Wait};
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Container {
+    /// The pod's uid.
+    pub pod: String,
+    /// The container's name.
+    pub name: String,
+}
+
+/// What was seen of a container.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    pod: String,
+    before: i32,
+    restarts: i32,
+    /// How it ended before each of them, as far as that was seen.
+    ends: Vec<String>,
+    is_gone: bool,
+}
+
+type Ledger = Arc<Mutex<BTreeMap<Container, Seen>>>;
+
+/// A watch on the pods of a ContourDeployment: not even a restart of a pod that is deleted soon after is missed.
+pub struct Restarts {
+    ledger: Ledger,
+    watch: JoinHandle<()>,
+}
+
+impl Restarts {
+    /// From now on.
+    pub async fn watch(client: &Client, edge: &Edge) -> anyhow::Result<Self> {
+        let api = Api::<Pod>::namespaced(client.clone(), edge.namespace());
+        let selector = edge.selector();
+        let ledger = Ledger::default();
+        let version = relist(&api, &selector, &ledger).await?;
+        for seen in ledger.lock().expect("nobody panics with the lock").values_mut() {
+            seen.before = seen.restarts;
+        }
+        let watch = tokio::spawn(follow(api, selector, version, Arc::clone(&ledger)));
+        Ok(Self { ledger, watch })
+    }
+
+    /// Waits until every crash of ours has shown as a restart, of those whose pod is still there.
+    pub async fn until_shown(&self, crashes: &[Container]) -> anyhow::Result<()> {
+        Wait::for_it("every container that was killed has started again")
+            .silently()
+            .until(async || {
+                let ledger = self.ledger.lock().expect("nobody panics with the lock");
+                let behind: Vec<_> = tallied(crashes)
+                    .into_iter()
+                    .filter(|(container, count)| {
+                        ledger
+                            .get(container)
+                            .is_some_and(|seen| !seen.is_gone && seen.restarts - seen.before < *count)
+                    })
+                    .collect();
+                Ok(Look::when(behind.is_empty(), format!("not yet: {behind:?}")))
+            })
+            .await
+    }
+
+    /// The restarts that are not those of these crashes, in words.
+    pub fn unexplained(&self, crashes: &[Container]) -> Vec<String> {
+        let induced = tallied(crashes);
+        let ledger = self.ledger.lock().expect("nobody panics with the lock");
+        ledger
+            .iter()
+            .filter_map(|(container, seen)| {
+                let ours = induced.get(container).copied().unwrap_or_default();
+                let restarts = seen.restarts - seen.before;
+                (restarts > ours).then(|| {
+                    format!(
+                        "{} of pod {} started again {restarts} times, {ours} of them after it was killed: {}",
+                        container.name,
+                        seen.pod,
+                        seen.ends.join("; ")
+                    )
+                })
+            })
+            .collect()
+    }
+}
+
+impl Drop for Restarts {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+fn tallied(crashes: &[Container]) -> BTreeMap<Container, i32> {
+    let mut tally = BTreeMap::new();
+    for crash in crashes {
+        *tally.entry(crash.clone()).or_default() += 1;
+    }
+    tally
+}
+
+async fn relist(api: &Api<Pod>, selector: &str, ledger: &Ledger) -> anyhow::Result<String> {
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    let list = list.context("listing pods")?;
+    for pod in &list.items {
+        note(ledger, pod);
+    }
+    list.metadata.resource_version.context("a list without a version")
+}
+
+async fn follow(api: Api<Pod>, selector: String, mut version: String, ledger: Ledger) {
+    loop {
+        let ended = follow_from(&api, &selector, &version, &ledger).await;
+        // An ended watch is the usual thing; after an error the API server gets a moment.
+        if ended.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        if let Ok(next) = relist(&api, &selector, &ledger).await {
+            version = next;
+        }
+    }
+}
+
+async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, ledger: &Ledger) -> anyhow::Result<()> {
+    let parameters = WatchParams::default().labels(selector);
+    let mut events = Box::pin(api.watch(&parameters, version).await?);
+    while let Some(event) = events.try_next().await? {
+        match event {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => note(ledger, &pod),
+            WatchEvent::Deleted(pod) => {
+                note(ledger, &pod);
+                let uid = pod.uid().unwrap_or_default();
+                let mut ledger = ledger.lock().expect("nobody panics with the lock");
+                for (container, seen) in ledger.iter_mut() {
+                    seen.is_gone |= container.pod == uid;
+                }
+            }
+            WatchEvent::Bookmark(_) => {}
+            WatchEvent::Error(status) => anyhow::bail!("the watch has failed: {}", status.message),
+        }
+    }
+    Ok(())
+}
+
+fn note(ledger: &Ledger, pod: &Pod) {
+    let mut ledger = ledger.lock().expect("nobody panics with the lock");
+    let Some(status) = &pod.status else { return };
+    let containers = [&status.init_container_statuses, &status.container_statuses];
+    for container in containers.into_iter().flatten().flatten() {
+        let key = Container {
+            pod: pod.uid().unwrap_or_default(),
+            name: container.name.clone(),
+        };
+        let seen = ledger.entry(key).or_default();
+        seen.pod = pod.name_any();
+        if container.restart_count > seen.restarts {
+            seen.restarts = container.restart_count;
+            seen.ends.push(end_of(container));
+        }
+    }
+}
+
+fn end_of(container: &ContainerStatus) -> String {
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    last.map_or("it is not known how it ended".to_owned(), |end| {
+        format!(
+            "exit code {} ({})",
+            end.exit_code,
+            end.reason.as_deref().unwrap_or("no reason")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(restarts: i32, exit_code: i32) -> Pod {
+        let container = json!({
+            "name": "contour", "image": "", "imageID": "", "ready": true, "restartCount": restarts,
+            "lastState": {"terminated": {"exitCode": exit_code, "reason": "Error"}},
+        });
+        let pod = json!({"metadata": {"name": "a", "uid": "1"}, "status": {"containerStatuses": [container]}});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[tokio::test]
+    async fn a_restart_counts_unless_its_container_was_killed() {
+        let ledger = Ledger::default();
+        note(&ledger, &pod(1, 137));
+        note(&ledger, &pod(2, 1));
+        let watch = tokio::spawn(async {});
+        let restarts = Restarts { ledger, watch };
+        let crash = Container {
+            pod: "1".to_owned(),
+            name: "contour".to_owned(),
+        };
+        assert_eq!(
+            restarts.unexplained(&[crash.clone(), crash.clone()]),
+            Vec::<String>::new()
+        );
+        let unexplained = restarts.unexplained(&[crash]);
+        assert!(unexplained[0].contains("exit code 1 (Error)"), "{unexplained:?}");
+    }
+}
