@@ -19,7 +19,7 @@ use crate::contour::facts;
 use crate::items::Item;
 use crate::model::Model;
 use crate::scopes::{Form, OWNERS, Wish};
-use crate::state::{Container, State};
+use crate::state::{Container, Slot, State};
 
 /// What is there at the end, by name.
 pub type End = BTreeMap<String, Value>;
@@ -27,8 +27,8 @@ pub type End = BTreeMap<String, Value>;
 impl Model {
     /// What is wrong with a world in which nothing happens by itself any more.
     pub fn check_end(&mut self, state: &State) -> Vec<String> {
-        let mut configurations = state.of_kind(&self.items, Kind::ContourConfiguration);
-        if configurations.any(|slot| self.item(slot.live).owner.is_none()) {
+        let is_foreign = |slot: Slot| self.item(slot.live).owner.is_none();
+        if state.of_kind(&self.items, Kind::ContourConfiguration).any(is_foreign) {
             return Vec::new();
         }
         let mut problems = Vec::new();
