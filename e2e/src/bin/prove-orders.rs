@@ -145,7 +145,9 @@ async fn main() -> ExitCode {
         }
         Ok(failed) => {
             title(&format!("{} orders failed", failed.len()));
-            failed.iter().for_each(|line| show(line));
+            for line in failed {
+                show(&line);
+            }
             ExitCode::FAILURE
         }
         Err(error) => {

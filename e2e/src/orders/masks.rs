@@ -3,7 +3,7 @@
 //! Left out of all objects: uid, resourceVersion, generation, times, managed fields (who wrote which field when), and every
 //! status but that of ContourDeployments and ExtensionServices, where times are left out and `observedGeneration` is only
 //! compared with the generation. Left out of some: cluster addresses, what is in certificates, Contour's number of rollouts, the
-//! hash of what was last written (it covers the owner's uid), and, of what a stand-in remembers, the salt and which uid and
+//! hash of what was last written (it covers the owner's uid), and, of what a stand-in remembers, the salt, how many it came after, and which uid and
 //! generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
 //! Where something was away that a stand-in depends on ([`Names::Succeeded`]) the hashes in names may differ, too.
 
@@ -17,6 +17,10 @@ use crate::lab::POKE;
 use crate::lab::made::APPLIED;
 use crate::orders::inventory::Objects;
 
+/// Annotation: when a Contour was completely rolled out with a configuration.
+const ROLLED_OUT: &str = "contour.slipway.dev/rolled-out";
+/// Annotation: the salt in the name of a configuration.
+const SALT: &str = "contour.slipway.dev/salt";
 /// Annotation: what a stand-in remembers.
 const MEMORY: &str = "contour.slipway.dev/memory";
 /// Annotation: the hash of the settings that the API server accepted, and of what was made of them.
@@ -193,6 +197,9 @@ fn mask_metadata(metadata: &mut Value) {
     ] {
         remove(Some(&mut *its_annotations), annotation);
     }
+    if let Some(time) = its_annotations.get_mut(ROLLED_OUT) {
+        *time = json!("a time");
+    }
     if let Some(memory) = its_annotations.get_mut(MEMORY) {
         *memory = without_history(memory);
     }
@@ -210,6 +217,7 @@ fn without_history(memory: &Value) -> Value {
         return memory.clone();
     };
     remove(Some(&mut remembered), "salt");
+    remove(Some(&mut remembered), "moves");
     remove(remembered.get_mut("proven"), "uid");
     remove(remembered.get_mut("proven"), "generation");
     remembered
@@ -263,7 +271,9 @@ fn remove(object: Option<&mut Value>, field: &str) {
 fn without_hashes(objects: &Objects) -> Objects {
     let mut text = serde_json::to_value(objects).expect("JSON");
     for object in text.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
-        remove(object.pointer_mut("/metadata/annotations"), SETTINGS);
+        for annotation in [SETTINGS, SALT] {
+            remove(object.pointer_mut("/metadata/annotations"), annotation);
+        }
         for path in ["/labels", "/metadata/labels", "/spec/template/metadata/labels"] {
             remove(object.pointer_mut(path), TEMPLATE);
         }
@@ -273,6 +283,7 @@ fn without_hashes(objects: &Objects) -> Objects {
                 .and_then(|text| serde_json::from_str(text).ok())
         {
             remove(Some(&mut names), "settings");
+            remove(Some(&mut names), "salt");
             captured[CAPTURED] = names;
         }
     }

@@ -119,6 +119,20 @@ impl Ground {
         let Some(right) = right(there) else {
             return self.nobody_serves(there).await;
         };
+        if traffic.is_none() {
+            // The operator's own pod has to start, too.
+            Wait::for_it("Envoy is started")
+                .within(ROLLOUT)
+                .silently()
+                .until(async || {
+                    let pods = self.edge.pods(Component::Envoy).await?;
+                    Ok(Look::when(
+                        !pods.uids().is_empty(),
+                        self.edge.status().await?.to_string(),
+                    ))
+                })
+                .await?;
+        }
         let hosts = Hosts::behind(&self.client, NAMESPACE, "edge-envoy", &self.authority).await?;
         let traffic = traffic.get_or_insert_with(|| Traffic::start(hosts.clone(), self.edge.clone(), right));
         Wait::for_it(format!("both hosts answer as {right:?}"))
