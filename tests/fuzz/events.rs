@@ -209,7 +209,11 @@ impl World {
             }
             Event::Specify(asked) => specify(cluster, asked),
             Event::DeleteContourDeployment => delete(cluster, &deployment_key()),
-            Event::RefuseSettings(refused) => cluster.refuses_settings = refused.then(|| "no".to_owned()),
+            Event::RefuseSettings(refused) => {
+                cluster.refuses_settings = refused.then(|| "no".to_owned());
+                // A process asks once.
+                cluster.restart();
+            }
             Event::PodsCome => cluster.pods_come(),
             Event::OldPodsBeginToEnd => cluster.old_pods_begin_to_end(),
             Event::TerminatingPodsEnd => cluster.terminating_pods_end(),
@@ -279,6 +283,7 @@ impl World {
     fn rests(&mut self) {
         let cluster = &mut self.cluster;
         cluster.refuses_settings = None;
+        cluster.restart();
         cluster.settle();
         // Long enough for a succession that had to wait.
         cluster.api.now += Duration::from_mins(10);

@@ -164,6 +164,11 @@ impl Cluster {
         planned
     }
 
+    /// Another process: what the last one knew is gone.
+    pub fn restart(&mut self) {
+        self.answer = SettingsVerdict::Unchecked;
+    }
+
     /// One reconcile: plans and writes until nothing is left, then the status. Returns the writes.
     pub fn reconcile(&mut self) -> Vec<Write> {
         self.reconcile_until_crash(usize::MAX)
@@ -185,7 +190,7 @@ impl Cluster {
             'waves: for wave in &planned.waves {
                 for write in &wave.writes {
                     if written.len() == survived {
-                        self.answer = SettingsVerdict::Unchecked;
+                        self.restart();
                         return written;
                     }
                     match self.carry_out(write, &observed) {

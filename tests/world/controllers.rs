@@ -11,7 +11,12 @@ impl Cluster {
     /// The Deployment and DaemonSet controllers take note: pods of new templates come, those of old ones stay.
     pub fn pods_come(&mut self) {
         let deployments = self.deployments();
-        for deployment in deployments.iter().filter(|deployment| !deployment.is_terminating()) {
+        for deployment in &deployments {
+            // Nothing is made in a namespace that is being deleted.
+            let namespace = self.api.get(Kind::Namespace, "", deployment.namespace());
+            if deployment.is_terminating() || namespace.is_none_or(Object::is_terminating) {
+                continue;
+            }
             let template = deployment.at("/spec/template").expect("a template").clone();
             let wanted = deployment.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
             let name = format!("{}-{}", deployment.name(), slipway::plan::hash_json(&template));

@@ -158,11 +158,8 @@ fn each_part_of_our_metadata_is_missed_when_it_is_gone() {
         |live| drop(live.finalizers.take()),
         |live| drop(live.owner_references.take()),
         |live| {
-            drop(
-                live.labels
-                    .get_or_insert_default()
-                    .insert("app.kubernetes.io/part-of".into(), "other".into()),
-            )
+            let labels = live.labels.get_or_insert_default();
+            labels.insert("app.kubernetes.io/part-of".into(), "other".into());
         },
     ];
     for (index, loss) in losses.into_iter().enumerate() {
