@@ -144,11 +144,7 @@ pub fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Wr
             {
                 return None;
             }
-            if let Some(ports) = renumbered_ports(&object, live) {
-                let mut replacement = live.clone();
-                merge_metadata(&mut replacement.metadata, &object.metadata);
-                overlay(&mut replacement.content, &object.content);
-                replacement.content["spec"]["ports"] = Value::Array(ports);
+            if let Some(replacement) = renumbered(&object, live) {
                 return Some(Write::Replace(replacement));
             }
             object.metadata.uid.clone_from(&live.metadata.uid);
@@ -286,30 +282,55 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
     }
 }
 
-/// The ports of a Service as they shall be, if somebody gave one of ours another number: server-side apply knows a port by
-/// number and protocol, would put ours beside theirs, and two of one name are refused. Their node ports stay.
-fn renumbered_ports(desired: &Object, live: &Object) -> Option<Vec<Value>> {
-    if desired.kind != Kind::Service {
-        return None;
+/// The object as it shall be, if somebody gave one of our ports another number: server-side apply knows a port by number and
+/// protocol, would put ours beside theirs, and two of one name are refused.
+fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut replacement = live.clone();
+    match desired.kind {
+        Kind::Service => {
+            let [ours, theirs] = [desired, live].map(|object| list(object.at("/spec/ports")));
+            let ports = ports(&ours, &theirs, "port")?;
+            merge_metadata(&mut replacement.metadata, &desired.metadata);
+            overlay(&mut replacement.content, &desired.content);
+            replacement.content["spec"]["ports"] = Value::Array(ports);
+        }
+        Kind::Deployment | Kind::DaemonSet => {
+            let place = "/spec/template/spec/containers";
+            let mut containers = list(live.at(place));
+            let mut is_one = false;
+            for ours in list(desired.at(place)) {
+                let same = |container: &&mut Value| container["name"] == ours["name"];
+                if let Some(container) = containers.iter_mut().find(same)
+                    && let Some(ports) = ports(&list(ours.get("ports")), &list(container.get("ports")), "containerPort")
+                {
+                    container["ports"] = Value::Array(ports);
+                    is_one = true;
+                }
+            }
+            if !is_one {
+                return None;
+            }
+            // The rest of it is applied when this is there.
+            replacement.content["spec"]["template"]["spec"]["containers"] = Value::Array(containers);
+        }
+        _ => return None,
     }
-    let ports = |object: &Object| {
-        object
-            .at("/spec/ports")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let (desired, live) = (ports(desired), ports(live));
+    Some(replacement)
+}
+
+/// Our ports in place of those of their names, and those of others; none if no number clashes. Node ports stay.
+fn ports(desired: &[Value], live: &[Value], number: &str) -> Option<Vec<Value>> {
     let same = |key: &str, one: &Value, other: &Value| one.get(key) == other.get(key);
     let clashes = |one: &Value, other: &Value| {
-        same("name", one, other) && !(same("port", one, other) && same("protocol", one, other))
+        same("name", one, other) && !(same(number, one, other) && same("protocol", one, other))
     };
     if !live.iter().any(|port| desired.iter().any(|ours| clashes(ours, port))) {
         return None;
     }
     let theirs = live.iter().filter(|port| {
         let is_ours =
-            |ours: &Value| same("name", ours, port) || (same("port", ours, port) && same("protocol", ours, port));
+            |ours: &Value| same("name", ours, port) || (same(number, ours, port) && same("protocol", ours, port));
         !desired.iter().any(is_ours)
     });
     let ours = desired.iter().map(|ours| {

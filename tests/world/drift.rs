@@ -302,6 +302,24 @@ fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
 }
 
 #[test]
+fn a_container_s_port_that_somebody_gives_another_number_is_replaced() {
+    let (cluster, ours) = converged();
+    let mut tried = 0;
+    for key in ours
+        .iter()
+        .filter(|key| matches!(key.kind, Kind::Deployment | Kind::DaemonSet))
+    {
+        let change = |object: &mut Object| {
+            let port = &mut object.content["spec"]["template"]["spec"]["containers"][0]["ports"][0];
+            port["containerPort"] = json!(9999);
+        };
+        assert_eq!(repaired(&cluster, key, change), 1, "{key}");
+        tried += 1;
+    }
+    assert_eq!(tried, 2, "Contour's and Envoy's");
+}
+
+#[test]
 fn a_label_that_somebody_adds_to_what_a_service_selects_is_taken_away() {
     let (cluster, ours) = converged();
     let selects = |key: &&Key| cluster.api.objects[*key].at("/spec/selector").is_some() && key.kind == Kind::Service;
