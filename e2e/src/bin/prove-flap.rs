@@ -1,6 +1,7 @@
 //! `prove-flap`: the whole proof that flapping under traffic lets nothing through unchecked, breaks no connection and restarts
 //! nothing. In chunks: one that was interrupted goes on with the next chunk, on a new cluster.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -218,11 +219,12 @@ impl Total {
             arrivals.forged
         );
         if mode == Mode::FailOpen {
-            words += &format!(
+            write!(
+                words,
                 "; {} of {} absences were seen by every client, 0 of {} anonymous requests refused from then on; the last refusal \
                  {} ms after a deletion",
                 counts.windows, counts.absences, counts.in_windows, counts.lag_millis
-            );
+            )?;
         }
         words += "; 0 restarts besides those of killed containers";
         Ok(Row::new(what, &seed, words, took))
