@@ -179,7 +179,9 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         let ready = Instant::now();
-        cases.iter().for_each(|case| case.since.set(ready));
+        for case in &cases {
+            case.since.set(ready);
+        }
     }
     let clearing = cases.iter().map(async |case| {
         let cleared = case.clear_the_way(lab).await;
@@ -274,11 +276,11 @@ impl Case {
             }
             Act::ToDaemonSet => {
                 self.patch(lab, &json!({"envoy": {"workloadType": "DaemonSet"}}))
-                    .await?
+                    .await?;
             }
             Act::ToDeployment => {
                 self.patch(lab, &json!({"envoy": {"workloadType": "Deployment"}}))
-                    .await?
+                    .await?;
             }
             Act::ReferElsewhere => {
                 let other = format!("{}-other", self.edge.namespace());

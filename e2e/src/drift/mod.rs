@@ -232,10 +232,7 @@ impl<'a> Stage<'a> {
                 })
             })
             .await?;
-        let things: BTreeSet<_> = by_labels
-            .iter()
-            .map(|(thing, _)| masked(thing.kind, &thing.name))
-            .collect();
+        let things: BTreeSet<_> = by_labels.keys().map(|thing| masked(thing.kind, &thing.name)).collect();
         ensure!(things.len() == by_labels.len(), "two objects have one name: {things:?}");
         Ok(Self {
             lab,
@@ -262,7 +259,7 @@ impl<'a> Stage<'a> {
         let terminating = its
             .values()
             .any(|object| !object["metadata"]["deletionTimestamp"].is_null());
-        let names: Vec<_> = its.iter().map(|(thing, _)| masked(thing.kind, &thing.name)).collect();
+        let names: Vec<_> = its.keys().map(|thing| masked(thing.kind, &thing.name)).collect();
         let complete =
             !terminating && names.len() == self.things.len() && names.iter().all(|name| self.things.contains(name));
         let odd: Vec<_> = names.iter().filter(|name| !self.things.contains(*name)).collect();
@@ -416,8 +413,7 @@ impl<'a> Stage<'a> {
         let arguments = arguments.unwrap_or_default();
         let named = arguments
             .iter()
-            .filter_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="))
-            .next();
+            .find_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="));
         let named = named.context("Contour is given no configuration")?;
         let configuration = self
             .lab

@@ -233,7 +233,7 @@ impl Target {
             return Err(String::new());
         }
         let expected = self.before["spec"].to_string().replace(&self.thing.name, &other.name);
-        if self.has_whole_spec() && now["spec"].to_string() != expected {
+        if self.has_whole_spec() && now["spec"] != expected {
             return Err(format!("the successor's spec is {}, not {expected}", now["spec"]));
         }
         let finalizers = metadata["finalizers"] == self.before["metadata"]["finalizers"];
