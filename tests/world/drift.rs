@@ -310,8 +310,12 @@ fn a_container_s_port_that_somebody_gives_another_number_is_replaced() {
         .filter(|key| matches!(key.kind, Kind::Deployment | Kind::DaemonSet))
     {
         let change = |object: &mut Object| {
-            let port = &mut object.content["spec"]["template"]["spec"]["containers"][0]["ports"][0];
-            port["containerPort"] = json!(9999);
+            let containers = object.content["spec"]["template"]["spec"]["containers"].as_array_mut();
+            let mut ports = containers
+                .expect("containers")
+                .iter_mut()
+                .filter_map(|it| it.get_mut("ports"));
+            ports.next().expect("a container with ports")[0]["containerPort"] = json!(9999);
         };
         assert_eq!(repaired(&cluster, key, change), 1, "{key}");
         tried += 1;
