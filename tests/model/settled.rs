@@ -45,9 +45,11 @@ impl Model {
             problems.extend(self.check_pod(state, pod));
         }
         let wishes: Vec<Option<u8>> = (0..self.scope.owners).map(|owner| self.wish_of(state, owner)).collect();
-        let is_refused =
-            |wish: &Option<u8>| wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] == Wish::Refused);
-        if !problems.is_empty() || wishes.iter().any(is_refused) {
+        let is_refused = wishes
+            .iter()
+            .flatten()
+            .any(|wish| self.scope.wishes[usize::from(*wish)] == Wish::Refused);
+        if !problems.is_empty() || is_refused {
             return problems;
         }
         let form = self.form_of(state);
