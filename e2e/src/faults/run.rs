@@ -220,7 +220,7 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
     let longest = script
         .seen()
         .into_iter()
-        .filter_map(|seen| Some((seen.end?.1, seen)))
+        .map(|seen| (seen.end.map_or_else(|| seen.at.elapsed(), |(_, took)| took), seen))
         .max_by_key(|(took, _)| *took);
     if let Some((took, seen)) = longest {
         outcome.longest_call_ms = millis(took);

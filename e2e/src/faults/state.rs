@@ -201,7 +201,7 @@ mod tests {
         let found = differences(&of(json!({"a": [1, 2]})), &of(json!({"a": [1, 3], "b": 4})));
         assert_eq!(
             found,
-            ["Service a/x.b: 4, expected nothing", "Service a/x.a[1]: 3, expected 2"]
+            ["Service a/x.a[1]: 3, expected 2", "Service a/x.b: 4, expected nothing"]
         );
         assert_eq!(differences(&of(json!(1)), &State::new()), ["Service a/x is missing"]);
         assert_eq!(differences(&State::new(), &of(json!(1))), ["Service a/x is there, too"]);
