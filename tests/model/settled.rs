@@ -27,8 +27,10 @@ pub type End = BTreeMap<String, Value>;
 impl Model {
     /// What is wrong with a world in which nothing happens by itself any more.
     pub fn check_end(&mut self, state: &State) -> Vec<String> {
-        let mut configurations = state.of_kind(&self.items, Kind::ContourConfiguration);
-        if configurations.any(|slot| self.item(slot.live).owner.is_none()) {
+        let is_taken = state
+            .of_kind(&self.items, Kind::ContourConfiguration)
+            .any(|slot| self.item(slot.live).owner.is_none());
+        if is_taken {
             return Vec::new();
         }
         let mut problems = Vec::new();
