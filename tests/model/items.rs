@@ -114,7 +114,7 @@ impl Item {
 /// All of them.
 #[derive(Default)]
 pub struct Items {
-    items: Vec<Item>,
+    all: Vec<Item>,
     by_content: HashMap<u128, Id>,
     keys: Vec<Key>,
     kinds: Vec<Kind>,
@@ -124,7 +124,7 @@ pub struct Items {
 
 impl Items {
     pub fn get(&self, id: Id) -> Option<&Item> {
-        self.items.get((id as usize).checked_sub(1)?)
+        self.all.get((id as usize).checked_sub(1)?)
     }
 
     pub fn key(&self, id: KeyId) -> &Key {
@@ -165,17 +165,17 @@ impl Items {
         if let Some(id) = self.by_content.get(&content) {
             return *id;
         }
-        object.metadata.resource_version = Some((content as u64).to_string());
+        object.metadata.resource_version = Some((content & u128::from(u64::MAX)).to_string());
         let item = self.read(object, &text);
-        self.items.push(item);
-        let id = number(self.items.len());
+        self.all.push(item);
+        let id = number(self.all.len());
         self.by_content.insert(content, id);
         id
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.all.len()
     }
 
     fn read(&mut self, object: Object, text: &str) -> Item {

@@ -187,7 +187,7 @@ impl Model {
         let seen = slot.extra.checked_sub(1).expect("a template was seen");
         let deployment = self.item(slot.live).object.clone();
         if state.live(seen) == 0 {
-            let of = deployment_uid(&self.item(slot.live).uid);
+            let of = deployment_uid(self.item(slot.live).uid.as_ref());
             // As the operator's watch shows it: without the pod's spec.
             self.make(state, seen, Change::New(Kind::ReplicaSet, seen), of, |model| {
                 let template = &model.templates[&seen];
@@ -313,7 +313,7 @@ impl Model {
     }
 }
 
-fn deployment_uid(uid: &Option<Uid>) -> u32 {
+fn deployment_uid(uid: Option<&Uid>) -> u32 {
     uid.map_or(0, |uid| uid.number)
 }
 

@@ -401,7 +401,7 @@ impl Model {
             .iter()
             .flat_map(|set| &self.furniture[*set as usize].mentions);
         used.extend(in_furniture.filter(|uid| uid.key == key).map(|uid| uid.number));
-        let number = (0..).find(|number| !used.contains(number)).expect("endless");
+        let number = (0..=u32::MAX).find(|number| !used.contains(number)).expect("endless");
         Uid { key, number }
     }
 

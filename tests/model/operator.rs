@@ -48,13 +48,13 @@ pub struct Wave {
 #[derive(Clone, Debug)]
 pub enum Doing {
     Furniture(u32, Vec<Write>),
-    One(u32, Write),
+    One(u32, Box<Write>),
 }
 
 /// The plans that were made.
 #[derive(Default)]
 pub struct Plans {
-    plans: Vec<Compiled>,
+    all: Vec<Compiled>,
     by_content: HashMap<u128, u32>,
     /// By what was observed.
     by_observed: HashMap<Vec<u32>, u32>,
@@ -67,7 +67,7 @@ pub struct Plans {
 impl Plans {
     /// A plan, by its number plus one.
     pub fn get(&self, number: u32) -> Option<&Compiled> {
-        self.plans.get((number as usize).checked_sub(1)?)
+        self.all.get((number as usize).checked_sub(1)?)
     }
 
     /// How many different worlds were observed.
@@ -630,7 +630,7 @@ impl Model {
         let (furniture, others): (Vec<Write>, Vec<Write>) = planned.iter().cloned().partition(is_furniture);
         let others = others
             .into_iter()
-            .map(|write| Doing::One(number(format!("{write:?}")), write));
+            .map(|write| Doing::One(number(format!("{write:?}")), Box::new(write)));
         let mut writes: Vec<Doing> = others.collect();
         if !furniture.is_empty() {
             writes.push(Doing::Furniture(number(format!("{furniture:?}")), furniture));
@@ -658,7 +658,7 @@ impl Model {
             }
         }
         let content = fingerprint(format!("{answer}{waits}{text}").as_bytes());
-        let plans = &mut self.plans.plans;
+        let plans = &mut self.plans.all;
         *self.plans.by_content.entry(content).or_insert_with(|| {
             plans.push(Compiled {
                 waves: waves.into(),

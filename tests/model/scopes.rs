@@ -172,6 +172,7 @@ fn smallest() -> Scope {
 }
 
 /// All of them.
+#[allow(clippy::too_many_lines)] // a table
 pub fn all() -> Vec<Scope> {
     let base = Scope::INSTALLATION;
     vec![

@@ -19,7 +19,7 @@ use crate::contour::facts;
 use crate::items::Item;
 use crate::model::Model;
 use crate::scopes::{Form, OWNERS, Wish};
-use crate::state::{Container, Slot, State};
+use crate::state::{Container, State};
 
 /// What is there at the end, by name.
 pub type End = BTreeMap<String, Value>;
@@ -27,8 +27,10 @@ pub type End = BTreeMap<String, Value>;
 impl Model {
     /// What is wrong with a world in which nothing happens by itself any more.
     pub fn check_end(&mut self, state: &State) -> Vec<String> {
-        let is_foreign = |slot: Slot| self.item(slot.live).owner.is_none();
-        if state.of_kind(&self.items, Kind::ContourConfiguration).any(is_foreign) {
+        let is_taken = state
+            .of_kind(&self.items, Kind::ContourConfiguration)
+            .any(|slot| self.item(slot.live).owner.is_none());
+        if is_taken {
             return Vec::new();
         }
         let mut problems = Vec::new();
@@ -131,7 +133,7 @@ impl Model {
         let is_invalid = self.form_of(state) == Some(Form::Invalid as u8) || state.live(self.keys.service) == 0;
         let mut end = End::new();
         let mut add = |name: String, value: Value| {
-            let count = (0..)
+            let count = (0..usize::MAX)
                 .find(|count| !end.contains_key(&format!("{name} #{count}")))
                 .expect("endless");
             end.insert(format!("{name} #{count}"), value);
@@ -156,8 +158,8 @@ impl Model {
             };
             add(name, value);
         }
-        for owner in 0..self.scope.owners {
-            for key in self.furniture[state.furniture[owner] as usize].objects.keys() {
+        for (owner, furniture) in state.furniture.iter().enumerate().take(self.scope.owners) {
+            for key in self.furniture[*furniture as usize].objects.keys() {
                 add(key.to_string(), json!("is there"));
             }
             if let Some(observed) = self.observed_now(state, owner) {

@@ -267,15 +267,16 @@ impl State {
             done: (rest[at + 1] & 0xffff) as u16,
             failed: rest[at + 1] >> 31 == 1,
         };
-        let [a, b, c, d] = rest[8].to_le_bytes();
-        let [e, f, g, h] = rest[9].to_le_bytes();
-        let [judged, form, i, _] = rest[10].to_le_bytes();
+        let [judged, form, last, _] = rest[10].to_le_bytes();
+        let mut budgets = [last; 9];
+        budgets[..4].copy_from_slice(&rest[8].to_le_bytes());
+        budgets[4..8].copy_from_slice(&rest[9].to_le_bytes());
         Self {
             slots,
             furniture: [rest[0], rest[1]],
             control: [control(2), control(4)],
             answers: [rest[6], rest[7]],
-            budgets: Budgets::of([a, b, c, d, e, f, g, h, i]),
+            budgets: Budgets::of(budgets),
             judged,
             form,
         }

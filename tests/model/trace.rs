@@ -120,11 +120,8 @@ pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
 impl Model {
     /// A way, gone anew from the start.
     pub fn tell(&mut self, counterexample: &Counterexample) -> String {
-        let mut text: String = counterexample
-            .problems
-            .iter()
-            .map(|problem| format!("! {problem}\n"))
-            .collect();
+        let problems = counterexample.problems.iter();
+        let mut text = problems.fold(String::new(), |text, problem| text + "! " + problem + "\n");
         let mut state = self.start();
         for (number, action) in counterexample.way.iter().enumerate() {
             let (step, told) = self.told(&state, *action);
