@@ -78,7 +78,7 @@ pub static ALL: &[Breakage] = &[
             plan.waves.retain(|wave| {
                 wave.name != "the ContourDeployment's finalizer"
                     || wave.writes.iter().any(|write| matches!(write, Write::Release(_)))
-            })
+            });
         },
         ..NONE
     },
@@ -99,7 +99,7 @@ pub static ALL: &[Breakage] = &[
         observe: |observed| {
             observed
                 .objects
-                .retain(|_, object| object.kind != Kind::Pod || !object.is_terminating())
+                .retain(|_, object| object.kind != Kind::Pod || !object.is_terminating());
         },
         ..NONE
     },

@@ -257,7 +257,7 @@ impl Items {
     }
 }
 
-/// 128 bits of SipHash: two different contents never share them in practice.
+/// 128 bits of `SipHash`: two different contents never share them in practice.
 pub fn fingerprint(bytes: &[u8]) -> u128 {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

@@ -364,10 +364,10 @@ impl Model {
                     // A collision: it is reported, and nothing is done.
                     Refusal::AlreadyExists if !owns => step.name = "the operator meets an object of somebody else's",
                     Refusal::NotFound if matches!(write, Write::Create(_)) => {
-                        step.name = "the operator can't write: no namespace"
+                        step.name = "the operator can't write: no namespace";
                     }
                     Refusal::NamespaceTerminating => {
-                        step.name = "the operator can't write: the namespace is being deleted"
+                        step.name = "the operator can't write: the namespace is being deleted";
                     }
                     Refusal::Invalid => step.name = "the operator's write is refused",
                     Refusal::AlreadyExists | Refusal::Conflict | Refusal::NotFound => {

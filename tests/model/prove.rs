@@ -202,7 +202,7 @@ fn conclude(done: &[Done], options: &Options) -> ExitCode {
             Some(shown) if !one.broken => bad.push(format!("{name}: {} ({})", shown.problem, shown.file.display())),
             None if one.broken => bad.push(format!("{name}: nobody noticed")),
             None if one.states < 2 || one.ends == 0 || one.observed == 0 => {
-                bad.push(format!("{name}: nothing was tested"))
+                bad.push(format!("{name}: nothing was tested"));
             }
             _ => {}
         }

@@ -58,15 +58,14 @@ impl Model {
         let (namespace, service) = (state.live(self.keys.namespace) != 0, state.live(self.keys.service) != 0);
         let mut environment = vec![u32::from(namespace), u32::from(service), form.map_or(9, u32::from)];
         environment.extend(wishes.iter().map(|wish| wish.map_or(9, u32::from)));
-        let expected = match self.ends.get(&environment) {
-            Some(known) => known.clone(),
-            None => {
-                let fresh = self.furnished(namespace, service, form, &wishes);
-                let fresh = self.settle(fresh);
-                let end = self.end(&fresh);
-                self.ends.insert(environment, end.clone());
-                end
-            }
+        let expected = if let Some(known) = self.ends.get(&environment) {
+            known.clone()
+        } else {
+            let fresh = self.furnished(namespace, service, form, &wishes);
+            let fresh = self.settle(fresh);
+            let end = self.end(&fresh);
+            self.ends.insert(environment, end.clone());
+            end
         };
         let found = self.end(state);
         for (name, value) in &expected {
