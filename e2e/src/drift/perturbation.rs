@@ -233,6 +233,7 @@ impl Target {
             return Err(String::new());
         }
         let expected = self.before["spec"].to_string().replace(&self.thing.name, &other.name);
+        let expected: Value = serde_json::from_str(&expected).map_err(|error| error.to_string())?;
         if self.has_whole_spec() && now["spec"] != expected {
             return Err(format!("the successor's spec is {}, not {expected}", now["spec"]));
         }

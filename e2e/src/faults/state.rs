@@ -25,7 +25,7 @@ const KINDS: [(&str, bool); 11] = [
 ];
 
 /// What is masked: the end of a path, and why it differs.
-const MASKED: [(&str, &str); 16] = [
+const MASKED: [(&str, &str); 17] = [
     ("/metadata/uid", "each object has its own"),
     ("/metadata/resourceVersion", "a counter of the whole cluster"),
     ("/metadata/creationTimestamp", "time"),
@@ -38,6 +38,7 @@ const MASKED: [(&str, &str); 16] = [
         "/metadata/annotations/contour.slipway.dev~1applied",
         "a hash over what was written, the owner's uid in it",
     ),
+    ("/metadata/annotations/contour.slipway.dev~1rolled-out", "time"),
     ("/status/conditions/*/lastTransitionTime", "time"),
     ("/status/conditions/*/lastUpdateTime", "time"),
     ("/status/extensionServices/*/since", "time"),
