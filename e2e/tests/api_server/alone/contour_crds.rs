@@ -6,6 +6,7 @@ use anyhow::ensure;
 use kube::api::{DeleteParams, ListParams};
 use slipway_e2e::wait::Look;
 
+use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
@@ -85,6 +86,7 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
 async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_nothing_and_everything_is_remade_when_they_return()
  {
     alone("crds-gone", Takes::ContourCrds, async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
