@@ -58,27 +58,6 @@ cluster: ## Boot a real one-node cluster with Contour's CRDs and Slipway install
 cluster-down: ## End that cluster
 	$(TESTBED) down dev
 
-##@ Proofs (each writes its rows of docs/proof.md, and goes on where it was interrupted)
-
-# Tools of these exact versions, beside the testbed's cache.
-TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-tools
-CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
-CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
-
-$(TOOLS)/%:
-	cargo install --quiet --locked --debug --root $(TOOLS)/$(firstword $(subst /, ,$*)) $(shell sed -E 's/-([0-9.]+)$$/@\1/' <<< '$(firstword $(subst /, ,$*))')
-
-.PHONY: mutants
-mutants: $(CARGO_MUTANTS) ## Change the core in a thousand ways, one at a time: the tests must notice (ONLY=src/plan/usage.rs)
-	$(BUILD)
-	$(TARGET)/debug/mutants --tool $(CARGO_MUTANTS) $(if $(ONLY),--only $(ONLY))
-
-.PHONY: fuzz
-fuzz: $(CARGO_FUZZ) ## Fuzz the core, ten minutes for each target (SEED=n; ONLY=events REPLAY=file replays what crashed)
-	$(BUILD)
-	$(TARGET)/debug/fuzz --tool $(CARGO_FUZZ) $(if $(SEED),--seed $(SEED)) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(REPLAY),--replay $(REPLAY))
-
 ##@ Installing (into the cluster that kubectl points at)
 
 .PHONY: deploy
@@ -96,6 +75,9 @@ build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
 ##@ Proofs (each writes its rows of docs/proof.md; an interrupted one goes on where it was)
+
+.PHONY: prove
+prove: prove-model prove-drift prove-faults prove-orders prove-flap ## All of them, one after the other
 
 # What was done for a commit is not done again; a changed tree has no name, and starts anew.
 PROVED = $(TARGET)/prove/model-$(shell git describe --always --dirty --abbrev=10)
@@ -127,6 +109,25 @@ prove-orders: ## Every order in which things may come, on real API servers; some
 prove-flap: ## An ExtensionService flaps under traffic, on a real cluster: nothing passes unchecked, nothing breaks (SEED=n)
 	$(BUILD)
 	$(TARGET)/debug/prove-flap $(if $(SEED),--seed $(SEED))
+
+# Tools of these exact versions, beside the testbed's cache.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-tools
+CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
+
+$(TOOLS)/%:
+	cargo install --quiet --locked --debug --root $(TOOLS)/$(firstword $(subst /, ,$*)) $(shell sed -E 's/-([0-9.]+)$$/@\1/' <<< '$(firstword $(subst /, ,$*))')
+
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Change the core in a thousand ways, one at a time: the tests must notice (ONLY=src/plan/usage.rs)
+	$(BUILD)
+	$(TARGET)/debug/mutants --tool $(CARGO_MUTANTS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## Fuzz the core, ten minutes for each target (SEED=n; ONLY=events REPLAY=file replays what crashed)
+	$(BUILD)
+	$(TARGET)/debug/fuzz --tool $(CARGO_FUZZ) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(REPLAY),--replay $(REPLAY))
 
 ##@ Now and then
 
