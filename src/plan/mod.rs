@@ -323,21 +323,10 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
     let owner = observed.owner();
     let in_use = |object: &Object| match object.kind {
         Kind::Pod | Kind::ReplicaSet => true,
-        Kind::ContourConfiguration => usage.uncertain || usage.configurations.contains_key(object.name()),
-        Kind::ExtensionService => {
-            usage.uncertain
-                || usage
-                    .stand_ins
-                    .contains(&(object.namespace().to_owned(), object.name().to_owned()))
-        }
-        // A blackhole stays as long as a stand-in of its name exists.
-        Kind::Service if object.has_our_finalizer() => observed
-            .object(Kind::ExtensionService, object.namespace(), object.name())
-            .is_some(),
         Kind::DaemonSet | Kind::Deployment if object.name() == owner.envoy() => {
             !(envoy.available && envoy.rollout == rollout::Rollout::Complete)
         }
-        _ => false,
+        _ => usage.holds(observed, object),
     };
     let orphans: Vec<&Object> = observed
         .objects

@@ -8,7 +8,20 @@ use super::operand::{self, Operand};
 use super::rollout::{self, Rollout};
 use super::stand_in::SeenRole;
 use super::usage::{Captured, Usage};
-use super::{Plan, Question, Wave, certificates, configurations_in_use, status};
+use super::{Plan, Question, Wave, certificates, configurations_in_use, deletion, status};
+
+/// What is on its way out and in nobody's use: its deletion began before the specification was refused, and our finalizer must
+/// hold neither it nor its namespace. Nothing else is pruned.
+fn going(observed: &Observed, usage: &Usage) -> Wave {
+    let owner = observed.owner();
+    let going = observed.objects.values().map(AsRef::as_ref).filter(|object| {
+        owner.owns(object) && object.is_terminating() && object.has_our_finalizer() && !usage.holds(observed, object)
+    });
+    Wave {
+        look_first: true,
+        ..deletion::removal("what no Contour uses any more and is on its way out", going)
+    }
+}
 
 /// The plan, after these waves. `last_good` is in use.
 pub fn plan(
@@ -50,6 +63,9 @@ pub fn plan(
         if !rollout::has_envoy(observed) {
             waves.push(again("Envoys that were deleted", vec![envoy]));
         }
+    }
+    if waves.iter().all(|wave| wave.writes.is_empty()) {
+        waves.push(going(observed, usage));
     }
     Plan {
         waves,

@@ -71,6 +71,22 @@ impl Usage {
         usage
     }
 
+    /// Whether an object is one that a container may read, or what such a one needs.
+    pub fn holds(&self, observed: &Observed, object: &Object) -> bool {
+        match object.kind {
+            Kind::ContourConfiguration => self.uncertain || self.configurations.contains_key(object.name()),
+            Kind::ExtensionService => {
+                let id = (object.namespace().to_owned(), object.name().to_owned());
+                self.uncertain || self.stand_ins.contains(&id)
+            }
+            // A blackhole stays as long as a stand-in of its name exists.
+            Kind::Service if object.has_our_finalizer() => observed
+                .object(Kind::ExtensionService, object.namespace(), object.name())
+                .is_some(),
+            _ => false,
+        }
+    }
+
     /// Adds what the plan names.
     pub fn add_captured(&mut self, captured: &Captured) {
         self.configurations

@@ -253,6 +253,22 @@ fn while_a_spec_is_refused_what_somebody_deletes_of_what_ran_is_made_again_on_th
 }
 
 #[test]
+fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    cluster.specify(json!({"runtimeSettings": {}}));
+    cluster.reconcile();
+    cluster.roll();
+    while !cluster.api.objects[&stand_in].is_terminating() {
+        assert_ne!(cluster.reconcile_until_crash(1), [], "nothing is left to be written");
+    }
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
+    cluster.settle();
+    assert!(!cluster.api.objects.contains_key(&stand_in));
+}
+
+#[test]
 fn a_configuration_that_was_never_rolled_out_completely_is_not_the_last_good_one() {
     let mut cluster = Cluster::new();
     cluster.make_service("auth", "auth");
