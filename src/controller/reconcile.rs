@@ -108,10 +108,11 @@ async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, 
         return (Action::requeue(delay), Outcome::Error("status"));
     }
     let resync = context.backoff.jittered(RESYNC);
-    let resync = context
-        .answers
-        .asks_again_in(whose)
-        .map_or(resync, |wait| wait.min(resync));
+    // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
+    let refusal = matches!(observed.settings, SettingsVerdict::Refused { .. })
+        .then(|| context.answers.asks_again_in(whose))
+        .flatten();
+    let resync = refusal.map_or(resync, |wait| wait.min(resync));
     (
         Action::requeue(
             planned
