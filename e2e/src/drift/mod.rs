@@ -404,6 +404,16 @@ impl<'a> Stage<'a> {
 
     /// The configuration that Contour runs on is one that nobody ever altered, and says what it must.
     async fn configuration_is_unaltered(&self) -> anyhow::Result<()> {
+        // One that was altered again soon after has to stay for a while.
+        wait("Contour is given a configuration that nobody altered", SETTLES)
+            .until(async || {
+                let looked = self.look_at_configuration().await;
+                Ok(looked.map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Reached))
+            })
+            .await
+    }
+
+    async fn look_at_configuration(&self) -> anyhow::Result<()> {
         let namespace = self.edge.namespace();
         let deployment = Thing::new("Deployment", namespace, &format!("{}-contour", self.edge.name()));
         let contour = self.lab.read(&deployment).await?;

@@ -11,11 +11,11 @@ use slipway_e2e::narration::say;
 /// One case of so many.
 const SHARE: usize = 8;
 
-/// `SEED`, or another one each time.
+/// `SEED`, or 1: what `make test` does is the same each time, `make prove-drift` tries more.
 fn seed(test: &str) -> anyhow::Result<u64> {
     let seed = match std::env::var("SEED") {
         Ok(seed) => seed.parse()?,
-        Err(_) => fastrand::u64(..1_000_000),
+        Err(_) => 1,
     };
     say(format!("{test}: SEED={seed}"));
     Ok(seed)
