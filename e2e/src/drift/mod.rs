@@ -186,6 +186,7 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
 
     stage.settled().await?;
     stage.configuration_is_unaltered().await?;
+    stage.settled().await?;
     surroundings::certificates_fit(lab, &namespace).await?;
     stage.is_quiet(&[&namespace, &auth]).await?;
     let edge = stage.edge;

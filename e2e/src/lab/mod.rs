@@ -269,7 +269,8 @@ impl Lab {
 
     /// Waits until nothing belongs to this edge any more.
     pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
-        wait("nothing is left of the ContourDeployment", Duration::from_mins(1))
+        // Kubernetes' garbage collector hears of a CRD that was just installed half a minute late, and deletes for it later still.
+        wait("nothing is left of the ContourDeployment", Duration::from_mins(2))
             .every(Duration::from_millis(200))
             .until(async || {
                 let left = self.belongings(edge).await?;
