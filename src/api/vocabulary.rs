@@ -45,6 +45,9 @@ pub mod annotations {
         SALT = "contour.slipway.dev/salt";
         /// On a ContourConfiguration: when a rollout of Contour to it was complete. The newest so marked is the last good one.
         ROLLED_OUT = "contour.slipway.dev/rolled-out";
+        /// On a ContourConfiguration that somebody deleted while a container could read it: it was made again, and nobody can say
+        /// what it was when it was read.
+        REMADE = "contour.slipway.dev/remade";
     }
 }
 

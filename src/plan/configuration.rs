@@ -177,10 +177,13 @@ fn salt(object: &Object) -> u32 {
         .unwrap_or_default()
 }
 
-/// Whether somebody changed its spec, or is deleting it. Slipway changes no spec but to put it right, so that its generation
-/// stays 1, and a container that started after the change has captured something else than the name says.
+/// Whether somebody changed its spec, or is deleting it, or did so to the one that it was made again for. Slipway changes no
+/// spec but to put it right, so that its generation stays 1, and a container that started after the change has captured
+/// something else than the name says.
 pub fn is_altered(object: &Object) -> bool {
-    object.is_terminating() || object.metadata.generation.is_some_and(|generation| generation != 1)
+    object.is_terminating()
+        || object.annotation(annotations::REMADE).is_some()
+        || object.metadata.generation.is_some_and(|generation| generation != 1)
 }
 
 /// Whether what is said to be captured is what the configuration's name was made from. What stands on a pod may have been
@@ -227,8 +230,9 @@ pub fn mark_rolled_out(configuration: &mut Desired, observed: &Observed) {
     }
 }
 
-/// The ContourConfiguration that containers have captured, or are to capture; none if that can't be told.
-pub fn object(observed: &Observed, captured: &Captured) -> Option<Desired> {
+/// The ContourConfiguration that containers have captured, or are to capture, which is then what is `planned`; none if what is
+/// in it can't be told.
+pub fn object(observed: &Observed, captured: &Captured, planned: Option<&Captured>) -> Option<Desired> {
     let owner = observed.owner();
     if !is_intact(&owner, captured) {
         return None;
@@ -244,8 +248,15 @@ pub fn object(observed: &Observed, captured: &Captured) -> Option<Desired> {
         object.annotate(annotations::SALT, captured.salt.to_string());
     }
     let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
-    if let Some(time) = live.and_then(|live| live.annotation(annotations::ROLLED_OUT)) {
-        object.annotate(annotations::ROLLED_OUT, time.to_owned());
+    for kept in [annotations::ROLLED_OUT, annotations::REMADE] {
+        if let Some(value) = live.and_then(|live| live.annotation(kept)) {
+            object.annotate(kept, value.to_owned());
+        }
+    }
+    // A template names one only after it was made. The mark comes with it: a crash before Contour is rolled to the successor must
+    // not leave one that looks as if nothing had happened.
+    if live.is_none() && planned != Some(captured) {
+        object.annotate(annotations::REMADE, "true".to_owned());
     }
     Some(Desired::whole_spec(object))
 }

@@ -210,7 +210,7 @@ fn run(
     let contour_workload = rollout::contour(observed);
     let gate = rollout::gate(observed, &contour_workload, &old_pods);
 
-    let mut configurations = configurations_in_use(observed, &usage);
+    let mut configurations = configurations_in_use(observed, &usage, Some(&captured));
     if configuration::is_rolled_out(&contour_workload, &old_pods) {
         configurations
             .iter_mut()
@@ -292,10 +292,10 @@ fn run(
 }
 
 /// The ContourConfigurations that containers have captured or may capture, as they were made.
-fn configurations_in_use(observed: &Observed, usage: &usage::Usage) -> Vec<Desired> {
+fn configurations_in_use(observed: &Observed, usage: &usage::Usage, planned: Option<&usage::Captured>) -> Vec<Desired> {
     let in_use = usage.configurations.values();
     in_use
-        .filter_map(|captured| configuration::object(observed, captured))
+        .filter_map(|captured| configuration::object(observed, captured, planned))
         .collect()
 }
 

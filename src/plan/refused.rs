@@ -46,7 +46,7 @@ pub fn plan(
     ));
     waves.push(Wave::converge(
         "configurations in use",
-        configurations_in_use(observed, usage),
+        configurations_in_use(observed, usage, None),
         observed,
     ));
     if let Some(last_good) = last_good.filter(|_| has_certificates) {

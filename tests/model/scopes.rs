@@ -119,16 +119,15 @@ pub struct Scope {
     pub loses_answers: bool,
 }
 
-const ALL: &[Kind] = &[
+/// What the user makes.
+const THE_USERS: &[Kind] = &[
     Kind::ContourDeployment,
     Kind::Namespace,
     Kind::ExtensionService,
     Kind::Service,
-    Kind::ContourConfiguration,
-    Kind::Deployment,
-    Kind::ReplicaSet,
-    Kind::Pod,
 ];
+/// What Contour runs as.
+const WORKLOADS: &[Kind] = &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod];
 const FREE: Budgets = Budgets {
     kills: UNLIMITED,
     crashes: UNLIMITED,
@@ -141,7 +140,7 @@ impl Scope {
         what: "namespace, Service, ExtensionService and ContourDeployment come in any order",
         start: Start::WithoutNamespace,
         owners: 1,
-        lags: ALL,
+        lags: THE_USERS,
         forms: &[Form::Plain],
         wishes: &[Wish::FailClosed],
         mischief: &[],
@@ -178,15 +177,22 @@ pub fn all() -> Vec<Scope> {
     vec![
         base.clone(),
         Scope {
+            name: "start",
+            what: "the same, once there is a namespace, and what is seen of Contour's workload is late",
+            start: Start::Empty,
+            lags: WORKLOADS,
+            ..base.clone()
+        },
+        Scope {
             name: "rollout",
-            what: "Contour is rolled once, and every controller is late",
+            what: "Contour is rolled, and rolled again before that is over; what is seen of its workload is late",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {
-                changes: 1,
+                changes: 2,
                 ..Budgets::NONE
             },
-            lags: &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            lags: WORKLOADS,
             ..base.clone()
         },
         Scope {
@@ -194,12 +200,8 @@ pub fn all() -> Vec<Scope> {
             what: "the ExtensionService gets another timeout, and the former one again",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            budgets: Budgets {
-                changes: 2,
-                kills: UNLIMITED,
-                ..Budgets::NONE
-            },
-            lags: &[],
+            budgets: Budgets { changes: 2, ..FREE },
+            lags: &[Kind::ExtensionService],
             ..base.clone()
         },
         Scope {
@@ -224,7 +226,7 @@ pub fn all() -> Vec<Scope> {
                 flaps: 1,
                 ..FREE
             },
-            lags: &[Kind::ExtensionService, Kind::Deployment, Kind::ReplicaSet, Kind::Pod],
+            lags: &[Kind::ExtensionService],
             ..base.clone()
         },
         Scope {
@@ -240,13 +242,7 @@ pub fn all() -> Vec<Scope> {
             what: "the ContourDeployment is deleted, also while it is being installed, and made again",
             start: Start::Empty,
             budgets: Budgets { deletions: 1, ..FREE },
-            lags: &[
-                Kind::ContourDeployment,
-                Kind::ExtensionService,
-                Kind::Deployment,
-                Kind::ReplicaSet,
-                Kind::Pod,
-            ],
+            lags: &[Kind::ContourDeployment, Kind::ReplicaSet, Kind::Pod],
             ..base.clone()
         },
         Scope {
@@ -258,13 +254,7 @@ pub fn all() -> Vec<Scope> {
                 respecifications: 2,
                 ..FREE
             },
-            lags: &[
-                Kind::ContourDeployment,
-                Kind::ContourConfiguration,
-                Kind::Deployment,
-                Kind::ReplicaSet,
-                Kind::Pod,
-            ],
+            lags: &[Kind::ContourDeployment, Kind::Pod],
             ..base.clone()
         },
         Scope {
@@ -291,14 +281,23 @@ pub fn all() -> Vec<Scope> {
             name: "configurations",
             what: "a foreigner alters and deletes ContourConfigurations",
             start: Start::Settled,
+            mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
+            budgets: Budgets { foreign: 2, ..FREE },
+            lags: &[Kind::ContourConfiguration, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "altered while rolled",
+            what: "a foreigner alters or deletes one of the ContourConfigurations between which Contour is rolled",
+            start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
             budgets: Budgets {
                 changes: 1,
-                foreign: 2,
+                foreign: 1,
                 ..FREE
             },
-            lags: &[Kind::ContourConfiguration, Kind::Pod],
+            lags: &[Kind::ContourConfiguration],
             ..base.clone()
         },
         Scope {

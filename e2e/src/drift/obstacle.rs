@@ -105,12 +105,7 @@ impl InTheWay {
     pub async fn remove(&self, lab: &Lab) -> anyhow::Result<()> {
         match self {
             Self::Nothing => Ok(()),
-            Self::Finalizer(victim) => {
-                let now = lab.read(victim).await?;
-                let finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-                let others: Vec<_> = finalizers.into_iter().filter(|it| it != HOLD).collect();
-                lab.patch(victim, &json!({"metadata": {"finalizers": others}})).await
-            }
+            Self::Finalizer(victim) => lab.let_go(victim, HOLD).await,
             Self::Refusal(victim, _) => {
                 for object in policy(victim)?.iter().rev() {
                     let kind = if object["kind"] == "ValidatingAdmissionPolicy" {

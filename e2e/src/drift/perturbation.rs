@@ -477,8 +477,7 @@ impl Target {
             "{} is not Terminating",
             self.thing
         );
-        let others: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != HOLD).collect();
-        self.merge(lab, &json!({"finalizers": others}), "").await.map(drop)
+        lab.let_go(&self.thing, HOLD).await
     }
 
     /// Deletes it for good, without waiting.

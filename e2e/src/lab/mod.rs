@@ -165,6 +165,22 @@ impl Lab {
         patched.map(drop).with_context(|| format!("patching {object}"))
     }
 
+    /// Takes a finalizer away from an object, while others may be taking theirs away.
+    pub async fn let_go(&self, object: &Thing, finalizer: &str) -> anyhow::Result<()> {
+        wait(&format!("{object} is let go"), PATIENT)
+            .until(async || {
+                let metadata = self.read(object).await?["metadata"].take();
+                let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+                finalizers.retain(|held| held != finalizer);
+                let left = json!({"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]});
+                match self.patch(object, &json!({"metadata": left})).await {
+                    Err(error) if is_conflict(&error) => Ok(Look::NotYet("somebody was quicker".to_owned())),
+                    patched => patched.map(Look::Reached),
+                }
+            })
+            .await
+    }
+
     /// Deletes an object; its end is not waited for.
     pub async fn delete(&self, object: &Thing) -> anyhow::Result<()> {
         let api = self.api(object.kind, &object.namespace);
@@ -381,6 +397,11 @@ pub fn specification(auth_namespace: &str) -> Value {
         "envoy": {"workloadType": "Deployment", "networkPublishing": {"type": "ClusterIPService"}},
         "runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": auth_namespace, "name": "auth"}, "failOpen": false}},
     })
+}
+
+/// Whether somebody wrote to the object since it was read.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {
