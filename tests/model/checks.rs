@@ -6,7 +6,7 @@ use slipway::plan::{Kind, Object, Observed, Plan, Write};
 use crate::api_server::Refusal;
 use crate::items::{Id, Item, KeyId, Said};
 use crate::model::Model;
-use crate::operator::key_of;
+use crate::requests::key_of;
 use crate::state::{Container, State};
 
 /// Reasons that speak of what a stand-in points at (docs/design.md, "Rules of a stand-in", 3).

@@ -1,16 +1,16 @@
 //! The model: from a state of the world to the states that may come next. Who makes which step is in the other files; here is
 //! what they share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use serde_json::Value;
 use slipway::plan::{Key, Kind, Object, SettingsVerdict};
 
 use crate::api_server::{self, Refusal};
 use crate::breakages::Breakage;
-use crate::items::{Id, Items, KeyId, Uid};
-use crate::operator::Plans;
+use crate::furniture::Furniture;
+use crate::items::{Id, Items, KeyId};
+use crate::plans::Plans;
 use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start};
 use crate::state::{Budgets, Control, MOST_OWNERS, Slot, State};
 
@@ -119,14 +119,6 @@ pub enum Verdict {
     SecretNotValid,
 }
 
-/// Access, certificates, Services and Envoy of one ContourDeployment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Furniture {
-    pub objects: BTreeMap<Key, Arc<Object>>,
-    /// The uids of the ContourDeployments that it belongs to.
-    pub mentions: Vec<Uid>,
-}
-
 /// What a container read at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Captured {
@@ -163,8 +155,8 @@ pub struct Model {
     pub furnished: HashMap<(u32, u32), u32>,
     pub verdicts: Vec<SettingsVerdict>,
     pub changes: HashMap<(Change, Id, u32), Result<Id, Refusal>>,
-    renamed: HashMap<(Id, Vec<u32>), Id>,
-    renamed_furniture: HashMap<(u32, Vec<u32>), u32>,
+    pub renamed: HashMap<(Id, Vec<u32>), Id>,
+    pub renamed_furniture: HashMap<(u32, Vec<u32>), u32>,
     pub replica_sets: HashMap<Id, KeyId>,
     pub templates: HashMap<KeyId, Value>,
     pub ends: HashMap<Vec<u32>, crate::settled::End>,
@@ -386,25 +378,6 @@ impl Model {
         self.items.get(state.live(key))
     }
 
-    /// The smallest uid that nobody remembers.
-    pub fn fresh_uid(&self, state: &State, key: KeyId) -> Uid {
-        let ids = state.slots.iter().flat_map(|slot| [slot.live, slot.view]);
-        let in_objects = ids.filter_map(|id| self.items.get(id)).flat_map(|item| &item.mentions);
-        let in_plans = state.control.iter().filter_map(|control| self.plans.get(control.plan));
-        let mut used: Vec<u32> = in_objects
-            .chain(in_plans.flat_map(|plan| &plan.mentions))
-            .filter(|uid| uid.key == key)
-            .map(|uid| uid.number)
-            .collect();
-        let in_furniture = state
-            .furniture
-            .iter()
-            .flat_map(|set| &self.furniture[*set as usize].mentions);
-        used.extend(in_furniture.filter(|uid| uid.key == key).map(|uid| uid.number));
-        let number = (0..=u32::MAX).find(|number| !used.contains(number)).expect("endless");
-        Uid { key, number }
-    }
-
     /// Makes an object; nothing of its name must exist. `change` and `from` say which, so that it is worked out once.
     pub fn make(
         &mut self,
@@ -444,21 +417,6 @@ impl Model {
         state.set_live(key, id.expect("it can be changed"));
     }
 
-    pub fn furniture_id(&mut self, objects: BTreeMap<Key, Arc<Object>>) -> u32 {
-        let owners = objects
-            .values()
-            .flat_map(|object| object.metadata.owner_references.iter().flatten());
-        let mut mentions: Vec<Uid> = owners.flat_map(|owner| Uid::mentioned(&owner.uid)).collect();
-        mentions.dedup();
-        let set = Furniture { objects, mentions };
-        let found = self.furniture.iter().position(|known| *known == set);
-        let index = found.unwrap_or_else(|| {
-            self.furniture.push(set);
-            self.furniture.len() - 1
-        });
-        u32::try_from(index).expect("few")
-    }
-
     pub fn verdict_id(&mut self, verdict: SettingsVerdict) -> u32 {
         let found = self.verdicts.iter().position(|known| *known == verdict);
         let index = found.unwrap_or_else(|| {
@@ -475,141 +433,5 @@ impl Model {
             self.captured.len() - 1
         });
         u32::try_from(index).expect("few")
-    }
-
-    /// What belongs to a ContourDeployment that is gone goes with it: the garbage collector, at once where nothing depends on it.
-    fn furniture_goes(&mut self, state: &mut State) {
-        for owner in 0..self.scope.owners {
-            let set = &self.furniture[state.furniture[owner] as usize];
-            let uid = self
-                .items
-                .get(state.live(self.keys.deployments[owner]))
-                .and_then(|item| item.uid);
-            if set.mentions.iter().all(|mentioned| Some(*mentioned) == uid) {
-                continue;
-            }
-            let uid = uid.map(Uid::text);
-            let stays = |object: &Arc<Object>| {
-                let mut owners = object.metadata.owner_references.iter().flatten().peekable();
-                owners.peek().is_none() || owners.any(|owner| Some(&owner.uid) == uid.as_ref())
-            };
-            let left = set.objects.iter().filter(|(_, object)| stays(object));
-            let left: BTreeMap<_, _> = left.map(|(key, object)| (key.clone(), object.clone())).collect();
-            if left.len() < set.objects.len() {
-                state.furniture[owner] = self.furniture_id(left);
-            }
-        }
-    }
-
-    /// Uids are numbered anew, in the order in which they appear, while nobody is in the middle of a plan: two worlds that
-    /// differ in nothing else are the same.
-    fn rename(&mut self, state: &mut State) {
-        if state.control.iter().any(|control| control.plan != 0) {
-            return;
-        }
-        let ids = || {
-            state
-                .slots
-                .iter()
-                .flat_map(|slot| [slot.live, slot.view])
-                .filter_map(|id| self.items.get(id))
-        };
-        let furnished = || {
-            state
-                .furniture
-                .iter()
-                .flat_map(|set| &self.furniture[*set as usize].mentions)
-        };
-        if ids().all(|item| item.is_plain) && furnished().all(|uid| uid.number == 0) {
-            return;
-        }
-        let mut seen: BTreeMap<KeyId, Vec<u32>> = BTreeMap::new();
-        for uid in ids().flat_map(|item| &item.mentions).chain(furnished()) {
-            let numbers = seen.entry(uid.key).or_default();
-            if !numbers.contains(&uid.number) {
-                numbers.push(uid.number);
-            }
-        }
-        if seen.values().all(|numbers| {
-            numbers
-                .iter()
-                .enumerate()
-                .all(|(index, number)| *number as usize == index)
-        }) {
-            return;
-        }
-        let new = |uid: &Uid| {
-            let numbers = &seen[&uid.key];
-            let index = numbers
-                .iter()
-                .position(|number| *number == uid.number)
-                .expect("it was seen");
-            u32::try_from(index).expect("few")
-        };
-        for index in 0..state.slots.len() {
-            let Slot { live, view, .. } = state.slots[index];
-            state.slots[index].live = self.renamed(live, &new);
-            state.slots[index].view = self.renamed(view, &new);
-        }
-        for owner in 0..self.scope.owners {
-            let set = state.furniture[owner];
-            let mentions = self.furniture[set as usize].mentions.clone();
-            let numbers: Vec<u32> = mentions.iter().map(new).collect();
-            if mentions.iter().zip(&numbers).all(|(uid, number)| uid.number == *number) {
-                continue;
-            }
-            let known = self.renamed_furniture.get(&(set, numbers.clone())).copied();
-            let renamed = known.unwrap_or_else(|| {
-                let objects = self.furniture[set as usize].objects.clone();
-                let renamed = objects.into_iter().map(|(key, mut object)| {
-                    let owners = Arc::make_mut(&mut object)
-                        .metadata
-                        .owner_references
-                        .iter_mut()
-                        .flatten();
-                    for owner in owners {
-                        if let Some(uid) = Uid::mentioned(&owner.uid).first() {
-                            owner.uid = Uid {
-                                number: new(uid),
-                                ..*uid
-                            }
-                            .text();
-                        }
-                    }
-                    (key, object)
-                });
-                let renamed = renamed.collect();
-                self.furniture_id(renamed)
-            });
-            self.renamed_furniture.insert((set, numbers), renamed);
-            state.furniture[owner] = renamed;
-        }
-    }
-
-    fn renamed(&mut self, id: Id, new: &impl Fn(&Uid) -> u32) -> Id {
-        let Some(item) = self.items.get(id) else { return 0 };
-        let numbers: Vec<u32> = item.mentions.iter().map(new).collect();
-        if item
-            .mentions
-            .iter()
-            .zip(&numbers)
-            .all(|(uid, number)| uid.number == *number)
-        {
-            return id;
-        }
-        if let Some(known) = self.renamed.get(&(id, numbers.clone())) {
-            return *known;
-        }
-        let mut text = item.object.to_json().to_string();
-        // First to names that nobody has, so that two that change places do not run into each other.
-        for (uid, number) in item.mentions.iter().zip(&numbers) {
-            text = text.replace(&uid.text(), &format!("uid:{}:+{number}.", uid.key));
-        }
-        let text = text.replace(":+", ":");
-        let value = serde_json::from_str(&text).expect("JSON");
-        let object = Object::from_json(item.object.kind, value).expect("an object");
-        let renamed = self.items.put(object);
-        self.renamed.insert((id, numbers), renamed);
-        renamed
     }
 }

@@ -309,7 +309,8 @@ pub fn all() -> Vec<Scope> {
             budgets: Budgets {
                 changes: 2,
                 foreign: 1,
-                ..FREE
+                crashes: UNLIMITED,
+                ..Budgets::NONE
             },
             lags: &[Kind::ContourConfiguration],
             ..base.clone()

@@ -1,0 +1,299 @@
+//! The plans that the real core makes of what the operator's cache shows, remembered by what was observed and by what is in them, so
+//! that each is made once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slipway::api::ContourDeployment;
+use slipway::plan::{
+    Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, Write, plan,
+    targets,
+};
+use slipway::render::answered;
+
+use crate::api_server;
+use crate::items::{Item, Uid, fingerprint};
+use crate::model::Model;
+use crate::requests::key_of;
+use crate::scopes::OWNERS;
+use crate::state::State;
+
+/// A plan, as far as it is carried out here.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub waves: Arc<[Wave]>,
+    /// The answer to what it asks, as a number; 0: it asks nothing.
+    pub answer: u32,
+    /// Whether it is to be made again when some time has passed.
+    pub waits: bool,
+    pub mentions: Vec<Uid>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Wave {
+    pub name: &'static str,
+    pub look_first: bool,
+    pub writes: Vec<Doing>,
+    /// As they were planned.
+    pub planned: Vec<Write>,
+}
+
+/// What is done in one step.
+#[derive(Clone, Debug)]
+pub enum Doing {
+    Furniture(u32, Vec<Write>),
+    One(u32, Box<Write>),
+}
+
+impl Doing {
+    fn number(&self) -> u32 {
+        match self {
+            Self::Furniture(number, _) | Self::One(number, _) => *number,
+        }
+    }
+}
+
+/// The plans that were made.
+#[derive(Default)]
+pub struct Plans {
+    all: Vec<Compiled>,
+    by_content: HashMap<u128, u32>,
+    /// By what was observed.
+    pub by_observed: HashMap<Vec<u32>, u32>,
+    /// Writes, by number.
+    writes: HashMap<u128, u32>,
+    /// What is wrong with them.
+    pub problems: HashMap<u32, Vec<String>>,
+}
+
+impl Plans {
+    /// A plan, by its number plus one.
+    pub fn get(&self, number: u32) -> Option<&Compiled> {
+        self.all.get((number as usize).checked_sub(1)?)
+    }
+
+    /// How many different worlds were observed.
+    pub fn observed(&self) -> usize {
+        self.by_observed.len()
+    }
+}
+
+impl Model {
+    /// The plan for what the cache shows. `fresh`: with Contour's Deployment, ReplicaSets and pods as they are.
+    pub fn plan_for(&mut self, state: &State, owner: usize, fresh: bool) -> Option<u32> {
+        let seen = self.seen(state, owner, fresh)?;
+        if let Some(known) = self.plans.by_observed.get(&seen) {
+            return Some(*known);
+        }
+        let mut observed = self.observe(&seen)?;
+        if let Some(breakage) = self.breakage {
+            (breakage.observe)(&mut observed);
+        }
+        let mut planned = plan(&observed);
+        if planned
+            .questions
+            .iter()
+            .any(|question| matches!(question, Question::Certificates(_)))
+        {
+            observed.issued = answered(&observed).1.issued;
+            planned = plan(&observed);
+        }
+        if let Some(breakage) = self.breakage {
+            (breakage.plan)(&observed, &mut planned);
+        }
+        let problems = self.check_plan(&observed, &planned);
+        let number = self.compile(planned);
+        if !problems.is_empty() {
+            self.plans.problems.insert(number, problems);
+        }
+        self.plans.by_observed.insert(seen, number);
+        Some(number)
+    }
+
+    /// What a plan depends on, as numbers: the ContourDeployment first.
+    pub fn seen(&self, state: &State, owner: usize, fresh: bool) -> Option<Vec<u32>> {
+        let deployment = state.slot(self.keys.deployments[owner]).view;
+        if deployment == 0 {
+            return None;
+        }
+        let mut seen = vec![
+            u32::try_from(owner).expect("few"),
+            state.answers[owner],
+            state.furniture[owner],
+            deployment,
+        ];
+        for slot in &state.slots {
+            let kind = self.items.kind(slot.key);
+            let live = fresh && matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Pod);
+            let id = if live { slot.live } else { slot.view };
+            if let Some(item) = self.items.get(id)
+                && kind != Kind::ContourDeployment
+                && item.owner.is_none_or(|other| other == owner)
+            {
+                seen.push(id);
+            }
+        }
+        Some(seen)
+    }
+
+    /// As the controller's gather step does it.
+    pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
+        let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
+        let items: Vec<&Item> = seen[4..].iter().filter_map(|id| self.items.get(*id)).collect();
+        let ours = items
+            .iter()
+            .filter(|item| item.owner.is_some())
+            .map(|item| item.object.clone());
+        let mut objects: BTreeMap<Key, Arc<Object>> = ours.map(|object| (object.key(), object)).collect();
+        objects.extend(self.furniture[seen[2] as usize].objects.clone());
+        let wanted = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
+        let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
+        let of_kind = |kind: Kind| {
+            items
+                .iter()
+                .filter(move |item| item.kind() == kind)
+                .map(|item| &item.object)
+        };
+        let extension_services = of_kind(Kind::ExtensionService)
+            .filter(|object| wanted.contains(&id(object)))
+            .map(|object| (id(object), Arc::new(object.parse().expect("an ExtensionService"))))
+            .collect();
+        let referenced: BTreeSet<&str> = wanted.iter().map(|target| target.0.as_str()).collect();
+        let services: BTreeMap<_, _> = of_kind(Kind::Service)
+            .filter(|object| referenced.contains(object.namespace()))
+            .map(|object| (id(object), object.clone()))
+            .collect();
+        // Somebody answers behind the user's Service as long as it exists.
+        let ready = services.values().filter(|object| object.at("/spec/selector").is_some());
+        let ready_services = ready.map(|object| id(object)).collect();
+        let mut namespaces = BTreeMap::from([(OWNERS[0].0.to_owned(), NamespacePhase::Active)]);
+        for object in of_kind(Kind::Namespace) {
+            let phase = if object.is_terminating() {
+                NamespacePhase::Terminating
+            } else {
+                NamespacePhase::Active
+            };
+            namespaces.insert(object.name().to_owned(), phase);
+        }
+        Some(Observed {
+            now: api_server::now(),
+            deployment: Arc::new(deployment),
+            operator: ServiceAccountRef {
+                namespace: "slipway-system".into(),
+                name: "slipway".into(),
+            },
+            objects,
+            namespaces,
+            missing_crds: Vec::new(),
+            extension_services,
+            services,
+            ready_services,
+            references_synced: true,
+            secrets_synced: true,
+            settings: self.verdicts[seen[1] as usize].clone(),
+            issued: None,
+            failures: Vec::new(),
+        })
+    }
+
+    /// What is observed now, for those who want to see more of a plan than its writes.
+    pub fn observed_now(&self, state: &State, owner: usize) -> Option<Observed> {
+        self.observe(&self.seen(state, owner, false)?)
+    }
+
+    fn compile(&mut self, planned: Plan) -> u32 {
+        let answer = planned.questions.iter().find_map(|question| match question {
+            Question::Settings { hash, candidate } => Some(verdict(hash, candidate)),
+            Question::Certificates(_) => None,
+        });
+        let answer = answer.map_or(0, |verdict| self.verdict_id(verdict));
+        // Certificates are due in months.
+        let waits = planned.look_again.is_some_and(|wait| wait < Duration::from_hours(1));
+        let waves = planned.waves.into_iter().filter(|wave| !wave.writes.is_empty());
+        let waves = waves
+            .map(|wave| self.wave_of(wave.name, wave.look_first, wave.writes))
+            .collect();
+        self.intern(waves, answer, waits)
+    }
+
+    pub fn wave_of(&mut self, name: &'static str, look_first: bool, planned: Vec<Write>) -> Wave {
+        let numbers = &mut self.plans.writes;
+        let mut number = |text: String| {
+            let next = u32::try_from(numbers.len()).expect("fewer than 2^32");
+            *numbers.entry(fingerprint(text.as_bytes())).or_insert(next)
+        };
+        let (furniture, others): (Vec<Write>, Vec<Write>) = planned.iter().cloned().partition(is_furniture);
+        let others = others
+            .into_iter()
+            .map(|write| Doing::One(number(format!("{write:?}")), Box::new(write)));
+        let mut writes: Vec<Doing> = others.collect();
+        if !furniture.is_empty() {
+            writes.push(Doing::Furniture(number(format!("{furniture:?}")), furniture));
+        }
+        Wave {
+            name,
+            look_first,
+            writes,
+            planned,
+        }
+    }
+
+    pub fn intern(&mut self, waves: Vec<Wave>, answer: u32, waits: bool) -> u32 {
+        let names = waves.iter().map(|wave| (wave.name, wave.look_first));
+        let numbers = waves
+            .iter()
+            .map(|wave| wave.writes.iter().map(Doing::number).collect::<Vec<_>>());
+        let content: Vec<_> = names.zip(numbers).collect();
+        let content = fingerprint(format!("{answer} {waits} {content:?}").as_bytes());
+        let plans = &mut self.plans.all;
+        *self.plans.by_content.entry(content).or_insert_with(|| {
+            let mut mentions = Vec::new();
+            let planned = waves.iter().flat_map(|wave| &wave.planned);
+            for uid in planned.flat_map(|write| Uid::mentioned(&format!("{write:?}"))) {
+                if !mentions.contains(&uid) {
+                    mentions.push(uid);
+                }
+            }
+            plans.push(Compiled {
+                waves: waves.into(),
+                answer,
+                waits,
+                mentions,
+            });
+            u32::try_from(plans.len()).expect("fewer than 2^32")
+        })
+    }
+}
+
+/// A strict dry run: one field is unknown; the CRD has a default.
+fn verdict(hash: &str, candidate: &Object) -> SettingsVerdict {
+    let hash = hash.to_owned();
+    let mut spec = candidate
+        .at("/spec")
+        .and_then(Value::as_object)
+        .cloned()
+        .expect("a spec");
+    if spec.contains_key("nonsense") {
+        return SettingsVerdict::Refused {
+            hash,
+            message: "unknown field \"spec.nonsense\"".into(),
+        };
+    }
+    spec.entry("xdsServer").or_insert_with(|| json!({"type": "envoy"}));
+    SettingsVerdict::Accepted { hash, spec }
+}
+
+fn is_furniture(write: &Write) -> bool {
+    let key = key_of(write);
+    match key.kind {
+        Kind::ContourDeployment | Kind::ExtensionService | Kind::ContourConfiguration => false,
+        Kind::Deployment => !key.name.ends_with("-contour"),
+        // Contour's and Envoy's; the others are blackholes.
+        Kind::Service => OWNERS
+            .iter()
+            .any(|(_, name)| key.name == format!("{name}-contour") || key.name == format!("{name}-envoy")),
+        _ => true,
+    }
+}
