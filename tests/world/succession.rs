@@ -71,6 +71,25 @@ fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_is_suc
 }
 
 #[test]
+fn a_configuration_that_somebody_deleted_is_succeeded_also_if_the_operator_is_killed_after_it_was_made_again() {
+    for survived in 0.. {
+        let mut cluster = Cluster::enforcing(&points_at("auth"));
+        let deleted = cluster.configuration().key();
+        cluster.api.forget(&deleted);
+        cluster.reconcile_until_crash(survived);
+        let is_rolled = captured(cluster.contour())["configuration"] != deleted.name.as_str();
+        cluster.settle();
+        assert_ne!(cluster.configuration().key(), deleted, "killed after {survived} writes");
+        assert!(!cluster.api.objects.contains_key(&deleted));
+        assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+        if is_rolled {
+            assert!(survived > 1, "one that was made again, and then its successor");
+            return;
+        }
+    }
+}
+
+#[test]
 fn who_keeps_altering_configurations_makes_contour_roll_ever_less_often() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     alter_configuration(&mut cluster);
