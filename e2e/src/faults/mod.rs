@@ -4,7 +4,6 @@
 //! as without the fault (`state`, with all masks), that nothing was created or deleted more often (`counts`, from the audit
 //! log), and that after no commit on the way was anything unchecked (`history`).
 
-pub mod cast;
 pub mod counts;
 pub mod dead;
 pub mod history;

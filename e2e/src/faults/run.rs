@@ -157,6 +157,7 @@ async fn history(stage: &Stage) -> anyhow::Result<(usize, Vec<String>)> {
     stage.history.catch_up(&stage.lab).await?;
     let (commits, mut wrong) = stage.history.violations();
     wrong.truncate(3);
+    wrong.extend(stage.contour.exits());
     Ok((commits, wrong))
 }
 

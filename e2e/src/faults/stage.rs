@@ -12,13 +12,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use crate::edge::{Component, Edge, Status};
+use crate::lab::contour::Contour;
 use crate::lab::operator::{self, Setup};
-use crate::lab::players::{self, Kubelet};
+use crate::lab::players::{self, Node};
 use crate::lab::world::World;
 use crate::lab::{Lab, Thing, wait};
 use crate::wait::Look;
 
-use super::cast::Cast;
 use super::history::History;
 use super::proxy::{Proxy, Upstream};
 use super::seat::Seat;
@@ -51,8 +51,9 @@ pub struct Stage {
     pub seat: Arc<Seat>,
     /// What was committed since the last base.
     pub history: History,
-    _kubelet: Kubelet,
-    _cast: Cast,
+    /// Contour, and the kubelet of its namespace.
+    pub contour: Contour,
+    _node: Node,
 }
 
 impl Stage {
@@ -79,8 +80,8 @@ impl Stage {
         Ok(Self {
             world,
             history: History::begin(&lab),
-            _kubelet: Kubelet::of(&lab.client, NAMESPACE),
-            _cast: Cast::of(&lab, &[NAMESPACE, AUTH]).await?,
+            contour: Contour::of(&lab.client, NAMESPACE),
+            _node: Node::of(&lab).await?,
             auth: AUTH.to_owned(),
             lab,
             proxy,

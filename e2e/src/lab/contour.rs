@@ -47,9 +47,9 @@ impl Contour {
         Self { task, exits }
     }
 
-    /// Containers of Contour that exited at their start, and why.
+    /// Containers of Contour that exited at their start since this was asked last, and why.
     pub fn exits(&self) -> BTreeSet<String> {
-        self.exits.lock().expect("nobody panics with the lock").clone()
+        std::mem::take(&mut self.exits.lock().expect("nobody panics with the lock"))
     }
 }
 
@@ -76,8 +76,12 @@ impl Player {
                 .is_some_and(|value| value == Component::Contour.label());
             if !is_running(&pod) {
                 if is_contour && let Some(why) = self.exits_at_start(&pod).await? {
-                    let exit = format!("{} exited: {why}", pod.name_any());
-                    self.exits.lock().expect("nobody panics with the lock").insert(exit);
+                    // What it read may be gone because it is: then nothing has started.
+                    let now = pods.get_opt(&pod.name_any()).await?;
+                    if now.is_some_and(|now| now.uid() == pod.uid()) {
+                        let exit = format!("{} exited: {why}", pod.name_any());
+                        self.exits.lock().expect("nobody panics with the lock").insert(exit);
+                    }
                     continue;
                 }
                 pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(running()))
