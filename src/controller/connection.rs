@@ -13,7 +13,7 @@ use http::{Request, Response};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
@@ -33,6 +33,11 @@ const IDLE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 const TRIES: u32 = 4;
 const DEAD: Duration = Duration::from_secs(12);
+
+/// A connection that was idle for longer is not used again. It is less than an answer may take, so that the next try of a
+/// request whose connection was dead does not go out on another one that died with it (which would then be noticed only after
+/// [`DEAD`] more: what is not acknowledged is not probed).
+const REUSE: Duration = Duration::from_secs(5);
 
 /// How long an answer may take, and how long it may pause.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +65,8 @@ pub fn client(config: &Config) -> Result<Client, kube::Error> {
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_write_timeout(Some(WRITE));
+    let mut pool = legacy::Client::builder(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new()).pool_idle_timeout(REUSE);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .layer_fn(|inner| Bounded {
@@ -70,7 +77,7 @@ pub fn client(config: &Config) -> Result<Client, kube::Error> {
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
-        .service(legacy::Client::builder(TokioExecutor::new()).build(connector));
+        .service(pool.build(connector));
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 

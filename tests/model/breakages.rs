@@ -118,7 +118,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "nothing is looked at before a deletion",
-        scope: "rollout",
+        scope: "rollouts",
         apply: Flaws {
             never_looks: true,
             ..NONE.apply
@@ -127,13 +127,13 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "ReplicaSets are forgotten",
-        scope: "rollout",
+        scope: "rollouts",
         observe: |observed| observed.objects.retain(|_, object| object.kind != Kind::ReplicaSet),
         ..NONE
     },
     Breakage {
         name: "a controller that has not caught up is taken for one that has",
-        scope: "rollout",
+        scope: "rollouts",
         observe: |observed| {
             for object in observed
                 .objects

@@ -185,14 +185,26 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "rollout",
-            what: "Contour is rolled, and rolled again before that is over; what is seen of its workload is late",
+            what: "Contour is rolled once, and what is seen of its workload is late",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 1,
+                ..Budgets::NONE
+            },
+            lags: WORKLOADS,
+            ..base.clone()
+        },
+        Scope {
+            name: "rollouts",
+            what: "Contour is rolled, and rolled again before that is over; what is seen of its ReplicaSets and pods is late",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {
                 changes: 2,
                 ..Budgets::NONE
             },
-            lags: WORKLOADS,
+            lags: &[Kind::ReplicaSet, Kind::Pod],
             ..base.clone()
         },
         Scope {

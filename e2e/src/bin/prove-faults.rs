@@ -97,7 +97,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     for row in &rows {
         say(format!("{}: {}", row.what, row.counts));
     }
-    if !part {
+    if !part && failed == 0 {
         proof::record(PROOF, &rows)?;
     }
     Ok(failed == 0)
@@ -186,7 +186,8 @@ async fn carry_out_all(
                     hall.stage = None;
                 }
                 let mut done = done.lock().expect("nobody panics with the lock");
-                if let Some(journal) = done.1.as_mut() {
+                // What failed is to be done again.
+                if let Some(journal) = done.1.as_mut().filter(|_| outcome.wrong.is_empty()) {
                     journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
                 }
                 done.0.insert(plan.to_string(), outcome.clone());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Thing, audit};
@@ -26,6 +26,12 @@ const PATIENCE: Duration = Duration::from_millis(10_500);
 
 /// A stream that is open and silent is noticed by then.
 const SILENCE: Duration = Duration::from_mins(1);
+
+/// What has not happened after so long a rest does not happen.
+const REST: Duration = Duration::from_secs(20);
+
+/// How often a plan is tried whose place need not come up in each run.
+const TRIES: usize = 5;
 
 /// A dead connection is noticed by then.
 const DEATH: Duration = Duration::from_secs(15);
@@ -163,6 +169,18 @@ async fn history(stage: &Stage) -> anyhow::Result<(usize, Vec<String>)> {
 
 /// Carries out a plan. The stage is clean before; whether it can be cleaned afterwards is seen by who does it.
 pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds) -> anyhow::Result<Outcome> {
+    for _ in 0..TRIES {
+        if let Some(outcome) = try_it(stage, plan, expected, bounds).await? {
+            return Ok(outcome);
+        }
+        ensure!(plan.may_not_come_up(), "the fault did not happen");
+        stage.clean_up().await?;
+    }
+    bail!("the fault did not happen in any of {TRIES} runs")
+}
+
+/// None: its place did not come up.
+async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds) -> anyhow::Result<Option<Outcome>> {
     let began = Instant::now();
     let Plan { workload, fault, place } = plan;
     stage.prepare(workload.base()).await?;
@@ -208,8 +226,10 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         .await
     };
     outcome.recovery_ms = millis(script.fired().unwrap_or(acted).elapsed());
-    if let Err(error) = end {
-        outcome.wrong.push(format!("{error:#}"));
+    match end {
+        Ok(Rest::Well) => {}
+        Ok(Rest::NothingHappened) => return Ok(None),
+        Err(error) => outcome.wrong.push(format!("{error:#}")),
     }
     let (commits, wrong) = history(stage).await?;
     outcome.commits = commits;
@@ -239,7 +259,7 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
         }
     }
     outcome.took_ms = millis(began.elapsed());
-    Ok(outcome)
+    Ok(Some(outcome))
 }
 
 fn too_long(seen: &Seen, took: Duration) -> String {
@@ -263,25 +283,38 @@ enum Killed {
     IsElsewhere,
 }
 
+/// How a run ends that ends well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Everything is as it is without a fault, and nothing is left to do.
+    Well,
+    /// So it is, and the fault was none: its place did not come up.
+    NothingHappened,
+}
+
 /// Waits until everything is as it is without a fault, and nothing is left to do.
-async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl Fn() -> bool) -> anyhow::Result<()> {
+async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl Fn() -> bool) -> anyhow::Result<Rest> {
     let started = Instant::now();
+    let mut busy = Instant::now();
     loop {
         if killed == Killed::StartsAgain {
             stage.seat.take()?;
         }
         let found = state::differences(&expected.state, &stage.state().await?);
-        if found.is_empty() && is_done() && stage.is_quiet() {
-            return Ok(());
+        if !found.is_empty() || !stage.is_quiet() {
+            busy = Instant::now();
+        } else if is_done() {
+            return Ok(Rest::Well);
+        } else if busy.elapsed() > REST && !stage.proxy.script.has_fired() {
+            return Ok(Rest::NothingHappened);
         }
         if started.elapsed() > WELL {
-            ensure!(stage.proxy.script.has_fired() || is_done(), "the fault did not happen");
             ensure!(
                 found.is_empty(),
                 "the end is not as without a fault: {}",
                 found.join("; ")
             );
-            anyhow::bail!("it does not come to rest");
+            bail!("it does not come to rest");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
