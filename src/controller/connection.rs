@@ -53,6 +53,8 @@ const PATIENCE: Patience = Patience {
     events: Duration::from_secs(super::watches::WATCH_SECONDS as u64 + 10),
 };
 
+const _: () = assert!(REUSE.as_secs() < PATIENCE.answer.as_secs());
+
 /// A client for the API server of this configuration.
 pub fn client(config: &Config) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
@@ -120,6 +122,8 @@ fn is_watch(request: &Request<Body>) -> bool {
 #[cfg(test)]
 mod tests {
     use http_body_util::{BodyExt, Full, StreamBody};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -131,6 +135,32 @@ mod tests {
 
     fn request(uri: &str) -> Request<Body> {
         Request::get(uri).body(Body::empty()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_is_closed_so_that_nothing_goes_out_on_one_that_has_died() -> std::io::Result<()>
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = format!("http://{}", listener.local_addr()?);
+        let client = client(&Config::new(address.parse().expect("an address"))).expect("a client");
+        let asks = tokio::spawn(async move {
+            let request = Request::get("/version").body(Vec::new()).expect("a request");
+            client.request_text(request).await.expect("it is answered");
+            client
+        });
+        let (mut connection, _) = listener.accept().await?;
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(connection.read_u8().await?);
+        }
+        connection
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            .await?;
+        let client = asks.await?;
+        let more = tokio::time::timeout(REUSE * 10, connection.read(&mut [0])).await?;
+        assert_eq!(more?, 0, "the end of the connection, while there is a client");
+        drop(client);
+        Ok(())
     }
 
     #[tokio::test]

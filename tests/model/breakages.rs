@@ -202,7 +202,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "a name that is taken is taken over",
-        scope: "names",
+        scope: "names again",
         apply: Flaws {
             adopts: true,
             ..NONE.apply

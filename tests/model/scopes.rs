@@ -314,17 +314,31 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "names",
-            what: "a foreigner takes the names of ContourConfigurations that nobody uses any more",
+            what: "a foreigner takes the name of a ContourConfiguration that nobody uses any more, while it is to be deleted",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::TakeName],
+            budgets: Budgets {
+                changes: 1,
+                foreign: 1,
+                crashes: UNLIMITED,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::ContourConfiguration],
+            ..base.clone()
+        },
+        Scope {
+            name: "names again",
+            what: "a foreigner takes the name of a ContourConfiguration that is needed again",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::TakeName],
             budgets: Budgets {
                 changes: 2,
                 foreign: 1,
-                crashes: UNLIMITED,
                 ..Budgets::NONE
             },
-            lags: &[Kind::ContourConfiguration],
+            lags: &[],
             ..base.clone()
         },
         Scope {
