@@ -31,7 +31,7 @@ free_network_number() {
 		[[ ! -e /sys/class/net/slipway$number ]] || continue
 		[[ -z $(ip -4 route show root "198.19.$((number * 4)).0/22") ]] || continue
 		[[ -z $(ip -4 route show root "198.18.$((number * 4)).0/22") ]] || continue
-		printf '%s' "$number"
+		printf '%s\n' "$number"
 		return 0
 	done
 	die "all $NETWORK_NUMBERS network numbers are in use; see: testbed list"
