@@ -158,6 +158,20 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
+        name: "a ContourConfiguration that is made again does not say so",
+        scope: "configurations",
+        plan: |_, plan| {
+            for object in created(plan).filter(|object| object.kind == Kind::ContourConfiguration) {
+                object
+                    .metadata
+                    .annotations
+                    .get_or_insert_default()
+                    .remove(annotations::REMADE);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
         name: "a bare False of any Contour's evicts a copy",
         scope: "verdicts",
         observe: |observed| {
