@@ -1,5 +1,7 @@
 //! When a copy goes bad, and when it comes back.
 
+use std::time::Duration;
+
 use serde_json::json;
 use slipway::plan::{Key, Kind};
 
@@ -26,6 +28,39 @@ fn a_service_that_is_seen_missing_evicts_the_copy_and_its_return_brings_it_back(
         json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec}),
     );
     assert_eq!(cluster.writes().len(), 1);
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+}
+
+#[test]
+fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.delete(Kind::Service, "auth", "auth");
+    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.reconcile();
+    let nudge = |cluster: &Cluster| cluster.stand_in().at("/spec/services/0/weight").cloned();
+    assert_eq!(nudge(&cluster), None, "it is not there");
+
+    let spec = json!({"selector": {"app": "auth"}, "ports": [{"port": 9001}]});
+    let service = json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec});
+    cluster.make(Kind::Service, service);
+    for (wait, count) in [(0, 1), (4, 1), (1, 2), (600, 5), (600, 5)] {
+        cluster.api.now += Duration::from_secs(wait);
+        cluster.reconcile();
+        assert!(is_blackhole(cluster.stand_in()));
+        assert_eq!(nudge(&cluster), Some(json!(count)), "{wait} s later");
+        assert_eq!(cluster.writes(), [""; 0], "once");
+    }
+    assert_eq!(
+        cluster.plan().look_again.filter(|wait| *wait < Duration::from_mins(10)),
+        None
+    );
+
+    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "it looked again")));
+    cluster.reconcile();
+    assert_eq!(nudge(&cluster), None);
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 

@@ -1,15 +1,21 @@
 //! What state the user's ExtensionService is in, and whether a copy of it can be used.
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::{Existing, Proven};
 use crate::api::ExtensionServiceState as State;
 use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict};
 use crate::plan::object::Object;
 use crate::plan::observed::{NamespacedName, Observed};
 
+/// Contour's reason for a Service, or a port, that it does not find.
+const UNRESOLVED: &str = "ServiceUnresolvedReference";
+
 /// Reasons of Contour's that speak of what the copy points at, not of the Contour that judges: only these evict a copy.
 /// Another reason, a client certificate missing in *its* configuration for instance, marks every ExtensionService.
 const EVICTING: [&str; 4] = [
-    "ServiceUnresolvedReference",
+    UNRESOLVED,
     "UnsupportedServiceType",
     "TLSUpstreamValidation",
     "CACertificateNotDelegated",
@@ -116,6 +122,27 @@ pub fn judge(
         names.join(", ")
     );
     verdict(State::NoEndpoints, message, false)
+}
+
+/// Since when Contour's word on the present form of the user's object is out of date, as far as can be seen: it did not find a
+/// Service, or its port, and all of them are there by now. None: it is not.
+pub fn outdated_since(observed: &Observed, namespace: &str, user: &ExtensionService) -> Option<Timestamp> {
+    let Verdict::Invalid(errors) = user.verdict() else {
+        return None;
+    };
+    let services = user.spec.services();
+    let is_outdated = observed.references_synced
+        && !services.is_empty()
+        && errors.iter().any(|error| error.reason == UNRESOLVED)
+        && services
+            .iter()
+            .all(|service| problem(observed, namespace, service).is_none());
+    let service = |target: &ServiceTarget| observed.services.get(&(namespace.to_owned(), target.name.clone()));
+    let made = services.iter().filter_map(service).map(|service| &service.metadata);
+    let made = made
+        .chain([&user.metadata])
+        .filter_map(|metadata| metadata.creation_timestamp.as_ref());
+    is_outdated.then(|| made.map(|Time(made)| *made).max().unwrap_or(observed.now))
 }
 
 /// Contour's words.

@@ -8,6 +8,7 @@ mod blackhole;
 mod judge;
 mod memory;
 mod name;
+mod nudge;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 pub use blackhole::is_blackhole;
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
+use nudge::Nudge;
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,6 +245,7 @@ struct Seen<'a> {
     user: Option<&'a ExtensionService>,
     proven: Option<Proven>,
     judgement: Judgement,
+    nudge: Option<Nudge>,
 }
 
 impl<'a> Seen<'a> {
@@ -254,10 +257,14 @@ impl<'a> Seen<'a> {
             .collect();
         let proven = proven(&mine, user);
         let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
+        let nudge = user
+            .and_then(|user| judge::outdated_since(observed, &target.0, user))
+            .map(|since| Nudge::at(since, observed.now));
         Self {
             user,
             proven,
             judgement,
+            nudge,
         }
     }
 
@@ -303,8 +310,11 @@ impl StandIns {
         memory.reference = Some(user.clone());
         memory.evicted = seen.proven.is_some() && seen.judgement.copy_is_bad;
         memory.proven.clone_from(&seen.proven);
+        let nudge = seen.nudge.as_ref().filter(|_| target == Target::Blackhole);
+        let next = nudge.and_then(|nudge| nudge.next);
+        self.look_again = [self.look_again, next].into_iter().flatten().min();
         let spec = match target {
-            Target::Blackhole => blackhole::spec(name, &memory.pinned),
+            Target::Blackhole => blackhole::spec(name, &memory.pinned, nudge.map(|nudge| nudge.count)),
             Target::Mirror(proven) => proven.spec.0,
         };
         let metadata = |kind| {
