@@ -233,11 +233,7 @@ pub fn all() -> Vec<Scope> {
             what: "the ExtensionService gets another timeout, or is made invalid",
             start: Start::Settled,
             forms: &Form::ALL,
-            budgets: Budgets {
-                changes: 2,
-                flaps: 1,
-                ..FREE
-            },
+            budgets: Budgets { changes: 2, ..FREE },
             lags: &[Kind::ExtensionService],
             ..base.clone()
         },
