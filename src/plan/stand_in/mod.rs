@@ -75,7 +75,7 @@ pub struct StandIns {
     pub objects: Vec<Desired>,
     /// Their blackholes.
     pub blackholes: Vec<Desired>,
-    /// When one that has to stay for a while may be succeeded.
+    /// When one that has to stay for a while may be succeeded, or Contour is to be nudged again.
     pub look_again: Option<Duration>,
 }
 

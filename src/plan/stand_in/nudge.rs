@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Contour's own view may be behind: if it still says the same it is nudged again after these times, counted from when the last of
-/// what it needs was made.
+/// what it needs was made. (A port that an old Service gets has no time of its own: there the only nudge is the first.)
 const AGAIN: [Duration; 4] = [
     Duration::from_secs(5),
     Duration::from_secs(15),
