@@ -158,7 +158,7 @@ pub fn plan(observed: &Observed) -> Plan {
             ..Plan::waiting((status::unchecked(observed), Vec::new()))
         };
     }
-    match settings {
+    let mut plan = match settings {
         configuration::Settings::Unchecked(question) => Plan {
             waves,
             questions: vec![*question],
@@ -172,7 +172,9 @@ pub fn plan(observed: &Observed) -> Plan {
             refused::plan(observed, waves, &roles, &message, &usage, last_good.as_ref())
         }
         configuration::Settings::Accepted(accepted) => run(observed, waves, &stand_ins, &accepted, usage),
-    }
+    };
+    plan.look_again = plan.look_again.into_iter().chain(stand_ins.look_again).min();
+    plan
 }
 
 /// Stand-ins that exist follow their services before anything new is made; a new one comes after its blackhole, without which
@@ -278,7 +280,7 @@ fn run(
     };
     let (status, events) = status::running(observed, &look);
     let questions = certificates.request.into_iter().map(Question::Certificates).collect();
-    let look_again = [certificates.renew_in, old_pods.look_again, stays, stand_ins.look_again]
+    let look_again = [certificates.renew_in, old_pods.look_again, stays]
         .into_iter()
         .flatten()
         .min();
@@ -323,9 +325,8 @@ fn prune(observed: &Observed, desired: &[Key], usage: &usage::Usage, envoy: &rol
     let owner = observed.owner();
     let in_use = |object: &Object| match object.kind {
         Kind::Pod | Kind::ReplicaSet => true,
-        Kind::DaemonSet | Kind::Deployment if object.name() == owner.envoy() => {
-            !(envoy.available && envoy.rollout == rollout::Rollout::Complete)
-        }
+        // Contour's is always desired.
+        Kind::DaemonSet | Kind::Deployment => !(envoy.available && envoy.rollout == rollout::Rollout::Complete),
         _ => usage.holds(observed, object),
     };
     let orphans: Vec<&Object> = observed

@@ -271,9 +271,14 @@ impl World {
             let Some(stand_in) = observed.object(Kind::ExtensionService, namespace, name) else {
                 continue;
             };
-            let spec = stand_in.at("/spec").expect("a spec");
+            // Contour is nudged with a weight; no form of the user's has one.
+            let mut spec = stand_in.at("/spec").expect("a spec").clone();
+            let services = spec["services"].as_array_mut().into_iter().flatten();
+            services
+                .filter_map(Value::as_object_mut)
+                .for_each(|service| drop(service.remove("weight")));
             assert!(
-                is_blackhole(stand_in) || self.proven.contains(spec),
+                is_blackhole(stand_in) || self.proven.contains(&spec),
                 "stand-in {id} has a spec that nobody has judged: {spec}"
             );
         }

@@ -192,6 +192,19 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
+        name: "Contour is not nudged when a Service comes late",
+        plan: |_, plan| {
+            let is_nudge = |write: &Write| {
+                matches!(write, Write::Replace(object)
+                    if object.kind == Kind::ExtensionService && object.at("/spec/services/0/weight").is_some())
+            };
+            plan.waves
+                .iter_mut()
+                .for_each(|wave| wave.writes.retain(|write| !is_nudge(write)));
+        },
+        ..NONE
+    },
+    Breakage {
         name: "an evicted copy comes back by itself",
         scope: "flapping",
         observe: |observed| {

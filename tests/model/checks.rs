@@ -62,7 +62,7 @@ impl Model {
             .services
             .iter()
             .all(|(service, _)| self.items.key(*service).name == *name);
-        let is_proven = (0..3).any(|form| self.forms[form] == item.spec && state.judged & 1 << form != 0);
+        let is_proven = (0..3).any(|form| self.forms[form] == item.unweighted && state.judged & 1 << form != 0);
         (item.owner == owner && (is_blackhole || is_proven)) || self.foreign.contains(&item.spec)
     }
 
@@ -112,7 +112,7 @@ impl Model {
 
     /// A copy is given up only for what is wrong with the object or with what it points at (rule 3).
     fn check_denial(&self, state: &State, key: KeyId, live: &Item, object: &Object) -> Option<String> {
-        let was_copy = self.forms.contains(&live.spec);
+        let was_copy = self.forms.contains(&live.unweighted);
         let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
         let seen = |key: KeyId| self.items.get(state.slot(key).view);
         let user = seen(self.keys.extension_service);

@@ -1,13 +1,16 @@
 //! Contour: at each start of its container it reads its ContourConfiguration and the stand-ins that this references, and exits if
-//! one is absent. While it runs it judges every ExtensionService, late.
+//! one is absent. While it runs it judges every ExtensionService, late, and looks again at all of them when one container starts or one
+//! ExtensionService has another generation; the Services that these name are no reason to (v1.33, `internal/dag/cache.go`,
+//! `serviceTriggersRebuild`). Something that is not in the model, a route for instance, may make it look again at any time. A verdict
+//! that another Contour gave is put right sooner or later.
 
 use serde_json::json;
 use slipway::plan::Kind;
 
 use crate::items::{Item, KeyId, Said};
 use crate::model::{Action, Captured, Change, Model, Step, Verdict};
-use crate::scopes::Form;
-use crate::state::{Container, State, spend};
+use crate::scopes::{Form, Mischief};
+use crate::state::{Container, OVERLOOKED, Slot, State, spend};
 
 impl Model {
     pub fn contour_actions(&mut self, state: &State, actions: &mut Vec<Action>) {
@@ -30,11 +33,55 @@ impl Model {
         }
         if runs {
             for slot in state.of_kind(&self.items, Kind::ExtensionService) {
-                if self.item(slot.live).said != self.verdict(state, self.item(slot.live)).said() {
+                if !self.is_judged(state, slot) && slot.extra != OVERLOOKED {
                     actions.push(Action::ContourJudges(slot.key));
                 }
             }
+            if state
+                .of_kind(&self.items, Kind::ExtensionService)
+                .any(|slot| slot.extra == OVERLOOKED)
+            {
+                actions.push(Action::ContourLooksAgain);
+            }
         }
+    }
+
+    fn is_judged(&self, state: &State, slot: Slot) -> bool {
+        let item = self.item(slot.live);
+        item.said == self.verdict(state, item).said()
+    }
+
+    /// After a step from `before`: of which verdicts Contour does not know that they are out of date.
+    pub fn contour_overlooks(&self, before: &State, action: Action, state: &mut State) {
+        let all: Vec<Slot> = state.of_kind(&self.items, Kind::ExtensionService).collect();
+        let is_same = |slot: &Slot| {
+            let old = self.live(before, slot.key);
+            old.is_some_and(|old| is_same_generation(old, self.item(slot.live)))
+        };
+        let begins = matches!(
+            action,
+            Action::ContainerStarts(_)
+                | Action::ContainerIsKilled(_)
+                | Action::ContourLooksAgain
+                | Action::Foreigner(Mischief::SayInvalid, _)
+        );
+        let were = before.of_kind(&self.items, Kind::ExtensionService).count();
+        let looks = begins || were != all.len() || !all.iter().all(is_same) || !self.runs(state);
+        for slot in all {
+            let becomes_outdated = || self.is_judged(before, before.slot(slot.key)) && !self.is_judged(state, slot);
+            let is_overlooked = !looks
+                && if slot.extra == OVERLOOKED {
+                    !self.is_judged(state, slot)
+                } else {
+                    becomes_outdated()
+                };
+            state.slot_mut(slot.key).extra = if is_overlooked { OVERLOOKED } else { 0 };
+        }
+    }
+
+    fn runs(&self, state: &State) -> bool {
+        let mut pods = state.of_kind(&self.items, Kind::Pod);
+        pods.any(|pod| matches!(Container::of(pod.extra), Container::Running(_)))
     }
 
     pub fn contour_step(&mut self, step: &mut Step) {
@@ -57,6 +104,10 @@ impl Model {
                     step.to.judged |= form.expect("a form of the user's").bit();
                 }
                 self.say(&mut step.to, key, said);
+            }
+            Action::ContourLooksAgain => {
+                step.name = "Contour looks again, for a reason of its own";
+                step.wrote = false;
             }
             _ => unreachable!("not Contour's"),
         }
@@ -140,6 +191,12 @@ impl Model {
             Some(object)
         });
     }
+}
+
+/// Whether Contour takes the one for the other (v1.33, `internal/k8s/helpers.go`, `IsObjectEqual`).
+fn is_same_generation(one: &Item, other: &Item) -> bool {
+    let generation = |item: &Item| (item.uid, item.spec, item.is_terminating());
+    generation(one) == generation(other)
 }
 
 impl Verdict {

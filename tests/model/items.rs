@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use slipway::api::contour::{ExtensionService, Verdict};
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object};
@@ -78,6 +78,8 @@ pub struct Item {
     pub references: Vec<Uid>,
     /// Its spec, as a number.
     pub spec: u32,
+    /// An ExtensionService: the same without weights, by which Contour is nudged (no form of the user's has any).
+    pub unweighted: u32,
     /// An ExtensionService: the Services and ports that it points at.
     pub services: Vec<(KeyId, i64)>,
     /// A Service: its ports, as far as Contour can use them.
@@ -187,10 +189,17 @@ impl Items {
         let owners = object.metadata.owner_references.iter().flatten();
         let references = owners.flat_map(|owner| Uid::mentioned(&owner.uid)).collect();
         let spec = self.spec(object.at("/spec").unwrap_or(&Value::Null));
+        let mut unweighted = spec;
         let (mut services, mut said, mut stand_ins, mut ports) = (Vec::new(), Said::Nothing, Vec::new(), Vec::new());
         match object.kind {
             Kind::ExtensionService => {
                 let parsed: ExtensionService = object.parse().expect("an ExtensionService");
+                let mut plain = json!(parsed.spec.0);
+                let weighted = plain["services"].as_array_mut().into_iter().flatten();
+                weighted
+                    .filter_map(Value::as_object_mut)
+                    .for_each(|service| drop(service.remove("weight")));
+                unweighted = self.spec(&plain);
                 for target in parsed.spec.services() {
                     let key = Key::new(Kind::Service, object.namespace(), &target.name);
                     services.push((self.key_id(&key), target.port));
@@ -247,6 +256,7 @@ impl Items {
             owner,
             references,
             spec,
+            unweighted,
             services,
             ports,
             said,

@@ -40,6 +40,7 @@ pub enum Action {
     ContainerIsKilled(KeyId),
     PodEnds(KeyId),
     ContourJudges(KeyId),
+    ContourLooksAgain,
     GarbageCollectorDeletes(KeyId),
     NamespaceIsEmptied(KeyId),
     NamespaceEnds(KeyId),
@@ -57,13 +58,15 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it happens by itself, sooner or later: everything but the user, foreigners and faults.
+    /// Whether it happens by itself, sooner or later: everything but the user, foreigners, faults, and what the
+    /// model has no cause for.
     pub fn is_certain(self) -> bool {
         !matches!(
             self,
             Self::Crash
                 | Self::Lose(..)
                 | Self::ContainerIsKilled(_)
+                | Self::ContourLooksAgain
                 | Self::UserMakesNamespace
                 | Self::UserDeletesNamespace
                 | Self::UserMakesService
@@ -347,12 +350,14 @@ impl Model {
             | Action::GarbageCollectorDeletes(_)
             | Action::NamespaceIsEmptied(_)
             | Action::NamespaceEnds(_) => self.kubernetes_step(&mut step),
-            Action::ContainerStarts(_) | Action::ContainerIsKilled(_) | Action::ContourJudges(_) => {
-                self.contour_step(&mut step);
-            }
+            Action::ContainerStarts(_)
+            | Action::ContainerIsKilled(_)
+            | Action::ContourJudges(_)
+            | Action::ContourLooksAgain => self.contour_step(&mut step),
             Action::Foreigner(mischief, key) => self.foreign_step(&mut step, mischief, key),
             _ => self.user_step(&mut step),
         }
+        self.contour_overlooks(state, action, &mut step.to);
         self.follow(&mut step.to);
         step
     }

@@ -218,14 +218,25 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "flapping",
-            what: "the ExtensionService and its Service come and go without end",
+            what: "the ExtensionService comes and goes without end, its Service some times",
             start: Start::Empty,
             budgets: Budgets {
                 flaps: UNLIMITED,
-                services: UNLIMITED,
+                services: 2,
                 ..FREE
             },
-            lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
+            lags: &[Kind::ExtensionService, Kind::Service],
+            ..base.clone()
+        },
+        Scope {
+            name: "flapping alone",
+            what: "the ExtensionService comes and goes without end, and what is seen of Contour's pods is late",
+            start: Start::Empty,
+            budgets: Budgets {
+                flaps: UNLIMITED,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Pod],
             ..base.clone()
         },
         Scope {

@@ -16,9 +16,13 @@ pub struct Slot {
     /// In the operator's cache.
     pub view: Id,
     /// A pod: its container ([`Container`]). A Deployment: the ReplicaSet of the template that its controller has seen, as a
-    /// key, plus one. Any object that is gone: 1 if a foreigner deleted it.
+    /// key, plus one. An ExtensionService: whether its verdict is [`OVERLOOKED`]. Any object that is gone: 1 if a foreigner
+    /// deleted it.
     pub extra: u32,
 }
+
+/// Contour's word is out of date, and Contour has no reason to look again.
+pub const OVERLOOKED: u32 = 1;
 
 /// A pod's container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

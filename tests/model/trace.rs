@@ -26,6 +26,7 @@ pub const ACTIONS: &[&str] = &[
     "a watch catches up",
     "time passes, which a succession waits for",
     "Contour judges",
+    "Contour looks again, for a reason of its own",
     "the Deployment controller scales a ReplicaSet down",
     "the Deployment controller scales a ReplicaSet up",
     "the Deployment controller sees a template",
@@ -166,6 +167,7 @@ impl Model {
             Action::ContainerIsKilled(it) => format!("fault: the container is killed and starts again, of {}", key(it)),
             Action::PodEnds(it) => format!("kubelet: has ended {}", key(it)),
             Action::ContourJudges(it) => format!("Contour: judges {}", key(it)),
+            Action::ContourLooksAgain => "Contour: looks again".to_owned(),
             Action::GarbageCollectorDeletes(it) => format!("garbage collector: deletes {}", key(it)),
             Action::NamespaceIsEmptied(it) => format!("namespace controller: deletes {}", key(it)),
             Action::NamespaceEnds(it) => format!("namespace controller: is done with {}", key(it)),
@@ -209,6 +211,11 @@ impl Model {
             }
             if old.view != new.view && new.view != new.live {
                 lines.push(format!("the operator sees {name}: {}", self.shown(new.view)));
+            }
+            if name.kind == Kind::ExtensionService && new.live != 0 && old.extra < new.extra {
+                lines.push(format!(
+                    "Contour does not notice that its word on {name} is out of date"
+                ));
             }
             if name.kind == Kind::Pod && old.extra != new.extra {
                 let container = match Container::of(new.extra) {

@@ -14,6 +14,7 @@ use slipway::plan::{
 use slipway::render::answered;
 
 use crate::api_server::{ApiServer, By, Refusal};
+use crate::controllers::LookedAt;
 
 /// The ContourDeployment of all tests.
 pub const NAMESPACE: &str = "projectcontour";
@@ -33,6 +34,8 @@ pub struct Cluster {
     pub pods_made: u64,
     /// Every ContourConfiguration that was ever made, as it was made.
     pub configurations: BTreeMap<String, Value>,
+    /// What Contour has looked at; none: it will look again.
+    pub looked_at: Option<BTreeSet<LookedAt>>,
     answer: SettingsVerdict,
 }
 
@@ -46,6 +49,7 @@ impl Cluster {
             forbids: None,
             pods_made: 0,
             configurations: BTreeMap::new(),
+            looked_at: None,
             answer: SettingsVerdict::Unchecked,
         };
         cluster.make_namespace(NAMESPACE);
@@ -311,7 +315,7 @@ impl Cluster {
             let before = self.api.objects.clone();
             written.extend(self.reconcile());
             self.roll();
-            self.contour_judges();
+            self.contour_looks();
             self.collect_garbage();
             self.namespaces_end();
             if self.api.objects == before {

@@ -1,11 +1,16 @@
 //! Kubernetes' own controllers and Contour, coarsely: each makes a step only when it is told to.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object};
 
 use crate::api_server::By;
 use crate::cluster::Cluster;
+
+/// The uid and generation of something that makes Contour look at everything.
+pub type LookedAt = (String, Option<i64>);
 
 impl Cluster {
     /// The Deployment and DaemonSet controllers take note: pods of new templates come, those of old ones stay.
@@ -178,7 +183,22 @@ impl Cluster {
         }
     }
 
-    /// Contour judges every ExtensionService, if one runs: valid is what points at ports of Services that exist.
+    /// Contour looks again if it has a reason to: it has just started, or an ExtensionService has another generation. A Service that
+    /// an ExtensionService names is none (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`).
+    pub fn contour_looks(&mut self) {
+        if self.looked_at.as_ref() != Some(&self.what_contour_heeds()) {
+            self.contour_judges();
+        }
+    }
+
+    fn what_contour_heeds(&self) -> BTreeSet<LookedAt> {
+        let started = self.contour_pods().filter(|pod| !pod.is_terminating());
+        let heeded = self.api.of_kind(Kind::ExtensionService).chain(started);
+        let id = |object: &Object| (object.uid().to_owned(), object.metadata.generation);
+        heeded.map(id).collect()
+    }
+
+    /// Contour, if one runs, looks at every ExtensionService and judges it: valid is what points at ports of Services that exist.
     pub fn contour_judges(&mut self) {
         let runs = self.contour_pods().any(|pod| !pod.is_terminating());
         for object in self
@@ -193,10 +213,13 @@ impl Cluster {
                 Some(message) => self.contour_says(&object.key(), Err(("ServiceUnresolvedReference", &message))),
             }
         }
+        self.looked_at = Some(self.what_contour_heeds());
     }
 
-    /// Contour writes a verdict on the present generation: valid, or a reason and a message.
+    /// Contour, this one or another, writes a verdict on the present generation: valid, or a reason and a message. It is not this
+    /// one's last word.
     pub fn contour_says(&mut self, key: &Key, verdict: Result<(), (&str, &str)>) {
+        self.looked_at = None;
         self.api.edit(key, |object| {
             let generation = object.metadata.generation;
             let condition = match verdict {

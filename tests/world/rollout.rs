@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use slipway::plan::Kind;
+use slipway::plan::{Key, Kind};
 
 use crate::cluster::{Cluster, NAMESPACE};
 
@@ -136,6 +136,16 @@ fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_
             "the new one has no pods yet"
         );
         cluster.pods_come();
+        let new = Key::new(new, NAMESPACE, "edge-envoy");
+        let observed = |cluster: &mut Cluster, generation: i64| {
+            let status = "observedGeneration";
+            cluster
+                .api
+                .edit(&new, |object| object.content["status"][status] = generation.into());
+        };
+        observed(&mut cluster, 0);
+        assert_eq!(cluster.writes(), [""; 0], "{from}: available, but of what?");
+        observed(&mut cluster, 1);
         assert_eq!(
             cluster.writes(),
             [format!("Delete {old} projectcontour/edge-envoy")],

@@ -3,7 +3,7 @@
 use serde_json::json;
 use slipway::plan::Kind;
 
-use crate::cluster::{Cluster, NAMESPACE};
+use crate::cluster::{Cluster, NAMESPACE, describe};
 use crate::scene::{
     asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, points_at, points_at_with_timeout,
     remembered,
@@ -57,6 +57,31 @@ fn a_change_of_fail_open_is_a_new_configuration_and_nothing_else() {
         Some(&true.into())
     );
     assert_eq!(cluster.stand_ins(), before.1);
+}
+
+#[test]
+fn stand_ins_follow_before_anything_else_is_known() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.delete(Kind::ExtensionService, "auth", "auth");
+    let follows = |observed: &slipway::plan::Observed| {
+        let waves = slipway::plan::plan(observed).waves;
+        waves
+            .iter()
+            .flat_map(|wave| &wave.writes)
+            .map(describe)
+            .collect::<Vec<_>>()
+    };
+    let replaced = [format!("Replace {}", cluster.stand_in().key())];
+    let mut observed = cluster.observe().expect("it exists");
+    observed.secrets_synced = false;
+    assert_eq!(follows(&observed), replaced, "Secrets have not been read yet");
+    cluster.restart();
+    let observed = cluster.observe().expect("it exists");
+    assert_eq!(
+        follows(&observed),
+        replaced,
+        "nobody has asked yet whether the settings are taken"
+    );
 }
 
 #[test]

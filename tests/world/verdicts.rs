@@ -6,7 +6,7 @@ use serde_json::json;
 use slipway::plan::{Key, Kind};
 
 use crate::cluster::Cluster;
-use crate::scene::{auth, is_blackhole, points_at};
+use crate::scene::{asks_auth, auth, is_blackhole, points_at};
 
 fn service() -> Key {
     Key::new(Kind::Service, "auth", "auth")
@@ -44,24 +44,73 @@ fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() 
     let spec = json!({"selector": {"app": "auth"}, "ports": [{"port": 9001}]});
     let service = json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec});
     cluster.make(Kind::Service, service);
-    for (wait, count) in [(0, 1), (4, 1), (1, 2), (600, 5), (600, 5)] {
+    for (wait, weight) in [(0, 1), (4, 1), (1, 2), (600, 1), (600, 2)] {
         cluster.api.now += Duration::from_secs(wait);
         cluster.reconcile();
         assert!(is_blackhole(cluster.stand_in()));
-        assert_eq!(nudge(&cluster), Some(json!(count)), "{wait} s later");
+        assert_eq!(nudge(&cluster), Some(json!(weight)), "{wait} s later");
         assert_eq!(cluster.writes(), [""; 0], "once");
     }
-    assert_eq!(
-        cluster.plan().look_again.filter(|wait| *wait < Duration::from_mins(10)),
-        None
-    );
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(295)));
 
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "it looked again")));
+    assert_eq!(cluster.writes(), [""; 0], "until there is a word on the stand-in, too");
+    cluster.contour_says(&cluster.stand_in().key(), Ok(()));
     cluster.reconcile();
     assert_eq!(nudge(&cluster), None);
     cluster.contour_says(&auth(), Ok(()));
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+}
+
+#[test]
+fn contour_is_made_to_look_again_when_it_did_not_find_a_blackhole_that_is_there_again() {
+    let mut cluster = Cluster::waiting_for_auth();
+    let stand_in = cluster.stand_in().clone();
+    cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+    assert_eq!(cluster.writes().len(), 1);
+    assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
+    cluster.api.now += Duration::from_mins(1);
+    assert_eq!(cluster.writes(), [""; 0], "it waits for a word on this");
+    cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+    assert_eq!(cluster.writes().len(), 1);
+    assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(2)));
+    cluster.contour_says(&stand_in.key(), Ok(()));
+    assert_eq!(cluster.writes().len(), 1);
+    assert_eq!(cluster.stand_in().at("/spec"), stand_in.at("/spec"));
+}
+
+#[test]
+fn contour_is_made_to_look_again_also_while_an_older_valid_form_stays_in_use() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.edit_auth(points_at("later"));
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+    assert_eq!(
+        cluster.condition("ExtensionServicesAvailable"),
+        "False/ExtensionServiceInvalid"
+    );
+    cluster.make_service("auth", "later");
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("later")));
+    assert_eq!(cluster.condition("ExtensionServicesAvailable"), "True/AllAvailable");
+}
+
+#[test]
+fn contour_is_made_to_look_again_by_the_clock_also_while_the_settings_are_refused_or_unchecked() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.edit_auth(points_at("later"));
+    cluster.settle();
+    cluster.make_service("auth", "later");
+    let mut asks = asks_auth();
+    asks["runtimeSettings"]["foo"] = 1.into();
+    cluster.specify(asks);
+    assert_ne!(cluster.plan().questions.len(), 0);
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)), "unchecked");
+    cluster.refuses_settings = Some("unknown field".into());
+    cluster.reconcile();
+    assert_eq!(cluster.condition("ConfigurationValid"), "False/ConfigurationRefused");
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)), "refused");
 }
 
 #[test]

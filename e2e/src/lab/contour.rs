@@ -1,5 +1,7 @@
 //! Contour where there is no node, played as far as Slipway sees it: at its start it reads what the real one reads, and exits
-//! if that is not there; while one of its pods is ready it judges every `ExtensionService`.
+//! if that is not there; while one of its pods is ready it judges every `ExtensionService`, and looks again at all of them when a pod
+//! starts or one of them has another generation. A Service that they name is no reason to (v1.33, `internal/dag/cache.go`,
+//! `serviceTriggersRebuild`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -31,10 +33,11 @@ impl Contour {
     /// For the pods of a namespace. Every `ExtensionService` of the cluster is judged.
     pub fn of(client: &Client, namespace: &str) -> Self {
         let exits = Arc::<Mutex<BTreeSet<String>>>::default();
-        let player = Player {
+        let mut player = Player {
             client: client.clone(),
             namespace: namespace.to_owned(),
             exits: Arc::clone(&exits),
+            looked_at: None,
         };
         let task = tokio::spawn(async move {
             let mut round = tokio::time::interval(PACE);
@@ -63,12 +66,17 @@ struct Player {
     client: Client,
     namespace: String,
     exits: Arc<Mutex<BTreeSet<String>>>,
+    /// The ExtensionServices that were judged, and the pods of Contour that ran; none: some of them could not be.
+    looked_at: Option<BTreeSet<Heeded>>,
 }
 
+/// The uid and generation of something that makes Contour look at everything.
+type Heeded = (Option<String>, Option<i64>);
+
 impl Player {
-    async fn play(&self) -> anyhow::Result<()> {
+    async fn play(&mut self) -> anyhow::Result<()> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
-        let mut somebody_judges = false;
+        let mut started = BTreeSet::<Heeded>::new();
         for pod in pods.list(&ListParams::default()).await? {
             let is_contour = pod
                 .labels()
@@ -87,9 +95,15 @@ impl Player {
                 pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(running()))
                     .await?;
             }
-            somebody_judges |= is_contour && pod.metadata.deletion_timestamp.is_none();
+            if is_contour && pod.metadata.deletion_timestamp.is_none() {
+                started.insert((pod.uid(), None));
+            }
         }
-        if somebody_judges { self.judge().await } else { Ok(()) }
+        if started.is_empty() {
+            self.looked_at = None;
+            return Ok(());
+        }
+        self.judge(started).await
     }
 
     /// What makes the container of a pod exit, if something does: its configuration is absent, or an ExtensionService that is
@@ -125,10 +139,17 @@ impl Player {
             .with_context(|| format!("reading {kind} {name}"))
     }
 
-    /// Gives each `ExtensionService` the verdict that it has not got yet.
-    async fn judge(&self) -> anyhow::Result<()> {
+    /// Gives each `ExtensionService` the verdict that it has not got yet, if there is a reason to look at them.
+    async fn judge(&mut self, started: BTreeSet<Heeded>) -> anyhow::Result<()> {
         let all = Api::<DynamicObject>::all_with(self.client.clone(), &resource("ExtensionService"));
         let list = all.list(&ListParams::default()).await?;
+        let mut heeded = started;
+        heeded.extend(list.iter().map(|object| (object.uid(), object.metadata.generation)));
+        if self.looked_at.as_ref() == Some(&heeded) {
+            return Ok(());
+        }
+        self.looked_at = None;
+        let mut all_said = true;
         let services = Api::<Service>::all(self.client.clone());
         let services = services.list(&ListParams::default()).await?.items;
         for object in list {
@@ -148,10 +169,12 @@ impl Player {
             let its =
                 Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("ExtensionService"));
             // One that has just changed or gone must not keep the others from being judged.
-            let _ = its
+            let said = its
                 .patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
                 .await;
+            all_said &= said.is_ok();
         }
+        self.looked_at = all_said.then_some(heeded);
         Ok(())
     }
 }

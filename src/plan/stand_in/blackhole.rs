@@ -12,13 +12,9 @@ use crate::plan::object::{Kind, Object};
 /// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
 const BLACKHOLE_PORT: i32 = 9;
 
-/// The spec of a stand-in that points at nothing, with the pinned response timeout; and the number of a nudge, if Contour needs
-/// one, in a field that means nothing where there is one Service only.
-pub fn spec(name: &str, pinned: &Facts, nudge: Option<u32>) -> Map<String, Value> {
+/// The spec of a stand-in that points at nothing, with the pinned response timeout.
+pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
     let mut spec = json!({"protocol": "h2c", "services": [{"name": name, "port": BLACKHOLE_PORT}]});
-    if let Some(number) = nudge {
-        spec["services"][0]["weight"] = number.into();
-    }
     if let Some(response) = &pinned.response {
         spec["timeoutPolicy"] = json!({"response": response});
     }

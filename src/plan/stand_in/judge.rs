@@ -1,12 +1,12 @@
 //! What state the user's ExtensionService is in, and whether a copy of it can be used.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::nudge::Due;
 use super::{Existing, Proven};
 use crate::api::ExtensionServiceState as State;
 use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict};
-use crate::plan::object::Object;
+use crate::plan::object::{Kind, Object};
 use crate::plan::observed::{NamespacedName, Observed};
 
 /// Contour's reason for a Service, or a port, that it does not find.
@@ -124,25 +124,40 @@ pub fn judge(
     verdict(State::NoEndpoints, message, false)
 }
 
-/// Since when Contour's word on the present form of the user's object is out of date, as far as can be seen: it did not find a
-/// Service, or its port, and all of them are there by now. None: it is not.
-pub fn outdated_since(observed: &Observed, namespace: &str, user: &ExtensionService) -> Option<Timestamp> {
-    let Verdict::Invalid(errors) = user.verdict() else {
+/// The nudge that is due if Contour's word on the present form of an object, the user's or a stand-in, is out of date, as far as can
+/// be seen: it did not find a Service, or its port, and all of them are there by now.
+pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
+    let Verdict::Invalid(errors) = object.verdict() else {
         return None;
     };
-    let services = user.spec.services();
+    let services = object.spec.services();
     let is_outdated = observed.references_synced
         && !services.is_empty()
         && errors.iter().any(|error| error.reason == UNRESOLVED)
         && services
             .iter()
             .all(|service| problem(observed, namespace, service).is_none());
-    let service = |target: &ServiceTarget| observed.services.get(&(namespace.to_owned(), target.name.clone()));
-    let made = services.iter().filter_map(service).map(|service| &service.metadata);
-    let made = made
-        .chain([&user.metadata])
-        .filter_map(|metadata| metadata.creation_timestamp.as_ref());
-    is_outdated.then(|| made.map(|Time(made)| *made).max().unwrap_or(observed.now))
+    if !is_outdated {
+        return None;
+    }
+    let service = |target: &ServiceTarget| service(observed, namespace, &target.name);
+    let services: Vec<&Object> = services.iter().filter_map(service).collect();
+    let made = services
+        .iter()
+        .map(|service| &service.metadata)
+        .chain([&object.metadata]);
+    let made = made.filter_map(|metadata| metadata.creation_timestamp.as_ref());
+    let since = made.map(|Time(made)| *made).max().unwrap_or(observed.now);
+    let services = services.iter().map(|service| service.uid().to_owned()).collect();
+    Some(Due::at(services, since, observed.now))
+}
+
+/// A Service of the user's, or a blackhole.
+fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'a Object> {
+    let theirs = observed.services.get(&(namespace.to_owned(), name.to_owned()));
+    theirs
+        .map(AsRef::as_ref)
+        .or_else(|| observed.object(Kind::Service, namespace, name))
 }
 
 /// Contour's words.
@@ -169,7 +184,7 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
         return None;
     }
     let ServiceTarget { name, port } = target;
-    let Some(service) = observed.services.get(&(namespace.to_owned(), name.clone())) else {
+    let Some(service) = service(observed, namespace, name) else {
         return Some(format!("its Service {namespace}/{name} does not exist"));
     };
     if service.at("/spec/type").and_then(serde_json::Value::as_str) == Some("ExternalName") {

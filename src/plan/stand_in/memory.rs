@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::nudge::Nudge;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::vocabulary::annotations;
 use crate::plan::object::Object;
@@ -27,6 +28,9 @@ pub struct Memory {
     /// The copy went bad and was replaced by the blackhole; it comes back when Contour says that the user's object is valid.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub evicted: bool,
+    /// The nudge that its weights are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nudge: Option<Nudge>,
     /// The newest copy that Contour has judged valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<Proven>,
@@ -56,8 +60,8 @@ pub struct Proven {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
-fn is_zero(moves: &u32) -> bool {
-    *moves == 0
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Memory {

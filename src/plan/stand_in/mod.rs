@@ -27,7 +27,7 @@ use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 pub use blackhole::is_blackhole;
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
-use nudge::Nudge;
+use nudge::Due;
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +245,7 @@ struct Seen<'a> {
     user: Option<&'a ExtensionService>,
     proven: Option<Proven>,
     judgement: Judgement,
-    nudge: Option<Nudge>,
+    due: Option<Due>,
 }
 
 impl<'a> Seen<'a> {
@@ -257,14 +257,12 @@ impl<'a> Seen<'a> {
             .collect();
         let proven = proven(&mine, user);
         let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
-        let nudge = user
-            .and_then(|user| judge::outdated_since(observed, &target.0, user))
-            .map(|since| Nudge::at(since, observed.now));
+        let due = user.and_then(|user| judge::outdated(observed, &target.0, user));
         Self {
             user,
             proven,
             judgement,
-            nudge,
+            due,
         }
     }
 
@@ -310,13 +308,26 @@ impl StandIns {
         memory.reference = Some(user.clone());
         memory.evicted = seen.proven.is_some() && seen.judgement.copy_is_bad;
         memory.proven.clone_from(&seen.proven);
-        let nudge = seen.nudge.as_ref().filter(|_| target == Target::Blackhole);
-        let next = nudge.and_then(|nudge| nudge.next);
-        self.look_again = [self.look_again, next].into_iter().flatten().min();
-        let spec = match target {
-            Target::Blackhole => blackhole::spec(name, &memory.pinned, nudge.map(|nudge| nudge.count)),
+        let mut spec = match target {
+            Target::Blackhole => blackhole::spec(name, &memory.pinned),
             Target::Mirror(proven) => proven.spec.0,
         };
+        let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
+        let own = || judge::outdated(observed, namespace, said.as_ref()?);
+        memory.nudge = match seen.due.clone().or_else(own) {
+            Some(due) => {
+                self.look_again = self.look_again.into_iter().chain([due.next]).min();
+                Some(due.given(memory.nudge))
+            }
+            // A nudge makes a new generation. It stays until Contour has judged that: else the two would flip for as long as Contour
+            // says the same of the stand-in itself.
+            None => memory.nudge.filter(|_| {
+                said.is_some_and(|said| said.verdict() == Verdict::None && points_alike(&said.spec.0, &spec))
+            }),
+        };
+        if let Some(nudge) = &memory.nudge {
+            nudge.put_into(&mut spec);
+        }
         let metadata = |kind| {
             let mut metadata = owner.metadata(kind, namespace, name);
             metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
@@ -415,6 +426,12 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>) -> Option
         .filter(|proven| proven.uid == uid)
         .max_by_key(|proven| proven.generation)
         .cloned()
+}
+
+/// Whether two specs name the same Services and ports.
+fn points_alike(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    let services = |spec: &Map<String, Value>| ExtensionServiceSpec(spec.clone()).services();
+    services(one) == services(other)
 }
 
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
