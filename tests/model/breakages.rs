@@ -193,6 +193,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "Contour is not nudged when a Service comes late",
+        scope: "services",
         plan: |_, plan| {
             let is_nudge = |write: &Write| {
                 matches!(write, Write::Replace(object)
@@ -206,7 +207,7 @@ pub static ALL: &[Breakage] = &[
     },
     Breakage {
         name: "an evicted copy comes back by itself",
-        scope: "flapping",
+        scope: "services",
         observe: |observed| {
             for object in observed
                 .objects

@@ -125,12 +125,8 @@ impl Model {
                 step.name = "time passes, which a succession waits for";
                 step.wrote = false;
                 for slot in &mut step.to.slots {
-                    // No watch is behind for so long that something of the user's grows old meanwhile.
-                    let of_ours = |id| self.items.get(id).is_none_or(|item| item.owner.is_some());
-                    if slot.view == slot.live || (of_ours(slot.live) && of_ours(slot.view)) {
-                        slot.live = self.aged(slot.live);
-                        slot.view = self.aged(slot.view);
-                    }
+                    slot.live = self.aged(slot.live);
+                    slot.view = self.aged(slot.view);
                 }
             }
             _ => unreachable!("not the operator's"),
@@ -139,10 +135,8 @@ impl Model {
 
     /// Whether it counts how old this object is, and it is new.
     fn is_young(&self, id: Id) -> bool {
-        let counts = |item: &&Item| match item.kind() {
-            Kind::ExtensionService | Kind::Service => true,
-            Kind::ContourConfiguration => item.owner.is_some(),
-            _ => false,
+        let counts = |item: &&Item| {
+            matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration) && item.owner.is_some()
         };
         self.items.get(id).filter(counts).is_some_and(|item| {
             item.object

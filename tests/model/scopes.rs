@@ -218,25 +218,36 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "flapping",
-            what: "the ExtensionService comes and goes without end, its Service some times",
+            what: "the ExtensionService comes and goes without end; its Service comes at some time",
             start: Start::Empty,
             budgets: Budgets {
                 flaps: UNLIMITED,
-                services: 2,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService, Kind::Service, Kind::Pod],
+            ..base.clone()
+        },
+        Scope {
+            name: "services",
+            what: "the Service comes and goes without end; the ExtensionService comes at some time",
+            start: Start::Empty,
+            budgets: Budgets {
+                services: UNLIMITED,
                 ..FREE
             },
             lags: &[Kind::ExtensionService, Kind::Service],
             ..base.clone()
         },
         Scope {
-            name: "flapping alone",
-            what: "the ExtensionService comes and goes without end, and what is seen of Contour's pods is late",
+            name: "flapping together",
+            what: "the ExtensionService and its Service come and go without end",
             start: Start::Empty,
             budgets: Budgets {
                 flaps: UNLIMITED,
+                services: UNLIMITED,
                 ..FREE
             },
-            lags: &[Kind::ExtensionService, Kind::Pod],
+            lags: &[Kind::Service],
             ..base.clone()
         },
         Scope {
