@@ -143,10 +143,11 @@ impl Model {
     }
 
     /// What a write of the operator's takes from containers: an ExtensionService that was usable is not any more. That the user's
-    /// Service is gone the operator may not have seen yet (docs/design.md, "Limits"); what it sees, and what is its own, it
-    /// must heed.
+    /// Service is gone the operator may not have seen yet when it planned (docs/design.md, "Limits"); what it saw then, and what is
+    /// its own, it must heed.
     pub fn check_captured(&self, before: &State, after: &State) -> Vec<String> {
         let mut problems = Vec::new();
+        let was_planned_before = before.control.iter().any(|control| control.plan != 0);
         for pod in before.of_kind(&self.items, Kind::Pod) {
             let Container::Running(captured) = Container::of(pod.extra) else {
                 continue;
@@ -160,9 +161,9 @@ impl Model {
                     .live(after, *stand_in)
                     .map(|item| item.services.as_slice())
                     .unwrap_or_default();
-                let unseen = services
-                    .iter()
-                    .any(|(service, _)| *service == self.keys.service && after.slot(*service).view != 0);
+                let unseen = services.iter().any(|(service, _)| {
+                    *service == self.keys.service && (was_planned_before || after.slot(*service).view != 0)
+                });
                 if usable(before) && !usable(after) && !unseen {
                     problems.push(format!(
                         "rule 1: {} drops its HTTPS hosts, because {} is not usable any more",

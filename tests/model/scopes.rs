@@ -268,6 +268,17 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
+            name: "namespace that goes early",
+            what: "the namespace is deleted while everything is installed, and made again",
+            start: Start::Empty,
+            budgets: Budgets {
+                namespaces: 1,
+                ..Budgets::NONE
+            },
+            lags: &[],
+            ..base.clone()
+        },
+        Scope {
             name: "deletion",
             what: "the ContourDeployment is deleted, also while it is being installed, and made again",
             start: Start::Empty,
