@@ -269,13 +269,14 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "namespace that goes early",
-            what: "the namespace is deleted while everything is installed, and made again",
+            what: "the namespace is deleted while everything is installed, and made again; there is no ExtensionService",
             start: Start::Empty,
+            forms: &[],
             budgets: Budgets {
                 namespaces: 1,
                 ..Budgets::NONE
             },
-            lags: &[],
+            lags: &[Kind::Namespace],
             ..base.clone()
         },
         Scope {

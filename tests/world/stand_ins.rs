@@ -75,8 +75,9 @@ fn stand_ins_follow_before_anything_else_is_known() {
     let mut observed = cluster.observe().expect("it exists");
     observed.secrets_synced = false;
     assert_eq!(follows(&observed), replaced, "Secrets have not been read yet");
-    cluster.restart();
+    cluster.specify(asks_auth_fail_open());
     let observed = cluster.observe().expect("it exists");
+    assert_eq!(cluster.plan().questions.len(), 1);
     assert_eq!(
         follows(&observed),
         replaced,
