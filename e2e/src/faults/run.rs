@@ -1,9 +1,10 @@
 //! Carries out one plan, or none, on a stage, and says what was wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{Thing, audit};
@@ -110,10 +111,20 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
     let mut writes = Vec::new();
     let mut classes = BTreeMap::new();
     let mut occurrences = BTreeMap::<String, usize>::new();
+    let mut conflicts = BTreeSet::new();
     for seen in stage.proxy.script.seen() {
         if let Asked::Write(write) = seen.asked {
             let count = occurrences.entry(write.to_string()).or_default();
             *count += 1;
+            // Whether a write conflicts and is done again depends on who else wrote just then: the second try is no place of its own.
+            let is_again = if matches!(seen.end, Some((End::Answered(StatusCode::CONFLICT), _))) {
+                !conflicts.insert(write.to_string())
+            } else {
+                conflicts.remove(&write.to_string())
+            };
+            if is_again {
+                continue;
+            }
             let name = numbered(&write, *count);
             let (verb, kind) = write.class();
             classes.insert(name.clone(), format!("{verb}:{kind}"));
