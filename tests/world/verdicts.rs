@@ -65,19 +65,46 @@ fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() 
 
 #[test]
 fn contour_is_made_to_look_again_when_it_did_not_find_a_blackhole_that_is_there_again() {
+    let mut without_namespace = Cluster::new();
+    without_namespace.specify(asks_auth());
+    without_namespace.settle();
+    for mut cluster in [Cluster::waiting_for_auth(), without_namespace] {
+        let stand_in = cluster.stand_in().clone();
+        cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+        assert_eq!(cluster.writes().len(), 1);
+        assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
+        cluster.api.now += Duration::from_mins(1);
+        assert_eq!(cluster.writes(), [""; 0], "it waits for a word on this");
+        cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+        assert_eq!(cluster.writes().len(), 1);
+        assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(2)));
+        cluster.contour_says(&stand_in.key(), Ok(()));
+        assert_eq!(cluster.writes().len(), 1);
+        assert_eq!(cluster.stand_in().at("/spec"), stand_in.at("/spec"));
+    }
+}
+
+#[test]
+fn a_copy_does_not_take_over_the_nudge_of_the_blackhole_before_it() {
     let mut cluster = Cluster::waiting_for_auth();
-    let stand_in = cluster.stand_in().clone();
-    cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
-    assert_eq!(cluster.writes().len(), 1);
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
-    cluster.api.now += Duration::from_mins(1);
-    assert_eq!(cluster.writes(), [""; 0], "it waits for a word on this");
-    cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.contour_says(&auth(), Ok(()));
     assert_eq!(cluster.writes().len(), 1);
-    assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(2)));
-    cluster.contour_says(&stand_in.key(), Ok(()));
-    assert_eq!(cluster.writes().len(), 1);
-    assert_eq!(cluster.stand_in().at("/spec"), stand_in.at("/spec"));
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+}
+
+#[test]
+fn contour_is_not_made_to_look_again_for_services_that_were_not_read_yet() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    let mut observed = cluster.observe().expect("it exists");
+    observed.references_synced = false;
+    assert!(slipway::plan::plan(&observed).is_settled());
+    observed.references_synced = true;
+    assert!(!slipway::plan::plan(&observed).is_settled());
 }
 
 #[test]
