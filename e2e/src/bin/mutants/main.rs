@@ -125,8 +125,9 @@ fn cargo_mutants(options: &Options) -> Command {
         .env("CARGO_TARGET_DIR", places::target());
     // Properties are tried with the same values for every mutant.
     command.env("PROPTEST_RNG_SEED", "1");
+    // By the mutants' names, which begin so: `--file` would come on top of what the configuration examines.
     if let Some(file) = &options.only {
-        command.args(["--file", file]);
+        command.arg("--re").arg(format!("^{}:", file.replace('.', "\\.")));
     }
     command
 }
