@@ -36,10 +36,14 @@ struct Options {
     /// The cargo-mutants that was installed for this.
     #[arg(long)]
     tool: PathBuf,
+    /// The configuration to use in place of the repository's.
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    options.config = options.only.as_deref().map(config_for).transpose()?;
     let all = listed(&options)?;
     ensure!(!all.is_empty(), "there is nothing to mutate: nothing was tested");
     let slices = all.len().div_ceil(SLICE);
@@ -125,11 +129,24 @@ fn cargo_mutants(options: &Options) -> Command {
         .env("CARGO_TARGET_DIR", places::target());
     // Properties are tried with the same values for every mutant.
     command.env("PROPTEST_RNG_SEED", "1");
-    // By the mutants' names, which begin so: `--file` would come on top of what the configuration examines.
-    if let Some(file) = &options.only {
-        command.arg("--re").arg(format!("^{}:", file.replace('.', "\\.")));
+    if let Some(config) = &options.config {
+        command.arg("--config").arg(config);
     }
     command
+}
+
+/// The configuration, but for one file only. (`--file` comes on top of what the configuration examines, and `--re` does not hold for
+/// every mutant: cargo-mutants 27.1.)
+fn config_for(file: &str) -> anyhow::Result<PathBuf> {
+    const EXAMINED: &str = "examine_globs = ";
+    let page = places::repository().join(".cargo/mutants.toml");
+    let text = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+    let examined = text.lines().find(|line| line.starts_with(EXAMINED));
+    let examined = examined.with_context(|| format!("{}: no {EXAMINED:?}", page.display()))?;
+    let config = proof::folder("mutants")?.join("one-file.toml");
+    fs::write(&config, text.replace(examined, &format!("{EXAMINED}[{file:?}]")))
+        .with_context(|| format!("writing {}", config.display()))?;
+    Ok(config)
 }
 
 fn rows(outcomes: &Outcomes, took: &BTreeMap<String, Duration>) -> Vec<Row> {
