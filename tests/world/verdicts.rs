@@ -85,6 +85,53 @@ fn contour_is_made_to_look_again_when_it_did_not_find_a_blackhole_that_is_there_
 }
 
 #[test]
+fn contours_that_disagree_for_ever_cause_few_writes() {
+    let enforcing = Cluster::enforcing(&points_at("auth"));
+    let stand_in = enforcing.stand_in().key();
+    for (mut cluster, of) in [
+        (Cluster::waiting_for_auth(), &stand_in),
+        (enforcing.clone(), &stand_in),
+        (enforcing, &auth()),
+    ] {
+        let disagree = |cluster: &mut Cluster| {
+            let mut writes = 0;
+            for _ in 0..10 {
+                cluster.contour_says(of, Err(("ServiceUnresolvedReference", "not found")));
+                writes += cluster.writes().len();
+                cluster.contour_says(of, Ok(()));
+                cluster.contour_says(&stand_in, Ok(()));
+                writes += cluster.writes().len();
+            }
+            writes
+        };
+        assert_eq!(disagree(&mut cluster), 2, "{of:?}");
+        cluster.api.now += Duration::from_mins(10);
+        assert_eq!(disagree(&mut cluster), 2, "{of:?}, later");
+    }
+}
+
+#[test]
+fn contour_is_made_to_look_again_as_often_as_a_port_is_away() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    for round in 0..3 {
+        for port in [9002, 9001] {
+            cluster.api.edit(&service(), |object| {
+                object.content["spec"]["ports"] = json!([{"port": port}]);
+            });
+            cluster.reconcile();
+            cluster.contour_says(&cluster.stand_in().key(), Ok(()));
+            cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "no such port")));
+            cluster.reconcile();
+        }
+        let weight = cluster.stand_in().at("/spec/services/0/weight");
+        assert_eq!(weight, Some(&json!(1)), "{round}");
+        cluster.contour_says(&auth(), Ok(()));
+        cluster.reconcile();
+        assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "{round}");
+    }
+}
+
+#[test]
 fn a_copy_does_not_take_over_the_nudge_of_the_blackhole_before_it() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));

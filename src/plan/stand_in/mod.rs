@@ -27,7 +27,7 @@ use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 pub use blackhole::is_blackhole;
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
-use nudge::Due;
+use nudge::{Word, Words};
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +245,8 @@ struct Seen<'a> {
     user: Option<&'a ExtensionService>,
     proven: Option<Proven>,
     judgement: Judgement,
-    due: Option<Due>,
+    /// Contour's on the object.
+    word: Word,
 }
 
 impl<'a> Seen<'a> {
@@ -257,12 +258,12 @@ impl<'a> Seen<'a> {
             .collect();
         let proven = proven(&mine, user);
         let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
-        let due = user.and_then(|user| judge::outdated(observed, &target.0, user));
+        let word = user.map_or(Word::Early, |user| judge::word(observed, &target.0, user));
         Self {
             user,
             proven,
             judgement,
-            due,
+            word,
         }
     }
 
@@ -313,18 +314,15 @@ impl StandIns {
             Target::Mirror(proven) => proven.spec.0,
         };
         let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
-        let own = || judge::outdated(observed, namespace, said.as_ref()?);
-        memory.nudge = match seen.due.clone().or_else(own) {
-            Some(due) => {
-                self.look_again = self.look_again.into_iter().chain([due.next]).min();
-                Some(due.given(memory.nudge))
-            }
-            // A nudge makes a new generation. It stays until Contour has judged that: else the two would flip for as long as Contour
-            // says the same of the stand-in itself.
-            None => memory.nudge.filter(|_| {
-                said.is_some_and(|said| said.verdict() == Verdict::None && points_alike(&said.spec.0, &spec))
-            }),
+        let on_stand_in = |said| judge::word(observed, namespace, said);
+        let words = Words {
+            user: seen.word.clone(),
+            stand_in: said.as_ref().map_or(Word::Early, on_stand_in),
         };
+        let next = words.due().map(|(_, due)| due.next);
+        self.look_again = self.look_again.into_iter().chain(next).min();
+        let is_awaited = said.is_some_and(|said| said.verdict() == Verdict::None && points_alike(&said.spec.0, &spec));
+        memory.nudge = words.nudge(memory.nudge, is_awaited);
         if let Some(nudge) = &memory.nudge {
             nudge.put_into(&mut spec);
         }
