@@ -58,6 +58,30 @@ pub async fn slipway(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts the operator that [`stop_operator`] has stopped; does not wait for it.
+pub async fn start_operator(cluster: &Cluster) -> anyhow::Result<()> {
+    scale_operator(cluster, 1).await
+}
+
+/// Stops the operator and waits until its pod is gone.
+pub async fn stop_operator(cluster: &Cluster) -> anyhow::Result<()> {
+    scale_operator(cluster, 0).await?;
+    Wait::for_it("the operator's pod is gone")
+        .silently()
+        .until(async || {
+            let pods = ["-n", SLIPWAY_NAMESPACE, "get", "pods", "-o", "name"];
+            let pods = cluster.kubectl().run(&pods).await?;
+            Ok(Look::when(pods.trim().is_empty(), pods))
+        })
+        .await
+}
+
+async fn scale_operator(cluster: &Cluster, replicas: u8) -> anyhow::Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let scale = ["-n", SLIPWAY_NAMESPACE, "scale", "deployment/slipway", &replicas];
+    cluster.kubectl().run(&scale).await.map(drop)
+}
+
 /// Puts the backend and its two hosts there; returns the certificate of the authority that signed the HTTPS host's.
 pub async fn backend(cluster: &Cluster) -> anyhow::Result<CertificateDer<'static>> {
     let kubectl = cluster.kubectl();

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -52,7 +51,6 @@ async fn main() -> ExitCode {
 }
 
 async fn prove(options: &Options) -> anyhow::Result<bool> {
-    let began = Instant::now();
     say(format!("{PROOF}: seed {}", options.seed));
     // A plan's place is found by runs without a fault: of its workload alone, if it is alone.
     let is_wanted = |workload: &Workload| match (&options.only, &options.matching) {
@@ -93,7 +91,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
         outcomes.len(),
         plans.len()
     );
-    let rows = tally::rows(options.seed, &outcomes, began.elapsed());
+    let rows = tally::rows(options.seed, &outcomes);
     for row in &rows {
         say(format!("{}: {}", row.what, row.counts));
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::{self, Cluster};
 use crate::edge::{COMPONENT, Component, Edge};
 use crate::hosts::Hosts;
-use crate::installation::{self, AuthService, SLIPWAY_NAMESPACE};
+use crate::installation::{self, AuthService};
 use crate::orders::inventory::{Beginning, Inventory};
 use crate::orders::order::{Order, Piece, Pieces};
 use crate::orders::traffic::{Right, Seen, Traffic};
@@ -52,7 +52,7 @@ impl Ground {
         // While Contour's kinds are there to be listed.
         let inventory = Inventory::new(&client).await?;
         delete_crds(&cluster).await?;
-        stop_operator(&cluster).await?;
+        installation::stop_operator(&cluster).await?;
         Ok(Self {
             edge: Edge::new(client.clone(), NAMESPACE, "edge"),
             service: AuthService::new(&client)?,
@@ -111,7 +111,7 @@ impl Ground {
                 let file = places::sample("contourdeployment.yaml");
                 kubectl.apply_file(&file).await.map(drop)
             }
-            Piece::Operator => scale_operator(&self.cluster, 1).await,
+            Piece::Operator => installation::start_operator(&self.cluster).await,
         }
     }
 
@@ -219,7 +219,7 @@ impl Ground {
         tokio::try_join!(
             async { kubectl.run(&namespace).await.map(drop) },
             delete_crds(&self.cluster),
-            stop_operator(&self.cluster),
+            installation::stop_operator(&self.cluster),
         )?;
         self.beginning.is_again().await
     }
@@ -260,24 +260,4 @@ async fn delete_crds(cluster: &Cluster) -> anyhow::Result<()> {
     let file = file.to_string_lossy();
     let delete = ["delete", "--ignore-not-found", "--timeout=60s", "-f", &file];
     cluster.kubectl().run(&delete).await.map(drop)
-}
-
-async fn scale_operator(cluster: &Cluster, replicas: u8) -> anyhow::Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    let scale = ["-n", SLIPWAY_NAMESPACE, "scale", "deployment/slipway", &replicas];
-    cluster.kubectl().run(&scale).await.map(drop)
-}
-
-async fn stop_operator(cluster: &Cluster) -> anyhow::Result<()> {
-    scale_operator(cluster, 0).await?;
-    Wait::for_it("the operator's pod is gone")
-        .silently()
-        .until(async || {
-            let pods = cluster
-                .kubectl()
-                .run(&["-n", SLIPWAY_NAMESPACE, "get", "pods", "-o", "name"])
-                .await?;
-            Ok(Look::when(pods.trim().is_empty(), pods))
-        })
-        .await
 }

@@ -9,7 +9,7 @@ use kube::Client;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use slipway_e2e::cluster::Cluster;
-use slipway_e2e::edge::{Component, Edge, Status};
+use slipway_e2e::edge::{COMPONENT, Component, Edge, Status};
 use slipway_e2e::hosts::Hosts;
 use slipway_e2e::installation::{self, AuthService};
 use slipway_e2e::narration::{say, title};
@@ -210,6 +210,20 @@ impl Stage {
         .await
     }
 
+    /// Waits until the status says this of the authorization service: its state, and what happens to requests.
+    pub async fn until_service(&self, state: &str, traffic: &str) -> anyhow::Result<Status> {
+        Wait::for_it(format!("the service is {state}, requests are {traffic}"))
+            .until(async || {
+                let status = self.edge.status().await?;
+                let service = status.extension_services.first();
+                Ok(match service.map(|service| (&*service.state, &*service.traffic)) {
+                    Some(seen) if seen == (state, traffic) => Look::Reached(status),
+                    seen => Look::NotYet(format!("{seen:?}")),
+                })
+            })
+            .await
+    }
+
     /// The two hosts behind the Envoy of `edge`.
     pub async fn hosts(&self) -> anyhow::Result<Hosts> {
         Hosts::behind(&self.client, NAMESPACE, "edge-envoy", &self.world.authority).await
@@ -222,6 +236,43 @@ impl Stage {
             .until(async || {
                 let left = leftovers::of(&self.client, edge).await?;
                 Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
+            })
+            .await
+    }
+
+    /// Deletes the pods of Contour and waits until others are ready in their place.
+    pub async fn replace_contour(&self) -> anyhow::Result<()> {
+        let before = self.edge.pods(Component::Contour).await?.uids();
+        let selector = format!("{},{COMPONENT}={}", self.edge.selector(), Component::Contour.label());
+        self.kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", &selector, "--wait=false"])
+            .await?;
+        Wait::for_it("other pods of Contour are ready")
+            .within(ROLLOUT)
+            .until(async || {
+                let pods = self.edge.pods(Component::Contour).await?;
+                let others = pods.uids().is_disjoint(&before);
+                Ok(Look::when(
+                    others && pods.all_ready() && pods.ending == 0,
+                    format!("{pods}, {} ending", pods.ending),
+                ))
+            })
+            .await
+    }
+
+    /// The stand-in, once this is so.
+    pub async fn stand_in(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let status = self.edge.status().await?;
+        let service = status.extension_services.first().context("a service in the status")?;
+        let stand_in = service.stand_in.as_ref().context("a stand-in in the status")?;
+        let get = ["-n", &stand_in.namespace, "get", "extensionservice", &stand_in.name];
+        Wait::for_it(format!("the stand-in {what}"))
+            .until(async || {
+                let object = self.json(&get).await?;
+                Ok(if is_so(&object) {
+                    Look::Reached(object)
+                } else {
+                    Look::NotYet(format!("{} {}", object["spec"], object["status"]))
+                })
             })
             .await
     }
