@@ -3,6 +3,7 @@
 //!
 //! - uids, versions, generations, times; the hashes in names (salts), and what is made from them;
 //! - what is remembered on a stand-in;
+//! - the weights by which Contour was nudged (none of the user's forms has any);
 //! - the timeout of a blackhole: facts are kept for an object that is absent;
 //! - what a stand-in points at, and what follows from it for traffic, while the user's object is not valid: the last proven
 //!   copy stays in use;
@@ -243,8 +244,14 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
         let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
         if is_invalid {
             object.content.clear();
-        } else if is_blackhole && let Some(Value::Object(spec)) = object.content.get_mut("spec") {
-            spec.remove("timeoutPolicy");
+        } else if let Some(Value::Object(spec)) = object.content.get_mut("spec") {
+            if is_blackhole {
+                spec.remove("timeoutPolicy");
+            }
+            let services = spec.get_mut("services").and_then(Value::as_array_mut);
+            for service in services.into_iter().flatten().filter_map(Value::as_object_mut) {
+                service.remove("weight");
+            }
         }
     }
     serde_json::from_str(&unsalted(&object.to_json().to_string())).expect("JSON")

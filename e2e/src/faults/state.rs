@@ -97,6 +97,11 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
             mask(&mut object, "/metadata/generation");
             mask(&mut object, "/status");
             mask_memory(&mut object);
+            // How often Contour was nudged depends on how much of its Services it saw at once.
+            let services = object.pointer_mut("/spec/services").and_then(Value::as_array_mut);
+            for service in services.into_iter().flatten().filter_map(Value::as_object_mut) {
+                service.remove("weight");
+            }
         }
         _ => {}
     }
@@ -111,6 +116,9 @@ fn mask_memory(object: &mut Value) {
     };
     if let Ok(mut memory) = serde_json::from_str::<Value>(text) {
         mask(&mut memory, "/proven/uid");
+        if let Some(memory) = memory.as_object_mut() {
+            memory.remove("nudge");
+        }
         *text = memory.to_string();
     }
 }

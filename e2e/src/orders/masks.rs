@@ -3,8 +3,8 @@
 //! Left out of all objects: uid, resourceVersion, generation, times, managed fields (who wrote which field when), and every
 //! status but that of ContourDeployments and ExtensionServices, where times are left out and `observedGeneration` is only
 //! compared with the generation. Left out of some: cluster addresses, what is in certificates, Contour's number of rollouts, the
-//! hash of what was last written (it covers the owner's uid), and, of what a stand-in remembers, the salt, how many it came after, and which uid and
-//! generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
+//! hash of what was last written (it covers the owner's uid), the weights of a stand-in by which Contour was nudged, and, of what it remembers,
+//! that nudge, the salt, how many it came after, and which uid and generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
 //! Where something was away that a stand-in depends on ([`Names::Succeeded`]) the hashes in names may differ, too.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,6 +125,11 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
     mask_metadata(&mut object["metadata"]);
     mask_status(&kind, &mut object, &generation);
     match kind.as_str() {
+        "ExtensionService.projectcontour.io" if object["metadata"]["annotations"].get(MEMORY).is_some() => {
+            for service in object["spec"]["services"].as_array_mut().into_iter().flatten() {
+                remove(Some(service), "weight");
+            }
+        }
         "Secret" => blank_values(&mut object["data"]),
         "ConfigMap" if object["metadata"]["name"] == "kube-root-ca.crt" => blank_values(&mut object["data"]),
         "Service" if object["spec"]["clusterIP"] != "None" => {
@@ -218,6 +223,7 @@ fn without_history(memory: &Value) -> Value {
     };
     remove(Some(&mut remembered), "salt");
     remove(Some(&mut remembered), "moves");
+    remove(Some(&mut remembered), "nudge");
     remove(remembered.get_mut("proven"), "uid");
     remove(remembered.get_mut("proven"), "generation");
     remembered

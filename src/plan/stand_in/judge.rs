@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::nudge::{Due, Word};
+use super::nudge::Due;
 use super::{Existing, Proven};
 use crate::api::ExtensionServiceState as State;
 use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict};
@@ -124,28 +124,24 @@ pub fn judge(
     verdict(State::NoEndpoints, message, false)
 }
 
-/// How Contour's word on the present form of an object, the user's or a stand-in, stands to what is seen of the Services that the
-/// object names.
-pub fn word(observed: &Observed, namespace: &str, object: &ExtensionService) -> Word {
-    let targets = object.spec.services();
-    if !observed.references_synced {
-        return Word::Current;
-    }
-    if targets
-        .iter()
-        .any(|target| problem(observed, namespace, target).is_some())
-    {
-        return Word::Early;
-    }
-    let is_outdated = match object.verdict() {
-        Verdict::Invalid(errors) => !targets.is_empty() && errors.iter().any(|error| error.reason == UNRESOLVED),
-        _ => false,
+/// The nudge that is due if Contour's word on the present form of an object, the user's or a stand-in, is out of date, as far as can
+/// be seen: it did not find a Service, or its port, and all of them are there by now.
+pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
+    let Verdict::Invalid(errors) = object.verdict() else {
+        return None;
     };
+    let services = object.spec.services();
+    let is_outdated = observed.references_synced
+        && !services.is_empty()
+        && errors.iter().any(|error| error.reason == UNRESOLVED)
+        && services
+            .iter()
+            .all(|service| problem(observed, namespace, service).is_none());
     if !is_outdated {
-        return Word::Current;
+        return None;
     }
     let service = |target: &ServiceTarget| service(observed, namespace, &target.name);
-    let services: Vec<&Object> = targets.iter().filter_map(service).collect();
+    let services: Vec<&Object> = services.iter().filter_map(service).collect();
     let made = services
         .iter()
         .map(|service| &service.metadata)
@@ -153,7 +149,7 @@ pub fn word(observed: &Observed, namespace: &str, object: &ExtensionService) -> 
     let made = made.filter_map(|metadata| metadata.creation_timestamp.as_ref());
     let since = made.map(|Time(made)| *made).max().unwrap_or(observed.now);
     let services = services.iter().map(|service| service.uid().to_owned()).collect();
-    Word::Outdated(Due::at(services, since, observed.now))
+    Some(Due::at(services, since, observed.now))
 }
 
 /// A Service of the user's, or a blackhole.

@@ -28,7 +28,7 @@ pub struct Memory {
     /// The copy went bad and was replaced by the blackhole; it comes back when Contour says that the user's object is valid.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub evicted: bool,
-    /// The last nudge that was given by it.
+    /// The nudge that its weights are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nudge: Option<Nudge>,
     /// The newest copy that Contour has judged valid.

@@ -27,7 +27,7 @@ use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 pub use blackhole::is_blackhole;
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
-use nudge::{Word, Words};
+use nudge::Due;
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,8 +245,7 @@ struct Seen<'a> {
     user: Option<&'a ExtensionService>,
     proven: Option<Proven>,
     judgement: Judgement,
-    /// Contour's on the object.
-    word: Word,
+    due: Option<Due>,
 }
 
 impl<'a> Seen<'a> {
@@ -258,12 +257,12 @@ impl<'a> Seen<'a> {
             .collect();
         let proven = proven(&mine, user);
         let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
-        let word = user.map_or(Word::Early, |user| judge::word(observed, &target.0, user));
+        let due = user.and_then(|user| judge::outdated(observed, &target.0, user));
         Self {
             user,
             proven,
             judgement,
-            word,
+            due,
         }
     }
 
@@ -314,15 +313,18 @@ impl StandIns {
             Target::Mirror(proven) => proven.spec.0,
         };
         let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
-        let on_stand_in = |said| judge::word(observed, namespace, said);
-        let words = Words {
-            user: seen.word.clone(),
-            stand_in: said.as_ref().map_or(Word::Early, on_stand_in),
+        let own = || judge::outdated(observed, namespace, said.as_ref()?);
+        memory.nudge = match seen.due.clone().or_else(own) {
+            Some(due) => {
+                self.look_again = self.look_again.into_iter().chain([due.next]).min();
+                Some(due.given(memory.nudge))
+            }
+            // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
+            // where two Contours disagree there would be no end to giving it and taking it back.
+            None => memory
+                .nudge
+                .filter(|_| said.is_some_and(|said| points_alike(&said.spec.0, &spec))),
         };
-        let next = words.due().map(|(_, due)| due.next);
-        self.look_again = self.look_again.into_iter().chain(next).min();
-        let is_awaited = said.is_some_and(|said| said.verdict() == Verdict::None && points_alike(&said.spec.0, &spec));
-        memory.nudge = words.nudge(memory.nudge, is_awaited);
         if let Some(nudge) = &memory.nudge {
             nudge.put_into(&mut spec);
         }

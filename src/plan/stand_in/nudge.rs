@@ -24,36 +24,6 @@ const FOR_EVER: Duration = Duration::from_mins(10);
 /// The greatest weight that the CRD takes (format int32).
 const GREATEST: u32 = i32::MAX.unsigned_abs();
 
-/// How Contour's word on an ExtensionService stands to what is seen of the Services that this names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// Nothing speaks against it.
-    Current,
-    /// Not everything is there yet: Contour has to look again when it is.
-    Early,
-    /// Contour did not find a Service, or its port, and all of them are there by now.
-    Outdated(Due),
-}
-
-/// Its words on a user's object and on the stand-in.
-#[derive(Clone, Debug)]
-pub struct Words {
-    /// On the user's.
-    pub user: Word,
-    /// On the stand-in.
-    pub stand_in: Word,
-}
-
-/// Whose Services it did not find.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Whose {
-    /// The user's object's.
-    #[default]
-    User,
-    /// The stand-in's.
-    StandIn,
-}
-
 /// A nudge is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -67,47 +37,11 @@ pub struct Due {
 
 /// A nudge that was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
 pub struct Nudge {
-    whose: Whose,
-    /// The uids that it was given for.
     services: Vec<String>,
     step: u64,
     /// The weights alternate.
     odd: bool,
-    /// It has done its work, and the weights are the ordinary ones again. It stays in mind, so that it is not given again as often
-    /// as two Contours in a cluster disagree.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    is_over: bool,
-}
-
-impl Words {
-    /// The nudge that is due.
-    pub fn due(&self) -> Option<(Whose, &Due)> {
-        [(Whose::User, &self.user), (Whose::StandIn, &self.stand_in)]
-            .into_iter()
-            .find_map(|(whose, word)| match word {
-                Word::Outdated(due) => Some((whose, due)),
-                _ => None,
-            })
-    }
-
-    /// The nudge that is remembered, after this one. A nudge makes a new generation: while Contour has not judged that, it `is_awaited`.
-    pub fn nudge(&self, last: Option<Nudge>, is_awaited: bool) -> Option<Nudge> {
-        if let Some((whose, due)) = self.due() {
-            return Some(due.given(whose, last));
-        }
-        last.and_then(|last| {
-            let word = match last.whose {
-                Whose::User => &self.user,
-                Whose::StandIn => &self.stand_in,
-            };
-            let is_over = last.is_over || !is_awaited;
-            // What comes later is another occasion.
-            let is_forgotten = is_over && *word == Word::Early;
-            (!is_forgotten).then_some(Nudge { is_over, ..last })
-        })
-    }
 }
 
 impl Due {
@@ -127,15 +61,13 @@ impl Due {
     }
 
     /// It is given, unless the last one was just this.
-    fn given(&self, whose: Whose, last: Option<Nudge>) -> Nudge {
+    pub fn given(self, last: Option<Nudge>) -> Nudge {
         match last {
-            Some(last) if (last.whose, &last.services, last.step) == (whose, &self.services, self.step) => last,
+            Some(last) if (&last.services, last.step) == (&self.services, self.step) => last,
             last => Nudge {
-                whose,
-                services: self.services.clone(),
+                services: self.services,
                 step: self.step,
                 odd: !last.is_some_and(|last| last.odd),
-                is_over: false,
             },
         }
     }
@@ -145,9 +77,6 @@ impl Nudge {
     /// Gives the Services of a stand-in other weights that come to the same. Only proportions count, and where all weights are
     /// zero they are equal (`internal/dag/dag.go`, `ServiceCluster.Rebalance`). Weights too great for that stay as they are.
     pub fn put_into(&self, spec: &mut Map<String, Value>) {
-        if self.is_over {
-            return;
-        }
         let Some(services) = spec.get_mut("services").and_then(Value::as_array_mut) else {
             return;
         };
@@ -198,64 +127,19 @@ mod tests {
         assert_eq!(Due::at(services(), since, before).step, 0, "a clock that is behind");
     }
 
-    fn outdated(services: &str, step: u64) -> Word {
-        Word::Outdated(Due {
-            services: vec![services.to_owned()],
-            step,
-            next: Duration::ZERO,
-        })
-    }
-
-    /// The nudge after this one, by the words on the user's object and on the stand-in.
-    fn after(last: Option<&Nudge>, user: Word, stand_in: Word) -> Option<Nudge> {
-        Words { user, stand_in }.nudge(last.cloned(), false)
-    }
-
     #[test]
     fn each_is_given_once_and_changes_something() {
-        use Word::{Current, Early};
-        let first = after(None, outdated("a", 0), Early).expect("one is due");
-        assert_eq!(after(Some(&first), outdated("a", 0), Current).as_ref(), Some(&first));
-        for (user, stand_in) in [
-            (outdated("a", 1), Current),
-            (outdated("b", 0), Current),
-            (Current, outdated("a", 0)),
-        ] {
-            let next = after(Some(&first), user, stand_in).expect("one is due");
-            assert_ne!(next.odd, first.odd);
-        }
-        assert_eq!(after(None, Current, Current), None);
-    }
-
-    #[test]
-    fn what_is_over_is_not_given_again_for_the_same_occasion() {
-        use Word::{Current, Early};
-        for (whose, early) in [(Whose::User, (Early, Current)), (Whose::StandIn, (Current, Early))] {
-            let words = |of: Word, other: Word| match whose {
-                Whose::User => (of, other),
-                Whose::StandIn => (other, of),
-            };
-            let after = |last: Option<&Nudge>, (user, stand_in)| after(last, user, stand_in);
-            let given = after(None, words(outdated("a", 0), Current)).expect("one is due");
-            assert!(!given.is_over);
-            let over = after(Some(&given), words(Current, Early)).expect("it is remembered");
-            assert!(over.is_over);
-            assert_eq!(after(Some(&over), words(outdated("a", 0), Early)).as_ref(), Some(&over));
-            let next = after(Some(&over), words(outdated("a", 1), Early)).expect("one is due");
-            assert!(!next.is_over);
-            assert_eq!(after(Some(&over), early), None, "what comes then is another occasion");
-        }
-    }
-
-    #[test]
-    fn while_it_is_awaited_it_is_not_over() {
-        let words = |user| Words {
-            user,
-            stand_in: Word::Current,
+        let due = |services: Vec<String>, step| Due {
+            services,
+            step,
+            next: Duration::ZERO,
         };
-        let given = words(outdated("a", 0)).nudge(None, false);
-        for user in [Word::Current, Word::Early] {
-            assert_eq!(words(user).nudge(given.clone(), true), given);
+        let first = due(services(), 0).given(None);
+        assert_eq!(due(services(), 0).given(Some(first.clone())), first);
+        let second = due(services(), 1).given(Some(first.clone()));
+        let of_others = due(vec!["another uid".to_owned()], 0).given(Some(first.clone()));
+        for next in [second, of_others] {
+            assert_ne!(next.odd, first.odd);
         }
     }
 
