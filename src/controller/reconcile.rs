@@ -23,6 +23,9 @@ const ROUNDS: usize = 12;
 /// Everything is looked at again after this time, give or take a fifth, even if nothing happens.
 const RESYNC: Duration = Duration::from_mins(10);
 
+/// Nothing is looked at again before this time, unless something happens.
+const AT_LEAST: Duration = Duration::from_millis(50);
+
 /// An API server takes this long to know of a binding that was just made.
 const BINDING_SETTLES: Duration = Duration::from_secs(5);
 
@@ -107,21 +110,32 @@ async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, 
         warn!(?whose, %error, "the status could not be written");
         return (Action::requeue(delay), Outcome::Error("status"));
     }
-    let resync = context.backoff.jittered(RESYNC);
-    // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
-    let refusal = matches!(observed.settings, SettingsVerdict::Refused { .. })
-        .then(|| context.answers.asks_again_in(whose))
-        .flatten();
-    let resync = refusal.map_or(resync, |wait| wait.min(resync));
-    (
-        Action::requeue(
-            planned
-                .look_again
-                .map_or(resync, |wait| wait.min(resync))
-                .max(Duration::from_millis(50)),
-        ),
-        Outcome::Success,
-    )
+    let waits = Waits {
+        resync: context.backoff.jittered(RESYNC),
+        look_again: planned.look_again,
+        refusal: context.answers.asks_again_in(whose),
+    };
+    (Action::requeue(waits.shortest(&observed.settings)), Outcome::Success)
+}
+
+/// What a settled ContourDeployment is looked at again for, although nothing happens, and in what time.
+struct Waits {
+    /// For whatever may have been missed.
+    resync: Duration,
+    /// For what the plan says.
+    look_again: Option<Duration>,
+    /// For a refusal of the API server's that was remembered: it may take the same settings later.
+    refusal: Option<Duration>,
+}
+
+impl Waits {
+    fn shortest(&self, settings: &SettingsVerdict) -> Duration {
+        // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
+        let is_refused = matches!(settings, SettingsVerdict::Refused { .. });
+        let refusal = self.refusal.filter(|_| is_refused);
+        let waits = [self.look_again, refusal].into_iter().flatten();
+        waits.fold(self.resync, Duration::min).max(AT_LEAST)
+    }
 }
 
 /// Something could not be written: says what, and tries again later.
@@ -259,5 +273,39 @@ fn note_bindings(context: &Context, whose: &NamespacedName, planned: &Plan) {
     let binding = |write: &Write| matches!(write, Write::Create(object) if object.kind == Kind::RoleBinding);
     if planned.waves.iter().flat_map(|wave| &wave.writes).any(binding) {
         context.note_binding(whose);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_first_is_waited_for_and_an_old_refusal_wakes_nobody() {
+        let refused = SettingsVerdict::Refused {
+            hash: String::new(),
+            message: String::new(),
+        };
+        let unchecked = SettingsVerdict::Unchecked;
+        let [hour, minute, second] = [3600, 60, 1].map(Duration::from_secs);
+        for (look_again, refusal, settings, expected) in [
+            (None, None, &unchecked, hour),
+            (Some(minute), None, &unchecked, minute),
+            (Some(minute), Some(second), &refused, second),
+            (Some(second), Some(minute), &refused, second),
+            (Some(minute), Some(Duration::ZERO), &unchecked, minute),
+            (Some(Duration::ZERO), None, &unchecked, AT_LEAST),
+        ] {
+            let waits = Waits {
+                resync: hour,
+                look_again,
+                refusal,
+            };
+            assert_eq!(
+                waits.shortest(settings),
+                expected,
+                "{look_again:?} {refusal:?} {settings:?}"
+            );
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! each write it checks what must hold at every moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
+use std::{env, panic, process};
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
@@ -42,6 +43,7 @@ pub struct Cluster {
 impl Cluster {
     /// With the ContourDeployment's namespace, and nothing else.
     pub fn new() -> Self {
+        fail_fast();
         let mut cluster = Self {
             api: ApiServer::new(),
             missing_crds: Vec::new(),
@@ -368,6 +370,19 @@ impl Cluster {
             .clone();
         self.api.delete(&object.key(), object.uid()).expect("it can be deleted");
     }
+}
+
+/// With `FAIL_FAST` in the environment the first failure ends the whole run: of a mutant nobody wants to know more.
+fn fail_fast() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        if env::var_os("FAIL_FAST").is_some() {
+            panic::set_hook(Box::new(|failure| {
+                eprintln!("{failure}");
+                process::exit(101);
+            }));
+        }
+    });
 }
 
 pub fn deployment_key() -> Key {

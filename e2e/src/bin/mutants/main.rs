@@ -129,6 +129,8 @@ fn cargo_mutants(options: &Options) -> Command {
         .env("CARGO_TARGET_DIR", places::target());
     // Properties are tried with the same values for every mutant.
     command.env("PROPTEST_RNG_SEED", "1");
+    // tests/world/cluster.rs
+    command.env("FAIL_FAST", "1");
     if let Some(config) = &options.config {
         command.arg("--config").arg(config);
     }
