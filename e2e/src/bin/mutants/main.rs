@@ -20,7 +20,7 @@ use slipway_e2e::{narration, places};
 use outcome::{Mutant, Outcomes};
 
 /// Mutants of one slice: what an interruption costs at most.
-const SLICE: usize = 40;
+const SLICE: usize = 80;
 
 /// Where each survivor has its reason.
 const SURVIVORS: &str = "docs/survivors.md";
