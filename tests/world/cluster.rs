@@ -194,6 +194,7 @@ impl Cluster {
             }
             let mut failures = Vec::new();
             'waves: for wave in &planned.waves {
+                crate::invariants::check_look(wave, &observed);
                 for write in &wave.writes {
                     if written.len() == survived {
                         self.restart();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipway::api::Role;
 use slipway::api::vocabulary::annotations;
-use slipway::plan::{Kind, Object, Observed, Write};
+use slipway::plan::{Kind, Object, Observed, Wave, Write};
 
 use crate::api_server::ApiServer;
 use crate::cluster::{Cluster, NAMESPACE, captured};
@@ -34,6 +34,23 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
             check_blocks(&spec, observed, &cluster.api);
             cluster.configurations.insert(object.name().to_owned(), spec);
         }
+    }
+}
+
+/// What a container may have captured is deleted only after a live look. Without Contour's CRDs there is nothing left to capture.
+pub fn check_look(wave: &Wave, observed: &Observed) {
+    let goes = |write: &Write| match write {
+        Write::Delete(target) => observed.object(target.key.kind, &target.key.namespace, &target.key.name),
+        _ => None,
+    };
+    let is_captured = |object: &Object| match object.kind {
+        Kind::ContourConfiguration | Kind::ExtensionService => true,
+        Kind::Service => object.has_our_finalizer(),
+        _ => false,
+    };
+    let captured = wave.writes.iter().filter_map(goes).find(|object| is_captured(object));
+    if let Some(object) = captured.filter(|_| observed.missing_crds.is_empty()) {
+        assert!(wave.look_first, "{} goes without a look", object.key());
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Write};
 
-use crate::cluster::{Cluster, described};
+use crate::cluster::{Cluster, NAMESPACE, described};
 use crate::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
 
 /// With a successor of the stand-in and of the configuration written, and every old pod there. Returns the old objects.
@@ -182,6 +182,25 @@ fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
     };
     assert!(position(format!("Release {stand_in}")) < position(format!("Delete {blackhole}")));
     assert!(position(format!("Delete {blackhole}")) < position(format!("Release {blackhole}")));
+}
+
+#[test]
+fn what_no_container_captures_goes_without_a_look() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let owner = cluster.observe().expect("it exists").owner();
+    let strays = [Kind::Secret, Kind::Service].map(|kind| Key::new(kind, NAMESPACE, "stray"));
+    for key in &strays {
+        let metadata = owner.metadata(key.kind, NAMESPACE, &key.name);
+        cluster.make(key.kind, json!({"metadata": metadata}));
+    }
+    let planned = cluster.plan();
+    let wave = planned
+        .waves
+        .iter()
+        .find(|wave| !wave.writes.is_empty())
+        .expect("a wave");
+    assert_eq!(described(&wave.writes), strays.map(|key| format!("Delete {key}")));
+    assert!(!wave.look_first);
 }
 
 #[test]
