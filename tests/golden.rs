@@ -81,3 +81,12 @@ fn a_plan_prints_no_private_key() {
         assert!(!text.contains("LS0tLS1CRUdJTi"), "{name} holds PEM");
     }
 }
+
+#[test]
+fn the_crd_in_the_repository_is_what_the_code_makes() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/contour.slipway.dev_contourdeployments.yaml");
+    let text = fs::read_to_string(file).expect("the CRD can be read");
+    let written: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
+    let made = serde_json::to_value(slipway::api::crd()).expect("a CRD is JSON");
+    assert!(written == made, "they differ: make generate");
+}

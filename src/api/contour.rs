@@ -138,3 +138,30 @@ impl ExtensionService {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_about_the_present_generation_and_says_yes_or_no() {
+        for (status, observed, says) in [
+            ("True", 2, "Valid"),
+            ("False", 2, "Invalid([])"),
+            ("Unknown", 2, "None"),
+            ("True", 1, "None"),
+            ("False", 1, "None"),
+        ] {
+            let condition = json!({"type": "Valid", "status": status, "observedGeneration": observed});
+            let object: ExtensionService = serde_json::from_value(json!({
+                "metadata": {"name": "auth", "generation": 2},
+                "spec": {},
+                "status": {"conditions": [condition]},
+            }))
+            .expect("an ExtensionService");
+            assert_eq!(format!("{:?}", object.verdict()), says, "{status} about {observed}");
+        }
+    }
+}

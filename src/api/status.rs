@@ -150,3 +150,16 @@ pub enum Traffic {
     /// They pass, and leave no trace (tracing only).
     NotSampled,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_called_the_same_everywhere() {
+        for role in Role::ALL {
+            assert_eq!(serde_json::to_value(role).expect("a word"), role.to_string());
+            assert_eq!(Role::from_slug(role.slug()), Some(role));
+        }
+    }
+}

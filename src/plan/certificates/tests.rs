@@ -143,10 +143,22 @@ fn certificates_are_renewed_when_less_than_a_third_of_their_life_remains() {
     let certificates = plan(&observed);
     assert_eq!(asked(&certificates), Some((false, BOTH.to_vec())));
     assert!(certificates.are_complete(), "until they are issued the old ones stay");
+    assert!(certificates.renew_in > Some(DAY), "the next is the authority");
     let before = entry(&observed, "edge-envoy-cert", "tls.crt");
     settle(&mut observed);
     assert_ne!(entry(&observed, "edge-envoy-cert", "tls.crt"), before);
     assert_eq!(plan(&observed).renew_in, Some(DAY * (365 - 122)));
+}
+
+#[test]
+fn an_authority_is_replaced_when_less_than_a_third_of_its_life_remains() {
+    let mut observed = fresh();
+    let authority = bundle(&observed, "edge-xds-ca").remove(0);
+    for (late, is_due) in [(-1, false), (0, true)] {
+        observed.now = Timestamp::from_second(authority.renew_at() + late).unwrap();
+        let (is_asked, _) = asked(&plan(&observed)).expect("the others are over");
+        assert_eq!(is_asked, is_due, "{late}");
+    }
 }
 
 #[test]
@@ -183,6 +195,23 @@ fn a_certificate_that_is_no_good_is_asked_for_and_the_other_one_kept() {
         assert_eq!(plan(&observed).request, None, "{what}");
         assert_eq!(entry(&observed, "edge-envoy-cert", "tls.crt"), envoys, "{what}");
     }
+}
+
+#[test]
+fn a_secret_without_a_pair_that_is_any_good_is_kept_as_it_is_until_there_is_one() {
+    let mut observed = fresh();
+    set_entry(&mut observed, "edge-envoy-cert", "tls.crt", "garbage");
+    let stored = secret(&observed, "edge-envoy-cert").content.clone();
+    assert!(stored.contains_key("data") && stored.contains_key("type"));
+    let mut odd = secret(&observed, "edge-envoy-cert").clone();
+    odd.content.insert("immutable".into(), json!(false));
+    observed.objects.insert(odd.key(), Arc::new(odd));
+    let certificates = plan(&observed);
+    let kept = certificates
+        .desired
+        .iter()
+        .find(|desired| desired.object.name() == "edge-envoy-cert");
+    assert_eq!(kept.expect("it is kept").object.content, stored);
 }
 
 #[test]
@@ -261,6 +290,17 @@ fn former_authorities_are_few_and_those_that_are_over_go() {
 }
 
 #[test]
+fn a_certificate_is_over_after_its_last_second() {
+    let mut observed = fresh();
+    let leaf = Certificate::all(entry(&observed, "edge-envoy-cert", "tls.crt").as_bytes()).remove(0);
+    for (late, words) in [(0, "expires at"), (1, "expired at")] {
+        observed.now = Timestamp::from_second(leaf.not_after + late).unwrap();
+        let problem = plan(&observed).problem.unwrap();
+        assert!(problem.contains(words), "{problem}");
+    }
+}
+
+#[test]
 fn a_certificate_that_is_long_overdue_is_a_problem_in_words() {
     let mut observed = fresh();
     observed.now = days(365 - 62);
@@ -294,6 +334,6 @@ fn keys_are_never_printed() {
         certificate: "certificate".into(),
         key: PrivateKey("secret".into()),
     };
-    assert!(!format!("{pair:?}").contains("secret"));
+    assert_eq!(format!("{:?}", pair.key), "PrivateKey(…)");
     assert!(!serde_json::to_string(&pair).unwrap().contains("secret"));
 }
