@@ -395,7 +395,7 @@ fn nothing_passes_because_somebody_wrote_on_an_annotation_that_other_settings_we
         let (_, content) = accepted.split_once('.').expect("two hashes");
         let forged = format!("{hash}.{content}");
         cluster.api.edit(&configuration.key(), |object| {
-            object.annotate(annotations::SETTINGS, forged)
+            object.annotate(annotations::SETTINGS, forged);
         });
         assert_eq!(cluster.plan().questions.len(), 1, "they are still to be asked about");
         cluster.settle();
