@@ -10,6 +10,7 @@ mod outcome;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -61,9 +62,11 @@ fn run(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(&options.tool);
     command
         .current_dir(places::repository())
-        .args(["mutants", "--iterate", "--jobs", "1", "--colors", "never", "--output"])
+        .args(["mutants", "--iterate", "--colors", "never", "--output"])
         .arg(folder)
-        .env("CARGO_TARGET_DIR", places::target())
+        .args(["--jobs", &available_parallelism()?.to_string()])
+        // Each job builds in a folder of its own.
+        .env_remove("CARGO_TARGET_DIR")
         // Properties are tried with the same values for every mutant.
         .env("PROPTEST_RNG_SEED", "1")
         // tests/world/cluster.rs
