@@ -298,4 +298,33 @@ mod tests {
         });
         assert!(matches!(settings(&altered), Settings::Unchecked(_)));
     }
+
+    #[test]
+    fn what_is_said_to_be_captured_is_borne_out_by_its_name_and_can_be_made_again() {
+        let observed = crate::plan::operand::tests::observed(&json!({}));
+        let owner = observed.owner();
+        let spec = |value: &str| Map::from_iter([("debug".to_owned(), value.into())]);
+        let captured = Captured {
+            configuration: name(&owner, &spec("a"), 2),
+            settings: format!("asked.{}", hash_json(&spec("a"))),
+            salt: 2,
+            spec: spec("a"),
+            stand_ins: Vec::new(),
+        };
+        let made = object(&observed, &captured, Some(&captured)).expect("it is as it was made");
+        assert_eq!(salt(&made.object), 2);
+        let changes: [fn(&mut Captured); 5] = [
+            |it| it.configuration.push('x'),
+            |it| it.settings.push('x'),
+            |it| it.settings = "asked".to_owned(),
+            |it| it.salt = 1,
+            |it| it.spec.clear(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = captured.clone();
+            change(&mut changed);
+            assert!(!is_intact(&owner, &changed), "{number}");
+            assert!(object(&observed, &changed, Some(&changed)).is_none(), "{number}");
+        }
+    }
 }

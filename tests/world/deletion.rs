@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use slipway::plan::{Kind, Object};
+use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, NAME, NAMESPACE, deployment_key};
+use crate::cluster::{Cluster, NAME, NAMESPACE, deployment_key, described};
 use crate::scene::points_at;
 
 /// Settled, and then deleted.
@@ -88,6 +88,24 @@ fn it_needs_no_crd_of_contours() {
     ];
     cluster.settle();
     assert_eq!(left(&cluster), [""; 0]);
+}
+
+#[test]
+fn without_contours_crds_a_blackhole_that_is_being_deleted_waits_for_its_stand_in() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    let blackhole = Key::new(Kind::Service, &stand_in.namespace, &stand_in.name);
+    cluster.missing_crds = vec!["contourconfigurations.projectcontour.io".into()];
+    for key in [&blackhole, &stand_in] {
+        cluster.delete(key.kind, &key.namespace, &key.name);
+    }
+    let writes = |cluster: &Cluster| -> Vec<String> {
+        let waves = cluster.plan().waves;
+        waves.iter().flat_map(|wave| described(&wave.writes)).collect()
+    };
+    assert_eq!(writes(&cluster), [format!("Release {stand_in}")]);
+    cluster.reconcile_until_crash(1);
+    assert_eq!(writes(&cluster), [format!("Release {blackhole}")]);
 }
 
 #[test]
