@@ -124,6 +124,28 @@ fn a_port_of_ours_with_another_number_is_put_right_and_the_ports_of_others_stay(
     assert_eq!(renumbered(&lease, &service(&json!([moved]))), None);
 }
 
+#[test]
+fn a_container_s_port_that_got_another_number_is_put_right_and_nothing_else_of_it() {
+    let workload = |kind, containers: Value| {
+        let spec = json!({"template": {"spec": {"containers": containers}}});
+        Object::from_json(kind, json!({"metadata": {"name": "e", "namespace": "n"}, "spec": spec})).unwrap()
+    };
+    let port = |number: u32| json!([{"name": "http", "containerPort": number, "protocol": "TCP"}]);
+    for kind in [Kind::Deployment, Kind::DaemonSet] {
+        let desired = workload(kind, json!([{"name": "envoy", "image": "new", "ports": port(8080)}]));
+        let theirs = json!({"name": "sidecar", "ports": port(1)});
+        let live = |number| {
+            workload(
+                kind,
+                json!([theirs, {"name": "envoy", "image": "old", "ports": port(number)}]),
+            )
+        };
+        let put_right = renumbered(&desired, &live(9)).expect("the numbers clash");
+        assert_eq!(put_right, live(8080), "the image is applied later");
+        assert_eq!(renumbered(&desired, &live(8080)), None);
+    }
+}
+
 /// A live object of ours, and the write that makes it what is desired.
 fn write_for(desired: &Desired, change: impl FnOnce(&mut Object)) -> Option<Write> {
     let mut observed = observed(&json!({}));
