@@ -321,10 +321,10 @@ mod tests {
             |it| it.spec.clear(),
         ];
         for (number, change) in changes.into_iter().enumerate() {
-            let mut changed = captured.clone();
-            change(&mut changed);
-            assert!(!is_intact(&owner, &changed), "{number}");
-            assert!(object(&observed, &changed, Some(&changed)).is_none(), "{number}");
+            let mut other = captured.clone();
+            change(&mut other);
+            assert!(!is_intact(&owner, &other), "{number}");
+            assert!(object(&observed, &other, Some(&other)).is_none(), "{number}");
         }
     }
 }

@@ -349,3 +349,31 @@ impl Owner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_managed_fields_only_the_place_of_our_creation_is_kept() {
+        let entry = |manager: &str, operation: &str, subresource: &str| json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": {}});
+        let others = [
+            entry("slipway", "Apply", ""),
+            entry("kubectl", "Update", ""),
+            entry("slipway", "Update", "status"),
+        ];
+        let created = entry("slipway", "Update", "");
+        for (entries, place) in [
+            (json!(others), None),
+            (json!([others[0], others[1], created, others[2]]), Some(2)),
+            (json!([{"manager": "slipway", "operation": "Update"}]), Some(0)),
+        ] {
+            let json = json!({"metadata": {"name": "a", "managedFields": entries}});
+            let object = Object::from_json(Kind::Service, json).expect("an object");
+            assert_eq!(object.creation_entry, place);
+            assert_eq!(object.metadata.managed_fields, None);
+        }
+    }
+}
