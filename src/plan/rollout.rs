@@ -204,3 +204,74 @@ fn daemon_set(object: &Object) -> Workload {
         pods: Some(format!("{ready}/{wanted}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn workload(kind: Kind, spec: Value, status: Value) -> Object {
+        let metadata = json!({"name": "edge-envoy", "namespace": "projectcontour", "generation": 1});
+        let mut object = json!({"metadata": metadata, "spec": spec, "status": status});
+        object["status"]["observedGeneration"] = json!(1);
+        Object::from_json(kind, object).expect("an object")
+    }
+
+    #[test]
+    fn a_deployment_is_complete_when_all_its_pods_are_new_and_no_other_is_left() {
+        for (updated, all, is_complete) in [(2, 2, true), (2, 3, false), (1, 1, false), (1, 2, false)] {
+            let status = json!({"updatedReplicas": updated, "replicas": all});
+            let seen = deployment(&workload(Kind::Deployment, json!({"replicas": 2}), status));
+            assert_eq!(seen.rollout == Rollout::Complete, is_complete, "{updated} new of {all}");
+        }
+    }
+
+    #[test]
+    fn of_a_daemon_set_a_tenth_may_be_missing_while_it_rolls_and_none_afterwards() {
+        for (wanted, updated, available, expected) in [
+            (20, 5, 18, (false, true)),
+            (20, 5, 17, (false, false)),
+            (21, 20, 18, (false, true)),
+            (1, 0, 0, (false, false)),
+            (20, 20, 20, (true, true)),
+            (20, 20, 19, (true, false)),
+            (0, 0, 0, (true, false)),
+        ] {
+            let status = json!({
+                "desiredNumberScheduled": wanted, "updatedNumberScheduled": updated, "numberAvailable": available,
+            });
+            let seen = daemon_set(&workload(Kind::DaemonSet, json!({}), status));
+            let found = (seen.rollout == Rollout::Complete, seen.available);
+            assert_eq!(found, expected, "{updated} new, {available} available of {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_gate_says_what_envoy_waits_for() {
+        let mut observed = crate::plan::operand::tests::observed(&json!({}));
+        let envoy = workload(Kind::Deployment, json!({}), json!({}));
+        observed.objects.insert(envoy.key(), Arc::new(envoy));
+        let says = |available, pods: &[&str]| {
+            let contour = Workload {
+                rollout: Rollout::Complete,
+                available,
+                pods: None,
+            };
+            let old = OldPods {
+                waited_for: pods.iter().map(ToString::to_string).collect(),
+                hanging: Vec::new(),
+                look_again: None,
+            };
+            gate(&observed, &contour, &old).err()
+        };
+        assert_eq!(says(true, &[]), None);
+        assert_eq!(says(false, &[]).as_deref(), Some("Contour is not available"));
+        for available in [true, false] {
+            let words = "Contour's old pods are still there: a, b";
+            assert_eq!(says(available, &["a", "b"]).as_deref(), Some(words));
+        }
+    }
+}

@@ -37,10 +37,12 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
     }
 }
 
-/// What a container may have captured is deleted only after a live look. Without Contour's CRDs there is nothing left to capture.
+/// What a container may have captured goes only after a live look. Without Contour's CRDs there is nothing left to capture.
 pub fn check_look(wave: &Wave, observed: &Observed) {
     let goes = |write: &Write| match write {
-        Write::Delete(target) => observed.object(target.key.kind, &target.key.namespace, &target.key.name),
+        Write::Delete(target) | Write::Release(target) => {
+            observed.object(target.key.kind, &target.key.namespace, &target.key.name)
+        }
         _ => None,
     };
     let is_captured = |object: &Object| match object.kind {

@@ -288,6 +288,23 @@ fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
 }
 
 #[test]
+fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    cluster.specify(json!({"runtimeSettings": {}}));
+    cluster.reconcile();
+    cluster.roll();
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
+    cluster.settle();
+    assert!(!cluster.api.objects[&stand_in].is_terminating());
+    assert!(
+        cluster.plan().look_again.is_some(),
+        "its certificates are renewed all the same"
+    );
+}
+
+#[test]
 fn a_configuration_that_was_never_rolled_out_completely_is_not_the_last_good_one() {
     let mut cluster = Cluster::new();
     cluster.make_service("auth", "auth");

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::check;
+use super::{check, takes_a_header};
 use crate::api::ContourDeploymentSpec;
 
 fn problems(settings: &Value) -> Vec<String> {
@@ -194,5 +194,18 @@ fn values_of_the_wrong_type_are_left_to_the_api_server() {
         with("envoy.logging", json!([])),
     ] {
         assert_eq!(problems(&settings), [] as [&str; 0], "{settings}");
+    }
+}
+
+#[test]
+fn a_value_takes_a_header_where_contour_finds_the_name_of_one() {
+    for (value, takes_one) in [
+        ("a%REQ(X-Host)%b", true),
+        ("%REQ()%%REQ(X-Host)%", true),
+        ("%REQ()%", false),
+        ("%REQ(X-Host", false),
+        ("%REQ(:authority)%", false),
+    ] {
+        assert_eq!(takes_a_header(value), takes_one, "{value}");
     }
 }
