@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    fn workload(kind: Kind, spec: Value, status: Value) -> Object {
+    fn workload(kind: Kind, spec: &Value, status: &Value) -> Object {
         let metadata = json!({"name": "edge-envoy", "namespace": "projectcontour", "generation": 1});
         let mut object = json!({"metadata": metadata, "spec": spec, "status": status});
         object["status"]["observedGeneration"] = json!(1);
@@ -224,7 +224,7 @@ mod tests {
     fn a_deployment_is_complete_when_all_its_pods_are_new_and_no_other_is_left() {
         for (updated, all, is_complete) in [(2, 2, true), (2, 3, false), (1, 1, false), (1, 2, false)] {
             let status = json!({"updatedReplicas": updated, "replicas": all});
-            let seen = deployment(&workload(Kind::Deployment, json!({"replicas": 2}), status));
+            let seen = deployment(&workload(Kind::Deployment, &json!({"replicas": 2}), &status));
             assert_eq!(seen.rollout == Rollout::Complete, is_complete, "{updated} new of {all}");
         }
     }
@@ -243,7 +243,7 @@ mod tests {
             let status = json!({
                 "desiredNumberScheduled": wanted, "updatedNumberScheduled": updated, "numberAvailable": available,
             });
-            let seen = daemon_set(&workload(Kind::DaemonSet, json!({}), status));
+            let seen = daemon_set(&workload(Kind::DaemonSet, &json!({}), &status));
             let found = (seen.rollout == Rollout::Complete, seen.available);
             assert_eq!(found, expected, "{updated} new, {available} available of {wanted}");
         }
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_gate_says_what_envoy_waits_for() {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
-        let envoy = workload(Kind::Deployment, json!({}), json!({}));
+        let envoy = workload(Kind::Deployment, &json!({}), &json!({}));
         observed.objects.insert(envoy.key(), Arc::new(envoy));
         let says = |available, pods: &[&str]| {
             let contour = Workload {
