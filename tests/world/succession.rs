@@ -7,7 +7,7 @@ use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
 
-use crate::cluster::{Cluster, NAMESPACE, captured};
+use crate::cluster::{Cluster, NAMESPACE, captured, described};
 use crate::scene::{asks_auth, auth, is_blackhole, points_at, points_at_with_timeout, remembered};
 
 /// Somebody switches checking off, in the configuration that Contour's Deployment names. Returns its key.
@@ -294,6 +294,12 @@ fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
     cluster.specify(json!({"runtimeSettings": {}}));
     cluster.reconcile();
     cluster.roll();
+    let told = cluster.reconcile_until_crash(1);
+    assert_eq!(
+        described(&told),
+        [format!("Replace {}", cluster.configuration().key())],
+        "it is rolled out"
+    );
     cluster.refuses_settings = Some("spec.foo: unknown".into());
     cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
     cluster.settle();
