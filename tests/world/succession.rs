@@ -271,13 +271,19 @@ fn while_a_spec_is_refused_what_somebody_deletes_of_what_ran_is_made_again_on_th
     assert_eq!(cluster.writes(), [""; 0]);
 }
 
-#[test]
-fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
+/// Rolled to a specification that references nothing any more; and the stand-in that was used before.
+fn without_its_reference() -> (Cluster, Key) {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     cluster.specify(json!({"runtimeSettings": {}}));
     cluster.reconcile();
     cluster.roll();
+    (cluster, stand_in)
+}
+
+#[test]
+fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
+    let (mut cluster, stand_in) = without_its_reference();
     while !cluster.api.objects[&stand_in].is_terminating() {
         assert_ne!(cluster.reconcile_until_crash(1), [], "nothing is left to be written");
     }
@@ -289,11 +295,7 @@ fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
 
 #[test]
 fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
-    let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let stand_in = cluster.stand_in().key();
-    cluster.specify(json!({"runtimeSettings": {}}));
-    cluster.reconcile();
-    cluster.roll();
+    let (mut cluster, stand_in) = without_its_reference();
     let told = cluster.reconcile_until_crash(1);
     assert_eq!(
         described(&told),

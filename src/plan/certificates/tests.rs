@@ -335,5 +335,6 @@ fn keys_are_never_printed() {
         key: PrivateKey("secret".into()),
     };
     assert_eq!(format!("{:?}", pair.key), "PrivateKey(…)");
+    assert!(!format!("{pair:?}").contains("secret"));
     assert!(!serde_json::to_string(&pair).unwrap().contains("secret"));
 }
