@@ -250,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_set_for_no_node_is_not_available_though_its_last_pod_still_is() {
+        let status = json!({"desiredNumberScheduled": 0, "updatedNumberScheduled": 0, "numberAvailable": 1});
+        let mut object = workload(Kind::DaemonSet, &json!({}), &status);
+        assert!(!daemon_set(&object).available);
+        object.metadata.generation = Some(2);
+        assert!(
+            !daemon_set(&object).available,
+            "seen before the controller has picked up the change"
+        );
+    }
+
+    #[test]
     fn the_gate_says_what_envoy_waits_for() {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
         let envoy = workload(Kind::Deployment, &json!({}), &json!({}));

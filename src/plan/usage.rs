@@ -157,3 +157,53 @@ fn has_caught_up(object: &Object) -> bool {
     let observed = object.at("/status/observedGeneration").and_then(Value::as_i64);
     observed.is_some() && observed >= object.metadata.generation
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::vocabulary::FINALIZER;
+    use crate::plan::operand::tests;
+
+    #[test]
+    fn what_a_container_may_read_is_held_and_a_blackhole_as_long_as_there_is_a_stand_in_of_its_name() {
+        let object = |kind, name: &str| {
+            let metadata = json!({"namespace": "auth", "name": name, "finalizers": [FINALIZER]});
+            Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
+        };
+        let mut observed = tests::observed(&json!({}));
+        let stand_in = object(Kind::ExtensionService, "used");
+        observed.objects.insert(stand_in.key(), Arc::new(stand_in.clone()));
+        let mut usage = Usage::default();
+        usage.add_captured(&Captured {
+            configuration: "used".to_owned(),
+            stand_ins: vec!["auth/used".to_owned()],
+            ..Captured::default()
+        });
+        for (kind, name, held, held_if_uncertain) in [
+            (Kind::ContourConfiguration, "used", true, true),
+            (Kind::ContourConfiguration, "other", false, true),
+            (Kind::ExtensionService, "used", true, true),
+            (Kind::ExtensionService, "other", false, true),
+            (Kind::Service, "used", true, true),
+            (Kind::Service, "other", false, false),
+            (Kind::Deployment, "used", false, false),
+        ] {
+            for (uncertain, expected) in [(false, held), (true, held_if_uncertain)] {
+                usage.uncertain = uncertain;
+                let found = usage.holds(&observed, &object(kind, name));
+                assert_eq!(found, expected, "{kind} {name}, uncertain: {uncertain}");
+            }
+        }
+        let mut of_the_user = object(Kind::Service, "used");
+        of_the_user.metadata.finalizers = None;
+        assert!(!usage.holds(&observed, &of_the_user));
+        let mut elsewhere = stand_in;
+        elsewhere.metadata.namespace = Some("auth2".to_owned());
+        usage.uncertain = false;
+        assert!(!usage.holds(&observed, &elsewhere));
+    }
+}

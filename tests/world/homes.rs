@@ -4,7 +4,7 @@ use serde_json::json;
 use slipway::plan::{Key, Kind};
 
 use crate::cluster::{Cluster, NAMESPACE};
-use crate::scene::{asks_auth, id, is_blackhole, points_at};
+use crate::scene::{asks_auth, id, is_blackhole, points_at, points_at_with_timeout};
 
 fn asks(namespace: &str, name: &str) -> serde_json::Value {
     json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": namespace, "name": name}}}})
@@ -105,6 +105,34 @@ fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_unti
 }
 
 #[test]
+fn what_is_wrong_with_the_old_service_does_not_evict_the_copy_of_the_new_one() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let old = cluster.stand_in().key();
+    cluster.make_service("auth2", "auth");
+    cluster.make_extension_service("auth2", "auth", &points_at("auth"));
+    cluster.contour_judges();
+    cluster.specify(asks("auth2", "auth"));
+    cluster.reconcile();
+    cluster.delete(Kind::Service, "auth", "auth");
+    cluster.reconcile();
+    assert!(is_blackhole(&cluster.api.objects[&old]), "its own Service is gone");
+
+    let mut edited = points_at("auth");
+    edited["protocol"] = "h2".into();
+    let new = Key::new(Kind::ExtensionService, "auth2", "auth");
+    cluster
+        .api
+        .edit(&new, |object| drop(object.content.insert("spec".into(), edited)));
+    cluster.reconcile();
+    let last_valid = points_at("auth");
+    assert_eq!(
+        cluster.stand_in().at("/spec"),
+        Some(&last_valid),
+        "the edit is not judged yet"
+    );
+}
+
+#[test]
 fn another_name_in_the_same_namespace_is_another_stand_in_or_the_same_but_never_the_others_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.specify(asks("auth", "other"));
@@ -118,6 +146,20 @@ fn another_name_in_the_same_namespace_is_another_stand_in_or_the_same_but_never_
     cluster.settle();
     assert_eq!(cluster.status().extension_services[0].name, "other");
     assert_eq!(cluster.stand_ins().len(), 1);
+}
+
+#[test]
+fn what_the_other_said_about_timeouts_is_not_kept_for_a_service_of_another_name() {
+    let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "5s"));
+    let before = cluster.stand_in().key();
+    cluster.specify(asks("auth", "other"));
+    cluster.settle();
+    assert_ne!(
+        cluster.stand_in().key(),
+        before,
+        "it promises 5 s, which nobody asked of auth/other"
+    );
+    assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy"), None);
 }
 
 #[test]

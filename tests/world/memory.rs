@@ -7,7 +7,7 @@ use slipway::api::vocabulary::annotations;
 use slipway::plan::Kind;
 
 use crate::cluster::Cluster;
-use crate::scene::{is_blackhole, points_at};
+use crate::scene::{is_blackhole, points_at, points_at_with_timeout};
 
 /// Overwrites the memory of the planned stand-in, and lets everybody take turns.
 fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {
@@ -89,13 +89,43 @@ fn garbage_while_it_is_enforced_leaves_it_enforced() {
 
 #[test]
 fn a_memory_that_was_lost_is_no_reason_to_trust_the_name() {
-    let mut cluster = Cluster::enforcing(&crate::scene::points_at_with_timeout("auth", "500ms"));
-    let key = cluster.stand_in().key();
-    cluster
-        .api
-        .edit(&key, |object| drop(object.metadata.annotations.take()));
-    cluster.reconcile();
-    assert_ne!(cluster.stand_in().key(), key);
+    for spec in [points_at("auth"), points_at_with_timeout("auth", "500ms")] {
+        let mut cluster = Cluster::enforcing(&spec);
+        let key = cluster.stand_in().key();
+        cluster
+            .api
+            .edit(&key, |object| drop(object.metadata.annotations.take()));
+        cluster.reconcile();
+        assert_ne!(cluster.stand_in().key(), key, "{spec}");
+    }
+}
+
+#[test]
+fn a_stand_in_that_lost_its_memory_follows_what_its_role_references_as_long_as_it_is_in_use() {
+    let mut cluster = Cluster::new();
+    for namespace in ["auth", "limits"] {
+        cluster.make_service(namespace, namespace);
+        cluster.make_extension_service(namespace, namespace, &points_at(namespace));
+    }
+    cluster.specify(json!({"runtimeSettings": {
+        "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}},
+        "rateLimitService": {"extensionService": {"namespace": "limits", "name": "limits"}, "domain": "edge"},
+    }}));
+    cluster.settle();
+    for (role, service) in [("ext-auth", "auth"), ("rate-limit", "limits")] {
+        let stand_ins = || cluster.api.of_kind(Kind::ExtensionService);
+        let its = |object: &&slipway::plan::Object| object.name().starts_with(&format!("edge-{role}-"));
+        let key = stand_ins().find(its).expect("a stand-in").key();
+        cluster
+            .api
+            .edit(&key, |object| drop(object.metadata.annotations.take()));
+        cluster.reconcile();
+        assert_eq!(
+            cluster.api.objects[&key].at("/spec"),
+            Some(&points_at(service)),
+            "{role}"
+        );
+    }
 }
 
 fn damaged() -> impl Strategy<Value = String> {

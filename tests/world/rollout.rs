@@ -176,6 +176,30 @@ fn a_refused_spec_changes_nothing_that_runs_and_a_repaired_one_goes_on() {
 }
 
 #[test]
+fn while_a_spec_is_refused_the_status_names_the_stand_in_of_each_role() {
+    let mut cluster = Cluster::enforcing(&crate::scene::points_at("auth"));
+    let auth = json!({"namespace": "auth", "name": "auth"});
+    let mut asks = json!({"runtimeSettings": {
+        "globalExtAuth": {"extensionRef": auth}, "tracing": {"extensionService": auth},
+    }});
+    cluster.specify(asks.clone());
+    cluster.settle();
+    let named = |cluster: &Cluster| {
+        let rows = cluster.status().extension_services;
+        let name = |row: &slipway::api::ExtensionServiceStatus| row.stand_in.as_ref().expect("a stand-in").name.clone();
+        rows.iter().map(name).collect::<Vec<_>>()
+    };
+    let before = named(&cluster);
+    assert!(before[0].starts_with("edge-ext-auth-") && before[1].starts_with("edge-tracing-"));
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    asks["runtimeSettings"]["foo"] = 1.into();
+    cluster.specify(asks);
+    cluster.settle();
+    assert_eq!(cluster.condition("Stalled"), "True/ConfigurationRefused");
+    assert_eq!(named(&cluster), before);
+}
+
+#[test]
 fn a_refused_spec_does_not_stop_the_stand_ins_from_following_their_services() {
     let spec = crate::scene::points_at("auth");
     let mut cluster = Cluster::enforcing(&spec);

@@ -254,6 +254,26 @@ fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_
 }
 
 #[test]
+fn a_subject_name_that_somebody_removes_taints() {
+    let spec = json!({"protocol": "h2", "services": [{"name": "auth", "port": 9001}], "validation": {"caSecret": "ca", "subjectName": "auth.example"}});
+    let mut cluster = Cluster::enforcing(&spec);
+    let old = cluster.stand_in().key();
+    cluster.api.edit(&old, |object| {
+        object.content["spec"]
+            .as_object_mut()
+            .expect("a spec")
+            .remove("validation");
+    });
+    cluster.reconcile();
+    assert_eq!(cluster.api.objects[&old].at("/spec"), Some(&spec), "it is put right");
+    assert_ne!(
+        cluster.stand_in().key(),
+        old,
+        "a container that started meanwhile takes any certificate"
+    );
+}
+
+#[test]
 fn facts_are_pinned_before_a_verdict_only_while_no_envoy_exists() {
     let spec = points_at_with_timeout("auth", "500ms");
     let mut cluster = Cluster::new();
@@ -270,6 +290,26 @@ fn facts_are_pinned_before_a_verdict_only_while_no_envoy_exists() {
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
     assert_eq!(cluster.template(), template, "the installation needs one rollout");
+
+    let mut without_envoy = Cluster::new();
+    without_envoy.make_service("auth", "auth");
+    without_envoy.specify(asks_auth());
+    while without_envoy
+        .api
+        .get(Kind::Deployment, NAMESPACE, "edge-contour")
+        .is_none()
+    {
+        assert_ne!(without_envoy.reconcile_until_crash(1), []);
+    }
+    assert_eq!(without_envoy.api.get(Kind::DaemonSet, NAMESPACE, "edge-envoy"), None);
+    assert_eq!(without_envoy.stand_in().at("/spec/timeoutPolicy"), None);
+    without_envoy.make_extension_service("auth", "auth", &spec);
+    without_envoy.reconcile();
+    assert_eq!(
+        without_envoy.stand_in().at("/spec/timeoutPolicy/response"),
+        Some(&"500ms".into()),
+        "there is Contour, but no Envoy yet"
+    );
 
     let mut late = Cluster::waiting_for_auth();
     let template = late.template();

@@ -7,7 +7,7 @@ use slipway::api::{ContourDeploymentStatus, ExtensionServiceState, Traffic};
 use slipway::plan::{Key, Kind};
 
 use crate::cluster::Cluster;
-use crate::scene::{asks_auth, auth, points_at};
+use crate::scene::{asks_auth, asks_auth_fail_open, auth, points_at};
 
 /// A cluster in which `auth/auth` is in this state, `failOpen` is this and readiness that.
 fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> Cluster {
@@ -218,6 +218,77 @@ fn a_status_that_was_written_is_not_written_again_and_tells_nothing_twice() {
             }
         }
     });
+}
+
+#[test]
+fn until_the_settings_are_checked_the_status_says_so_and_keeps_what_was_seen_last() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let before = cluster.status();
+    cluster.specify(asks_auth_fail_open());
+    for (secrets_synced, says) in [
+        (true, "the configuration has not been checked yet"),
+        (false, "the Secrets of namespace projectcontour have not been read yet"),
+    ] {
+        let mut observed = cluster.observe().expect("it exists");
+        observed.secrets_synced = secrets_synced;
+        let status = slipway::plan::plan(&observed).status;
+        assert_eq!(status.observed_generation, Some(2));
+        for (type_, expected) in [
+            ("Ready", "False"),
+            ("ConfigurationValid", "Unknown"),
+            ("Reconciling", "True"),
+        ] {
+            let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
+            let condition = condition.unwrap_or_else(|| panic!("{type_} is there"));
+            let (status, reason) = (condition.status.as_str(), condition.reason.as_str());
+            assert_eq!((status, reason), (expected, "ConfigurationUnchecked"), "{type_}");
+            assert_eq!(condition.message, says, "{type_}");
+        }
+        assert_eq!(status.extension_services, before.extension_services);
+        assert_eq!(
+            (status.contour, status.envoy),
+            (before.contour.clone(), before.envoy.clone())
+        );
+    }
+}
+
+#[test]
+fn a_failure_that_is_a_person_s_turn_stays_that_and_another_one_is_a_change_on_its_way_first() {
+    let mut cluster = Cluster::new();
+    cluster.specify(asks_auth());
+    cluster.forbids = Some("edge-envoy".into());
+    let told = |cluster: &mut Cluster, seconds| {
+        cluster.api.now += Duration::from_secs(seconds);
+        cluster.reconcile();
+        (cluster.condition("Reconciling"), cluster.condition("Stalled"))
+    };
+    let on_its_way = |reason: &str| (format!("True/{reason}"), String::new());
+    let stalled = |reason: &str| (String::new(), format!("True/{reason}"));
+    assert_eq!(told(&mut cluster, 0), on_its_way("Forbidden"));
+    assert_eq!(told(&mut cluster, 29), on_its_way("Forbidden"));
+    assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
+    assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
+    cluster.forbids = None;
+    let of_somebody = json!({"metadata": {"name": "edge-envoy", "namespace": "projectcontour"}});
+    cluster.make(Kind::Service, of_somebody);
+    assert_eq!(told(&mut cluster, 1), on_its_way("NameCollision"));
+    assert_eq!(told(&mut cluster, 30), stalled("NameCollision"));
+}
+
+#[test]
+fn since_when_a_service_is_missing_begins_anew_with_another_reference() {
+    let reference = |namespace: &str, name: &str| json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": namespace, "name": name}}}});
+    for (namespace, name) in [("auth", "other"), ("other", "auth")] {
+        let mut cluster = Cluster::waiting_for_auth();
+        let since = |cluster: &Cluster| cluster.status().extension_services[0].since.0;
+        let before = since(&cluster);
+        cluster.api.now += Duration::from_mins(1);
+        cluster.settle();
+        assert_eq!(since(&cluster), before);
+        cluster.specify(reference(namespace, name));
+        cluster.settle();
+        assert_ne!(since(&cluster), before, "{namespace}/{name}");
+    }
 }
 
 #[test]

@@ -182,24 +182,49 @@ fn a_stand_in_that_has_to_stay_is_enforced_with_the_new_facts_all_the_same() {
 }
 
 #[test]
+fn a_stand_in_that_has_to_stay_stays_for_its_own_role() {
+    let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "1s"));
+    let auth_and_tracing = json!({"namespace": "auth", "name": "auth"});
+    cluster.specify(json!({"runtimeSettings": {
+        "globalExtAuth": {"extensionRef": auth_and_tracing}, "tracing": {"extensionService": auth_and_tracing},
+    }}));
+    for seconds in 2..8 {
+        cluster.edit_auth(points_at_with_timeout("auth", &format!("{seconds}s")));
+        cluster.contour_says(&auth(), Ok(()));
+        cluster.settle();
+        for service in cluster.status().extension_services {
+            let stand_in = service.stand_in.expect("a stand-in").name;
+            let of_the_role = format!("edge-{}-", service.role.slug());
+            assert!(
+                stand_in.starts_with(&of_the_role),
+                "{stand_in} for {}",
+                service.role.slug()
+            );
+        }
+    }
+}
+
+#[test]
 fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_may_read_it_is_made_again() {
-    let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
-    let old = cluster.stand_in().key();
-    cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
-    cluster.contour_says(&auth(), Ok(()));
-    cluster.reconcile();
-    cluster.pods_come();
-    assert_ne!(cluster.stand_in().key(), old);
-    cluster.api.forget(&old);
-    cluster.reconcile();
-    assert_eq!(
-        cluster.api.objects[&old].at("/spec"),
-        Some(&points_at_with_timeout("auth", "900ms")),
-        "and it is enforced"
-    );
-    assert_eq!(remembered(&cluster.api.objects[&old])["tainted"], true);
-    cluster.settle();
-    assert!(!cluster.api.objects.contains_key(&old));
+    for before in [points_at("auth"), points_at_with_timeout("auth", "500ms")] {
+        let mut cluster = Cluster::enforcing(&before);
+        let old = cluster.stand_in().key();
+        cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
+        cluster.contour_says(&auth(), Ok(()));
+        cluster.reconcile();
+        cluster.pods_come();
+        assert_ne!(cluster.stand_in().key(), old);
+        cluster.api.forget(&old);
+        cluster.reconcile();
+        assert_eq!(
+            cluster.api.objects[&old].at("/spec"),
+            Some(&points_at_with_timeout("auth", "900ms")),
+            "and it is enforced"
+        );
+        assert_eq!(remembered(&cluster.api.objects[&old])["tainted"], true);
+        cluster.settle();
+        assert!(!cluster.api.objects.contains_key(&old));
+    }
 }
 
 #[test]

@@ -274,9 +274,22 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
     cluster.contour_says(&stand_in, Ok(()));
     assert_eq!(cluster.writes(), [""; 0], "or the two would flip for ever");
     assert!(is_blackhole(cluster.stand_in()));
+    let says = |cluster: &Cluster| {
+        cluster.status().extension_services[0]
+            .message
+            .clone()
+            .expect("a message")
+    };
+    let said = says(&cluster);
+    assert!(said.contains("is not valid: TLSUpstreamValidation: gone: "), "{said}");
     // Not judged, by anybody, in its present form.
     cluster.edit_auth(points_at("auth2"));
     assert_eq!(cluster.writes(), [""; 0]);
+    let said = says(&cluster);
+    assert!(
+        said.contains("is not valid: what it points at is not usable any more: "),
+        "{said}"
+    );
     cluster.edit_auth(points_at("auth"));
     assert_eq!(cluster.writes(), [""; 0]);
     cluster.contour_says(&auth(), Ok(()));

@@ -285,6 +285,39 @@ fn images_are_the_specifications_and_the_bootstrap_is_contours() {
 }
 
 #[test]
+fn pods_go_where_the_specification_places_them() {
+    let placement = json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "edge", "operator": "Exists"}]});
+    let spec = json!({"contour": {"nodePlacement": placement}, "envoy": {"nodePlacement": placement}});
+    for (workload, anywhere) in [
+        (contour_of(&spec), contour_of(&json!({}))),
+        (envoy_of(&spec), envoy_of(&json!({}))),
+    ] {
+        for field in ["nodeSelector", "tolerations"] {
+            let pointer = format!("/spec/template/spec/{field}");
+            assert_eq!(at(&workload, &pointer), &placement[field], "{}", workload.object.name());
+            assert_eq!(at(&anywhere, &pointer), &Value::Null, "{}", workload.object.name());
+        }
+    }
+}
+
+#[test]
+fn contour_logs_what_its_client_of_kubernetes_does_only_if_asked() {
+    for (level, flag) in [
+        (json!(null), None),
+        (json!(0), None),
+        (json!(3), Some("--kubernetes-debug=3")),
+    ] {
+        let workload = contour_of(&json!({"contour": {"kubernetesLogLevel": level}}));
+        let arguments = containers(&workload)[0]["args"].as_array().expect("arguments").clone();
+        let found = arguments
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|text| text.contains("kubernetes"));
+        assert_eq!(found, flag, "{level}");
+    }
+}
+
+#[test]
 fn the_envoy_service_is_published_as_asked() {
     let publishing = |fields: Value| envoy_service_of(&json!({"envoy": {"networkPublishing": fields}}));
     let table = [

@@ -483,3 +483,6 @@ fn events(observed: &Observed, status: &ContourDeploymentStatus) -> Vec<Event> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests;

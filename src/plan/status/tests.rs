@@ -1,0 +1,229 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+
+use super::*;
+use crate::api::Role;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn condition(type_: &str, status: &str, reason: &str) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: format!("{reason} in words"),
+        observed_generation: Some(1),
+        last_transition_time: Time(at(100)),
+    }
+}
+
+fn with_conditions(conditions: Vec<Condition>) -> ContourDeploymentStatus {
+    ContourDeploymentStatus {
+        conditions,
+        ..ContourDeploymentStatus::default()
+    }
+}
+
+fn observed_after(last: Option<ContourDeploymentStatus>) -> Observed {
+    let mut observed = crate::plan::operand::tests::observed(&json!({}));
+    let mut deployment = observed.deployment.as_ref().clone();
+    deployment.status = last;
+    observed.deployment = deployment.into();
+    observed
+}
+
+#[test]
+fn patience_with_failures_runs_from_the_beginning_of_the_change_and_ends() {
+    let status = with_conditions(vec![
+        condition(types::READY, "False", reasons::WRITE_FAILED),
+        condition(types::RECONCILING, "True", reasons::WRITE_FAILED),
+    ]);
+    for (now, left) in [
+        (100, Some(30)),
+        (110, Some(20)),
+        (129, Some(1)),
+        (130, None),
+        (200, None),
+    ] {
+        assert_eq!(
+            patience_left(&status, at(now)),
+            left.map(Duration::from_secs),
+            "{now} s, the change began at 100 s"
+        );
+    }
+    let settled = with_conditions(vec![condition(types::READY, "False", reasons::WRITE_FAILED)]);
+    assert_eq!(patience_left(&settled, at(110)), None, "no change is on its way");
+}
+
+#[test]
+fn an_event_tells_of_a_condition_that_became_something_else_and_of_no_other() {
+    let told = |before: Option<Condition>, now: Condition| {
+        let observed = observed_after(before.map(|before| with_conditions(vec![before])));
+        let events = events(&observed, &with_conditions(vec![now]));
+        events
+            .into_iter()
+            .map(|event| (event.severity, event.reason, event.note))
+            .collect::<Vec<_>>()
+    };
+    for (type_, status, expected) in [
+        (types::READY, "True", Some(Severity::Normal)),
+        (types::READY, "False", None),
+        (types::RECONCILING, "True", Some(Severity::Normal)),
+        (types::STALLED, "True", Some(Severity::Warning)),
+        (types::CONFIGURATION_VALID, "False", Some(Severity::Warning)),
+        (types::CONFIGURATION_VALID, "True", None),
+        (types::CONFIGURATION_VALID, "Unknown", None),
+        (types::DEGRADED, "True", None),
+    ] {
+        let now = condition(type_, status, "Why");
+        let events: Vec<_> = expected
+            .map(|severity| (severity, "Why".to_owned(), "Why in words".to_owned()))
+            .into_iter()
+            .collect();
+        assert_eq!(told(None, now.clone()), events, "{type_} {status}, the first status");
+        assert_eq!(told(Some(now.clone()), now.clone()), [], "{type_} {status} as before");
+        let other_reason = condition(type_, status, "WhyBefore");
+        assert_eq!(
+            told(Some(other_reason), now.clone()),
+            events,
+            "{type_} {status}, another reason"
+        );
+        let other_status = condition(type_, "Other", "Why");
+        assert_eq!(
+            told(Some(other_status), now),
+            events,
+            "{type_} {status}, another status"
+        );
+    }
+}
+
+#[test]
+fn what_two_conditions_say_in_the_same_words_is_told_once() {
+    let now = with_conditions(vec![
+        condition(types::STALLED, "True", reasons::CONFIGURATION_REFUSED),
+        condition(types::CONFIGURATION_VALID, "False", reasons::CONFIGURATION_REFUSED),
+    ]);
+    assert_eq!(events(&observed_after(None), &now).len(), 1);
+}
+
+fn service(namespace: &str, name: &str, state: ExtensionServiceState) -> ExtensionServiceStatus {
+    ExtensionServiceStatus {
+        role: Role::GlobalExternalAuthorization,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        state,
+        since: Time(at(100)),
+        fail_open: Some(false),
+        traffic: Traffic::Denied,
+        stand_in: None,
+        message: (state != ExtensionServiceState::Available).then(|| "why not".to_owned()),
+    }
+}
+
+#[test]
+fn an_event_tells_of_a_reference_that_became_another_or_got_into_another_state() {
+    use ExtensionServiceState::{Available, Missing};
+    let with = |service| ContourDeploymentStatus {
+        extension_services: vec![service],
+        ..ContourDeploymentStatus::default()
+    };
+    let told = |before: Option<ExtensionServiceStatus>, now: ExtensionServiceStatus| {
+        let events = events(&observed_after(before.map(with)), &with(now));
+        events
+            .into_iter()
+            .map(|event| (event.severity, event.reason, event.note))
+            .collect::<Vec<_>>()
+    };
+    let missing = (
+        Severity::Warning,
+        reasons::EXTENSION_SERVICE_MISSING.to_owned(),
+        "why not".to_owned(),
+    );
+    let available = (
+        Severity::Normal,
+        reasons::EXTENSION_SERVICE_AVAILABLE.to_owned(),
+        "ExtensionService auth/auth is available".to_owned(),
+    );
+    let now = |state| service("auth", "auth", state);
+    assert_eq!(told(None, now(Missing)), [missing.clone()]);
+    assert_eq!(told(None, now(Available)), [available.clone()]);
+    assert_eq!(told(Some(now(Missing)), now(Missing)), []);
+    assert_eq!(told(Some(now(Missing)), now(Available)), [available]);
+    assert_eq!(
+        told(Some(service("other", "auth", Missing)), now(Missing)),
+        [missing.clone()]
+    );
+    assert_eq!(
+        told(Some(service("auth", "other", Missing)), now(Missing)),
+        [missing.clone()]
+    );
+    let mut of_another_role = now(Missing);
+    of_another_role.role = Role::Tracing;
+    assert_eq!(told(Some(of_another_role), now(Missing)), [missing]);
+}
+
+fn workload(rollout: Rollout, available: bool) -> Workload {
+    Workload {
+        rollout,
+        available,
+        pods: None,
+    }
+}
+
+#[test]
+fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
+    let complete = || workload(Rollout::Complete, true);
+    let rolling = |name: &str| workload(Rollout::Progressing(format!("{name} rolls")), true);
+    let waits = Err("Envoy waits".to_owned());
+    for (contour, gate, envoy, expected) in [
+        (
+            rolling("Contour"),
+            waits.clone(),
+            rolling("Envoy"),
+            Some((reasons::ROLLING_OUT, "Contour rolls")),
+        ),
+        (
+            complete(),
+            waits.clone(),
+            rolling("Envoy"),
+            Some((reasons::ROLLING_OUT, "Envoy waits")),
+        ),
+        (
+            complete(),
+            waits,
+            workload(Rollout::Absent, false),
+            Some((reasons::ROLLING_OUT, "Envoy waits")),
+        ),
+        (
+            complete(),
+            Ok(()),
+            rolling("Envoy"),
+            Some((reasons::ROLLING_OUT, "Envoy rolls")),
+        ),
+        (
+            complete(),
+            Ok(()),
+            workload(Rollout::Absent, false),
+            Some((reasons::NOT_CREATED, "Envoy does not exist yet")),
+        ),
+        (complete(), Ok(()), complete(), None),
+    ] {
+        let parts = Parts {
+            roles: &[],
+            contour: &contour,
+            envoy: &envoy,
+            gate: &gate,
+            old_pods: &OldPods {
+                waited_for: Vec::new(),
+                hanging: Vec::new(),
+                look_again: None,
+            },
+            certificate_problem: None,
+            altered: &[],
+        };
+        let found = unready(&observed_after(None), &parts, &[]);
+        assert_eq!(found, expected.map(|(reason, message)| (reason, message.to_owned())));
+    }
+}
