@@ -254,23 +254,45 @@ fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_
 }
 
 #[test]
-fn a_subject_name_that_somebody_removes_taints() {
+fn a_subject_name_that_somebody_removes_or_puts_on_a_blackhole_taints() {
     let spec = json!({"protocol": "h2", "services": [{"name": "auth", "port": 9001}], "validation": {"caSecret": "ca", "subjectName": "auth.example"}});
-    let mut cluster = Cluster::enforcing(&spec);
-    let old = cluster.stand_in().key();
-    cluster.api.edit(&old, |object| {
-        object.content["spec"]
-            .as_object_mut()
-            .expect("a spec")
-            .remove("validation");
-    });
-    cluster.reconcile();
-    assert_eq!(cluster.api.objects[&old].at("/spec"), Some(&spec), "it is put right");
-    assert_ne!(
-        cluster.stand_in().key(),
-        old,
-        "a container that started meanwhile takes any certificate"
-    );
+    let without_validation = |spec: &mut serde_json::Map<_, _>| drop(spec.remove("validation"));
+    let with_another = |spec: &mut serde_json::Map<_, _>| {
+        drop(spec.insert(
+            "validation".into(),
+            json!({"caSecret": "ca", "subjectName": "other.example"}),
+        ));
+    };
+    let goes = |cluster: &mut Cluster| cluster.delete(Kind::ExtensionService, "auth", "auth");
+    let goes_and_is_followed = |cluster: &mut Cluster| {
+        goes(cluster);
+        cluster.settle();
+    };
+    let cases: [(
+        fn(&mut serde_json::Map<_, _>),
+        &dyn Fn(&mut Cluster),
+        &dyn Fn(&mut Cluster),
+    ); 3] = [
+        (without_validation, &|_| (), &|_| ()),
+        (without_validation, &|_| (), &goes),
+        (with_another, &goes_and_is_followed, &|_| ()),
+    ];
+    for (number, (alteration, before, after)) in cases.into_iter().enumerate() {
+        let mut cluster = Cluster::enforcing(&spec);
+        let old = cluster.stand_in().key();
+        before(&mut cluster);
+        assert_eq!(cluster.stand_in().key(), old);
+        cluster.api.edit(&old, |object| {
+            alteration(object.content["spec"].as_object_mut().expect("a spec"));
+        });
+        after(&mut cluster);
+        cluster.reconcile();
+        assert_ne!(
+            cluster.stand_in().key(),
+            old,
+            "case {number}: a container that started meanwhile takes another certificate, or any"
+        );
+    }
 }
 
 #[test]

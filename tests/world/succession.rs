@@ -228,6 +228,30 @@ fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_ma
 }
 
 #[test]
+fn a_stand_in_that_was_made_again_is_not_planned_again_though_it_bears_the_name_that_would_be() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let old = cluster.stand_in().key();
+    cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.reconcile();
+    cluster.pods_come();
+    cluster.delete(Kind::ExtensionService, "auth", "auth");
+    cluster.reconcile();
+    cluster.api.forget(&old);
+    cluster.reconcile();
+    assert!(is_blackhole(&cluster.api.objects[&old]));
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.reconcile();
+    assert_ne!(
+        cluster.stand_in().key(),
+        old,
+        "nobody knows what a container captured there"
+    );
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+}
+
+#[test]
 fn a_stand_in_without_labels_is_known_by_its_name_and_its_salt_is_not_forgotten() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let first = cluster.stand_in().key();

@@ -72,6 +72,7 @@ fn an_event_tells_of_a_condition_that_became_something_else_and_of_no_other() {
         (types::READY, "False", None),
         (types::RECONCILING, "True", Some(Severity::Normal)),
         (types::STALLED, "True", Some(Severity::Warning)),
+        (types::STALLED, "False", None),
         (types::CONFIGURATION_VALID, "False", Some(Severity::Warning)),
         (types::CONFIGURATION_VALID, "True", None),
         (types::CONFIGURATION_VALID, "Unknown", None),
