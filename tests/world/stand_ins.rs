@@ -237,9 +237,28 @@ fn a_stand_in_whose_blackhole_is_on_its_way_out_gets_a_successor() {
     assert_eq!(cluster.stand_ins().len(), 1);
 }
 
+fn points_at_with_subject_name() -> serde_json::Value {
+    let mut spec = points_at("auth");
+    spec["validation"] = json!({"caSecret": "ca", "subjectName": "auth.example"});
+    spec
+}
+
+/// Somebody alters the planned stand-in. Returns its key.
+fn alter_validation(cluster: &mut Cluster, validation: Option<serde_json::Value>) -> slipway::plan::Key {
+    let key = cluster.stand_in().key();
+    cluster.api.edit(&key, |object| {
+        let spec = object.content["spec"].as_object_mut().expect("a spec");
+        match validation {
+            Some(validation) => drop(spec.insert("validation".into(), validation)),
+            None => drop(spec.remove("validation")),
+        }
+    });
+    key
+}
+
 #[test]
 fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_may_have_read_none() {
-    let spec = json!({"protocol": "h2", "services": [{"name": "auth", "port": 9001}], "validation": {"caSecret": "ca", "subjectName": "auth.example"}});
+    let spec = points_at_with_subject_name();
     let mut cluster = Cluster::enforcing(&spec);
     let old = cluster.stand_in().key();
     cluster.delete(Kind::ExtensionService, "auth", "auth");
@@ -254,45 +273,33 @@ fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_
 }
 
 #[test]
-fn a_subject_name_that_somebody_removes_or_puts_on_a_blackhole_taints() {
-    let spec = json!({"protocol": "h2", "services": [{"name": "auth", "port": 9001}], "validation": {"caSecret": "ca", "subjectName": "auth.example"}});
-    let without_validation = |spec: &mut serde_json::Map<_, _>| drop(spec.remove("validation"));
-    let with_another = |spec: &mut serde_json::Map<_, _>| {
-        drop(spec.insert(
-            "validation".into(),
-            json!({"caSecret": "ca", "subjectName": "other.example"}),
-        ));
-    };
-    let goes = |cluster: &mut Cluster| cluster.delete(Kind::ExtensionService, "auth", "auth");
-    let goes_and_is_followed = |cluster: &mut Cluster| {
-        goes(cluster);
-        cluster.settle();
-    };
-    let cases: [(
-        fn(&mut serde_json::Map<_, _>),
-        &dyn Fn(&mut Cluster),
-        &dyn Fn(&mut Cluster),
-    ); 3] = [
-        (without_validation, &|_| (), &|_| ()),
-        (without_validation, &|_| (), &goes),
-        (with_another, &goes_and_is_followed, &|_| ()),
-    ];
-    for (number, (alteration, before, after)) in cases.into_iter().enumerate() {
-        let mut cluster = Cluster::enforcing(&spec);
-        let old = cluster.stand_in().key();
-        before(&mut cluster);
-        assert_eq!(cluster.stand_in().key(), old);
-        cluster.api.edit(&old, |object| {
-            alteration(object.content["spec"].as_object_mut().expect("a spec"));
-        });
-        after(&mut cluster);
+fn a_subject_name_that_somebody_removes_taints_also_if_the_service_is_deleted_meanwhile() {
+    for is_deleted in [false, true] {
+        let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
+        let old = alter_validation(&mut cluster, None);
+        if is_deleted {
+            cluster.delete(Kind::ExtensionService, "auth", "auth");
+        }
         cluster.reconcile();
         assert_ne!(
             cluster.stand_in().key(),
             old,
-            "case {number}: a container that started meanwhile takes another certificate, or any"
+            "a container that started meanwhile takes any certificate; deleted: {is_deleted}"
         );
     }
+}
+
+#[test]
+fn a_subject_name_that_somebody_puts_on_a_blackhole_taints() {
+    let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
+    cluster.delete(Kind::ExtensionService, "auth", "auth");
+    cluster.settle();
+    let old = alter_validation(
+        &mut cluster,
+        Some(json!({"caSecret": "ca", "subjectName": "other.example"})),
+    );
+    cluster.reconcile();
+    assert_ne!(cluster.stand_in().key(), old);
 }
 
 #[test]

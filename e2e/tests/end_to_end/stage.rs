@@ -134,6 +134,8 @@ impl Stage {
 
     /// Brings everything into this state, from whatever it is in, and waits until it has settled.
     pub async fn given(&self, without: Without, auth: Auth) -> anyhow::Result<Hosts> {
+        // A test that failed may have left it away.
+        installation::start_operator(&self.world.cluster).await?;
         if auth != Auth::Complete {
             self.service.delete().await?;
         }

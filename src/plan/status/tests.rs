@@ -137,32 +137,26 @@ fn an_event_tells_of_a_reference_that_became_another_or_got_into_another_state()
             .map(|event| (event.severity, event.reason, event.note))
             .collect::<Vec<_>>()
     };
-    let missing = (
+    let missing = [(
         Severity::Warning,
         reasons::EXTENSION_SERVICE_MISSING.to_owned(),
         "why not".to_owned(),
-    );
-    let available = (
+    )];
+    let available = [(
         Severity::Normal,
         reasons::EXTENSION_SERVICE_AVAILABLE.to_owned(),
         "ExtensionService auth/auth is available".to_owned(),
-    );
+    )];
     let now = |state| service("auth", "auth", state);
-    assert_eq!(told(None, now(Missing)), [missing.clone()]);
-    assert_eq!(told(None, now(Available)), [available.clone()]);
+    assert_eq!(told(None, now(Missing)), missing);
+    assert_eq!(told(None, now(Available)), available);
     assert_eq!(told(Some(now(Missing)), now(Missing)), []);
-    assert_eq!(told(Some(now(Missing)), now(Available)), [available]);
-    assert_eq!(
-        told(Some(service("other", "auth", Missing)), now(Missing)),
-        [missing.clone()]
-    );
-    assert_eq!(
-        told(Some(service("auth", "other", Missing)), now(Missing)),
-        [missing.clone()]
-    );
+    assert_eq!(told(Some(now(Missing)), now(Available)), available);
+    assert_eq!(told(Some(service("other", "auth", Missing)), now(Missing)), missing);
+    assert_eq!(told(Some(service("auth", "other", Missing)), now(Missing)), missing);
     let mut of_another_role = now(Missing);
     of_another_role.role = Role::Tracing;
-    assert_eq!(told(Some(of_another_role), now(Missing)), [missing]);
+    assert_eq!(told(Some(of_another_role), now(Missing)), missing);
 }
 
 fn workload(rollout: Rollout, available: bool) -> Workload {
