@@ -125,17 +125,23 @@ pub enum Verdict<'a> {
 impl ExtensionService {
     /// Contour's verdict on the present generation.
     pub fn verdict(&self) -> Verdict<'_> {
-        let valid = self
-            .status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Valid");
-        match valid {
+        match self.valid() {
             Some(condition) if Some(condition.observed_generation) != self.metadata.generation => Verdict::None,
             Some(condition) if condition.status == "True" => Verdict::Valid,
             Some(condition) if condition.status == "False" => Verdict::Invalid(&condition.errors),
             _ => Verdict::None,
         }
+    }
+
+    /// Whether the verdict on it is about another object, that had its name before: it is about a later generation than there is.
+    pub fn has_the_verdict_on_another(&self) -> bool {
+        self.valid()
+            .is_some_and(|condition| Some(condition.observed_generation) > self.metadata.generation)
+    }
+
+    fn valid(&self) -> Option<&DetailedCondition> {
+        let mut conditions = self.status.conditions.iter();
+        conditions.find(|condition| condition.type_ == "Valid")
     }
 }
 
@@ -153,6 +159,7 @@ mod tests {
             ("Unknown", 2, "None"),
             ("True", 1, "None"),
             ("False", 1, "None"),
+            ("True", 3, "None"),
         ] {
             let condition = json!({"type": "Valid", "status": status, "observedGeneration": observed});
             let object: ExtensionService = serde_json::from_value(json!({
@@ -162,6 +169,11 @@ mod tests {
             }))
             .expect("an ExtensionService");
             assert_eq!(format!("{:?}", object.verdict()), says, "{status} about {observed}");
+            assert_eq!(
+                object.has_the_verdict_on_another(),
+                observed > 2,
+                "{status} about {observed}"
+            );
         }
     }
 }

@@ -49,6 +49,13 @@ impl Owner {
         format!("{}-envoy-cert", self.name)
     }
 
+    /// The trial of this generation of the ExtensionService with this uid.
+    pub fn trial(&self, uid: &str, generation: i64) -> String {
+        let generation = generation.to_string();
+        let hash = hash([self.namespace.as_str(), &self.name, uid, &generation]);
+        format!("{}-trial-{hash}", self.name)
+    }
+
     /// What lets Contour read the cluster. A colon can't be part of a namespace's or a ContourDeployment's name, so that no
     /// two of them share this name.
     pub fn contour_cluster_binding(&self) -> String {

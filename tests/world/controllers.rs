@@ -199,12 +199,13 @@ impl Cluster {
     }
 
     /// Contour, if one runs, looks at every ExtensionService and judges it: valid is what points at ports of Services that exist.
+    /// A verdict on a later generation it leaves as it is (v1.33, `internal/status/extensionstatus.go`).
     pub fn contour_judges(&mut self) {
         let runs = self.contour_pods().any(|pod| !pod.is_terminating());
         for object in self
             .api
             .of_kind(Kind::ExtensionService)
-            .filter(|_| runs)
+            .filter(|object| runs && said_of(object) <= object.metadata.generation)
             .cloned()
             .collect::<Vec<_>>()
         {
@@ -288,4 +289,9 @@ impl Cluster {
 
 fn owner_reference(object: &Object) -> Value {
     json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(), "controller": true})
+}
+
+/// The generation that the verdict on an ExtensionService is about.
+fn said_of(object: &Object) -> Option<i64> {
+    object.at("/status/conditions/0/observedGeneration")?.as_i64()
 }

@@ -296,3 +296,119 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
     assert_eq!(cluster.writes().len(), 1);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
+
+/// What Contour has said of an object that was deleted lands on the one that was made in its place.
+fn say_of_another(cluster: &mut Cluster, generation: i64) {
+    let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
+    cluster.api.edit(&auth(), |object| {
+        let status = json!({"conditions": [condition]});
+        drop(object.content.insert("status".into(), status));
+    });
+}
+
+fn trials(cluster: &Cluster) -> Vec<Key> {
+    let objects = cluster.api.of_kind(Kind::ExtensionService);
+    let trials = objects.filter(|object| object.name().starts_with("edge-trial-"));
+    trials.map(slipway::plan::Object::key).collect()
+}
+
+#[test]
+fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edits() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    say_of_another(&mut cluster, 3);
+    cluster.reconcile();
+    assert!(is_blackhole(cluster.stand_in()), "the verdict is not on it");
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    let first = trials(&cluster);
+    assert_eq!(first.len(), 1);
+
+    let mut edited = points_at("auth");
+    edited["protocol"] = "h2".into();
+    cluster.edit_auth(edited.clone());
+    cluster.reconcile();
+    let last_valid = points_at("auth");
+    assert_eq!(
+        cluster.stand_in().at("/spec"),
+        Some(&last_valid),
+        "the edit is not judged yet"
+    );
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&edited));
+    let second = trials(&cluster);
+    assert_eq!(second.len(), 1);
+    assert_ne!(second, first, "no name is used twice");
+
+    cluster.edit_auth(points_at("auth"));
+    cluster.contour_judges();
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+    assert_eq!(trials(&cluster), [], "Contour judges it itself again");
+}
+
+#[test]
+fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("missing"));
+    say_of_another(&mut cluster, 3);
+    cluster.settle();
+    assert!(is_blackhole(cluster.stand_in()));
+    let message = cluster.status().extension_services[0]
+        .message
+        .clone()
+        .expect("a message");
+    let says = "Contour says that ExtensionService auth/auth is not valid: ServiceUnresolvedReference: ";
+    assert!(message.starts_with(says), "{message}");
+    cluster.make_service("auth", "missing");
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("missing")));
+}
+
+#[test]
+fn a_trial_that_somebody_altered_proves_nothing() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    say_of_another(&mut cluster, 3);
+    cluster.reconcile();
+    let trial = trials(&cluster).remove(0);
+    cluster.contour_says(&trial, Err(("TLSUpstreamValidation", "no")));
+    cluster
+        .api
+        .edit(&trial, |object| object.content["spec"]["protocol"] = "h2".into());
+    cluster.contour_says(&trial, Ok(()));
+    cluster.reconcile();
+    assert!(is_blackhole(cluster.stand_in()));
+    assert_eq!(
+        cluster.api.objects[&trial].at("/spec"),
+        Some(&points_at("auth")),
+        "it is put right"
+    );
+}
+
+#[test]
+fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
+    let auth_and_tracing = json!({"namespace": "auth", "name": "auth"});
+    let asks_twice = json!({"runtimeSettings": {
+        "globalExtAuth": {"extensionRef": auth_and_tracing}, "tracing": {"extensionService": auth_and_tracing},
+    }});
+    let everything_goes: [fn(&mut Cluster); 4] = [
+        |cluster| cluster.delete(Kind::ExtensionService, "auth", "auth"),
+        |cluster| cluster.delete(Kind::Namespace, "", "auth"),
+        |cluster| cluster.specify(json!({})),
+        |cluster| cluster.delete(Kind::ContourDeployment, "projectcontour", "edge"),
+    ];
+    for (number, goes) in everything_goes.into_iter().enumerate() {
+        let mut cluster = Cluster::waiting_for_auth();
+        cluster.specify(asks_twice.clone());
+        cluster.make_extension_service("auth", "auth", &points_at("auth"));
+        say_of_another(&mut cluster, 3);
+        cluster.settle();
+        assert_eq!(cluster.status().extension_services_available.as_deref(), Some("2/2"));
+        assert_eq!(trials(&cluster).len(), 1);
+        goes(&mut cluster);
+        cluster.settle();
+        assert_eq!(trials(&cluster), [], "case {number}");
+    }
+}

@@ -211,7 +211,7 @@ fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
 
 /// One plan; and whether the stage is clean again.
 async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result<(Outcome, bool)> {
-    let mark = stage.log_mark();
+    let mark = stage.log_mark()?;
     let mut outcome = match carry_out(stage, plan, expected, Bounds::Checked).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome {
@@ -225,8 +225,11 @@ async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result
     }
     if !outcome.wrong.is_empty() {
         let file = proof::folder(PROOF)?.join(format!("{}.log", plan.to_string().replace('/', "_")));
-        stage.keep_log(mark, &file)?;
-        outcome.wrong.push(format!("the operator's log: {}", file.display()));
+        stage.keep_log(&mark, &file)?;
+        outcome.wrong.push(format!(
+            "the operator's log: {}; its requests are beside it, from the audit log",
+            file.display()
+        ));
     }
     Ok((outcome, cleaned.is_ok()))
 }

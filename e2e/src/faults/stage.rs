@@ -1,7 +1,7 @@
 //! Where plans are carried out, one at a time: an API server, the proxy before it, the operator behind that, and those who play the
 //! kubelet and Contour.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use crate::edge::{Component, Edge, Status};
+use crate::lab::audit::{self, Mark};
 use crate::lab::contour::Contour;
 use crate::lab::operator::{self, Setup};
 use crate::lab::players::{self, Node};
@@ -187,22 +188,40 @@ impl Stage {
         }
     }
 
-    /// How long the operator's log is now.
-    pub fn log_mark(&self) -> u64 {
-        self.world.setup.log.metadata().map_or(0, |log| log.len())
+    /// Now, in the logs.
+    pub fn log_mark(&self) -> anyhow::Result<LogMark> {
+        Ok(LogMark {
+            log: self.world.setup.log.metadata().map_or(0, |log| log.len()),
+            audit: audit::mark(self.world)?,
+        })
     }
 
-    /// Keeps the operator's log since then.
-    pub fn keep_log(&self, mark: u64, file: &PathBuf) -> anyhow::Result<()> {
+    /// Keeps the operator's log since then, and beside it what the audit log has of its requests.
+    pub fn keep_log(&self, since: &LogMark, file: &Path) -> anyhow::Result<()> {
         let log = std::fs::read(&self.world.setup.log)?;
-        let mark = usize::try_from(mark)?;
+        let mark = usize::try_from(since.log)?;
         ensure!(mark <= log.len(), "the log has become shorter");
-        std::fs::write(file, &log[mark..]).with_context(|| format!("writing {}", file.display()))
+        let requests = audit::entries(self.world, since.audit)?.into_iter();
+        let requests = requests.map(|entry| entry.to_string()).collect::<Vec<_>>().join("\n");
+        for (file, content) in [
+            (file.to_owned(), &log[mark..]),
+            (file.with_extension("audit.jsonl"), requests.as_bytes()),
+        ] {
+            std::fs::write(&file, content).with_context(|| format!("writing {}", file.display()))?;
+        }
+        Ok(())
     }
 }
 
+/// A moment in the operator's log and in the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogMark {
+    log: u64,
+    audit: Mark,
+}
+
 /// The API server of a kubeconfig that has nothing but a token: its client certificate would be taken for the operator.
-async fn upstream(kubeconfig: &std::path::Path) -> anyhow::Result<Upstream> {
+async fn upstream(kubeconfig: &Path) -> anyhow::Result<Upstream> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     let authority = config

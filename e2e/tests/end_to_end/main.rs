@@ -183,6 +183,35 @@ async fn a_blackhole_that_was_deleted_while_the_operator_was_away_is_made_again_
 }
 
 #[tokio::test]
+async fn an_extension_service_with_the_verdict_on_another_of_its_name_is_enforced() {
+    play("the verdict on another", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Server).await?;
+        hosts.until(Caller::Authorized, 403).await?;
+        // What Contour leaves on an object that is made again just when it writes the verdict on the one before.
+        installation::stop_operator(stage.cluster()).await?;
+        let sent = stage.service.create().await?;
+        let status = r#"{"status":{"conditions":[{"type":"Valid","status":"True","observedGeneration":9,"reason":"Valid","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+        let patch = ["-n", "auth", "patch", "extensionservice", "auth", "--subresource=status", "--type=merge", "-p", status];
+        stage.kubectl(&patch).await?;
+        hosts.until(Caller::Authorized, 403).await?;
+        installation::start_operator(stage.cluster()).await?;
+        hosts.enforced_since(sent).await?;
+        stage.settled(Auth::Complete).await?;
+        let listed = ["-n", "auth", "get", "extensionservices", "-o", "name"];
+        let names = stage.kubectl(&listed).await?;
+        ensure!(names.contains("edge-trial-"), "Contour has judged it itself: {names}");
+
+        stage.service.delete().await?;
+        hosts.until(Caller::Authorized, 403).await?;
+        stage.settled(Auth::Server).await?;
+        let names = stage.kubectl(&listed).await?;
+        ensure!(!names.contains("edge-trial-"), "its trial is still there: {names}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn with_fail_open_requests_pass_on_both_hosts_when_the_extension_service_is_deleted() {
     play("fails open", async |stage| {
         let hosts = stage.given(Without::Passed, Auth::Complete).await?;

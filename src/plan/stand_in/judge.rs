@@ -33,30 +33,31 @@ pub struct Judgement {
     pub copy_is_bad: bool,
 }
 
-/// Judges the user's object, the newest proven copy of it, and what Contour says of the stand-ins that stand for it.
+/// Judges the user's object by Contour's verdict on it (none: it does not exist), the newest proven copy of it, and what Contour
+/// says of the stand-ins that stand for it.
 pub fn judge(
     observed: &Observed,
     target: &NamespacedName,
-    user: Option<&ExtensionService>,
+    verdict: Option<&Verdict<'_>>,
     proven: Option<&Proven>,
     stand_ins: &[&Existing<'_>],
 ) -> Judgement {
     let (namespace, name) = target;
-    let verdict = |state, message: String, copy_is_bad| Judgement {
+    let judgement = |state, message: String, copy_is_bad| Judgement {
         state,
         message: Some(message),
         copy_is_bad,
     };
-    let Some(user) = user else {
-        return verdict(
+    let Some(verdict) = verdict else {
+        return judgement(
             State::Missing,
             format!("ExtensionService {namespace}/{name} does not exist"),
             true,
         );
     };
     let Some(copy) = proven else {
-        return match user.verdict() {
-            Verdict::Invalid(errors) => verdict(
+        return match verdict {
+            Verdict::Invalid(errors) => judgement(
                 State::Invalid,
                 format!(
                     "Contour says that ExtensionService {namespace}/{name} is not valid: {}",
@@ -64,7 +65,7 @@ pub fn judge(
                 ),
                 true,
             ),
-            _ => verdict(
+            _ => judgement(
                 State::Pending,
                 format!("ExtensionService {namespace}/{name} exists, and Contour has not judged it yet"),
                 true,
@@ -76,34 +77,34 @@ pub fn judge(
         .iter()
         .find_map(|service| problem(observed, namespace, service))
     {
-        return verdict(
+        return judgement(
             State::Invalid,
             format!("ExtensionService {namespace}/{name}: {problem}"),
             true,
         );
     }
     // Contour's word on the user's object brings a copy back; until then an evicted one stays away, or the two would flip.
-    if user.verdict() != Verdict::Valid
+    if *verdict != Verdict::Valid
         && stand_ins
             .iter()
             .any(|stand_in| stand_in.memory.evicted || is_evicted(stand_in.object))
     {
-        let errors = match user.verdict() {
+        let errors = match verdict {
             Verdict::Invalid(errors) => said(errors),
             _ => "what it points at is not usable any more".to_owned(),
         };
-        return verdict(
+        return judgement(
             State::Invalid,
             format!("Contour says that ExtensionService {namespace}/{name} is not valid: {errors}"),
             true,
         );
     }
-    if let Verdict::Invalid(errors) = user.verdict() {
+    if let Verdict::Invalid(errors) = verdict {
         let message = format!(
             "Contour says that ExtensionService {namespace}/{name} is not valid: {}; its last valid form stays in use",
             said(errors)
         );
-        return verdict(State::Invalid, message, false);
+        return judgement(State::Invalid, message, false);
     }
     if services.iter().any(|service| {
         observed
@@ -121,7 +122,7 @@ pub fn judge(
         "no endpoint is ready behind ExtensionService {namespace}/{name} (Services: {})",
         names.join(", ")
     );
-    verdict(State::NoEndpoints, message, false)
+    judgement(State::NoEndpoints, message, false)
 }
 
 /// The nudge that is due if Contour's word on the present form of an object, the user's or a stand-in, is out of date, as far as can

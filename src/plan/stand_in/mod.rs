@@ -2,13 +2,15 @@
 //! exists, so that Contour always starts; where it points decides what happens to requests.
 //!
 //! The rules are in docs/design.md, "Rules of a stand-in". This file applies them to one role; `name` says which stand-in is
-//! planned, `judge` what state the user's object is in, `memory` what is remembered, `blackhole` what points at nothing.
+//! planned, `judge` what state the user's object is in, `trial` how it is judged where Contour does not do that, `memory` what is
+//! remembered, `blackhole` what points at nothing.
 
 mod blackhole;
 mod judge;
 mod memory;
 mod name;
 mod nudge;
+mod trial;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -71,7 +73,7 @@ pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
 pub struct StandIns {
     /// One for each reference of the specification.
     pub roles: Vec<RolePlan>,
-    /// Stand-ins as they shall be: the planned ones, and those that a container may still have captured.
+    /// Stand-ins as they shall be: the planned ones, and those that a container may still have captured. Trials, too.
     pub objects: Vec<Desired>,
     /// Their blackholes.
     pub blackholes: Vec<Desired>,
@@ -255,9 +257,13 @@ impl<'a> Seen<'a> {
             .iter()
             .filter(|existing| existing.role == role && existing.stands_for(target))
             .collect();
-        let proven = proven(&mine, user);
-        let judgement = judge::judge(observed, target, user, proven.as_ref(), &mine);
-        let due = user.and_then(|user| judge::outdated(observed, &target.0, user));
+        // Contour's word on the user's object is that on its trial, if it needs one.
+        let trial = user.and_then(|user| trial::of(observed, target, user));
+        let judged = trial.as_ref().or(user);
+        let verdict = judged.map(ExtensionService::verdict);
+        let proven = proven(&mine, user, verdict.as_ref());
+        let judgement = judge::judge(observed, target, verdict.as_ref(), proven.as_ref(), &mine);
+        let due = judged.and_then(|judged| judge::outdated(observed, &target.0, judged));
         Self {
             user,
             proven,
@@ -347,6 +353,16 @@ impl StandIns {
         self.objects.push(Desired::whole_spec(stand_in));
 
         self.blackholes.push(blackhole::service(metadata(Kind::Service)));
+
+        // Beside the user's object, and one for all roles that reference it.
+        let trial = seen.user.filter(|_| *namespace == user.0);
+        let trial = trial.and_then(|object| trial::desired(owner, user, object));
+        let is_new = |trial: &Desired| {
+            self.objects
+                .iter()
+                .all(|other| other.object.key() != trial.object.key())
+        };
+        self.objects.extend(trial.filter(is_new));
     }
 }
 
@@ -410,11 +426,15 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
 
 /// The newest spec of the user's present object that Contour has judged valid: the present one, or one that a stand-in
 /// remembers. An object that was deleted and made again (another uid) has proved nothing yet.
-fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>) -> Option<Proven> {
+fn proven(
+    existing: &[&Existing<'_>],
+    user: Option<&ExtensionService>,
+    verdict: Option<&Verdict<'_>>,
+) -> Option<Proven> {
     let user = user?;
     let uid = user.metadata.uid.clone().unwrap_or_default();
     let generation = user.metadata.generation.unwrap_or_default();
-    if user.verdict() == Verdict::Valid {
+    if verdict == Some(&Verdict::Valid) {
         return Some(Proven {
             uid,
             generation,
