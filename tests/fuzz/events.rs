@@ -130,7 +130,7 @@ enum Event {
     NamespacesEnd,
     SecondsPass(u8),
     ContourJudges,
-    ContourSaysNo(Place, u8),
+    ContourSays(Place, u8),
     // Somebody else's.
     Touch(u8, Touch),
     // The operator's.
@@ -221,11 +221,17 @@ impl World {
             Event::NamespacesEnd => cluster.namespaces_end(),
             Event::SecondsPass(seconds) => cluster.api.now += Duration::from_secs(seconds.into()),
             Event::ContourJudges => cluster.contour_judges(),
-            Event::ContourSaysNo(place, reason) => {
+            Event::ContourSays(place, what) => {
                 const REASONS: [&str; 3] = ["ServiceUnresolvedReference", "SecretNotValid", "TLSUpstreamValidation"];
                 let key = Key::new(Kind::ExtensionService, place.name(), "one");
                 if cluster.api.objects.contains_key(&key) {
-                    cluster.contour_says(&key, Err((REASONS[usize::from(reason) % REASONS.len()], "no")));
+                    match what {
+                        0..192 => {
+                            let reason = REASONS[usize::from(what) % REASONS.len()];
+                            cluster.contour_says(&key, Err((reason, "no")));
+                        }
+                        192.. => cluster.contour_says_of_another(&key, 1 + i64::from(what % 3)),
+                    }
                 }
             }
             Event::Touch(which, touch) => touched(cluster, which, &touch),
@@ -242,7 +248,7 @@ impl World {
     fn learn(&mut self) {
         let owner = self.cluster.observe().map(|observed| observed.owner());
         for object in self.cluster.api.of_kind(Kind::ExtensionService) {
-            let theirs = !owner.as_ref().is_some_and(|owner| owner.owns(object));
+            let theirs = !owner.as_ref().is_some_and(|owner| owner.owns(object)) || is_trial(object.name());
             let valid = object.at("/status/conditions/0").is_some_and(|condition| {
                 condition["status"] == "True" && condition["observedGeneration"].as_i64() == object.metadata.generation
             });
@@ -326,6 +332,11 @@ impl World {
         };
         assert_eq!(told(cluster), told(&fresh), "as if built in order");
     }
+}
+
+/// A copy of the user's, to be judged; no Contour asks it.
+fn is_trial(name: &str) -> bool {
+    name.starts_with("edge-trial-")
 }
 
 /// Somebody makes an object; what the API server refuses did not happen.
@@ -422,10 +433,11 @@ fn marked(cluster: &Cluster) -> Vec<String> {
     objects.map(|object| object.key().to_string()).collect()
 }
 
-/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ.
+/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ. And without trials:
+/// what was said of another object is not said where everything is built in order.
 fn inventory(cluster: &Cluster) -> BTreeSet<String> {
     let made = cluster.observe().expect("it exists").objects.into_keys();
-    let made = made.filter(|key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet));
+    let made = made.filter(|key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet) && !is_trial(&key.name));
     let without_hash = made.map(|key| {
         let text = key.to_string();
         match text.rsplit_once('-') {

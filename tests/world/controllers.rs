@@ -236,6 +236,19 @@ impl Cluster {
         });
     }
 
+    /// Contour's verdict on an object of this name that was deleted lands on the one that was made in its place: it is about a
+    /// generation that is so much later than this one's.
+    pub fn contour_says_of_another(&mut self, key: &Key, later: i64) {
+        self.looked_at = None;
+        self.api.edit(key, |object| {
+            let generation = object.metadata.generation.unwrap_or_default() + later;
+            let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
+            object
+                .content
+                .insert("status".into(), json!({"conditions": [condition]}));
+        });
+    }
+
     /// What an ExtensionService points at and can't: Contour would drop the HTTPS hosts that reference it.
     pub fn unresolved(&self, object: &Object) -> Option<String> {
         let services = object.at("/spec/services").and_then(Value::as_array);

@@ -297,15 +297,6 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
-/// What Contour has said of an object that was deleted lands on the one that was made in its place.
-fn say_of_another(cluster: &mut Cluster, generation: i64) {
-    let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
-    cluster.api.edit(&auth(), |object| {
-        let status = json!({"conditions": [condition]});
-        drop(object.content.insert("status".into(), status));
-    });
-}
-
 fn trials(cluster: &Cluster) -> Vec<Key> {
     let objects = cluster.api.of_kind(Kind::ExtensionService);
     let trials = objects.filter(|object| object.name().starts_with("edge-trial-"));
@@ -316,7 +307,7 @@ fn trials(cluster: &Cluster) -> Vec<Key> {
 fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edits() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    say_of_another(&mut cluster, 3);
+    cluster.contour_says_of_another(&auth(), 2);
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()), "the verdict is not on it");
     cluster.settle();
@@ -352,7 +343,7 @@ fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edit
 fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("missing"));
-    say_of_another(&mut cluster, 3);
+    cluster.contour_says_of_another(&auth(), 2);
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
     let message = cluster.status().extension_services[0]
@@ -370,7 +361,7 @@ fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
 fn a_trial_that_somebody_altered_proves_nothing() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    say_of_another(&mut cluster, 3);
+    cluster.contour_says_of_another(&auth(), 2);
     cluster.reconcile();
     let trial = trials(&cluster).remove(0);
     cluster.contour_says(&trial, Err(("TLSUpstreamValidation", "no")));
@@ -403,7 +394,7 @@ fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
         let mut cluster = Cluster::waiting_for_auth();
         cluster.specify(asks_twice.clone());
         cluster.make_extension_service("auth", "auth", &points_at("auth"));
-        say_of_another(&mut cluster, 3);
+        cluster.contour_says_of_another(&auth(), 2);
         cluster.settle();
         assert_eq!(cluster.status().extension_services_available.as_deref(), Some("2/2"));
         assert_eq!(trials(&cluster).len(), 1);
