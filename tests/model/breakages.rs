@@ -206,6 +206,17 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
+        name: "what Contour never judges is not tried",
+        scope: "verdicts on another",
+        plan: |_, plan| {
+            let is_trial = |write: &Write| matches!(write, Write::Create(object) if object.name().contains("-trial-"));
+            plan.waves
+                .iter_mut()
+                .for_each(|wave| wave.writes.retain(|write| !is_trial(write)));
+        },
+        ..NONE
+    },
+    Breakage {
         name: "an evicted copy comes back by itself",
         scope: "services",
         observe: |observed| {

@@ -60,6 +60,8 @@ pub enum Said {
     Nothing,
     Valid,
     Invalid(String),
+    /// What it said of another object of this name, which was deleted. It stays so.
+    OfAnother,
 }
 
 /// An object in one of its states.
@@ -205,6 +207,7 @@ impl Items {
                     services.push((self.key_id(&key), target.port));
                 }
                 said = match parsed.verdict() {
+                    Verdict::None if parsed.has_the_verdict_on_another() => Said::OfAnother,
                     Verdict::None => Said::Nothing,
                     Verdict::Valid => Said::Valid,
                     Verdict::Invalid(errors) => {

@@ -88,6 +88,8 @@ pub enum Mischief {
     AlterConfiguration,
     /// Another Contour in the cluster says of an ExtensionService that it is not valid, for reasons of its own.
     SayInvalid,
+    /// Contour's verdict on an object that was deleted lands on the user's, which was made in its place.
+    SayOfAnother,
 }
 
 /// Whether there is something before anybody does anything.
@@ -382,6 +384,21 @@ pub fn all() -> Vec<Scope> {
                 ..FREE
             },
             lags: &[Kind::ExtensionService, Kind::Service],
+            ..base.clone()
+        },
+        Scope {
+            name: "verdicts on another",
+            what: "Contour's verdict on a deleted ExtensionService lands on the one that was made in its place, and stays; that is edited or deleted",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::SayOfAnother],
+            budgets: Budgets {
+                foreign: 1,
+                flaps: 2,
+                changes: 1,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::ExtensionService],
             ..base.clone()
         },
         Scope {

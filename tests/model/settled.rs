@@ -4,6 +4,7 @@
 //! - uids, versions, generations, times; the hashes in names (salts), and what is made from them;
 //! - what is remembered on a stand-in;
 //! - the weights by which Contour was nudged (none of the user's forms has any);
+//! - trials: built in order, Contour judges the user's object itself;
 //! - the timeout of a blackhole: facts are kept for an object that is absent;
 //! - what a stand-in points at, and what follows from it for traffic, while the user's object is not valid: the last proven
 //!   copy stays in use;
@@ -142,7 +143,7 @@ impl Model {
             .slots
             .iter()
             .filter_map(|slot| self.items.get(slot.live))
-            .filter(|item| item.owner.is_some())
+            .filter(|item| item.owner.is_some() && !item.object.name().contains("-trial-"))
         {
             let value = match item.kind() {
                 Kind::ReplicaSet | Kind::Pod => json!("is there"),

@@ -170,6 +170,7 @@ impl Model {
                 let deletes = matches!(mischief, Mischief::DeleteStandIn | Mischief::DeleteBlackhole);
                 let fits = match mischief {
                     Mischief::SayInvalid => item.said == Said::Valid,
+                    Mischief::SayOfAnother => slot.key == self.keys.extension_service && item.said == Said::Nothing,
                     Mischief::TakeName => item.owner.is_some() && !self.is_read(state, slot.key),
                     Mischief::StripFinalizer => item.object.has_our_finalizer() && item.owner.is_some(),
                     _ => item.owner.is_some() && !(deletes && item.is_terminating()),
@@ -196,6 +197,7 @@ impl Model {
         step.name = mischief.name();
         match mischief {
             Mischief::SayInvalid => self.say(state, key, Verdict::SecretNotValid),
+            Mischief::SayOfAnother => self.say_of_another(state, key),
             Mischief::DeleteStandIn
             | Mischief::DeleteBlackhole
             | Mischief::DeleteConfiguration
@@ -259,6 +261,7 @@ impl Mischief {
             Self::TakeName => "a foreigner takes a ContourConfiguration's name",
             Self::AlterConfiguration => "a foreigner alters a ContourConfiguration",
             Self::SayInvalid => "another Contour says that an ExtensionService is not valid",
+            Self::SayOfAnother => "Contour's verdict on a deleted ExtensionService lands on the one in its place",
         }
     }
 }
