@@ -388,7 +388,21 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "verdicts on another",
-            what: "Contour's verdict on a deleted ExtensionService lands on the one that was made in its place, and stays; that is edited or deleted",
+            what: "Contour's verdict on a deleted ExtensionService lands on the one that was made in its place, and stays; the Service goes and comes",
+            start: Start::Settled,
+            mischief: &[Mischief::SayOfAnother],
+            budgets: Budgets {
+                foreign: 1,
+                flaps: 2,
+                services: 1,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService],
+            ..base.clone()
+        },
+        Scope {
+            name: "edits of what another was judged for",
+            what: "the same, and that is edited; nobody is killed",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::SayOfAnother],
