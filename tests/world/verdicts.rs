@@ -379,6 +379,31 @@ fn a_trial_that_somebody_altered_proves_nothing() {
 }
 
 #[test]
+fn in_a_namespace_that_is_being_deleted_no_trial_is_made_again() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_says_of_another(&auth(), 2);
+    cluster.settle();
+    cluster.api.edit(&auth(), |object| {
+        object.metadata.finalizers = Some(vec!["example.com/mine".into()]);
+    });
+    cluster.delete(Kind::Namespace, "", "auth");
+    cluster.settle();
+    assert_eq!(trials(&cluster), []);
+    assert!(cluster.api.objects.contains_key(&auth()), "somebody else holds it");
+    assert_eq!(
+        cluster.stand_in().namespace(),
+        "projectcontour",
+        "Contour has rolled away"
+    );
+    assert_eq!(
+        cluster.condition("Ready"),
+        "False/ExtensionServiceInvalid",
+        "its Service is gone"
+    );
+}
+
+#[test]
 fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
     let auth_and_tracing = json!({"namespace": "auth", "name": "auth"});
     let asks_twice = json!({"runtimeSettings": {

@@ -354,8 +354,9 @@ impl StandIns {
 
         self.blackholes.push(blackhole::service(metadata(Kind::Service)));
 
-        // Beside the user's object, and one for all roles that reference it.
-        let trial = seen.user.filter(|_| *namespace == user.0);
+        // One for all roles that reference it; and where nothing can be made any more, none.
+        let is_active = observed.namespace(&user.0) == Some(NamespacePhase::Active);
+        let trial = seen.user.filter(|_| is_active);
         let trial = trial.and_then(|object| trial::desired(owner, user, object));
         let is_new = |trial: &Desired| {
             self.objects
