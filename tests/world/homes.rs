@@ -74,8 +74,8 @@ fn a_namespace_that_was_deleted_and_comes_back_is_used_again() {
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
 }
 
-#[test]
-fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_until_no_pod_uses_it() {
+/// After a change of the reference to `auth2/auth`, which is valid; and the stand-in that Contour's pods still use.
+fn referring_to_auth2() -> (Cluster, Key) {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.make_service("auth2", "auth");
@@ -83,6 +83,12 @@ fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_unti
     cluster.contour_judges();
     cluster.specify(asks("auth2", "auth"));
     cluster.reconcile();
+    (cluster, old)
+}
+
+#[test]
+fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_until_no_pod_uses_it() {
+    let (mut cluster, old) = referring_to_auth2();
     assert_eq!(cluster.stand_in().namespace(), "auth2");
     cluster.pods_come();
 
@@ -106,13 +112,7 @@ fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_unti
 
 #[test]
 fn what_is_wrong_with_the_old_service_does_not_evict_the_copy_of_the_new_one() {
-    let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let old = cluster.stand_in().key();
-    cluster.make_service("auth2", "auth");
-    cluster.make_extension_service("auth2", "auth", &points_at("auth"));
-    cluster.contour_judges();
-    cluster.specify(asks("auth2", "auth"));
-    cluster.reconcile();
+    let (mut cluster, old) = referring_to_auth2();
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.reconcile();
     assert!(is_blackhole(&cluster.api.objects[&old]), "its own Service is gone");

@@ -297,6 +297,14 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
+/// `auth/auth` with a verdict that is about another object of its name, two generations later.
+fn with_the_verdict_on_another(spec: &serde_json::Value) -> Cluster {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", spec);
+    cluster.contour_says_of_another(&auth(), 2);
+    cluster
+}
+
 fn trials(cluster: &Cluster) -> Vec<Key> {
     let objects = cluster.api.of_kind(Kind::ExtensionService);
     let trials = objects.filter(|object| object.name().starts_with("edge-trial-"));
@@ -305,9 +313,7 @@ fn trials(cluster: &Cluster) -> Vec<Key> {
 
 #[test]
 fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edits() {
-    let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says_of_another(&auth(), 2);
+    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()), "the verdict is not on it");
     cluster.settle();
@@ -341,9 +347,7 @@ fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edit
 
 #[test]
 fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
-    let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("missing"));
-    cluster.contour_says_of_another(&auth(), 2);
+    let mut cluster = with_the_verdict_on_another(&points_at("missing"));
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
     let message = cluster.status().extension_services[0]
@@ -359,9 +363,7 @@ fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
 
 #[test]
 fn a_trial_that_somebody_altered_proves_nothing() {
-    let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says_of_another(&auth(), 2);
+    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.reconcile();
     let trial = trials(&cluster).remove(0);
     cluster.contour_says(&trial, Err(("TLSUpstreamValidation", "no")));
@@ -380,9 +382,7 @@ fn a_trial_that_somebody_altered_proves_nothing() {
 
 #[test]
 fn in_a_namespace_that_is_being_deleted_no_trial_is_made_again() {
-    let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says_of_another(&auth(), 2);
+    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.settle();
     cluster.api.edit(&auth(), |object| {
         object.metadata.finalizers = Some(vec!["example.com/mine".into()]);
@@ -416,10 +416,8 @@ fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
         |cluster| cluster.delete(Kind::ContourDeployment, "projectcontour", "edge"),
     ];
     for (number, goes) in everything_goes.into_iter().enumerate() {
-        let mut cluster = Cluster::waiting_for_auth();
+        let mut cluster = with_the_verdict_on_another(&points_at("auth"));
         cluster.specify(asks_twice.clone());
-        cluster.make_extension_service("auth", "auth", &points_at("auth"));
-        cluster.contour_says_of_another(&auth(), 2);
         cluster.settle();
         assert_eq!(cluster.status().extension_services_available.as_deref(), Some("2/2"));
         assert_eq!(trials(&cluster).len(), 1);
