@@ -270,6 +270,9 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
         }
     }
     outcome.took_ms = millis(began.elapsed());
+    if let Some(dead) = dead {
+        dead.end().await?;
+    }
     Ok(Some(outcome))
 }
 
