@@ -258,6 +258,8 @@ fn auth_sample() -> anyhow::Result<(Value, Value)> {
 async fn delete_crds(cluster: &Cluster) -> anyhow::Result<()> {
     let file = cluster::contour_crds().await?;
     let file = file.to_string_lossy();
-    let delete = ["delete", "--ignore-not-found", "--timeout=60s", "-f", &file];
+    // The API server itself gives each of its tries a minute (`crd_finalizer.go` of apiextensions-apiserver v0.34): there has to
+    // be time for another one.
+    let delete = ["delete", "--ignore-not-found", "--timeout=150s", "-f", &file];
     cluster.kubectl().run(&delete).await.map(drop)
 }
