@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use slipway::plan::{Key, Kind};
+use slipway::plan::{Key, Kind, Write};
 
 use crate::cluster::Cluster;
 use crate::scene::{asks_auth, auth, is_blackhole, points_at};
@@ -418,6 +418,11 @@ fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
     for (number, goes) in everything_goes.into_iter().enumerate() {
         let mut cluster = with_the_verdict_on_another(&points_at("auth"));
         cluster.specify(asks_twice.clone());
+        let waves = cluster.plan().waves.into_iter();
+        let created = waves
+            .flat_map(|wave| wave.writes)
+            .filter(|write| matches!(write, Write::Create(object) if object.name().starts_with("edge-trial-")));
+        assert_eq!(created.count(), 1, "it is made once");
         cluster.settle();
         assert_eq!(cluster.status().extension_services_available.as_deref(), Some("2/2"));
         assert_eq!(trials(&cluster).len(), 1);
