@@ -300,9 +300,13 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
 /// `auth/auth` with a verdict that is about another object of its name, two generations later.
 fn with_the_verdict_on_another(spec: &serde_json::Value) -> Cluster {
     let mut cluster = Cluster::waiting_for_auth();
+    make_with_the_verdict_on_another(&mut cluster, spec);
+    cluster
+}
+
+fn make_with_the_verdict_on_another(cluster: &mut Cluster, spec: &serde_json::Value) {
     cluster.make_extension_service("auth", "auth", spec);
     cluster.contour_says_of_another(&auth(), 2);
-    cluster
 }
 
 fn trials(cluster: &Cluster) -> Vec<Key> {
@@ -416,8 +420,10 @@ fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
         |cluster| cluster.delete(Kind::ContourDeployment, "projectcontour", "edge"),
     ];
     for (number, goes) in everything_goes.into_iter().enumerate() {
-        let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+        let mut cluster = Cluster::waiting_for_auth();
         cluster.specify(asks_twice.clone());
+        cluster.settle();
+        make_with_the_verdict_on_another(&mut cluster, &points_at("auth"));
         let waves = cluster.plan().waves.into_iter();
         let created = waves
             .flat_map(|wave| wave.writes)

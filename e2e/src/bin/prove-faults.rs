@@ -209,16 +209,15 @@ fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
     }
 }
 
-/// One plan; and whether the stage is clean again.
+/// One plan; and whether the stage is clean again. One on which a plan broke off is not: its fault may still be there.
 async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result<(Outcome, bool)> {
     let mark = stage.log_mark()?;
-    let mut outcome = match carry_out(stage, plan, expected, Bounds::Checked).await {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome {
-            wrong: vec![format!("{error:#}")],
-            ..Outcome::default()
-        },
-    };
+    let carried_out = carry_out(stage, plan, expected, Bounds::Checked).await;
+    let is_whole = carried_out.is_ok();
+    let mut outcome = carried_out.unwrap_or_else(|error| Outcome {
+        wrong: vec![format!("{error:#}")],
+        ..Outcome::default()
+    });
     let cleaned = stage.clean_up().await;
     if let Err(error) = &cleaned {
         outcome.wrong.push(format!("{error:#}"));
@@ -231,5 +230,5 @@ async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result
             file.display()
         ));
     }
-    Ok((outcome, cleaned.is_ok()))
+    Ok((outcome, is_whole && cleaned.is_ok()))
 }

@@ -18,7 +18,8 @@ use super::stage::Stage;
 /// Longer is not waited for.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Lets all connections of an operator die. It runs until the [end](Self::end), or until this value goes.
+/// Lets all connections of an operator die. The operator ends with this value; packets are dropped until the [end](Self::end), or
+/// without that as long as there is the API server.
 #[derive(Debug)]
 pub struct Dead {
     operator: Operator,
