@@ -81,7 +81,11 @@ async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
     say(format!("{name} took {:.1} s", started.elapsed().as_secs_f64()));
     if !matches!(outcome, Ok(Ok(()))) {
-        say(format!("{name} failed; the operator's last complaints:"));
+        // First, so that it is what remains of a log that somebody shortens.
+        if let Ok(Err(error)) = &outcome {
+            say(format!("{name} failed: {error:#}"));
+        }
+        say("the operator's last complaints:");
         show(&operator::complaints(&world.setup.log));
         lab.show().await;
     }

@@ -3,6 +3,7 @@
 //!
 //! `make prove-orders` plays all of them, `make test` a few.
 
+pub mod admission;
 pub mod inventory;
 pub mod masks;
 pub mod order;

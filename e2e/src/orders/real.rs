@@ -12,6 +12,7 @@ use crate::cluster::{self, Cluster};
 use crate::edge::{COMPONENT, Component, Edge};
 use crate::hosts::Hosts;
 use crate::installation::{self, AuthService};
+use crate::orders::admission;
 use crate::orders::inventory::{Beginning, Inventory};
 use crate::orders::order::{Order, Piece, Pieces};
 use crate::orders::traffic::{Right, Seen, Traffic};
@@ -21,6 +22,9 @@ use crate::{images, leftovers, places};
 
 /// The namespace of the ContourDeployment.
 const NAMESPACE: &str = "projectcontour";
+
+/// The namespace of the sample's authorization server.
+const AUTH: &str = "auth";
 
 /// For what pulls up pods.
 const ROLLOUT: Duration = Duration::from_mins(2);
@@ -215,9 +219,12 @@ impl Ground {
         kubectl
             .run(&[&["-n", NAMESPACE, "delete", "pods", "-l", &draining][..], &now].concat())
             .await?;
-        let namespace = ["delete", "namespace", "auth", "--ignore-not-found", "--timeout=60s"];
+        let namespace = ["delete", "namespace", AUTH, "--ignore-not-found", "--timeout=60s"];
         tokio::try_join!(
-            async { kubectl.run(&namespace).await.map(drop) },
+            async {
+                kubectl.run(&namespace).await?;
+                admission::knows_of_the_end_of(&self.client, AUTH).await
+            },
             delete_crds(&self.cluster),
             installation::stop_operator(&self.cluster),
         )?;

@@ -12,6 +12,7 @@ use crate::cluster;
 use crate::edge::{COMPONENT, Component, Condition, Edge};
 use crate::lab::contour::Contour;
 use crate::lab::{Lab, Thing, players, specification, wait};
+use crate::orders::admission;
 use crate::orders::order::{Piece, Pieces};
 use crate::wait::Look;
 
@@ -152,7 +153,7 @@ impl<'a> Stage<'a> {
                     .collect())
                     .await
             }
-            Piece::Namespace => self.go(vec![Thing::new("Namespace", "", &self.auth)]).await,
+            Piece::Namespace => self.namespace_goes().await,
             Piece::ExtensionService => self.go(vec![Thing::new("ExtensionService", &self.auth, "auth")]).await,
             Piece::Service => {
                 let kinds = ["Service", "EndpointSlice"];
@@ -170,6 +171,12 @@ impl<'a> Stage<'a> {
             }
         };
         gone.with_context(|| format!("taking away {piece}"))
+    }
+
+    /// It may be made again at once then.
+    async fn namespace_goes(&self) -> anyhow::Result<()> {
+        self.go(vec![Thing::new("Namespace", "", &self.auth)]).await?;
+        admission::knows_of_the_end_of(&self.lab.client, &self.auth).await
     }
 
     async fn go(&self, things: Vec<Thing>) -> anyhow::Result<()> {
