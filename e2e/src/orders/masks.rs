@@ -30,6 +30,9 @@ const CAPTURED: &str = "contour.slipway.dev/captured";
 /// Label: the hash of Contour's pod template.
 const TEMPLATE: &str = "contour.slipway.dev/template";
 
+/// In place of an `observedGeneration` that is not the present one.
+const OLDER: &str = "an older one";
+
 /// Whether names are compared to the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
@@ -69,6 +72,15 @@ impl End {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What somebody is not done with: objects that are being deleted, and those whose status is about an older generation.
+    pub fn unfinished(&self) -> Vec<&str> {
+        let is_unfinished = |object: &Value| {
+            object["isTerminating"] == true || object["metadata"]["isTerminating"] == true || is_behind(object)
+        };
+        let unfinished = self.0.iter().filter(|(_, object)| is_unfinished(object));
+        unfinished.map(|(key, _)| key.as_str()).collect()
     }
 
     /// How this differs from what is wanted, in words; nothing if it does not.
@@ -250,13 +262,24 @@ fn mask_times(value: &mut Value, generation: &Value) {
                 *observed = Value::from(if observed == generation {
                     "the present one"
                 } else {
-                    "an older one"
+                    OLDER
                 });
             }
             fields.values_mut().for_each(|value| mask_times(value, generation));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask_times(item, generation)),
         _ => {}
+    }
+}
+
+/// Whether a status, or a condition in it, is about an older generation.
+fn is_behind(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| (name == "observedGeneration" && value == OLDER) || is_behind(value)),
+        Value::Array(items) => items.iter().any(is_behind),
+        _ => false,
     }
 }
 
@@ -370,6 +393,20 @@ mod tests {
             end(&[]).differences(&of("1", 80), Names::Exact),
             ["Service a/a is missing"]
         );
+    }
+
+    #[test]
+    fn a_verdict_about_an_older_generation_and_a_deletion_are_unfinished() {
+        let judged = |observed: u64| {
+            let status = json!({"conditions": [{"type": "Valid", "observedGeneration": observed}]});
+            json!({"metadata": {"generation": 2}, "status": status})
+        };
+        let key = "ExtensionService.projectcontour.io a/a";
+        assert_eq!(end(&[(key, judged(1))]).unfinished(), [key]);
+        assert_eq!(end(&[(key, judged(2))]).unfinished(), [""; 0]);
+        let going = json!({"metadata": {"deletionTimestamp": "now"}});
+        assert_eq!(end(&[("Service a/a", going.clone())]).unfinished(), ["Service a/a"]);
+        assert_eq!(end(&[("Pod a/a", going)]).unfinished(), ["Pod of nobody in "]);
     }
 
     #[test]

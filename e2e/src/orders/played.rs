@@ -1,6 +1,8 @@
 //! One order on a real API server, with kubelet and Contour played: whatever the order, the end is the same, also after each
 //! piece was away for a while.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 
 use crate::lab::{Lab, PATIENT, wait};
@@ -10,6 +12,9 @@ use crate::orders::order::{Order, Piece, Pieces};
 use crate::orders::plan::{Case, Pace};
 use crate::orders::stage::Stage;
 use crate::wait::Look;
+
+/// What is the same after so long is taken for steady; nobody who is played takes a tenth of it.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// An API server for orders, and how it ends if everything comes in the best order.
 pub struct Server<'a> {
@@ -42,7 +47,7 @@ impl<'a> Server<'a> {
                     .is_some_and(|ready| ready.reason == "AsSpecified"),
             "{status}"
         );
-        let end = self.beginning.end().await?;
+        let end = self.end_of_all_work().await?;
         ensure!(end.len() > 30, "only this is there: {end:?}");
         self.clear().await?;
         Ok(end)
@@ -66,6 +71,26 @@ impl<'a> Server<'a> {
         }
         self.stage.no_exits()?;
         self.clear().await
+    }
+
+    /// The end, once everybody is done: Contour may judge, and Kubernetes' controllers may follow, after the operator has settled.
+    async fn end_of_all_work(&self) -> anyhow::Result<End> {
+        let mut before = None;
+        wait("everybody is done", PATIENT)
+            .every(STEADY)
+            .until(async || {
+                let now = self.beginning.end().await?;
+                let unfinished = now.unfinished().join(", ");
+                let is_steady = before.replace(now.clone()).as_ref() == Some(&now);
+                Ok(if unfinished.is_empty() && is_steady {
+                    Look::Reached(now)
+                } else {
+                    Look::NotYet(format!(
+                        "unfinished: {unfinished}; the same as a moment ago: {is_steady}"
+                    ))
+                })
+            })
+            .await
     }
 
     async fn build(&self, order: Order, pace: Pace) -> anyhow::Result<()> {
