@@ -17,6 +17,9 @@ use crate::wait::{Look, Wait};
 /// Name of the HTTPS host; its certificate must be for it.
 pub const HTTPS_HOST: &str = "https.demo.test";
 
+/// Answers in a row that must agree: Envoy has several threads, and each hears of a change by itself.
+pub const AGREEING: usize = 20;
+
 const HTTP_HOST: &str = "http.demo.test";
 
 /// Both hosts.
@@ -73,12 +76,15 @@ impl Hosts {
         Both { http, https }
     }
 
-    /// Waits until both answer with `status`, whatever they do until then (also when there is no Envoy yet).
+    /// Waits until both answer with `status`, again and again, whatever they do until then (also when there is no Envoy yet).
     pub async fn until(&self, caller: Caller, status: u16) -> anyhow::Result<Both> {
+        let mut agreed = 0;
         Wait::for_it(format!("both hosts answer {status} to {caller}"))
+            .every(Duration::from_millis(10))
             .until(async || {
                 let both = self.get(caller).await;
-                Ok(if both.are(status) {
+                agreed = if both.are(status) { agreed + 1 } else { 0 };
+                Ok(if agreed == AGREEING {
                     Look::Reached(both)
                 } else {
                     Look::NotYet(both.to_string())

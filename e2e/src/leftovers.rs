@@ -20,7 +20,8 @@ pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>
 /// The same of several, of each by itself.
 pub async fn of_each(client: &Client, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
     let discovery = Discovery::new(client.clone())
-        .run()
+        // Two requests; with one for each group a group that goes meanwhile would be an error.
+        .run_aggregated()
         .await
         .context("asking for the kinds of the cluster")?;
     let mut left = vec![BTreeSet::new(); edges.len()];

@@ -18,7 +18,6 @@ use crate::edge::Edge;
 use crate::lab::made::name;
 use crate::lab::players::{self, Kubelet, Node, Verdict};
 use crate::lab::{Lab, PATIENT, Thing, specification, wait};
-use crate::leftovers;
 use crate::wait::Look;
 
 /// What is done.
@@ -243,7 +242,7 @@ impl Case {
     /// Waits until everything is there, and puts the obstacle in the way.
     async fn settle(&mut self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<()> {
         lab.settled(&self.edge).await?;
-        let all = leftovers::of(&lab.client, &self.edge).await?;
+        let all = lab.belongings(&self.edge).await?;
         let made = named(&all);
         ensure!(made.len() > 15, "only this is there: {made:?}");
         let victims = all.iter().filter_map(|object| thing(object)).collect();
@@ -406,7 +405,7 @@ async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Ve
     let edges: Vec<_> = cases.iter().map(|case| &case.edge).collect();
     wait("there is really nothing left that shall not be", Duration::from_mins(1))
         .until(async || {
-            let there = leftovers::of_each(&lab.client, &edges).await?;
+            let there = lab.belongings_of_each(&edges).await?;
             let differences = cases
                 .iter()
                 .zip(&there)

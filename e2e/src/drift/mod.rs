@@ -458,16 +458,20 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Nothing is asked any more.
+    /// Nothing is asked any more. An Event about the last status may still be on its way at first.
     async fn is_quiet(&self, namespaces: &[&str]) -> anyhow::Result<()> {
-        let mark = audit::mark(self.lab.world)?;
-        // That nothing happens can only be seen by waiting.
-        tokio::time::sleep(QUIET).await;
-        for namespace in namespaces {
-            let requests = audit::requests(self.lab.world, mark, namespace)?;
-            ensure!(requests.is_empty(), "it is not quiet:\n{}", requests.join("\n"));
-        }
-        Ok(())
+        wait("nothing is asked any more", PATIENT)
+            .until(async || {
+                let mark = audit::mark(self.lab.world)?;
+                // That nothing happens can only be seen by waiting.
+                tokio::time::sleep(QUIET).await;
+                let mut requests = Vec::new();
+                for namespace in namespaces {
+                    requests.extend(audit::requests(self.lab.world, mark, namespace)?);
+                }
+                Ok(Look::when(requests.is_empty(), requests.join("\n")))
+            })
+            .await
     }
 }
 

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::lab::{Lab, wait};
+use crate::lab::{Lab, PATIENT, wait};
 use crate::wait::Look;
 
 /// The kinds of which each state counts.
@@ -78,15 +78,16 @@ impl History {
     /// Waits until everything that is committed by now is written down.
     pub async fn catch_up(&self, lab: &Lab) -> anyhow::Result<()> {
         for kind in KINDS {
-            let list = lab.api(kind, "").list_metadata(&ListParams::default()).await?;
-            let there: BTreeMap<String, u64> = list
-                .items
-                .iter()
-                .map(|object| (full_name(&object.metadata), version(&object.metadata)))
-                .collect();
-            wait(&format!("all commits of {kind}s were seen"), Duration::from_secs(10))
+            wait(&format!("all commits of {kind}s were seen"), PATIENT)
                 .every(Duration::from_millis(10))
                 .until(async || {
+                    // Anew each time: what goes meanwhile is seen to go, too.
+                    let list = lab.api(kind, "").list_metadata(&ListParams::default()).await?;
+                    let there: BTreeMap<String, u64> = list
+                        .items
+                        .iter()
+                        .map(|object| (full_name(&object.metadata), version(&object.metadata)))
+                        .collect();
                     let seen = self.present(kind);
                     let older = there
                         .iter()

@@ -20,10 +20,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether there are runs of the workload without this place: how often the operator reports depends on how much it sees in
-    /// one look.
+    /// Whether there are runs of the workload without this place: how often the operator reports, in the status and by Events,
+    /// depends on how much it sees in one look.
     pub fn may_not_come_up(&self) -> bool {
-        matches!(self.fault, Fault::Request(_)) && self.place.starts_with("patch:contourdeployments/status/")
+        let reports = ["patch:contourdeployments/status/", "create:events", "patch:events"];
+        matches!(self.fault, Fault::Request(_)) && reports.iter().any(|report| self.place.starts_with(report))
     }
 }
 

@@ -18,16 +18,13 @@ use super::script::Form;
 use crate::certificate::Authority;
 use crate::cluster::Cluster;
 use crate::edge::Edge;
-use crate::hosts;
+use crate::hosts::{self, AGREEING};
 use crate::places;
 use crate::probe::{Caller, Host};
 use crate::wait::{Look, Wait};
 
 /// For what pulls up pods, on a busy machine.
 const ROLLOUT: Duration = Duration::from_mins(3);
-
-/// Probes in a row that must agree: Envoy has several threads, and each hears of a change by itself.
-const AGREEING: usize = 20;
 
 /// Namespace and name of the ContourDeployment.
 const EDGE: (&str, &str) = ("projectcontour", "edge");

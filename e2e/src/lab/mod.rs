@@ -34,6 +34,10 @@ pub const PROMPT: Duration = Duration::from_secs(10);
 /// For what goes through controllers of Kubernetes' own, or comes after a backoff.
 pub const PATIENT: Duration = Duration::from_secs(40);
 
+/// How long a CRD may take to go: the API server gives each of its own tries to delete the objects a minute
+/// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and there has to be time for another one.
+pub const CRD_GOES: Duration = Duration::from_secs(150);
+
 /// The annotation by which a test makes the operator look again.
 pub(crate) const POKE: &str = "test.example.com/poke";
 
@@ -274,13 +278,18 @@ impl Lab {
     /// Everything that belongs to an edge, in no namespace or in the test's own: in those of other tests there are
     /// stand-ins of the same first letters.
     pub async fn belongings(&self, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.belongings_of_each(&[edge]).await?.remove(0))
+    }
+
+    /// The same of several, of each by itself.
+    pub async fn belongings_of_each(&self, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
         let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
         let is_here = |object: &String| {
             let place = object.split_once(' ').and_then(|(_, name)| name.split_once('/'));
             place.is_none_or(|(namespace, _)| namespaces.iter().any(|own| own == namespace))
         };
-        let all = leftovers::of(&self.client, edge).await?;
-        Ok(all.into_iter().filter(is_here).collect())
+        let all = leftovers::of_each(&self.client, edges).await?.into_iter();
+        Ok(all.map(|them| them.into_iter().filter(is_here).collect()).collect())
     }
 
     /// Waits until nothing belongs to this edge any more.

@@ -16,14 +16,15 @@ use crate::wait::{Look, Wait};
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::Api;
-use kube::api::PostParams;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, PostParams};
 use kube::config::Kubeconfig;
-use serde_json::{Value, json};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
-use crate::lab::Lab;
 use crate::lab::operator::{self, End, Operator, Setup};
+use crate::lab::{CRD_GOES, Lab};
 
 /// The namespace of the operator.
 pub const SYSTEM: &str = "slipway-system";
@@ -60,11 +61,12 @@ pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> any
     run(name, async |lab: &Lab| {
         lab.nothing_is_left_of_others().await?;
         let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
-        lab.world
-            .restore(takes)
-            .await
-            .context("putting back what the test took away")?;
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let restored = lab.world.restore(takes).await;
+        let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (outcome, restored.context("putting back what the test took away")) {
+            (Err(error), Err(other)) => Err(error.context(format!("then, {other:#}"))),
+            (outcome, restored) => outcome.and(restored),
+        }
     })
     .await;
 }
@@ -216,36 +218,54 @@ impl World {
         self.operator_is_ready().await
     }
 
-    /// Installs Contour's CRDs.
+    /// Installs Contour's CRDs, and waits until their objects can be made.
     pub async fn install_contour_crds(&self) -> anyhow::Result<()> {
-        let file = cluster::contour_crds().await?;
-        // Those of an earlier round may still be on their way out.
-        Wait::for_it("Contour's CRDs are installed")
-            .within(Duration::from_secs(20))
+        let all = Api::<CustomResourceDefinition>::all(self.cluster.client().await?);
+        let contour_s = async || -> anyhow::Result<Vec<_>> {
+            let crds = all.list(&ListParams::default()).await.context("listing CRDs")?.items;
+            Ok(crds
+                .into_iter()
+                .filter(|crd| crd.spec.group == "projectcontour.io")
+                .collect())
+        };
+        Wait::for_it("no CRD of an earlier round is on its way out")
+            .within(CRD_GOES)
             .silently()
             .until(async || {
-                let file = file.to_string_lossy();
-                self.kubectl().run(&["apply", "--server-side", "-f", &file]).await?;
-                let listed = self.kubectl().json(&["get", "-f", &file]).await?;
-                let crds = listed["items"].as_array().cloned().unwrap_or_default();
-                let unserved: Vec<_> = crds
+                let crds = contour_s().await?.into_iter();
+                let mut leaving = crds.filter(|crd| crd.metadata.deletion_timestamp.is_some());
+                let first = leaving
+                    .next()
+                    .map(|crd| format!("{}: {:?}", crd.name_any(), crd.status));
+                Ok(Look::when(first.is_none(), first.unwrap_or_default()))
+            })
+            .await?;
+        let file = cluster::contour_crds().await?;
+        let apply = ["apply", "--server-side", "-f", &file.to_string_lossy()];
+        self.kubectl().run(&apply).await?;
+        Wait::for_it("Contour's CRDs are served")
+            .silently()
+            .until(async || {
+                let crds = contour_s().await?;
+                let unserved: Vec<_> = crds.iter().filter(|crd| !is_established(crd)).collect();
+                let words: Vec<_> = unserved
                     .iter()
-                    .filter(|crd| !is_established(crd))
-                    .map(|crd| crd["metadata"]["name"].to_string())
+                    .map(|crd| format!("{}: {:?}", crd.name_any(), crd.status))
                     .collect();
                 Ok(Look::when(
                     unserved.is_empty() && !crds.is_empty(),
-                    format!("not served: {}", unserved.join(", ")),
+                    format!("not served: {}", words.join(", ")),
                 ))
             })
             .await
     }
 }
 
-fn is_established(crd: &Value) -> bool {
-    let mut conditions = crd["status"]["conditions"].as_array().into_iter().flatten();
-    crd["metadata"]["deletionTimestamp"].is_null()
-        && conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+/// Whether objects of this kind can be made. The API server itself holds up creations for two seconds after that.
+fn is_established(crd: &CustomResourceDefinition) -> bool {
+    let conditions = crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut established = conditions.filter(|condition| condition.type_ == "Established");
+    established.any(|condition| condition.status == "True")
 }
 
 /// `kubectl apply -k config/default`, and what it takes to be in force.

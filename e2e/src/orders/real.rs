@@ -12,6 +12,7 @@ use crate::cluster::{self, Cluster};
 use crate::edge::{COMPONENT, Component, Edge};
 use crate::hosts::Hosts;
 use crate::installation::{self, AuthService};
+use crate::lab::CRD_GOES;
 use crate::orders::admission;
 use crate::orders::inventory::{Beginning, Inventory};
 use crate::orders::order::{Order, Piece, Pieces};
@@ -265,8 +266,7 @@ fn auth_sample() -> anyhow::Result<(Value, Value)> {
 async fn delete_crds(cluster: &Cluster) -> anyhow::Result<()> {
     let file = cluster::contour_crds().await?;
     let file = file.to_string_lossy();
-    // The API server itself gives each of its tries a minute (`crd_finalizer.go` of apiextensions-apiserver v0.34): there has to
-    // be time for another one.
-    let delete = ["delete", "--ignore-not-found", "--timeout=150s", "-f", &file];
+    let timeout = format!("--timeout={}s", CRD_GOES.as_secs());
+    let delete = ["delete", "--ignore-not-found", &timeout, "-f", &file];
     cluster.kubectl().run(&delete).await.map(drop)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster;
 use crate::edge::{COMPONENT, Component, Condition, Edge};
 use crate::lab::contour::Contour;
-use crate::lab::{Lab, Thing, players, specification, wait};
+use crate::lab::{CRD_GOES, Lab, Thing, players, specification, wait};
 use crate::orders::admission;
 use crate::orders::order::{Piece, Pieces};
 use crate::wait::Look;
@@ -148,21 +148,22 @@ impl<'a> Stage<'a> {
         let gone = match piece {
             Piece::ContourCrds => {
                 let crds = self.crds.iter().filter_map(|crd| crd["metadata"]["name"].as_str());
-                self.go(crds
-                    .map(|name| Thing::new("CustomResourceDefinition", "", name))
-                    .collect())
-                    .await
+                let crds = crds.map(|name| Thing::new("CustomResourceDefinition", "", name));
+                self.go(crds.collect(), CRD_GOES).await
             }
             Piece::Namespace => self.namespace_goes().await,
-            Piece::ExtensionService => self.go(vec![Thing::new("ExtensionService", &self.auth, "auth")]).await,
+            Piece::ExtensionService => {
+                self.go(vec![Thing::new("ExtensionService", &self.auth, "auth")], PATIENT)
+                    .await
+            }
             Piece::Service => {
                 let kinds = ["Service", "EndpointSlice"];
-                self.go(kinds.iter().map(|kind| Thing::new(kind, &self.auth, "auth")).collect())
-                    .await
+                let both = kinds.iter().map(|kind| Thing::new(kind, &self.auth, "auth"));
+                self.go(both.collect(), PATIENT).await
             }
             Piece::ContourDeployment => {
                 let own = Thing::new("ContourDeployment", &self.lab.namespace, "edge");
-                self.go(vec![own]).await
+                self.go(vec![own], PATIENT).await
             }
             Piece::Operator => {
                 let end = self.lab.world.stop_operator().await?;
@@ -175,11 +176,11 @@ impl<'a> Stage<'a> {
 
     /// It may be made again at once then.
     async fn namespace_goes(&self) -> anyhow::Result<()> {
-        self.go(vec![Thing::new("Namespace", "", &self.auth)]).await?;
+        self.go(vec![Thing::new("Namespace", "", &self.auth)], CRD_GOES).await?;
         admission::knows_of_the_end_of(&self.lab.client, &self.auth).await
     }
 
-    async fn go(&self, things: Vec<Thing>) -> anyhow::Result<()> {
+    async fn go(&self, things: Vec<Thing>, limit: Duration) -> anyhow::Result<()> {
         for thing in &things {
             let api = self.lab.api(thing.kind, &thing.namespace);
             match api.delete(&thing.name, &DeleteParams::default()).await {
@@ -189,7 +190,7 @@ impl<'a> Stage<'a> {
                 Err(error) => return Err(error).with_context(|| format!("deleting {thing}")),
             }
         }
-        wait("it is gone", PATIENT)
+        wait("it is gone", limit)
             .every(PACE)
             .until(async || {
                 for thing in &things {

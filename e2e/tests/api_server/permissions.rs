@@ -90,11 +90,12 @@ async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_de
         }
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
-        ensure!(
-            !may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await,
-            "it still reads Secrets where nothing is left"
-        );
-        Ok(())
+        wait("it does not read Secrets any more where nothing is left", PROMPT)
+            .until(async || {
+                let may_read = may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await;
+                Ok(Look::when(!may_read, "it still does"))
+            })
+            .await
     })
     .await;
 }
@@ -126,19 +127,21 @@ async fn the_operator_cannot_give_itself_more() {
         let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
         ensure!(refusal.as_ref().is_err_and(|text| text.contains("no params found")), "without a ContourDeployment: {refusal:?}");
         lab.edge(&specification("nowhere")).await?;
+        // The way that it does need is open once the API server knows of the ContourDeployment; before that it refuses all else
+        // for that reason, too.
+        wait("the operator may bind slipway-secrets to itself beside a ContourDeployment", PROMPT)
+            .until(async || {
+                let outcome = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
+                Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
+            })
+            .await?;
         let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &json!({}))).await?;
         ensure!(refusal.as_ref().is_err_and(|text| text.contains("its own bindings only")), "without the label: {refusal:?}");
         let mut for_others = binding("slipway-secrets", &labels);
         for_others["subjects"][0]["name"] = json!("default");
         let refusal = attempt(lab, OPERATOR, &for_others).await?;
         ensure!(refusal.as_ref().is_err_and(|text| text.contains("to nobody but itself")), "for others: {refusal:?}");
-        // And the way that it does need is open, once the API server knows of the ContourDeployment.
-        wait("the operator may bind slipway-secrets to itself beside a ContourDeployment", PROMPT)
-            .until(async || {
-                let outcome = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
-                Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
-            })
-            .await
+        Ok(())
     })
     .await;
 }

@@ -261,14 +261,31 @@ impl Stage {
             .await
     }
 
-    /// The stand-in, once this is so.
+    /// Changes the specification of the ExtensionService.
+    pub async fn edit_service(&self, spec: &Value) -> anyhow::Result<()> {
+        let patch = json!({"spec": spec}).to_string();
+        let edit = [
+            "-n",
+            "auth",
+            "patch",
+            "extensionservice",
+            "auth",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        self.kubectl(&edit).await.map(drop)
+    }
+
+    /// The stand-in, once this is so. There may be another one by then.
     pub async fn stand_in(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let status = self.edge.status().await?;
-        let service = status.extension_services.first().context("a service in the status")?;
-        let stand_in = service.stand_in.as_ref().context("a stand-in in the status")?;
-        let get = ["-n", &stand_in.namespace, "get", "extensionservice", &stand_in.name];
         Wait::for_it(format!("the stand-in {what}"))
+            .within(ROLLOUT)
             .until(async || {
+                let status = self.edge.status().await?;
+                let service = status.extension_services.first().context("a service in the status")?;
+                let stand_in = service.stand_in.as_ref().context("a stand-in in the status")?;
+                let get = ["-n", &stand_in.namespace, "get", "extensionservice", &stand_in.name];
                 let object = self.json(&get).await?;
                 Ok(if is_so(&object) {
                     Look::Reached(object)
