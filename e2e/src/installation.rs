@@ -212,7 +212,7 @@ impl AuthService {
 
 /// Prints what helps to find out why something is not as it should be. Never fails: what can't be had is said.
 pub async fn diagnose(cluster: &Cluster) {
-    let questions: [&[&str]; 7] = [
+    let questions: [&[&str]; 9] = [
         &["get", "pods", "--all-namespaces", "-o", "wide"],
         &[
             "get",
@@ -228,7 +228,17 @@ pub async fn diagnose(cluster: &Cluster) {
             "--field-selector=type!=Normal",
         ],
         &["-n", SLIPWAY_NAMESPACE, "logs", "deployment/slipway", "--tail=60"],
-        &["-n", "projectcontour", "logs", "deployment/edge-contour", "--tail=20"],
+        // All pods: only the leader's says what became of a verdict.
+        &[
+            "-n",
+            "projectcontour",
+            "logs",
+            "--selector=app.kubernetes.io/component=contour",
+            "--prefix",
+            "--tail=60",
+        ],
+        &["get", "extensionservices", "--all-namespaces", "-o", "yaml"],
+        &["get", "leases", "--namespace=projectcontour", "-o", "yaml"],
         &["-n", "auth", "logs", "deployment/auth", "--tail=5"],
     ];
     for question in questions {

@@ -220,7 +220,9 @@ impl Ground {
         kubectl
             .run(&[&["-n", NAMESPACE, "delete", "pods", "-l", &draining][..], &now].concat())
             .await?;
-        let namespace = ["delete", "namespace", AUTH, "--ignore-not-found", "--timeout=60s"];
+        // It may have to wait for the CRDs.
+        let timeout = format!("--timeout={}s", CRD_GOES.as_secs());
+        let namespace = ["delete", "namespace", AUTH, "--ignore-not-found", &timeout];
         tokio::try_join!(
             async {
                 kubectl.run(&namespace).await?;
