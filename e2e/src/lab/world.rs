@@ -221,7 +221,7 @@ impl World {
     /// Installs Contour's CRDs, and waits until their objects can be made.
     pub async fn install_contour_crds(&self) -> anyhow::Result<()> {
         let all = Api::<CustomResourceDefinition>::all(self.cluster.client().await?);
-        let contour_s = async || -> anyhow::Result<Vec<_>> {
+        let of_contour = async || -> anyhow::Result<Vec<_>> {
             let crds = all.list(&ListParams::default()).await.context("listing CRDs")?.items;
             Ok(crds
                 .into_iter()
@@ -232,7 +232,7 @@ impl World {
             .within(CRD_GOES)
             .silently()
             .until(async || {
-                let crds = contour_s().await?.into_iter();
+                let crds = of_contour().await?.into_iter();
                 let mut leaving = crds.filter(|crd| crd.metadata.deletion_timestamp.is_some());
                 let first = leaving
                     .next()
@@ -246,7 +246,7 @@ impl World {
         Wait::for_it("Contour's CRDs are served")
             .silently()
             .until(async || {
-                let crds = contour_s().await?;
+                let crds = of_contour().await?;
                 let unserved: Vec<_> = crds.iter().filter(|crd| !is_established(crd)).collect();
                 let words: Vec<_> = unserved
                     .iter()
