@@ -193,6 +193,7 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
         namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
         missing_crds: facts.missing_crds,
         extension_services: BTreeMap::new(),
+        unchanged_since: BTreeMap::new(),
         services: BTreeMap::new(),
         ready_services: BTreeSet::new(),
         references_synced: true,

@@ -117,7 +117,7 @@ impl fmt::Display for Role {
 pub enum ExtensionServiceState {
     /// It does not exist.
     Missing,
-    /// It exists, and Contour has not judged this generation of it yet.
+    /// Contour has not judged it yet, or says nothing of its present form; the last valid one stays in use.
     Pending,
     /// Contour says that it is not valid, or its Service is missing.
     Invalid,

@@ -87,7 +87,7 @@ pub mod reasons {
         CONTOUR_CRDS_MISSING = "ContourCRDsMissing";
         /// A referenced ExtensionService does not exist.
         EXTENSION_SERVICE_MISSING = "ExtensionServiceMissing";
-        /// Contour has not judged a referenced ExtensionService yet.
+        /// Contour has not judged a referenced ExtensionService, or its present form, yet.
         EXTENSION_SERVICE_PENDING = "ExtensionServicePending";
         /// A referenced ExtensionService is not valid.
         EXTENSION_SERVICE_INVALID = "ExtensionServiceInvalid";

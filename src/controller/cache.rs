@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
@@ -64,6 +65,8 @@ pub struct Cache {
 struct Store {
     objects: HashMap<Key, Arc<Object>>,
     by_owner: HashMap<NamespacedName, BTreeSet<Key>>,
+    /// Since when each has been known in its present generation.
+    unchanged_since: HashMap<Key, Timestamp>,
     /// What a read of the whole set has brought so far.
     incoming: Option<Vec<Object>>,
     synced: bool,
@@ -96,15 +99,13 @@ impl Cache {
                 Touched::Nothing
             }
             Event::InitDone => {
-                let incoming = store.incoming.take().unwrap_or_default();
-                *store = Store {
-                    synced: true,
-                    left: std::mem::take(&mut store.left),
-                    ..Store::default()
-                };
-                for object in incoming {
-                    store.put(object, None);
+                let mut before = std::mem::take(store);
+                for object in before.incoming.take().unwrap_or_default() {
+                    let since = before.unchanged_since(&object);
+                    store.put(object, None, since);
                 }
+                store.synced = true;
+                store.left = before.left;
                 drop(stores);
                 self.synced.send_modify(|count| *count += 1);
                 Touched::Everything
@@ -126,7 +127,8 @@ impl Cache {
                     .into_iter()
                     .flatten()
                     .collect();
-                store.put(object, whose.as_ref());
+                let since = store.unchanged_since(&object);
+                store.put(object, whose.as_ref(), since);
                 if same {
                     Touched::Nothing
                 } else {
@@ -157,7 +159,8 @@ impl Cache {
         for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
             let known = store.objects.get(&object.key());
             if known.is_none_or(|known| version(known) <= version(object)) && !store.has_left(object) {
-                store.put(object.clone(), Some(whose));
+                let since = store.unchanged_since(object);
+                store.put(object.clone(), Some(whose), since);
             }
         }
     }
@@ -190,6 +193,12 @@ impl Cache {
             .objects
             .get(key)
             .cloned()
+    }
+
+    /// Since when an object of a set has been known in its present generation. A process that starts knows none.
+    pub fn unchanged_since(&self, id: &StoreId, key: &Key) -> Option<Timestamp> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        stores.get(id)?.unchanged_since.get(key).copied()
     }
 
     /// All objects of a set.
@@ -267,9 +276,20 @@ impl Store {
         owner(self.objects.get(key)?).or_else(|| filed().map(|(owner, _)| owner.clone()))
     }
 
-    fn put(&mut self, object: Object, whose: Option<&NamespacedName>) {
+    /// When the generation of this object, which is not put here yet, was first seen: before, or now.
+    fn unchanged_since(&self, object: &Object) -> Timestamp {
+        let key = object.key();
+        let generation = |object: &Object| (object.uid().to_owned(), object.metadata.generation);
+        let known = self.objects.get(&key);
+        let is_known = known.is_some_and(|known| generation(known) == generation(object));
+        let since = self.unchanged_since.get(&key).filter(|_| is_known);
+        since.copied().unwrap_or_else(Timestamp::now)
+    }
+
+    fn put(&mut self, object: Object, whose: Option<&NamespacedName>, since: Timestamp) {
         let key = object.key();
         self.remove(&key);
+        self.unchanged_since.insert(key.clone(), since);
         if let Some(owner) = owner(&object).or_else(|| whose.cloned()) {
             self.by_owner.entry(owner).or_default().insert(key.clone());
         }
@@ -278,6 +298,7 @@ impl Store {
 
     fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
         let object = self.objects.remove(key)?;
+        self.unchanged_since.remove(key);
         // An object may be filed under an owner that its labels don't name (they were stripped), so that all are looked through
         // in that rare case.
         let filed = owner(&object).filter(|owner| self.by_owner.get(owner).is_some_and(|keys| keys.contains(key)));
@@ -390,6 +411,37 @@ mod tests {
         cache.apply(&id, Event::Apply(secret("7")));
         cache.apply(&id, Event::Delete(secret("9")));
         (cache, id, ("a".to_owned(), "edge".to_owned()))
+    }
+
+    #[test]
+    fn an_object_is_unchanged_since_its_generation_was_first_seen_whatever_else_changes() {
+        let object = |version: u32, uid: &str, generation: u32| {
+            let metadata = json!({
+                "namespace": "auth", "name": "auth", "uid": uid, "resourceVersion": version.to_string(), "generation": generation,
+            });
+            Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
+        };
+        let (cache, id) = (Cache::default(), StoreId::all(Kind::ExtensionService));
+        let since = || cache.unchanged_since(&id, &object(1, "1", 1).key());
+        assert_eq!(since(), None);
+        cache.apply(&id, Event::Apply(object(1, "1", 1)));
+        let first = since();
+        assert!(first.is_some());
+        cache.apply(&id, Event::Apply(object(2, "1", 1)));
+        assert_eq!(since(), first, "another version");
+        for event in [Event::Init, Event::InitApply(object(3, "1", 1)), Event::InitDone] {
+            cache.apply(&id, event);
+        }
+        assert_eq!(since(), first, "read anew");
+        cache.note(&object(4, "1", 1), &("a".into(), "edge".into()));
+        assert_eq!(since(), first, "an answer");
+        cache.apply(&id, Event::Apply(object(5, "1", 2)));
+        let second = since();
+        assert_ne!(second, first, "another generation");
+        cache.apply(&id, Event::Apply(object(6, "2", 2)));
+        assert_ne!(since(), second, "another object");
+        cache.apply(&id, Event::Delete(object(7, "2", 2)));
+        assert_eq!(since(), None);
     }
 
     #[test]

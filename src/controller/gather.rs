@@ -132,6 +132,7 @@ impl Sources<'_> {
             namespaces: self.namespaces(referenced.iter().chain([namespace])),
             missing_crds: watches::missing_crds(self.cache),
             extension_services: self.extension_services(&targets),
+            unchanged_since: self.unchanged_since(&targets),
             services: self.services(&referenced),
             ready_services: self.ready_services(&referenced),
             references_synced: around.iter().all(|id| self.cache.is_synced(id)),
@@ -183,6 +184,15 @@ impl Sources<'_> {
             Some((target.clone(), Arc::new(object.parse().ok()?)))
         };
         targets.iter().filter_map(parse).collect()
+    }
+
+    fn unchanged_since(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Timestamp> {
+        let id = StoreId::all(Kind::ExtensionService);
+        let since = |target: &NamespacedName| {
+            let key = Key::new(Kind::ExtensionService, &target.0, &target.1);
+            Some((target.clone(), self.cache.unchanged_since(&id, &key)?))
+        };
+        targets.iter().filter_map(since).collect()
     }
 
     fn services(&self, namespaces: &BTreeSet<String>) -> BTreeMap<NamespacedName, Arc<Object>> {

@@ -32,6 +32,8 @@ pub struct Observed {
     pub missing_crds: Vec<String>,
     /// The referenced ExtensionServices, the users' own.
     pub extension_services: BTreeMap<NamespacedName, Arc<ExtensionService>>,
+    /// Since when each of them has been seen in its present form; one that is not here: since its creation.
+    pub unchanged_since: BTreeMap<NamespacedName, Timestamp>,
     /// The Services in the referenced namespaces.
     pub services: BTreeMap<NamespacedName, Arc<Object>>,
     /// The Services in the referenced namespaces that have at least one ready endpoint.

@@ -54,6 +54,16 @@ pub fn contour(observed: &Observed) -> Workload {
         .map_or(Workload::ABSENT, deployment)
 }
 
+/// Since when as many Contours as now can be heard; none: not one is ready. What the Deployment does not say is long ago.
+pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
+    let owner = observed.owner();
+    let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;
+    let conditions = object.at("/status/conditions").and_then(Value::as_array);
+    let available = conditions.into_iter().flatten().find(|it| it["type"] == "Available");
+    let since = available.and_then(|it| it["lastTransitionTime"].as_str()?.parse().ok());
+    (number(object, "/status/readyReplicas") > 0).then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
 /// Envoy's workload of the kind that the specification asks for.
 pub fn envoy(observed: &Observed, kind: Kind) -> Workload {
     let owner = observed.owner();

@@ -230,7 +230,8 @@ impl World {
                             let reason = REASONS[usize::from(what) % REASONS.len()];
                             cluster.contour_says(&key, Err((reason, "no")));
                         }
-                        192.. => cluster.contour_says_of_another(&key, 1 + i64::from(what % 3)),
+                        192..240 => cluster.contour_says_of_another(&key, 1 + i64::from(what % 3)),
+                        240.. => cluster.contour_loses_its_words(),
                     }
                 }
             }
@@ -296,7 +297,7 @@ impl World {
         cluster.refuses_settings = None;
         cluster.restart();
         cluster.settle();
-        // Long enough for a succession that had to wait.
+        // Long enough for a succession that had to wait, and for Contour to be nudged.
         cluster.api.now += Duration::from_mins(10);
         cluster.settle();
         let Some(observed) = cluster.observe() else {

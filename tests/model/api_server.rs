@@ -33,10 +33,11 @@ pub fn created(mut object: Object, uid: String) -> Object {
     object
 }
 
-/// An object that was made an hour ago.
+/// An object that was made an hour earlier.
 pub fn aged(object: &Object) -> Object {
     let mut object = object.clone();
-    object.metadata.creation_timestamp = Some(Time(now() - Duration::from_hours(1)));
+    let made = object.metadata.creation_timestamp.map_or(now(), |Time(made)| made);
+    object.metadata.creation_timestamp = Some(Time(made - Duration::from_hours(1)));
     object
 }
 
@@ -147,6 +148,8 @@ fn raise(object: &mut Object) {
         // The user's generations are counted: copies of them are remembered with their number.
         Kind::ExtensionService if object.label(labels::OWNER_NAME).is_none() => {
             object.metadata.generation = Some(generation + 1);
+            // Of these the age is that of the generation, as in the operator's cache.
+            object.metadata.creation_timestamp = Some(Time(now()));
         }
         // Nobody reads a verdict on another generation than the present.
         Kind::ExtensionService => {

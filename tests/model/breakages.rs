@@ -194,15 +194,13 @@ pub static ALL: &[Breakage] = &[
     Breakage {
         name: "Contour is not nudged when a Service comes late",
         scope: "services",
-        plan: |_, plan| {
-            let is_nudge = |write: &Write| {
-                matches!(write, Write::Replace(object)
-                    if object.kind == Kind::ExtensionService && object.at("/spec/services/0/weight").is_some())
-            };
-            plan.waves
-                .iter_mut()
-                .for_each(|wave| wave.writes.retain(|write| !is_nudge(write)));
-        },
+        plan: |_, plan| without_nudges(plan),
+        ..NONE
+    },
+    Breakage {
+        name: "Contour is not nudged when its word is lost",
+        scope: "lost words",
+        plan: |_, plan| without_nudges(plan),
         ..NONE
     },
     Breakage {
@@ -315,6 +313,16 @@ fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
             Write::Create(object) | Write::Replace(object) => Some(object),
             _ => None,
         })
+}
+
+fn without_nudges(plan: &mut Plan) {
+    let is_nudge = |write: &Write| {
+        matches!(write, Write::Replace(object)
+            if object.kind == Kind::ExtensionService && object.at("/spec/services/0/weight").is_some())
+    };
+    plan.waves
+        .iter_mut()
+        .for_each(|wave| wave.writes.retain(|write| !is_nudge(write)));
 }
 
 /// Objects of this kind are made without our finalizer, and it is not missed.

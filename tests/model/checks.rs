@@ -1,6 +1,7 @@
 //! What must hold in every state and at every step. The numbers are those of the invariants in docs/design.md.
 
 use serde_json::Value;
+use slipway::api::vocabulary::annotations;
 use slipway::plan::{Kind, Object, Observed, Plan, Write};
 
 use crate::api_server::Refusal;
@@ -116,13 +117,11 @@ impl Model {
         let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
         let seen = |key: KeyId| self.items.get(state.slot(key).view);
         let user = seen(self.keys.extension_service);
+        // What Contour was nudged for bears a uid, too.
         let gone = user.is_none_or(|user| {
-            !object
-                .metadata
-                .annotations
-                .iter()
-                .flatten()
-                .any(|(_, text)| text.contains(user.object.uid()))
+            let proved = format!("\"proven\":{{\"uid\":\"{}\"", user.object.uid());
+            let remembered = object.annotation(annotations::MEMORY);
+            !remembered.is_some_and(|remembered| remembered.contains(&proved))
         });
         let unresolved = live
             .services

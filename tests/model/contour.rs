@@ -2,7 +2,7 @@
 //! one is absent. While it runs it judges every ExtensionService, late, and looks again at all of them when one container starts or one
 //! ExtensionService has another generation; the Services that these name are no reason to (v1.33, `internal/dag/cache.go`,
 //! `serviceTriggersRebuild`). Something that is not in the model, a route for instance, may make it look again at any time. A verdict
-//! that another Contour gave is put right sooner or later.
+//! that another Contour gave is put right sooner or later; one that is lost is given again when it looks again.
 
 use serde_json::json;
 use slipway::plan::Kind;
@@ -44,6 +44,19 @@ impl Model {
                 actions.push(Action::ContourLooksAgain);
             }
         }
+    }
+
+    /// Whether Contour's first word on the user's object in its present form, or on a trial, is about to be said. (That on a stand-in
+    /// matters only while nothing else is seen to be wrong with the copy.)
+    pub fn may_be_lost(&self, state: &State, slot: Slot) -> bool {
+        let is_the_users = self.item(slot.live).owner.is_none();
+        let matters = is_the_users || self.is_trial(slot.key);
+        let is_unsaid = self.item(slot.live).said == Said::Nothing && slot.extra != OVERLOOKED;
+        matters && is_unsaid && self.runs(state)
+    }
+
+    fn is_trial(&self, key: KeyId) -> bool {
+        self.items.key(key).name.contains("-trial-")
     }
 
     fn is_judged(&self, state: &State, slot: Slot) -> bool {
@@ -98,8 +111,7 @@ impl Model {
             Action::ContourJudges(key) => {
                 step.name = "Contour judges";
                 let said = self.verdict(&step.to, self.live(&step.to, key).expect("it exists"));
-                let is_trial = self.items.key(key).name.contains("-trial-");
-                if (key == self.keys.extension_service || is_trial) && said == Verdict::Valid {
+                if (key == self.keys.extension_service || self.is_trial(key)) && said == Verdict::Valid {
                     let spec = self.live(&step.to, key).expect("it exists").spec;
                     let form = Form::ALL.into_iter().find(|form| self.forms[*form as usize] == spec);
                     step.to.judged |= form.expect("a form of the user's").bit();

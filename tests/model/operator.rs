@@ -6,11 +6,12 @@
 use slipway::plan::{Kind, Write};
 
 use crate::api_server::{self, Refusal};
-use crate::items::{Id, Item};
+use crate::items::{Id, Item, Said};
 use crate::model::{Action, Change, Model, Step};
 use crate::plans::Doing;
 use crate::requests::{key_of, verb};
-use crate::state::{Control, State, spend};
+use crate::scopes::Mischief;
+use crate::state::{Control, OVERLOOKED, Slot, State, spend};
 
 /// Where the operator is, and what it may do next.
 struct Position {
@@ -57,12 +58,20 @@ impl Model {
 
     /// Whether the operator is done but for what it has to wait for, and that is not over.
     fn waits(&mut self, state: &State, owner: usize) -> bool {
-        if state.control[owner].plan != 0 || !state.slots.iter().any(|slot| self.is_young(slot.live)) {
+        let is_new = state.slots.iter().any(|slot| self.is_young(slot.live));
+        let is_silent = state.slots.iter().any(|slot| self.is_silent(slot));
+        if state.control[owner].plan != 0 || !(is_new || is_silent) {
             return false;
         }
         let plan = self.plan_for(state, owner, false);
         plan.and_then(|plan| self.plans.get(plan))
-            .is_some_and(|plan| plan.waits)
+            .is_some_and(|plan| plan.waits && (is_new || plan.waves.is_empty()))
+    }
+
+    /// Whether the operator sees that Contour says nothing of this, and its word was lost: the time of another nudge will come.
+    fn is_silent(&self, slot: &Slot) -> bool {
+        let counts = |item: &Item| self.counts_age(item) && item.said == Said::Nothing;
+        slot.extra == OVERLOOKED && slot.view == slot.live && self.items.get(slot.live).is_some_and(counts)
     }
 
     fn position(&mut self, state: &State, owner: usize) -> Option<Position> {
@@ -122,23 +131,31 @@ impl Model {
                 step.name = "the answer to a write is lost";
             }
             Action::TimePasses => {
-                step.name = "time passes, which a succession waits for";
+                step.name = "time passes, which something waits for";
                 step.wrote = false;
                 for slot in &mut step.to.slots {
-                    slot.live = self.aged(slot.live);
-                    slot.view = self.aged(slot.view);
+                    let again = self.is_silent(slot);
+                    for id in [&mut slot.live, &mut slot.view] {
+                        if again || self.is_young(*id) {
+                            *id = self.aged(*id);
+                        }
+                    }
                 }
             }
             _ => unreachable!("not the operator's"),
         }
     }
 
-    /// Whether it counts how old this object is, and it is new.
+    /// Whether it matters how old this object is. (Of the user's it does only where words are lost.)
+    fn counts_age(&self, item: &Item) -> bool {
+        let loses_words = self.scope.mischief.contains(&Mischief::LoseWord);
+        matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration)
+            && (item.owner.is_some() || loses_words)
+    }
+
     fn is_young(&self, id: Id) -> bool {
-        let counts = |item: &&Item| {
-            matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration) && item.owner.is_some()
-        };
-        self.items.get(id).filter(counts).is_some_and(|item| {
+        let item = self.items.get(id).filter(|item| self.counts_age(item));
+        item.is_some_and(|item| {
             item.object
                 .metadata
                 .creation_timestamp
@@ -148,9 +165,6 @@ impl Model {
     }
 
     fn aged(&mut self, id: Id) -> Id {
-        if !self.is_young(id) {
-            return id;
-        }
         let known = self.changes.get(&(Change::Age, id, 0)).copied();
         let aged = known.unwrap_or_else(|| {
             let aged = api_server::aged(&self.item(id).object);

@@ -188,6 +188,7 @@ impl Model {
             namespaces,
             missing_crds: Vec::new(),
             extension_services,
+            unchanged_since: BTreeMap::new(),
             services,
             ready_services,
             references_synced: true,

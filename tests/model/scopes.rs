@@ -90,6 +90,8 @@ pub enum Mischief {
     SayInvalid,
     /// Contour's verdict on an object that was deleted lands on the user's, which was made in its place.
     SayOfAnother,
+    /// Contour's verdict is lost: it does not lead yet, or can't write it. It takes it for said.
+    LoseWord,
 }
 
 /// Whether there is something before anybody does anything.
@@ -410,6 +412,34 @@ pub fn all() -> Vec<Scope> {
                 foreign: 1,
                 flaps: 2,
                 changes: 1,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::ExtensionService],
+            ..base.clone()
+        },
+        Scope {
+            name: "lost words",
+            what: "Contour's word on the ExtensionService, or on a trial of it, is lost",
+            start: Start::Empty,
+            mischief: &[Mischief::LoseWord, Mischief::SayOfAnother],
+            budgets: Budgets {
+                foreign: 2,
+                flaps: 1,
+                ..FREE
+            },
+            lags: &[Kind::ExtensionService],
+            ..base.clone()
+        },
+        Scope {
+            name: "lost words on edits",
+            what: "the same, when it is edited; the operator is not killed",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::LoseWord],
+            budgets: Budgets {
+                foreign: 1,
+                changes: 2,
+                kills: UNLIMITED,
                 ..Budgets::NONE
             },
             lags: &[Kind::ExtensionService],

@@ -24,7 +24,7 @@ pub const ACTIONS: &[&str] = &[
     "a namespace is gone",
     "a pod has ended",
     "a watch catches up",
-    "time passes, which a succession waits for",
+    "time passes, which something waits for",
     "Contour judges",
     "Contour looks again, for a reason of its own",
     "the Deployment controller scales a ReplicaSet down",
@@ -57,6 +57,7 @@ pub const ACTIONS: &[&str] = &[
     "the user makes the ExtensionService",
     "the user makes the Service",
     "the user makes the namespace",
+    "Contour's verdict on a deleted ExtensionService lands on the one in its place",
     "a foreigner alters a stand-in's timeout",
     "a foreigner points a stand-in elsewhere",
     "a foreigner erases a stand-in's memory",
@@ -66,6 +67,7 @@ pub const ACTIONS: &[&str] = &[
     "a foreigner deletes a ContourConfiguration",
     "a foreigner takes a ContourConfiguration's name",
     "a foreigner alters a ContourConfiguration",
+    "Contour's verdict is lost",
     "another Contour says that an ExtensionService is not valid",
 ];
 
@@ -156,7 +158,7 @@ impl Model {
             Action::Look(owner) => format!("operator: looks before deletions, for {owner}"),
             Action::Ask(owner) => format!("operator: asks whether settings are taken, for {owner}"),
             Action::Crash => "operator: is killed".to_owned(),
-            Action::TimePasses => "time passes, which a succession waits for".to_owned(),
+            Action::TimePasses => "time passes, which something waits for".to_owned(),
             Action::DeploymentSees(it) => format!("Deployment controller: sees {}", key(it)),
             Action::DeploymentActs(it) => format!("Deployment controller: scales up for {}", key(it)),
             Action::DeploymentScalesDown(it) => format!("Deployment controller: scales down {}", key(it)),

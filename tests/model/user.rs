@@ -8,7 +8,7 @@ use crate::api_server;
 use crate::items::{KeyId, Said};
 use crate::model::{Action, Change, Model, Step, Verdict};
 use crate::scopes::{AUTH, Form, Mischief, OWNERS, Start};
-use crate::state::{State, spend};
+use crate::state::{OVERLOOKED, State, spend};
 
 impl Model {
     pub fn user_actions(&mut self, state: &State, actions: &mut Vec<Action>) {
@@ -171,6 +171,7 @@ impl Model {
                 let fits = match mischief {
                     Mischief::SayInvalid => item.said == Said::Valid,
                     Mischief::SayOfAnother => slot.key == self.keys.extension_service && item.said == Said::Nothing,
+                    Mischief::LoseWord => self.may_be_lost(state, slot),
                     Mischief::TakeName => item.owner.is_some() && !self.is_read(state, slot.key),
                     Mischief::StripFinalizer => item.object.has_our_finalizer() && item.owner.is_some(),
                     _ => item.owner.is_some() && !(deletes && item.is_terminating()),
@@ -198,6 +199,10 @@ impl Model {
         match mischief {
             Mischief::SayInvalid => self.say(state, key, Verdict::SecretNotValid),
             Mischief::SayOfAnother => self.say_of_another(state, key),
+            Mischief::LoseWord => {
+                state.slot_mut(key).extra = OVERLOOKED;
+                step.wrote = false;
+            }
             Mischief::DeleteStandIn
             | Mischief::DeleteBlackhole
             | Mischief::DeleteConfiguration
@@ -261,6 +266,7 @@ impl Mischief {
             Self::TakeName => "a foreigner takes a ContourConfiguration's name",
             Self::AlterConfiguration => "a foreigner alters a ContourConfiguration",
             Self::SayInvalid => "another Contour says that an ExtensionService is not valid",
+            Self::LoseWord => "Contour's verdict is lost",
             Self::SayOfAnother => "Contour's verdict on a deleted ExtensionService lands on the one in its place",
         }
     }

@@ -34,6 +34,8 @@ pub struct ApiServer {
     pub now: Timestamp,
     /// Everything that exists.
     pub objects: BTreeMap<Key, Object>,
+    /// Since when each has its generation.
+    pub unchanged_since: BTreeMap<Key, Timestamp>,
     /// What Slipway's applies own of each object.
     applied: BTreeMap<Key, Value>,
     /// What Slipway's creations own, as long as no apply has taken it over.
@@ -46,6 +48,7 @@ impl ApiServer {
         Self {
             now: "2026-11-23T01:20:00Z".parse().expect("a time"),
             objects: BTreeMap::new(),
+            unchanged_since: BTreeMap::new(),
             applied: BTreeMap::new(),
             created: BTreeMap::new(),
             version: 0,
@@ -88,6 +91,7 @@ impl ApiServer {
         object.metadata.resource_version = Some(version);
         object.metadata.generation = Some(1);
         object.metadata.creation_timestamp = Some(Time(self.now));
+        self.unchanged_since.insert(key.clone(), self.now);
         self.objects.insert(key, object);
         Ok(())
     }
@@ -236,6 +240,7 @@ impl ApiServer {
         }
         if without_status[0] != without_status[1] {
             object.metadata.generation = live.metadata.generation.map(|generation| generation + 1);
+            self.unchanged_since.insert(key.clone(), self.now);
         }
         object.metadata.resource_version = Some(self.next());
         self.objects.insert(key, object);

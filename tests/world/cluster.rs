@@ -95,6 +95,7 @@ impl Cluster {
             namespaces: BTreeMap::new(),
             missing_crds: self.missing_crds.clone(),
             extension_services: BTreeMap::new(),
+            unchanged_since: BTreeMap::new(),
             services: BTreeMap::new(),
             ready_services: BTreeSet::new(),
             references_synced: true,
@@ -116,6 +117,8 @@ impl Cluster {
         );
         for target in &targets {
             if let Some(object) = self.api.get(Kind::ExtensionService, &target.0, &target.1) {
+                let since = self.api.unchanged_since[&object.key()];
+                observed.unchanged_since.insert(target.clone(), since);
                 observed
                     .extension_services
                     .insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));

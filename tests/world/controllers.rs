@@ -131,10 +131,15 @@ impl Cluster {
             let all: usize = sets.iter().map(count).sum();
             let updated: usize = sets.iter().filter(|key| key.name == current).map(count).sum();
             let available = if all > 0 { "True" } else { "False" };
+            let now = self.api.now.to_string();
             self.api.edit(&deployment.key(), |object| {
+                let before = object.at("/status/conditions").map(|conditions| &conditions[0]);
+                let unchanged = before.filter(|before| before["status"] == available);
+                let since = unchanged.map_or(Value::from(now), |before| before["lastTransitionTime"].clone());
+                let condition = json!({"type": "Available", "status": available, "lastTransitionTime": since});
                 let status = json!({
                     "observedGeneration": object.metadata.generation, "replicas": all, "updatedReplicas": updated,
-                    "readyReplicas": all, "conditions": [{"type": "Available", "status": available}],
+                    "readyReplicas": all, "conditions": [condition],
                 });
                 object.content.insert("status".into(), status);
             });
@@ -234,6 +239,11 @@ impl Cluster {
                 .content
                 .insert("status".into(), json!({"conditions": [condition]}));
         });
+    }
+
+    /// Contour looks, and all that it says of this is lost: it has only just been elected, say.
+    pub fn contour_loses_its_words(&mut self) {
+        self.looked_at = Some(self.what_contour_heeds());
     }
 
     /// Contour's verdict on an object of this name that was deleted lands on the one that was made in its place: it is about a

@@ -297,6 +297,110 @@ fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid(
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
+/// The weight of the first Service of the stand-in.
+fn weight(cluster: &Cluster) -> Option<serde_json::Value> {
+    cluster.stand_in().at("/spec/services/0/weight").cloned()
+}
+
+fn seconds_pass(cluster: &mut Cluster, seconds: u64) {
+    cluster.api.now += Duration::from_secs(seconds);
+    cluster.reconcile();
+}
+
+#[test]
+fn an_object_of_which_contours_word_is_lost_is_looked_at_again_and_enforced() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    for (wait, nudged) in [
+        (4, None),
+        (1, Some(json!(1))),
+        (10, Some(json!(2))),
+        (5, Some(json!(2))),
+    ] {
+        cluster.contour_loses_its_words();
+        seconds_pass(&mut cluster, wait);
+        assert!(is_blackhole(cluster.stand_in()));
+        assert_eq!(weight(&cluster), nudged, "{wait} s later");
+        assert_eq!(
+            cluster.condition("ExtensionServicesAvailable"),
+            "False/ExtensionServicePending"
+        );
+    }
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(40)));
+    seconds_pass(&mut cluster, 40);
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
+fn an_edit_on_which_contours_word_is_lost_is_told_of_and_looked_at_again() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.api.now += Duration::from_hours(1);
+    let mut edited = points_at("auth");
+    edited["protocol"] = "h2".into();
+    cluster.edit_auth(edited.clone());
+    cluster.contour_loses_its_words();
+    assert_eq!(cluster.writes(), [""; 0], "Contour is given some time");
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)));
+    assert_eq!(cluster.condition("Degraded"), "False/Healthy");
+
+    seconds_pass(&mut cluster, 5);
+    assert_eq!(cluster.stand_in().at("/spec/protocol"), Some(&json!("h2c")));
+    assert_eq!(weight(&cluster), Some(json!(1)));
+    assert_eq!(cluster.condition("Degraded"), "True/ExtensionServicePending");
+    let service = &cluster.status().extension_services[0];
+    let says =
+        "Contour has not judged the present form of ExtensionService auth/auth; its last valid form stays in use";
+    assert_eq!(service.message.as_deref(), Some(says));
+
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec/protocol"), Some(&json!("h2")));
+    assert_eq!(cluster.condition("Degraded"), "False/Healthy");
+}
+
+#[test]
+fn a_trial_of_which_contours_word_is_lost_is_looked_at_again() {
+    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+    cluster.api.now += Duration::from_hours(1);
+    cluster.reconcile();
+    assert_eq!(trials(&cluster).len(), 1);
+    assert_eq!(weight(&cluster), None, "what is never judged is no reason");
+    cluster.contour_loses_its_words();
+    seconds_pass(&mut cluster, 4);
+    assert_eq!(weight(&cluster), None);
+    seconds_pass(&mut cluster, 1);
+    assert_eq!(weight(&cluster), Some(json!(1)));
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec/protocol"), Some(&json!("h2c")));
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
+fn nobody_is_nudged_for_his_silence_before_he_can_be_heard_and_has_had_some_time() {
+    let mut cluster = Cluster::waiting_for_auth();
+    let contour = cluster.contour().key();
+    let is_heard = |cluster: &mut Cluster, ready: u32| {
+        let since = cluster.api.now.to_string();
+        cluster.api.edit(&contour, |object| {
+            object.content["status"]["readyReplicas"] = ready.into();
+            object.content["status"]["conditions"][0]["lastTransitionTime"] = since.into();
+        });
+    };
+    is_heard(&mut cluster, 0);
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    seconds_pass(&mut cluster, 3600);
+    assert_eq!(weight(&cluster), None, "no Contour is ready");
+    for (ready, nudged) in [(1, json!(1)), (2, json!(2))] {
+        let before = weight(&cluster);
+        is_heard(&mut cluster, ready);
+        seconds_pass(&mut cluster, 4);
+        assert_eq!(weight(&cluster), before, "{ready} ready");
+        seconds_pass(&mut cluster, 1);
+        assert_eq!(weight(&cluster), Some(nudged), "{ready} ready");
+    }
+}
+
 /// `auth/auth` with a verdict that is about another object of its name, two generations later.
 fn with_the_verdict_on_another(spec: &serde_json::Value) -> Cluster {
     let mut cluster = Cluster::waiting_for_auth();

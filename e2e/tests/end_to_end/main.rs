@@ -6,7 +6,7 @@ mod stage;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use slipway_e2e::edge::Edge;
+use slipway_e2e::edge::{COMPONENT, Component, Edge};
 use slipway_e2e::flap::place::Place;
 use slipway_e2e::flap::{self, Mode};
 use slipway_e2e::narration::say;
@@ -99,11 +99,18 @@ async fn an_edit_to_a_service_that_comes_later_leaves_the_old_one_enforced_and_i
         stage.kubectl(&later).await?;
         stage.given(Without::Denied, Auth::Complete).await?;
         // Without a word Envoy gives a check 200 ms, and denies what takes longer: on a busy machine some do.
+        let impatient = stage.edge.revision().await?;
         stage
             .edit_service(&json!({"timeoutPolicy": {"response": "10s"}}))
             .await?;
         let is_patient = |object: &Value| object["spec"]["timeoutPolicy"]["response"] == "10s";
         stage.stand_in("is patient", is_patient).await?;
+        Wait::for_it("Contour is rolled to a stand-in with that timeout")
+            .until(async || {
+                let revision = stage.edge.revision().await?;
+                Ok(Look::when(revision > impatient, format!("revision {revision}")))
+            })
+            .await?;
         stage.settled(Auth::Complete).await?;
         let hosts = stage.hosts().await?;
         hosts.until(Caller::Anonymous, 401).await?;
@@ -206,6 +213,40 @@ async fn an_extension_service_with_the_verdict_on_another_of_its_name_is_enforce
         let names = stage.kubectl(&listed).await?;
         ensure!(!names.contains("edge-trial-"), "its trial is still there: {names}");
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost() {
+    play("a verdict that is lost", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Server).await?;
+        hosts.until(Caller::Authorized, 403).await?;
+        stage.let_contour_judge(false).await?;
+        let lost = async {
+            let sent = stage.service.create().await?;
+            let selector = format!("{},{COMPONENT}={}", stage.edge.selector(), Component::Contour.label());
+            Wait::for_it("Contour can't write its verdict")
+                .until(async || {
+                    let logs = stage
+                        .kubectl(&["-n", NAMESPACE, "logs", "-l", &selector, "--tail=-1"])
+                        .await?;
+                    let words = ["unable to update status", "forbidden", "name=auth "];
+                    let is_told = logs.lines().any(|line| words.iter().all(|word| line.contains(word)));
+                    Ok(Look::when(is_told, "nothing of it in its log"))
+                })
+                .await?;
+            let pending = stage.until_service("Pending", "Denied").await?;
+            ensure!(pending.is("Ready", "False"), "{pending}");
+            Ok(sent)
+        };
+        let lost = lost.await;
+        // Whatever came of it: the next test has a Contour that may judge.
+        stage.let_contour_judge(true).await?;
+        let sent = lost?;
+        hosts.until(Caller::Authorized, 200).await?;
+        hosts.enforced_since(sent).await?;
+        stage.settled(Auth::Complete).await.map(drop)
     })
     .await;
 }

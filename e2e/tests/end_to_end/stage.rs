@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use kube::Client;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::api::PostParams;
+use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use slipway_e2e::cluster::Cluster;
@@ -257,6 +259,38 @@ impl Stage {
                     others && pods.all_ready() && pods.ending == 0,
                     format!("{pods}, {} ending", pods.ending),
                 ))
+            })
+            .await
+    }
+
+    /// Takes from Contour the right to write verdicts, or gives it back; and waits until the API server heeds that.
+    pub async fn let_contour_judge(&self, may: bool) -> anyhow::Result<()> {
+        let mut role = self.json(&["get", "clusterrole", "slipway-contour"]).await?;
+        let statuses = |rule: &&mut Value| rule["resources"].to_string().contains("httpproxies/status");
+        let rules = role["rules"].as_array_mut().context("rules")?;
+        let resources = rules.iter_mut().find(statuses).context("a rule for statuses")?["resources"].as_array_mut();
+        let resources = resources.context("its resources")?;
+        resources.retain(|resource| resource != "extensionservices/status");
+        resources.extend(may.then(|| "extensionservices/status".into()));
+        let patch = json!({"rules": role["rules"]}).to_string();
+        let change = ["patch", "clusterrole", "slipway-contour", "--type=merge", "-p", &patch];
+        self.kubectl(&change).await?;
+        let asked = json!({
+            "spec": {
+                "user": format!("system:serviceaccount:{NAMESPACE}:edge-contour"),
+                "resourceAttributes": {
+                    "group": "projectcontour.io", "resource": "extensionservices", "subresource": "status",
+                    "namespace": "auth", "verb": "update",
+                },
+            },
+        });
+        let asked: SubjectAccessReview = serde_json::from_value(asked)?;
+        Wait::for_it(format!("Contour may write verdicts: {may}"))
+            .until(async || {
+                let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
+                let answer = reviews.create(&PostParams::default(), &asked).await?;
+                let status = answer.status.context("an answer")?;
+                Ok(Look::when(status.allowed == may, format!("{status:?}")))
             })
             .await
     }

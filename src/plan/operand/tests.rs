@@ -31,6 +31,7 @@ pub fn observed(spec: &Value) -> Observed {
         namespaces: BTreeMap::new(),
         missing_crds: Vec::new(),
         extension_services: BTreeMap::new(),
+        unchanged_since: BTreeMap::new(),
         services: BTreeMap::new(),
         ready_services: std::collections::BTreeSet::new(),
         references_synced: true,

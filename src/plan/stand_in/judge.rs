@@ -8,6 +8,7 @@ use crate::api::ExtensionServiceState as State;
 use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::{NamespacedName, Observed};
+use crate::plan::rollout;
 
 /// Contour's reason for a Service, or a port, that it does not find.
 const UNRESOLVED: &str = "ServiceUnresolvedReference";
@@ -33,12 +34,13 @@ pub struct Judgement {
     pub copy_is_bad: bool,
 }
 
-/// Judges the user's object by Contour's verdict on it (none: it does not exist), the newest proven copy of it, and what Contour
-/// says of the stand-ins that stand for it.
+/// Judges the user's object by Contour's verdict on it (none: it does not exist), whether that is overdue, the newest proven copy
+/// of it, and what Contour says of the stand-ins that stand for it.
 pub fn judge(
     observed: &Observed,
     target: &NamespacedName,
     verdict: Option<&Verdict<'_>>,
+    is_overdue: bool,
     proven: Option<&Proven>,
     stand_ins: &[&Existing<'_>],
 ) -> Judgement {
@@ -111,6 +113,12 @@ pub fn judge(
             .ready_services
             .contains(&(namespace.clone(), service.name.clone()))
     }) {
+        if is_overdue {
+            let message = format!(
+                "Contour has not judged the present form of ExtensionService {namespace}/{name}; its last valid form stays in use"
+            );
+            return judgement(State::Pending, message, false);
+        }
         return Judgement {
             state: State::Available,
             message: None,
@@ -150,7 +158,26 @@ pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService)
     let made = made.filter_map(|metadata| metadata.creation_timestamp.as_ref());
     let since = made.map(|Time(made)| *made).max().unwrap_or(observed.now);
     let services = services.iter().map(|service| service.uid().to_owned()).collect();
-    Some(Due::at(services, since, observed.now))
+    Some(Due::for_services(services, since, observed.now))
+}
+
+/// The nudge for an object of whose present form Contour has said nothing. While none of its pods is ready it has an excuse; and each
+/// time that their number changes who leads may change, and the count begins anew.
+pub fn unheard(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
+    if object.verdict() != Verdict::None {
+        return None;
+    }
+    let metadata = &object.metadata;
+    let heard = rollout::contour_heard_since(observed)?;
+    let id = (namespace.to_owned(), metadata.name.clone().unwrap_or_default());
+    let made = || metadata.creation_timestamp.as_ref().map(|Time(made)| *made);
+    let unchanged = observed.unchanged_since.get(&id).copied().or_else(made);
+    Some(Due::for_silence(
+        metadata.uid.as_deref().unwrap_or_default(),
+        metadata.generation.unwrap_or_default(),
+        unchanged.unwrap_or(observed.now).max(heard),
+        observed.now,
+    ))
 }
 
 /// A Service of the user's, or a blackhole.

@@ -262,8 +262,13 @@ impl<'a> Seen<'a> {
         let judged = trial.as_ref().or(user);
         let verdict = judged.map(ExtensionService::verdict);
         let proven = proven(&mine, user, verdict.as_ref());
-        let judgement = judge::judge(observed, target, verdict.as_ref(), proven.as_ref(), &mine);
-        let due = judged.and_then(|judged| judge::outdated(observed, &target.0, judged));
+        let outdated = || judge::outdated(observed, &target.0, judged?);
+        // Of an object that is to be tried Contour never says anything.
+        let heard_of = trial.as_ref().or(user.filter(|user| !trial::needs_one(user)));
+        let unheard = heard_of.and_then(|object| judge::unheard(observed, &target.0, object));
+        let is_overdue = unheard.as_ref().is_some_and(Due::is_due);
+        let judgement = judge::judge(observed, target, verdict.as_ref(), is_overdue, proven.as_ref(), &mine);
+        let due = outdated().or(unheard);
         Self {
             user,
             proven,
@@ -319,12 +324,13 @@ impl StandIns {
             Target::Mirror(proven) => proven.spec.0,
         };
         let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
-        let own = || judge::outdated(observed, namespace, said.as_ref()?);
-        memory.nudge = match seen.due.clone().or_else(own) {
-            Some(due) => {
-                self.look_again = self.look_again.into_iter().chain([due.next]).min();
-                Some(due.given(memory.nudge))
-            }
+        let own = said
+            .as_ref()
+            .and_then(|said| judge::outdated(observed, namespace, said));
+        let dues = || seen.due.iter().chain(&own);
+        self.look_again = self.look_again.into_iter().chain(dues().map(|due| due.next)).min();
+        memory.nudge = match dues().find(|due| due.is_due()) {
+            Some(due) => due.given(memory.nudge),
             // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
             // where two Contours disagree there would be no end to giving it and taking it back.
             None => memory

@@ -1,7 +1,8 @@
 //! Contour does not look again at an ExtensionService when a Service that it names comes, or gets its port, later: of Services it
-//! heeds those that Ingresses, HTTPProxies and routes name (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`). It looks at
-//! everything again when the generation of any ExtensionService changes (`internal/k8s/helpers.go`, `IsObjectEqual`). So a stand-in
-//! is changed in a way that means nothing.
+//! heeds those that Ingresses, HTTPProxies and routes name (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`). And it sends a
+//! verdict once, when it has looked: one that is lost, because it does not lead or can't write it, is not sent again
+//! (`internal/k8s/status.go`). It looks at everything again, and says so, when the generation of any ExtensionService changes
+//! (`internal/k8s/helpers.go`, `IsObjectEqual`). So a stand-in is changed in a way that means nothing.
 
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Contour's own view may be behind: if it still says the same it is nudged again after these times, counted from when the last of
-/// what it needs was made.
+/// Contour's own view may be behind, or its next word be lost, too: if nothing came of a nudge it is nudged again after these
+/// times, counted from when Contour could have said something else.
 const AGAIN: [Duration; 4] = [
     Duration::from_secs(5),
     Duration::from_secs(15),
@@ -24,53 +25,79 @@ const FOR_EVER: Duration = Duration::from_mins(10);
 /// The greatest weight that the CRD takes (format int32).
 const GREATEST: u32 = i32::MAX.unsigned_abs();
 
-/// A nudge is due.
+/// What Contour is to be nudged for, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// The uids of the Services that Contour has not found.
-    pub services: Vec<String>,
-    /// Which it is for these Services, from 0.
-    pub step: u64,
+    /// What it is to look at.
+    about: Vec<String>,
+    /// Which nudge is due for that by now, from 0; none yet: the first comes later.
+    step: Option<u64>,
     /// When the next one is due.
     pub next: Duration,
 }
 
 /// A nudge that was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Nudge {
-    services: Vec<String>,
+    about: Vec<String>,
     step: u64,
     /// The weights alternate.
     odd: bool,
 }
 
 impl Due {
-    /// The one that is due for these Services, which are all there since then.
-    pub fn at(services: Vec<String>, since: Timestamp, now: Timestamp) -> Self {
-        let passed = Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO);
-        let over = AGAIN.iter().take_while(|wait| **wait <= passed).count();
-        let (more, next) = if let Some(wait) = AGAIN.get(over) {
-            (0, wait.saturating_sub(passed))
-        } else {
-            let passed = passed.saturating_sub(AGAIN[AGAIN.len() - 1]).as_secs();
-            let left = FOR_EVER.as_secs() - passed % FOR_EVER.as_secs();
-            (passed / FOR_EVER.as_secs(), Duration::from_secs(left))
-        };
-        let step = over as u64 + more;
-        Self { services, step, next }
-    }
-
-    /// It is given, unless the last one was just this.
-    pub fn given(self, last: Option<Nudge>) -> Nudge {
-        match last {
-            Some(last) if (&last.services, last.step) == (&self.services, self.step) => last,
-            last => Nudge {
-                services: self.services,
-                step: self.step,
-                odd: !last.is_some_and(|last| last.odd),
-            },
+    /// Contour has not found Services, which are all there since then (by their uids): the first is due at once.
+    pub fn for_services(uids: Vec<String>, since: Timestamp, now: Timestamp) -> Self {
+        let (over, next) = place(since, now);
+        Self {
+            about: uids,
+            step: Some(over),
+            next,
         }
     }
+
+    /// Contour has said nothing, since then, of this form of an object: the first is due when it has had some time.
+    pub fn for_silence(uid: &str, generation: i64, since: Timestamp, now: Timestamp) -> Self {
+        let (over, next) = place(since, now);
+        Self {
+            about: vec![format!("{uid}@{generation}"), since.to_string()],
+            step: over.checked_sub(1),
+            next,
+        }
+    }
+
+    /// Whether one is due by now.
+    pub fn is_due(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// The one that is due is given, unless the last one was just this.
+    pub fn given(&self, last: Option<Nudge>) -> Option<Nudge> {
+        let step = self.step?;
+        match last {
+            Some(last) if (&last.about, last.step) == (&self.about, step) => Some(last),
+            last => Some(Nudge {
+                about: self.about.clone(),
+                step,
+                odd: !last.is_some_and(|last| last.odd),
+            }),
+        }
+    }
+}
+
+/// How many of the times are over, and how long it is until the next one is.
+fn place(since: Timestamp, now: Timestamp) -> (u64, Duration) {
+    let passed = Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO);
+    let over = AGAIN.iter().take_while(|wait| **wait <= passed).count();
+    let (more, next) = if let Some(wait) = AGAIN.get(over) {
+        (0, wait.saturating_sub(passed))
+    } else {
+        let passed = passed.saturating_sub(AGAIN[AGAIN.len() - 1]).as_secs();
+        let left = FOR_EVER.as_secs() - passed % FOR_EVER.as_secs();
+        (passed / FOR_EVER.as_secs(), Duration::from_secs(left))
+    };
+    (over as u64 + more, next)
 }
 
 impl Nudge {
@@ -105,40 +132,44 @@ mod tests {
 
     use super::*;
 
-    fn services() -> Vec<String> {
-        vec!["a uid".to_owned()]
-    }
-
     #[test]
-    fn the_first_is_due_at_once_and_each_later_one_after_a_longer_time() {
+    fn each_is_due_after_a_longer_time_and_for_silence_the_first_waits_too() {
         let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-        let due = |seconds: u64| {
-            let due = Due::at(services(), since, since + Duration::from_secs(seconds));
-            (due.step, due.next.as_secs())
-        };
-        assert_eq!(due(0), (0, 5));
-        assert_eq!(due(5), (1, 10));
-        assert_eq!(due(59), (2, 1));
-        assert_eq!(due(300), (4, 600));
-        assert_eq!(due(899), (4, 1));
-        assert_eq!(due(900), (5, 600));
-        assert_eq!(due(3600), (9, 300));
-        let before = since - Duration::from_secs(9);
-        assert_eq!(Due::at(services(), since, before).step, 0, "a clock that is behind");
+        for (passed, for_services, for_silence, next) in [
+            (0, 0, None, 5),
+            (4, 0, None, 1),
+            (5, 1, Some(0), 10),
+            (59, 2, Some(1), 1),
+            (300, 4, Some(3), 600),
+            (899, 4, Some(3), 1),
+            (900, 5, Some(4), 600),
+            (3600, 9, Some(8), 300),
+            (-9, 0, None, 5), // a clock that is behind
+        ] {
+            let now = since + jiff::SignedDuration::from_secs(passed);
+            let due = Due::for_services(vec!["a uid".to_owned()], since, now);
+            assert_eq!((due.step, due.next.as_secs()), (Some(for_services), next), "{passed} s");
+            let due = Due::for_silence("a uid", 1, since, now);
+            assert_eq!((due.step, due.next.as_secs()), (for_silence, next), "{passed} s");
+            assert_eq!(due.is_due(), for_silence.is_some());
+        }
     }
 
     #[test]
     fn each_is_given_once_and_changes_something() {
-        let due = |services: Vec<String>, step| Due {
-            services,
-            step,
-            next: Duration::ZERO,
+        let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let silence = |generation, passed| {
+            let now = since + Duration::from_secs(passed);
+            Due::for_silence("a uid", generation, since, now)
         };
-        let first = due(services(), 0).given(None);
-        assert_eq!(due(services(), 0).given(Some(first.clone())), first);
-        let second = due(services(), 1).given(Some(first.clone()));
-        let of_others = due(vec!["another uid".to_owned()], 0).given(Some(first.clone()));
-        for next in [second, of_others] {
+        assert_eq!(silence(1, 4).given(None), None);
+        let first = silence(1, 5).given(None).expect("it is due");
+        assert_eq!(silence(1, 14).given(Some(first.clone())), Some(first.clone()));
+        let services = Due::for_services(vec!["a uid".to_owned()], since, since);
+        let later = since + Duration::from_mins(1);
+        let anew = Due::for_silence("a uid", 1, later, later + Duration::from_secs(5));
+        for other in [silence(1, 15), silence(2, 5), anew, services] {
+            let next = other.given(Some(first.clone())).expect("it is due");
             assert_ne!(next.odd, first.odd);
         }
     }

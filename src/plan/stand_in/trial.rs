@@ -29,9 +29,14 @@ pub fn desired(owner: &Owner, (namespace, _): &NamespacedName, user: &ExtensionS
     }))
 }
 
+/// Whether Contour never judges this object of the user's.
+pub fn needs_one(user: &ExtensionService) -> bool {
+    user.has_the_verdict_on_another()
+}
+
 fn name(owner: &Owner, user: &ExtensionService) -> Option<String> {
     let metadata = &user.metadata;
-    user.has_the_verdict_on_another().then(|| {
+    needs_one(user).then(|| {
         owner.trial(
             metadata.uid.as_deref().unwrap_or_default(),
             metadata.generation.unwrap_or_default(),
