@@ -54,7 +54,8 @@ pub fn contour(observed: &Observed) -> Workload {
         .map_or(Workload::ABSENT, deployment)
 }
 
-/// Since when as many Contours as now can be heard; none: not one is ready. What the Deployment does not say is long ago.
+/// Since when Contours can be heard, counted anew each time that their Deployment becomes available or ceases to be; none: not one is
+/// ready. What the Deployment does not say is long ago.
 pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     let owner = observed.owner();
     let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;

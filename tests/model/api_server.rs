@@ -41,6 +41,12 @@ pub fn aged(object: &Object) -> Object {
     object
 }
 
+/// How many hours ago an object was made.
+pub fn hours_of(object: &Object) -> i64 {
+    let made = object.metadata.creation_timestamp.as_ref();
+    made.map_or(0, |Time(made)| now().duration_since(*made).as_hours())
+}
+
 /// Server-side apply, forced: the desired values over the live ones. Lists are replaced as a whole; nobody else adds items.
 pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
     if live.uid() != desired.uid() {

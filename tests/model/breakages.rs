@@ -194,13 +194,13 @@ pub static ALL: &[Breakage] = &[
     Breakage {
         name: "Contour is not nudged when a Service comes late",
         scope: "services",
-        plan: |_, plan| without_nudges(plan),
+        plan: |_, plan| without_nudges(plan, false),
         ..NONE
     },
     Breakage {
         name: "Contour is not nudged when its word is lost",
         scope: "lost words",
-        plan: |_, plan| without_nudges(plan),
+        plan: |_, plan| without_nudges(plan, true),
         ..NONE
     },
     Breakage {
@@ -315,10 +315,16 @@ fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
         })
 }
 
-fn without_nudges(plan: &mut Plan) {
+/// Contour is not nudged for its silence, or not for Services that it did not find.
+fn without_nudges(plan: &mut Plan, for_silence: bool) {
+    // That is for a generation of an object, which is remembered with it.
+    let is_for_silence = |object: &Object| {
+        let memory = object.annotation(annotations::MEMORY);
+        memory.is_some_and(|memory| memory.contains(".@"))
+    };
     let is_nudge = |write: &Write| {
         matches!(write, Write::Replace(object)
-            if object.kind == Kind::ExtensionService && object.at("/spec/services/0/weight").is_some())
+            if object.at("/spec/services/0/weight").is_some() && is_for_silence(object) == for_silence)
     };
     plan.waves
         .iter_mut()

@@ -59,7 +59,7 @@ impl Model {
     /// Whether the operator is done but for what it has to wait for, and that is not over.
     fn waits(&mut self, state: &State, owner: usize) -> bool {
         let is_new = state.slots.iter().any(|slot| self.is_young(slot.live));
-        let is_silent = state.slots.iter().any(|slot| self.is_silent(slot));
+        let is_silent = state.slots.iter().any(|slot| self.is_silent(state, slot));
         if state.control[owner].plan != 0 || !(is_new || is_silent) {
             return false;
         }
@@ -68,9 +68,13 @@ impl Model {
             .is_some_and(|plan| plan.waits && (is_new || plan.waves.is_empty()))
     }
 
-    /// Whether the operator sees that Contour says nothing of this, and its word was lost: the time of another nudge will come.
-    fn is_silent(&self, slot: &Slot) -> bool {
-        let counts = |item: &Item| self.counts_age(item) && item.said == Said::Nothing;
+    /// Whether the operator sees that Contour says nothing of this, whose word was lost, and the time of another nudge is to come. There
+    /// are as many of these times here as a word was lost, so that the end is reached if no nudge helps.
+    fn is_silent(&self, state: &State, slot: &Slot) -> bool {
+        let lost = self.scope.budgets.foreign - state.budgets.foreign;
+        let counts = |item: &Item| {
+            self.counts_age(item) && item.said == Said::Nothing && api_server::hours_of(&item.object) <= lost.into()
+        };
         slot.extra == OVERLOOKED && slot.view == slot.live && self.items.get(slot.live).is_some_and(counts)
     }
 
@@ -134,7 +138,7 @@ impl Model {
                 step.name = "time passes, which something waits for";
                 step.wrote = false;
                 for slot in &mut step.to.slots {
-                    let again = self.is_silent(slot);
+                    let again = self.is_silent(&state, slot);
                     for id in [&mut slot.live, &mut slot.view] {
                         if again || self.is_young(*id) {
                             *id = self.aged(*id);

@@ -222,14 +222,17 @@ async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost
     play("a verdict that is lost", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
-        stage.let_contour_judge(false).await?;
         let lost = async {
+            stage.let_contour_judge(false).await?;
             let sent = stage.service.create().await?;
+            let created = stage.json(&["-n", "auth", "get", "extensionservice", "auth"]).await?;
+            let created = created["metadata"]["creationTimestamp"].as_str().context("a time")?;
+            let since = format!("--since-time={created}");
             let selector = format!("{},{COMPONENT}={}", stage.edge.selector(), Component::Contour.label());
             Wait::for_it("Contour can't write its verdict")
                 .until(async || {
                     let logs = stage
-                        .kubectl(&["-n", NAMESPACE, "logs", "-l", &selector, "--tail=-1"])
+                        .kubectl(&["-n", NAMESPACE, "logs", "-l", &selector, "--tail=-1", &since])
                         .await?;
                     let words = ["unable to update status", "forbidden", "name=auth "];
                     let is_told = logs.lines().any(|line| words.iter().all(|word| line.contains(word)));

@@ -161,8 +161,8 @@ pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService)
     Some(Due::for_services(services, since, observed.now))
 }
 
-/// The nudge for an object of whose present form Contour has said nothing. While none of its pods is ready it has an excuse; and each
-/// time that their number changes who leads may change, and the count begins anew.
+/// The nudge for an object of whose present form Contour has said nothing. While none of its pods is ready it has an excuse; and when
+/// too few of them become ready, or enough, who leads may change, and the count begins anew.
 pub fn unheard(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
     if object.verdict() != Verdict::None {
         return None;
