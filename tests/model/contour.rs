@@ -46,8 +46,8 @@ impl Model {
         }
     }
 
-    /// Whether Contour's first word on the user's object in its present form, or on a trial, is about to be said. (That on a stand-in
-    /// matters only while nothing else is seen to be wrong with the copy.)
+    /// Whether Contour's first word on the user's object in its present form, or on a trial, is about to be said. (Nobody is nudged for
+    /// one on a stand-in: docs/design.md, "Limits".)
     pub fn may_be_lost(&self, state: &State, slot: Slot) -> bool {
         let is_the_users = self.item(slot.live).owner.is_none();
         let matters = is_the_users || self.is_trial(slot.key);

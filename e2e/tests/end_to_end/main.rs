@@ -245,8 +245,9 @@ async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost
         };
         let lost = lost.await;
         // Whatever came of it: the next test has a Contour that may judge.
-        stage.let_contour_judge(true).await?;
+        let given_back = stage.let_contour_judge(true).await;
         let sent = lost?;
+        given_back?;
         hosts.until(Caller::Authorized, 200).await?;
         hosts.enforced_since(sent).await?;
         stage.settled(Auth::Complete).await.map(drop)
