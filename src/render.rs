@@ -201,20 +201,26 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
         settings: SettingsVerdict::Unchecked,
         issued: None,
         failures: facts.failures.into_iter().map(Failure::from).collect(),
+        attempts: Arc::default(),
         deployment: Arc::new(deployment),
     };
     for object in objects {
         place(&mut observed, object);
     }
     if let Some(message) = facts.refused
-        && let Some(Question::Settings { hash, .. }) = plan(&observed).questions.first()
+        && let Some(hash) = settings_question(&plan(&observed))
     {
-        observed.settings = SettingsVerdict::Refused {
-            hash: hash.clone(),
-            message,
-        };
+        observed.settings = SettingsVerdict::Refused { hash, message };
     }
     observed
+}
+
+/// The hash of the settings that the API server is to be asked about.
+fn settings_question(planned: &Plan) -> Option<String> {
+    planned.questions.iter().find_map(|question| match question {
+        Question::Settings { hash, .. } => Some(hash.clone()),
+        Question::Certificates(_) => None,
+    })
 }
 
 /// Puts an object where the controller's gather step would put it.

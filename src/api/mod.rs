@@ -16,4 +16,6 @@ pub use spec::{
     IpFamilyPolicy, NamespacedRef, NetworkPublishing, NetworkPublishingType, NodePlacement, RateLimitService,
     ReplicaSettings, RuntimeSettings, Tracing, WorkloadType,
 };
-pub use status::{ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, Role, StandInRef, Traffic};
+pub use status::{
+    ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, OverruledFields, Role, StandInRef, Traffic,
+};

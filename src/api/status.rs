@@ -22,12 +22,30 @@ pub struct ContourDeploymentStatus {
     /// How many of them are available, `1/2` for instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_services_available: Option<String>,
+    /// Fields that somebody else decides: a mutating webhook, a policy, or a default of the API server's. Slipway takes them as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields_decided_by_others: Vec<OverruledFields>,
     /// Ready pods of Contour, `2/2` for instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contour: Option<String>,
     /// Ready pods of Envoy, `3/3` for instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envoy: Option<String>,
+}
+
+/// Fields of an object that somebody else decides.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct OverruledFields {
+    /// The object's kind.
+    pub kind: String,
+    /// Its namespace; absent for kinds without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The fields' paths, `spec.template.spec.containers[contour].image` for instance.
+    pub fields: Vec<String>,
 }
 
 /// A referenced ExtensionService.
@@ -117,6 +135,8 @@ impl fmt::Display for Role {
 pub enum ExtensionServiceState {
     /// It does not exist.
     Missing,
+    /// It exists, and Slipway can't make its stand-in beside it: its namespace refuses that.
+    Blocked,
     /// Contour has not judged it yet, or says nothing of its present form; the last valid one stays in use.
     Pending,
     /// Contour says that it is not valid, or its Service is missing.
@@ -129,8 +149,9 @@ pub enum ExtensionServiceState {
 
 impl ExtensionServiceState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Missing,
+        Self::Blocked,
         Self::Pending,
         Self::Invalid,
         Self::NoEndpoints,
@@ -149,6 +170,8 @@ pub enum Traffic {
     Denied,
     /// They pass, and leave no trace (tracing only).
     NotSampled,
+    /// Nobody can say: a pod runs a Contour, and what that has read is not known.
+    Unknown,
 }
 
 #[cfg(test)]

@@ -39,8 +39,6 @@ pub mod annotations {
         MEMORY = "contour.slipway.dev/memory";
         /// On Contour's pod template: what a container captures at its start (JSON: configuration and stand-ins).
         CAPTURED = "contour.slipway.dev/captured";
-        /// On a ContourConfiguration: hash of the settings that the API server accepted, a dot, hash of the spec made from them.
-        SETTINGS = "contour.slipway.dev/settings";
         /// On a ContourConfiguration that succeeds one that somebody altered: the number that makes its name another one.
         SALT = "contour.slipway.dev/salt";
         /// On a ContourConfiguration: when a rollout of Contour to it was complete. The newest so marked is the last good one.
@@ -87,6 +85,9 @@ pub mod reasons {
         CONTOUR_CRDS_MISSING = "ContourCRDsMissing";
         /// A referenced ExtensionService does not exist.
         EXTENSION_SERVICE_MISSING = "ExtensionServiceMissing";
+        /// Slipway can't make its stand-in beside a referenced ExtensionService, because the namespace refuses it: a quota, a policy,
+        /// a name that is taken.
+        EXTENSION_SERVICE_BLOCKED = "ExtensionServiceBlocked";
         /// Contour has not judged a referenced ExtensionService, or its present form, yet.
         EXTENSION_SERVICE_PENDING = "ExtensionServicePending";
         /// A referenced ExtensionService is not valid.
@@ -127,6 +128,14 @@ pub mod reasons {
         REFUSED = "Refused";
         /// The namespace is being deleted.
         NAMESPACE_TERMINATING = "NamespaceTerminating";
+        /// A mutating webhook or policy changes a field as Slipway writes it, and that field must be as Slipway writes it.
+        NOT_TAKEN = "NotTaken";
+        /// Somebody changes an object again and again; Slipway puts it right ever less often.
+        CONTESTED = "Contested";
+        /// One write followed another without an end.
+        UNSETTLED = "Unsettled";
+        /// An object in another namespace that is no longer wanted can't be deleted.
+        LEFT_BEHIND = "LeftBehind";
         /// A write failed; it is tried again.
         WRITE_FAILED = "WriteFailed";
         /// The stored object is not of the form that this version of Slipway reads.

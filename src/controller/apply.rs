@@ -3,12 +3,13 @@
 
 use futures::StreamExt;
 use futures::stream;
+use jiff::Timestamp;
 use kube::Client;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::cache::Cache;
 use super::client::{self, Error};
-use super::gather;
+use super::gather::{self, Answers};
 use crate::plan::{Failure, FailureCause, Key, NamespacedName, Observed, Owner, Wave, Write, plan};
 use crate::telemetry::{self, Metrics};
 
@@ -21,6 +22,8 @@ pub struct Apply<'a> {
     pub client: &'a Client,
     /// Gets the answers.
     pub cache: &'a Cache,
+    /// Remembers what came of each write.
+    pub answers: &'a Answers,
     /// Counts the writes.
     pub metrics: &'a Metrics,
     /// Whose waves they are.
@@ -30,8 +33,10 @@ pub struct Apply<'a> {
 /// What came of a write.
 enum Outcome {
     Done,
-    /// The world is not as it was observed; what it is like is in the cache now.
+    /// The world is not as it was observed, or a namespace of somebody else's refuses an object: another plan is needed.
     Stale,
+    /// It failed in a namespace of somebody else's. That holds nothing up; the next plan knows of it.
+    Aside,
     Failed(Failure),
 }
 
@@ -53,7 +58,7 @@ impl Apply<'_> {
                 .into_iter()
                 .filter_map(|outcome| match outcome {
                     Outcome::Failed(failure) => Some(failure),
-                    Outcome::Done | Outcome::Stale => None,
+                    Outcome::Done | Outcome::Stale | Outcome::Aside => None,
                 })
                 .collect();
             if stale || !failures.is_empty() {
@@ -103,6 +108,9 @@ impl Apply<'_> {
         match result {
             Ok(answer) => {
                 info!(%key, verb, "written");
+                let now = Timestamp::now();
+                self.answers
+                    .note(&whose, |attempts| attempts.taken(&write, answer.as_ref(), now));
                 let gone = match &write {
                     Write::Delete(target) => answer.is_none().then_some(target),
                     Write::Release(target) => answer
@@ -123,9 +131,29 @@ impl Apply<'_> {
                     || is_failed_test(&error, &write) =>
             {
                 debug!(%key, verb, %error, "not as observed");
-                self.look_again(&write, &key, &whose, &error).await
+                match self.look_again(&write, &key, &whose, &error).await {
+                    Outcome::Failed(failure) => self.failed(&write, failure, &whose),
+                    outcome => outcome,
+                }
             }
-            Err(error) => Outcome::Failed(failure(key, &error)),
+            Err(error) => self.failed(&write, failure(key, &error), &whose),
+        }
+    }
+
+    /// What fails in the ContourDeployment's own namespace stops what comes after it. Elsewhere it is remembered instead, and the next
+    /// plan does without; only a creation that may succeed yet is waited for.
+    fn failed(&self, write: &Write, failure: Failure, whose: &NamespacedName) -> Outcome {
+        if !self.owner.is_elsewhere(&failure.key) {
+            return Outcome::Failed(failure);
+        }
+        warn!(object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
+        let now = Timestamp::now();
+        self.answers
+            .note(whose, |attempts| attempts.failed(write, failure.clone(), now));
+        match write {
+            Write::Create(_) if failure.cause == FailureCause::Transient => Outcome::Failed(failure),
+            Write::Create(_) => Outcome::Stale,
+            _ => Outcome::Aside,
         }
     }
 
@@ -165,7 +193,7 @@ impl Apply<'_> {
     }
 }
 
-fn outcome<T>(result: &Result<T, Error>) -> telemetry::Outcome {
+pub fn outcome<T>(result: &Result<T, Error>) -> telemetry::Outcome {
     if result.is_ok() {
         telemetry::Outcome::Success
     } else {

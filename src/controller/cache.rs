@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
 use crate::api::vocabulary::labels;
-use crate::plan::{Key, Kind, NamespacedName, Object};
+use crate::plan::{Key, Kind, NamespacedName, Object, Owner};
 
 /// How late the answer of a write may be; longer than any call is waited for.
 const LATE_ANSWERS: Duration = Duration::from_secs(30);
@@ -89,6 +89,17 @@ impl Cache {
     pub fn apply(&self, id: &StoreId, event: Event<Object>) -> Touched {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.entry(id.clone()).or_default();
+        // What bears the marks of a ContourDeployment in another namespace, where it can't be ours, is as good as absent.
+        let event = match event {
+            Event::InitApply(object) if is_stray(id, &object) => return Touched::Nothing,
+            Event::Apply(object) | Event::Delete(object) if is_stray(id, &object) => {
+                if !store.objects.contains_key(&object.key()) {
+                    return Touched::Nothing;
+                }
+                Event::Delete(object)
+            }
+            event => event,
+        };
         match event {
             Event::Init => {
                 store.incoming = Some(Vec::new());
@@ -365,6 +376,24 @@ impl StoreId {
                 Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => namespace == object.namespace(),
             }
     }
+}
+
+/// Whether an object of a set of ours says that it belongs to a ContourDeployment of another namespace, and can't: only stand-ins and
+/// blackholes are anywhere else. Nobody is woken for it, and nothing of it is kept.
+fn is_stray(id: &StoreId, object: &Object) -> bool {
+    let is_of_ours = matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) && object.kind.is_namespaced();
+    let Some((namespace, name)) = owner(object).filter(|_| is_of_ours) else {
+        return false;
+    };
+    if namespace == object.namespace() {
+        return false;
+    }
+    let owner = Owner {
+        namespace,
+        name,
+        uid: String::new(),
+    };
+    object.kind != Kind::Service || !owner.is_stand_in(object.name())
 }
 
 /// Whose an object is, by its labels.

@@ -15,8 +15,8 @@ use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::{
-    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
-    bears_our_name, has_ready_endpoint, targets,
+    Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
+    bears_our_name, has_ready_endpoint, ours, targets,
 };
 
 /// How long to wait for sets of objects that are being read for the first time.
@@ -26,22 +26,37 @@ const READING: Duration = Duration::from_secs(2);
 /// by one that knows them, and what stands between us and the API server may have said so in its place.
 const REFUSED: Duration = Duration::from_mins(1);
 
-/// Answers that cost a request, by ContourDeployment: what the API server said of its settings, and when.
+/// Answers that cost a request, by ContourDeployment: what the API server said of its settings, and when; and what came of the last
+/// writes.
 #[derive(Default)]
-pub struct Answers(Mutex<HashMap<NamespacedName, (SettingsVerdict, Instant)>>);
+pub struct Answers {
+    settings: Mutex<HashMap<NamespacedName, (SettingsVerdict, Instant)>>,
+    attempts: Mutex<HashMap<NamespacedName, Arc<Attempts>>>,
+}
 
 impl Answers {
     /// Remembers an answer.
     pub fn put(&self, whose: &NamespacedName, verdict: SettingsVerdict) {
-        self.0
+        self.settings
             .lock()
             .expect("nobody panics with the lock")
             .insert(whose.clone(), (verdict, Instant::now()));
     }
 
+    /// Remembers what came of a write.
+    pub fn note(&self, whose: &NamespacedName, note: impl FnOnce(&mut Attempts)) {
+        let mut all = self.attempts.lock().expect("nobody panics with the lock");
+        note(Arc::make_mut(all.entry(whose.clone()).or_default()));
+    }
+
+    fn attempts(&self, whose: &NamespacedName) -> Arc<Attempts> {
+        let all = self.attempts.lock().expect("nobody panics with the lock");
+        all.get(whose).cloned().unwrap_or_default()
+    }
+
     /// How long a refusal still counts, if there is one.
     pub fn asks_again_in(&self, whose: &NamespacedName) -> Option<Duration> {
-        let answers = self.0.lock().expect("nobody panics with the lock");
+        let answers = self.settings.lock().expect("nobody panics with the lock");
         match answers.get(whose)? {
             (SettingsVerdict::Refused { .. }, when) => Some(REFUSED.saturating_sub(when.elapsed())),
             _ => None,
@@ -50,11 +65,14 @@ impl Answers {
 
     /// Forgets a ContourDeployment.
     pub fn forget(&self, whose: &NamespacedName) {
-        self.0.lock().expect("nobody panics with the lock").remove(whose);
+        let settings = self.settings.lock();
+        settings.expect("nobody panics with the lock").remove(whose);
+        let attempts = self.attempts.lock();
+        attempts.expect("nobody panics with the lock").remove(whose);
     }
 
     fn get(&self, whose: &NamespacedName) -> SettingsVerdict {
-        self.0
+        self.settings
             .lock()
             .expect("nobody panics with the lock")
             .get(whose)
@@ -109,7 +127,8 @@ impl Sources<'_> {
             .chain(nameless)
             .map(|object| (object.key(), object))
             .collect();
-        let targets = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
+        let settings = &deployment.spec.runtime_settings;
+        let targets = targets(settings, ours(&owner, settings, &objects));
         let referenced: BTreeSet<String> = targets.iter().map(|(namespace, _)| namespace.clone()).collect();
         let secrets = StoreId::owned_in(Kind::Secret, namespace);
         let around: BTreeSet<StoreId> = referenced
@@ -140,6 +159,7 @@ impl Sources<'_> {
             settings: self.answers.get(whose),
             issued: None,
             failures: Vec::new(),
+            attempts: self.answers.attempts(whose),
             objects,
             deployment: Arc::new(deployment),
         });
@@ -252,7 +272,7 @@ mod tests {
             .expect("the clock has run for so long");
         let answers = Answers::default();
         let put = |verdict: SettingsVerdict, when| {
-            let mut all = answers.0.lock().expect("nobody panics with the lock");
+            let mut all = answers.settings.lock().expect("nobody panics with the lock");
             all.insert(whose.clone(), (verdict, when));
         };
         let refused = SettingsVerdict::Refused {

@@ -13,7 +13,7 @@ use crate::api::vocabulary::{conditions, reasons};
 use crate::issue;
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
-    plan,
+    plan, unsettled,
 };
 use crate::telemetry::Outcome;
 
@@ -52,7 +52,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
         answers: &context.answers,
         operator: &context.options.operator,
     };
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         let mut observed = match sources.gather_read(whose).await {
             Gathered::Observed(observed, _) => observed,
             Gathered::Gone => {
@@ -85,6 +85,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
         let apply = Apply {
             client: &context.client,
             cache: &context.cache,
+            answers: &context.answers,
             metrics: &context.telemetry.metrics,
             owner: &owner,
         };
@@ -93,12 +94,14 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
         if failures.is_empty() {
             failures.extend(answer(context, whose, &planned).await);
         }
+        if failures.is_empty() && round == ROUNDS {
+            failures = unsettled(&planned, &observed);
+        }
         if !failures.is_empty() {
             return fail(context, whose, *observed, failures).await;
         }
     }
-    debug!(?whose, "not settled; looking again");
-    (Action::requeue(Duration::from_millis(100)), Outcome::Success)
+    unreachable!("the last round settles or fails")
 }
 
 /// Nothing is left to write: says how it is.
@@ -187,7 +190,9 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
     let mut failures = Vec::new();
     for question in &planned.questions {
         if let Question::Settings { hash, candidate } = question {
-            let verdict = match client::create(&context.client, candidate, true).await {
+            let answer = client::create(&context.client, candidate, true).await;
+            context.telemetry.metrics.tried(apply::outcome(&answer));
+            let verdict = match answer {
                 Ok(object) => {
                     let spec = object
                         .at("/spec")

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::captured::{Captured, Contours, references};
 use super::diff::Desired;
-use super::names::{hash, hash_json};
+use super::names::{hash, hash_json, salts_from};
 use super::object::{Kind, Object, Owner};
 use super::observed::{Observed, SettingsVerdict};
 use super::rollout::{OldPods, Rollout, Workload};
 use super::stand_in::RolePlan;
-use super::usage::{Captured, Usage, references};
+use super::usage::Usage;
 use super::{Question, preflight, succession};
 use crate::api::Role;
 use crate::api::vocabulary::annotations;
@@ -33,7 +34,6 @@ pub enum Settings {
 /// Settings that the API server and Contour accept.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    hash: String,
     /// With the CRD's defaults, so that what is stored can be compared with what is wanted.
     spec: Map<String, Value>,
 }
@@ -48,17 +48,20 @@ pub fn settings(observed: &Observed) -> Settings {
     let hash = hash_json(&spec);
     match &observed.settings {
         SettingsVerdict::Refused { hash: asked, message } if *asked == hash => Settings::Refused(message.clone()),
-        SettingsVerdict::Accepted { hash: asked, spec } if *asked == hash => Settings::Accepted(Accepted {
-            hash,
-            spec: spec.clone(),
-        }),
-        _ => match accepted_before(observed, &spec, &hash) {
-            Some(spec) => Settings::Accepted(Accepted { hash, spec }),
-            None => Settings::Unchecked(Box::new(Question::Settings {
-                candidate: Box::new(candidate(observed, &hash, spec)),
-                hash,
-            })),
+        SettingsVerdict::Accepted {
+            hash: asked,
+            spec: answer,
+        } if *asked == hash => match changed(&spec, answer) {
+            None => Settings::Accepted(Accepted { spec: answer.clone() }),
+            Some(field) => Settings::Refused(format!(
+                "runtimeSettings.{field}: something between Slipway and the API server (a mutating webhook or policy) changes it, and \
+                 what Contour is told must be what is specified; exempt ContourConfigurations from it"
+            )),
         },
+        _ => Settings::Unchecked(Box::new(Question::Settings {
+            candidate: Box::new(candidate(observed, &hash, spec)),
+            hash,
+        })),
     }
 }
 
@@ -80,6 +83,51 @@ fn own_spec(observed: &Observed) -> Map<String, Value> {
     spec
 }
 
+/// The first field that the API server's answer has otherwise than the user wrote it, if there is one. Defaults of the CRD may be
+/// added, but nothing may that decides whether a request is checked.
+fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<String> {
+    let kept = |(key, value): (&String, &Value)| match answer.get(key) {
+        Some(other) => lost(key, value, other),
+        None => (!value.is_null()).then(|| key.clone()),
+    };
+    let added = |role: Role| {
+        let field = role.field();
+        match (own.get(field), answer.get(field)) {
+            (Some(own), Some(answer)) => {
+                let is_the_same = |key: &str| own.get(key) == answer.get(key);
+                let fails_open = |block: &Value| block.get("failOpen").and_then(Value::as_bool).unwrap_or_default();
+                let decisive = ["authPolicy", "extensionRef", "extensionService"];
+                let other = decisive.into_iter().find(|key| !is_the_same(key));
+                let other = other.or_else(|| (fails_open(own) != fails_open(answer)).then_some("failOpen"));
+                other.map(|key| format!("{field}.{key}"))
+            }
+            (None, Some(_)) => Some(field.to_owned()),
+            (_, None) => None,
+        }
+    };
+    own.iter()
+        .find_map(kept)
+        .or_else(|| Role::ALL.into_iter().find_map(added))
+}
+
+/// The path of the first value that is not there any more, or is another one.
+fn lost(path: &str, own: &Value, answer: &Value) -> Option<String> {
+    match (own, answer) {
+        (Value::Object(own), Value::Object(answer)) => own.iter().find_map(|(key, value)| {
+            let path = format!("{path}.{key}");
+            match answer.get(key) {
+                Some(other) => lost(&path, value, other),
+                None => (!value.is_null()).then_some(path),
+            }
+        }),
+        (Value::Array(own), Value::Array(answer)) if own.len() == answer.len() => {
+            let mut items = own.iter().zip(answer).enumerate();
+            items.find_map(|(index, (own, answer))| lost(&format!("{path}[{index}]"), own, answer))
+        }
+        _ => (own != answer).then(|| path.to_owned()),
+    }
+}
+
 fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Object {
     let owner = observed.owner();
     Object {
@@ -92,29 +140,6 @@ fn candidate(observed: &Observed, hash: &str, spec: Map<String, Value>) -> Objec
         content: Map::from_iter([("spec".to_owned(), Value::Object(spec))]),
         creation_entry: None,
     }
-}
-
-/// The spec, with defaults, of a ContourConfiguration that was made from the same settings and is still as it was made: its
-/// name, which nobody can change, bears that out.
-fn accepted_before(observed: &Observed, own: &Map<String, Value>, hash: &str) -> Option<Map<String, Value>> {
-    let owner = observed.owner();
-    observed.of_kind(Kind::ContourConfiguration).find_map(|object| {
-        let (settings, content) = object.annotation(annotations::SETTINGS)?.split_once('.')?;
-        let spec = object.at("/spec")?.as_object()?;
-        let as_it_was_made = content == hash_json(spec) && object.name() == name(&owner, spec, salt(object));
-        (settings == hash && as_it_was_made && asks_the_same(own, spec)).then(|| spec.clone())
-    })
-}
-
-/// Whether both have the same blocks, with the same `failOpen`. Nothing may pass because somebody wrote on an annotation.
-fn asks_the_same(own: &Map<String, Value>, spec: &Map<String, Value>) -> bool {
-    Role::ALL.into_iter().all(|role| {
-        let fail_open = |spec: &Map<String, Value>| {
-            let block = spec.get(role.field())?;
-            Some(block.get("failOpen").and_then(Value::as_bool).unwrap_or_default())
-        };
-        fail_open(own) == fail_open(spec)
-    })
 }
 
 /// What a container is to capture that starts on these settings and stand-ins; and how long until that may be another one, if
@@ -139,27 +164,23 @@ pub fn captured(
         }
         captured.stand_ins.push(format!("{namespace}/{name}"));
     }
-    let known = usage.configurations.values();
-    captured.salt = known
-        .filter(|known| is_intact(&owner, known))
-        .map(|known| known.salt)
-        .max()
-        .unwrap_or_default();
-    let stays = loop {
-        captured.configuration = name(&owner, &spec, captured.salt);
+    let known = usage.configurations.values().filter(|known| is_intact(&owner, known));
+    let highest = known.map(|known| known.salt).max().unwrap_or_default();
+    let mut stays = None;
+    for salt in salts_from(highest) {
+        captured.salt = salt;
+        captured.configuration = name(&owner, &spec, salt);
         let found = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
         // A Deployment names one only after it was made. If it is not there, somebody deleted it, and may have altered it before.
         let was_deleted = found.is_none() && usage.configurations.contains_key(&captured.configuration);
         let is_spent = was_deleted || found.is_some_and(is_altered);
-        let stays = found
+        stays = found
             .filter(|_| is_spent)
-            .and_then(|found| succession::configuration_stays(found, captured.salt, observed.now));
-        if !is_spent || stays.is_some() || captured.salt == u32::MAX {
-            break stays;
+            .and_then(|found| succession::configuration_stays(found, salt, observed.now));
+        if !is_spent || stays.is_some() {
+            break;
         }
-        captured.salt += 1;
-    };
-    captured.settings = format!("{}.{}", accepted.hash, hash_json(&spec));
+    }
     captured.spec = spec;
     (captured, stays)
 }
@@ -189,28 +210,56 @@ pub fn is_altered(object: &Object) -> bool {
 /// Whether what is said to be captured is what the configuration's name was made from. What stands on a pod may have been
 /// written by anybody, or by a Slipway of another version.
 pub fn is_intact(owner: &Owner, captured: &Captured) -> bool {
-    let content = captured.settings.split_once('.').map(|(_, content)| content);
     captured.configuration == name(owner, &captured.spec, captured.salt)
-        && content == Some(hash_json(&captured.spec).as_str())
 }
 
-/// What the newest ContourConfiguration makes a container capture to which Contour was completely rolled, and that is as it
-/// was made.
+/// What the newest completely rolled-out ReplicaSet of Contour's Deployment has captured. Where none is left (the Deployment was
+/// deleted) it is what the ContourConfiguration says that is marked as rolled out, and is as it was made.
 pub fn last_good(observed: &Observed) -> Option<Captured> {
     let owner = observed.owner();
+    let contours = Contours::of(observed);
+    let number = |object: &Object, pointer| object.at(pointer).and_then(Value::as_i64).unwrap_or_default();
+    let wanted = contours
+        .deployment
+        .map(|deployment| number(deployment, "/spec/replicas"));
+    let active = contours
+        .replica_sets
+        .iter()
+        .filter(|set| number(set, "/spec/replicas") > 0);
+    let is_the_only_one = active.count() == 1;
+    let is_complete = |set: &&&Object| {
+        let available = number(set, "/status/availableReplicas");
+        let has_taken_over = is_the_only_one && number(set, "/spec/replicas") > 0;
+        available > 0 && (has_taken_over || Some(available) >= wanted)
+    };
+    // The Deployment controller counts its ReplicaSets.
+    let revision = |set: &&&Object| {
+        let revision = set.annotation("deployment.kubernetes.io/revision");
+        revision.and_then(|revision| revision.parse::<u64>().ok())
+    };
+    let complete = contours.replica_sets.iter().filter(is_complete).max_by_key(revision);
+    complete
+        .and_then(|set| Captured::of_template(set))
+        .filter(|captured| is_intact(&owner, captured))
+        .or_else(|| marked(observed))
+}
+
+/// What the newest ContourConfiguration makes a container capture that is marked as rolled out, and is as it was made.
+fn marked(observed: &Observed) -> Option<Captured> {
+    let owner = observed.owner();
     let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
+        let spec = object.at("/spec")?.as_object()?.clone();
+        let stand_ins = references(&spec).into_iter();
         let captured = Captured {
             configuration: object.name().to_owned(),
-            settings: object.annotation(annotations::SETTINGS)?.to_owned(),
             salt: salt(object),
-            spec: object.at("/spec")?.as_object()?.clone(),
-            stand_ins: references(object)
-                .into_iter()
+            stand_ins: stand_ins
                 .map(|(namespace, name)| format!("{namespace}/{name}"))
                 .collect(),
+            spec,
         };
-        let time = object.annotation(annotations::ROLLED_OUT)?.to_owned();
-        is_intact(&owner, &captured).then_some((time, captured))
+        let time: jiff::Timestamp = object.annotation(annotations::ROLLED_OUT)?.parse().ok()?;
+        is_intact(&owner, &captured).then_some((time.min(observed.now), captured))
     });
     let newest = rolled_out.max_by(|(a, one), (b, other)| (a, &one.configuration).cmp(&(b, &other.configuration)));
     newest.map(|(_, captured)| captured)
@@ -243,7 +292,6 @@ pub fn object(observed: &Observed, captured: &Captured, planned: Option<&Capture
         content: Map::from_iter([("spec".to_owned(), Value::Object(captured.spec.clone()))]),
         creation_entry: None,
     };
-    object.annotate(annotations::SETTINGS, captured.settings.clone());
     if captured.salt > 0 {
         object.annotate(annotations::SALT, captured.salt.to_string());
     }
@@ -263,40 +311,55 @@ pub fn object(observed: &Observed, captured: &Captured, planned: Option<&Capture
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::plan::operand::tests::observed;
 
-    fn with_stored(change: impl Fn(&mut Map<String, Value>)) -> Observed {
+    #[test]
+    fn an_answer_may_add_defaults_and_nothing_that_decides_on_a_check() {
         let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}});
-        let mut observed = observed(&json!({"runtimeSettings": {"globalExtAuth": auth}}));
-        let (owner, mut spec) = (observed.owner(), own_spec(&observed));
-        let (settings, name) = (hash_json(&spec), name(&owner, &spec, 0));
-        change(&mut spec);
-        let mut object = Object {
-            kind: Kind::ContourConfiguration,
-            metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, &name),
-            content: Map::new(),
-            creation_entry: None,
+        let own = json!({"globalExtAuth": auth, "httpproxy": {"rootNamespaces": ["a", "b"]}, "tracing": null});
+        let answer = |change: fn(&mut Value)| {
+            let mut answer = own.clone();
+            answer["debug"] = json!({"port": 6060});
+            answer["httpproxy"]["fallback"] = json!("x");
+            answer["globalExtAuth"]["failOpen"] = json!(false);
+            answer.as_object_mut().expect("an object").remove("tracing");
+            change(&mut answer);
+            changed(
+                own.as_object().expect("an object"),
+                answer.as_object().expect("an object"),
+            )
         };
-        object.annotate(annotations::SETTINGS, format!("{settings}.{}", hash_json(&spec)));
-        object.content.insert("spec".to_owned(), Value::Object(spec));
-        observed.objects.insert(object.key(), Arc::new(object));
-        observed
-    }
-
-    #[test]
-    fn what_was_accepted_before_is_not_asked_again() {
-        assert!(matches!(settings(&with_stored(|_| {})), Settings::Accepted(_)));
-    }
-
-    #[test]
-    fn a_spec_that_was_altered_together_with_its_annotation_is_asked_again() {
-        let altered = with_stored(|spec| {
-            spec["globalExtAuth"]["authPolicy"] = json!({"disabled": true});
-        });
-        assert!(matches!(settings(&altered), Settings::Unchecked(_)));
+        assert_eq!(answer(|_| {}), None);
+        let changes: [(fn(&mut Value), &str); 7] = [
+            (
+                |it| it["globalExtAuth"]["authPolicy"] = json!({"disabled": true}),
+                "globalExtAuth.authPolicy",
+            ),
+            (
+                |it| it["globalExtAuth"]["failOpen"] = json!(true),
+                "globalExtAuth.failOpen",
+            ),
+            (
+                |it| it["globalExtAuth"]["extensionRef"]["name"] = json!("other"),
+                "globalExtAuth.extensionRef.name",
+            ),
+            (
+                |it| drop(it.as_object_mut().expect("an object").remove("globalExtAuth")),
+                "globalExtAuth",
+            ),
+            (|it| it["rateLimitService"] = json!({"domain": "x"}), "rateLimitService"),
+            (
+                |it| it["httpproxy"]["rootNamespaces"] = json!(["a", "c"]),
+                "httpproxy.rootNamespaces[1]",
+            ),
+            (
+                |it| it["httpproxy"]["rootNamespaces"] = json!(["a"]),
+                "httpproxy.rootNamespaces",
+            ),
+        ];
+        for (change, field) in changes {
+            assert_eq!(answer(change).as_deref(), Some(field));
+        }
     }
 
     #[test]
@@ -306,20 +369,13 @@ mod tests {
         let spec = |value: &str| Map::from_iter([("debug".to_owned(), value.into())]);
         let captured = Captured {
             configuration: name(&owner, &spec("a"), 2),
-            settings: format!("asked.{}", hash_json(&spec("a"))),
             salt: 2,
             spec: spec("a"),
             stand_ins: Vec::new(),
         };
         let made = object(&observed, &captured, Some(&captured)).expect("it is as it was made");
         assert_eq!(salt(&made.object), 2);
-        let changes: [fn(&mut Captured); 5] = [
-            |it| it.configuration.push('x'),
-            |it| it.settings.push('x'),
-            |it| it.settings = "asked".to_owned(),
-            |it| it.salt = 1,
-            |it| it.spec.clear(),
-        ];
+        let changes: [fn(&mut Captured); 3] = [|it| it.configuration.push('x'), |it| it.salt = 1, |it| it.spec.clear()];
         for (number, change) in changes.into_iter().enumerate() {
             let mut other = captured.clone();
             change(&mut other);

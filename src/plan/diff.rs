@@ -1,13 +1,17 @@
 //! From what is desired and what is there to the writes that are needed. Converged means: none.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::names::hash_json;
-use super::object::{Kind, Object, Owner};
-use super::observed::Observed;
-use crate::api::vocabulary::annotations;
+use super::object::{Key, Kind, Object, Owner};
+use super::observed::{Failure, FailureCause, Observed};
+use crate::api::OverruledFields;
+use crate::api::vocabulary::{annotations, labels};
 
 /// An object as it shall be.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,108 +124,310 @@ impl Target {
     }
 }
 
-/// The write that makes the live object the desired one, if one is needed.
-pub fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Write> {
-    let live = observed
-        .objects
-        .get(&desired.object.key())
-        .map(AsRef::as_ref)
-        .filter(|live| owner.owns(live));
-    let applied = hash_json(&(&desired.object.metadata, &desired.object.content));
-    let mut object = desired.object.clone();
-    object.annotate(annotations::APPLIED, applied);
-    let Some(live) = live else {
-        return Some(Write::Create(object));
-    };
+/// What a desired object takes.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // one at a time, and not for long
+pub enum Step {
+    /// Nothing. These fields have values that somebody else decided as we wrote them, and that are taken as they are.
+    Nothing(Vec<String>),
+    /// A write.
+    Write(Write),
+    /// A write that has to wait.
+    Wait(Held),
+}
 
-    match desired.fields {
-        Fields::Shared { initial } => {
-            for pointer in initial {
-                adopt(&mut object.content, &live.content, pointer);
-            }
-            if live.is_terminating()
-                || (metadata_holds(&object.metadata, &live.metadata) && holds(&object.content, &live.content))
-            {
-                return None;
-            }
-            if let Some(replacement) = renumbered(&object, live) {
-                return Some(Write::Replace(replacement));
-            }
-            object.metadata.uid.clone_from(&live.metadata.uid);
-            let version = live.metadata.resource_version.clone().unwrap_or_default();
-            Some(Write::Apply {
-                object,
-                adopt_creation: live.creation_entry.map(|entry| (entry, version)),
-            })
+/// A write that has to wait, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// What is to be said of it; none: it is said elsewhere.
+    pub failure: Option<Failure>,
+    /// For how long.
+    pub wait: Duration,
+    /// Whether what comes after it has to wait, too: that would go by an object that is not there, or is not ours.
+    pub blocks: bool,
+}
+
+/// What makes the live object the desired one.
+pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
+    let key = desired.object.key();
+    let live = observed.objects.get(&key).map(AsRef::as_ref);
+    let live = live.filter(|live| owner.owns(live));
+    let wanted = hash_json(&(&desired.object.metadata, &desired.object.content));
+    let mut object = desired.object.clone();
+    object.annotate(annotations::APPLIED, wanted.clone());
+    let is_decisive = is_captured(key.kind);
+    let wait = observed.attempts.wait(&key, &wanted, is_decisive, observed.now);
+    let Some(live) = live else {
+        let refusal = observed.attempts.refusal(&key.namespace, observed.now);
+        if let Some(refusal) = refusal.filter(|_| owner.is_elsewhere(&key)) {
+            return Step::Wait(Held {
+                failure: None,
+                wait: refusal.wait,
+                blocks: false,
+            });
+        }
+        return match wait {
+            Some(wait) => Step::Wait(Held {
+                failure: observed.attempts.failure(&key, &wanted).cloned(),
+                wait,
+                blocks: true,
+            }),
+            None => Step::Write(Write::Create(object)),
+        };
+    };
+    if let Fields::Shared { initial } = desired.fields {
+        for pointer in initial {
+            adopt(&mut object.content, &live.content, pointer);
+        }
+    }
+    // A terminating object can still be changed, but no finalizer can be added to it.
+    if live.is_terminating() && matches!(desired.fields, Fields::Whole(_) | Fields::Sealed { .. }) {
+        object.metadata.finalizers.clone_from(&live.metadata.finalizers);
+    }
+    let mut found = BTreeMap::new();
+    compare(&object, live, desired.fields, &mut found);
+    let overruled = observed.attempts.overruled(&key, &wanted);
+    let is_overruled = |field: &String, value: &Value| overruled.is_some_and(|fields| fields.get(field) == Some(value));
+    let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) = found
+        .into_iter()
+        .partition(|(field, value)| is_overruled(field, value) && !must_be_ours(&key, field));
+    let is_left_alone = live.is_terminating() && matches!(desired.fields, Fields::Shared { .. } | Fields::MetadataOnly);
+    if left.is_empty() || is_left_alone {
+        return Step::Nothing(taken.into_keys().collect());
+    }
+    if let Some(wait) = wait {
+        let failure = observed.attempts.failure(&key, &wanted).cloned();
+        let failure = failure.unwrap_or_else(|| {
+            changed(
+                &key,
+                &left,
+                left.iter().any(|(field, value)| is_overruled(field, value)),
+            )
+        });
+        let is_not_ours = left.keys().any(|field| must_be_ours(&key, field));
+        return Step::Wait(Held {
+            failure: Some(failure),
+            wait,
+            blocks: is_not_ours && !owner.is_elsewhere(&key),
+        });
+    }
+    Step::Write(write(object, live, desired.fields))
+}
+
+/// What is said of a write after which another followed, again and again.
+pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
+    let (key, sent) = match write {
+        Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => (sent.key(), Some(sent)),
+        Write::Delete(target) | Write::Hold(target) | Write::Release(target) => (target.key.clone(), None),
+    };
+    let live = observed.objects.get(&key);
+    let fields = sent.zip(live).map(|(sent, live)| differences(sent, live));
+    let fields: Vec<_> = fields.into_iter().flatten().map(|(field, _)| field).collect();
+    let message = if fields.is_empty() {
+        "it is written again and again, and never is as it shall be".to_owned()
+    } else {
+        format!("{} never is as Slipway writes it", fields.join(", "))
+    };
+    Failure {
+        key,
+        cause: FailureCause::Unsettled,
+        message,
+    }
+}
+
+/// Fields of an object that somebody else decides, as status names them.
+pub fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
+    OverruledFields {
+        kind: object.kind.name().to_owned(),
+        namespace: object.metadata.namespace.clone(),
+        name: object.name().to_owned(),
+        fields,
+    }
+}
+
+/// What is said of fields that somebody changes: in our own write, or after it and again and again.
+fn changed(key: &Key, fields: &BTreeMap<String, Value>, as_we_write: bool) -> Failure {
+    let fields = fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let (cause, message) = if as_we_write {
+        let message = format!(
+            "something between Slipway and the API server (a mutating webhook or policy) changes {fields} as Slipway writes it, and \
+             that must be as Slipway writes it; exempt the object"
+        );
+        (FailureCause::NotTaken, message)
+    } else {
+        let message = format!(
+            "somebody keeps changing {fields}; Slipway puts it right ever less often; find out who (kubectl get --show-managed-fields)"
+        );
+        (FailureCause::Contested, message)
+    };
+    Failure {
+        key: key.clone(),
+        cause,
+        message,
+    }
+}
+
+/// The write that makes the live object this one.
+fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
+    let apply = |mut object: Object| {
+        object.metadata.uid.clone_from(&live.metadata.uid);
+        let version = live.metadata.resource_version.clone().unwrap_or_default();
+        Write::Apply {
+            object,
+            adopt_creation: live.creation_entry.map(|entry| (entry, version)),
+        }
+    };
+    match fields {
+        Fields::Shared { .. } => match renumbered(&object, live) {
+            Some(replacement) => Write::Replace(replacement),
+            None => apply(object),
+        },
+        Fields::MetadataOnly => {
+            object.content.clear();
+            apply(object)
         }
         Fields::Whole(field) => {
-            // A terminating object can still be changed, but no finalizer can be added to it.
-            if live.is_terminating() {
-                object.metadata.finalizers.clone_from(&live.metadata.finalizers);
-            }
-            if metadata_holds(&object.metadata, &live.metadata) && object.content.get(field) == live.content.get(field)
-            {
-                return None;
-            }
             let mut replacement = live.clone();
             merge_metadata(&mut replacement.metadata, &object.metadata);
             if let Some(value) = object.content.get(field) {
                 replacement.content.insert(field.to_owned(), value.clone());
             }
-            Some(Write::Replace(replacement))
+            Write::Replace(replacement)
         }
         Fields::Sealed { absent } => {
-            if live.is_terminating() {
-                object.metadata.finalizers.clone_from(&live.metadata.finalizers);
-            }
-            let sealed = absent.iter().all(|pointer| live.at(pointer).is_none());
-            if sealed && metadata_holds(&object.metadata, &live.metadata) && holds(&object.content, &live.content) {
-                return None;
-            }
             let mut replacement = live.clone();
             merge_metadata(&mut replacement.metadata, &object.metadata);
             overlay(&mut replacement.content, &object.content);
             for pointer in absent {
                 remove(&mut replacement.content, pointer);
             }
-            Some(Write::Replace(replacement))
-        }
-        Fields::MetadataOnly => {
-            if live.is_terminating() || metadata_holds(&object.metadata, &live.metadata) {
-                return None;
-            }
-            object.content.clear();
-            object.metadata.uid.clone_from(&live.metadata.uid);
-            let version = live.metadata.resource_version.clone().unwrap_or_default();
-            Some(Write::Apply {
-                object,
-                adopt_creation: live.creation_entry.map(|entry| (entry, version)),
-            })
+            Write::Replace(replacement)
         }
     }
 }
 
-/// Whether labels, annotations, finalizers and owner references that we want are there.
-fn metadata_holds(desired: &ObjectMeta, live: &ObjectMeta) -> bool {
-    let map = |desired: Option<&std::collections::BTreeMap<String, String>>,
-               live: Option<&std::collections::BTreeMap<String, String>>| {
-        desired
-            .into_iter()
-            .flatten()
-            .all(|(key, value)| live.and_then(|live| live.get(key)) == Some(value))
+/// Whether a field may not be another than we write it, whoever changes it: what a Contour reads or runs, and what selects pods.
+pub fn must_be_ours(key: &Key, field: &str) -> bool {
+    let is_of_containers = |part: &str| {
+        let containers = ["spec.template.spec.containers[", "spec.template.spec.initContainers["];
+        let rest = containers.into_iter().find_map(|prefix| field.strip_prefix(prefix));
+        rest.and_then(|rest| rest.split_once(']')).is_some_and(|(_, rest)| {
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            rest.starts_with(part) && !rest[part.len()..].starts_with(char::is_alphanumeric)
+        })
     };
-    map(desired.labels.as_ref(), live.labels.as_ref())
-        && map(desired.annotations.as_ref(), live.annotations.as_ref())
-        && desired
-            .finalizers
-            .iter()
-            .flatten()
-            .all(|name| live.finalizers.iter().flatten().any(|other| other == name))
-        && desired
-            .owner_references
-            .iter()
-            .flatten()
-            .all(|owner| live.owner_references.iter().flatten().any(|other| other == owner))
+    let is_below = |prefixes: &[&str]| {
+        prefixes.iter().any(|prefix| {
+            field
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
+    if is_below(&["metadata.finalizers", "metadata.ownerReferences"])
+        || field.starts_with("metadata.labels[contour.slipway.dev/")
+    {
+        return true;
+    }
+    match key.kind {
+        Kind::ExtensionService | Kind::ContourConfiguration => {
+            is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::MEMORY)
+        }
+        Kind::Service => is_below(&[
+            "spec.selector",
+            "spec.externalName",
+            "spec.type",
+            "spec.clusterIP",
+            "spec.ports",
+        ]),
+        Kind::Deployment | Kind::DaemonSet => {
+            is_below(&[
+                "spec.selector",
+                "spec.template.metadata",
+                "spec.template.spec.serviceAccountName",
+                "spec.template.spec.volumes",
+            ]) || ["command", "args", "volumeMounts"].into_iter().any(is_of_containers)
+        }
+        Kind::RoleBinding | Kind::ClusterRoleBinding => is_below(&["roleRef", "subjects"]),
+        Kind::Secret => is_below(&["data"]),
+        _ => false,
+    }
+}
+
+/// The fields in which an object that we wrote differs from what the API server has, with the values there (null: none).
+pub fn differences(sent: &Object, live: &Object) -> BTreeMap<String, Value> {
+    let fields = match sent.kind {
+        Kind::ExtensionService | Kind::ContourConfiguration => Fields::Whole("spec"),
+        Kind::Service if sent.label(labels::ROLE).is_some() => super::stand_in::BLACKHOLE,
+        _ => Fields::Shared { initial: &[] },
+    };
+    let mut found = BTreeMap::new();
+    compare(sent, live, fields, &mut found);
+    found
+}
+
+fn compare(desired: &Object, live: &Object, fields: Fields, found: &mut BTreeMap<String, Value>) {
+    compare_metadata(&desired.metadata, &live.metadata, found);
+    match fields {
+        Fields::Shared { .. } => compare_fields("", &desired.content, &live.content, found),
+        Fields::Whole(field) => compare_exactly(
+            field,
+            desired.content.get(field).unwrap_or(&Value::Null),
+            live.content.get(field).unwrap_or(&Value::Null),
+            found,
+        ),
+        Fields::Sealed { absent } => {
+            compare_fields("", &desired.content, &live.content, found);
+            for pointer in absent {
+                if let Some(value) = live.at(pointer) {
+                    found.insert(pointer.trim_start_matches('/').replace('/', "."), value.clone());
+                }
+            }
+        }
+        Fields::MetadataOnly => {}
+    }
+}
+
+/// Labels, annotations, finalizers and owner references that we want and that are not there.
+fn compare_metadata(desired: &ObjectMeta, live: &ObjectMeta, found: &mut BTreeMap<String, Value>) {
+    type Map = BTreeMap<String, String>;
+    let mut maps = |name: &str, desired: Option<&Map>, live: Option<&Map>| {
+        for (key, value) in desired.into_iter().flatten() {
+            let other = live.and_then(|live| live.get(key));
+            if other != Some(value) {
+                let other = other.map_or(Value::Null, |other| other.as_str().into());
+                found.insert(format!("metadata.{name}[{key}]"), other);
+            }
+        }
+    };
+    maps("labels", desired.labels.as_ref(), live.labels.as_ref());
+    maps("annotations", desired.annotations.as_ref(), live.annotations.as_ref());
+    for name in desired.finalizers.iter().flatten() {
+        if !live.finalizers.iter().flatten().any(|other| other == name) {
+            found.insert(format!("metadata.finalizers[{name}]"), Value::Null);
+        }
+    }
+    for owner in desired.owner_references.iter().flatten() {
+        if !live.owner_references.iter().flatten().any(|other| other == owner) {
+            found.insert(format!("metadata.ownerReferences[{}]", owner.name), Value::Null);
+        }
+    }
+}
+
+/// Everything in which two values differ.
+fn compare_exactly(path: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
+    match (desired, live) {
+        (Value::Object(desired), Value::Object(live)) => {
+            let keys = desired
+                .keys()
+                .chain(live.keys().filter(|key| !desired.contains_key(*key)));
+            for key in keys {
+                let value = |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
+                compare_exactly(&format!("{path}.{key}"), &value(desired), &value(live), found);
+            }
+        }
+        (desired, live) if desired == live => {}
+        (_, live) => drop(found.insert(path.to_owned(), live.clone())),
+    }
 }
 
 fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
@@ -246,39 +452,60 @@ fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
     }
 }
 
-/// Whether every field that we want is there with our value. What others added is no difference.
-fn holds(desired: &Map<String, Value>, live: &Map<String, Value>) -> bool {
-    desired.iter().all(|(key, value)| match live.get(key) {
-        Some(other) => value_holds(key, value, other),
-        // The API server does not store empty values.
-        None => is_empty(value),
-    })
+/// The fields that we want and that are not there with our value. What others added is no difference.
+fn compare_fields(
+    path: &str,
+    desired: &Map<String, Value>,
+    live: &Map<String, Value>,
+    found: &mut BTreeMap<String, Value>,
+) {
+    for (key, value) in desired {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        match live.get(key) {
+            Some(other) => compare_values(&path, key, value, other, found),
+            // The API server does not store empty values.
+            None if is_empty(value) => {}
+            None => drop(found.insert(path, Value::Null)),
+        }
+    }
 }
 
-fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
-    match (desired, live) {
+fn compare_values(path: &str, key: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
+    let holds = match (desired, live) {
         (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
         // Whole values to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
         (Value::Object(_), Value::Object(_)) if key == "selector" || key == "nodeSelector" => desired == live,
-        (Value::Object(desired), Value::Object(live)) => holds(desired, live),
-        (Value::Array(desired), Value::Array(live)) => match merge_key(key, desired) {
-            // Lists that server-side apply merges: our items must be there, others may be.
-            Some(name) => desired.iter().all(|item| {
-                live.iter()
-                    .find(|other| other.get(name) == item.get(name))
-                    .is_some_and(|other| value_holds("", item, other))
-            }),
-            None => {
-                desired.len() == live.len()
-                    && desired
-                        .iter()
-                        .zip(live)
-                        .all(|(item, other)| value_holds("", item, other))
+        (Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
+        // Lists that server-side apply merges: our items must be there, others may be.
+        (Value::Array(desired), Value::Array(live)) if merge_key(key, desired).is_some() => {
+            let name = merge_key(key, desired).expect("just seen");
+            for item in desired {
+                let id = item[name].as_str().unwrap_or_default();
+                let path = format!("{path}[{id}]");
+                match live.iter().find(|other| other.get(name) == item.get(name)) {
+                    Some(other) => compare_values(&path, "", item, other, found),
+                    None => drop(found.insert(path, Value::Null)),
+                }
             }
-        },
+            return;
+        }
+        (Value::Array(desired), Value::Array(live)) => {
+            let mut inner = BTreeMap::new();
+            for (item, other) in desired.iter().zip(live) {
+                compare_values("", "", item, other, &mut inner);
+            }
+            desired.len() == live.len() && inner.is_empty()
+        }
         _ => desired == live,
+    };
+    if !holds {
+        found.insert(path.to_owned(), live.clone());
     }
 }
 
@@ -313,6 +540,11 @@ fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
             }
             // The rest of it is applied when this is there.
             replacement.content["spec"]["template"]["spec"]["containers"] = Value::Array(containers);
+            let mut rest = BTreeMap::new();
+            compare(desired, &replacement, Fields::Shared { initial: &[] }, &mut rest);
+            if !rest.is_empty() {
+                replacement.annotate(annotations::APPLIED, String::new());
+            }
         }
         _ => return None,
     }
@@ -403,6 +635,7 @@ fn quantity(text: &str) -> Option<f64> {
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
+        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
         _ => false,

@@ -239,6 +239,12 @@ impl Object {
         self.metadata.deletion_timestamp.is_some()
     }
 
+    /// Whether this object is its controller, by uid.
+    pub fn is_controlled_by(&self, controller: &Self) -> bool {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        owners.any(|owner| owner.controller == Some(true) && owner.uid == controller.uid() && !owner.uid.is_empty())
+    }
+
     /// Whether it carries our finalizer.
     pub fn has_our_finalizer(&self) -> bool {
         self.metadata
@@ -325,28 +331,46 @@ impl Owner {
         }
     }
 
-    /// Whether an object is this owner's: by ownerReference, by labels, or (our finalizer) by being nobody else's. One label of
-    /// the two is enough where something else says the same: our finalizer, or the one name that nobody else would choose.
+    /// Whether an object bears this owner's marks: an ownerReference (which can only be meant in the owner's own namespace), both
+    /// labels, or our finalizer and nobody else's label. One label of the two is enough where something else says the same: our
+    /// finalizer, or the one name that nobody else would choose.
+    ///
+    /// Marks can be written by anybody who may write the object; `plan/ours.rs` says where they count.
     pub fn owns(&self, object: &Object) -> bool {
         let owners = object.metadata.owner_references.iter().flatten();
-        if owners.clone().any(|reference| reference.uid == self.uid) {
+        let is_local = object.namespace() == self.namespace;
+        if is_local && owners.clone().any(|reference| reference.uid == self.uid) {
             return true;
         }
-        let expected = [
-            (labels::OWNER_NAMESPACE, &self.namespace),
-            (labels::OWNER_NAME, &self.name),
-        ];
-        let present: Vec<bool> = expected
-            .iter()
-            .filter_map(|(key, value)| Some(object.label(key)? == value.as_str()))
-            .collect();
-        match present[..] {
+        match self.named_by(object)[..] {
             [true, true] => true,
             // Somebody stripped one or both of them.
             [true] if object.kind == Kind::ClusterRoleBinding => object.name() == self.contour_cluster_binding(),
             [] | [true] => object.has_our_finalizer(),
             _ => false,
         }
+    }
+
+    /// Whether an object is in another namespace than the ContourDeployment. Cluster-scoped objects are nowhere else.
+    pub fn is_elsewhere(&self, key: &Key) -> bool {
+        key.kind.is_namespaced() && key.namespace != self.namespace
+    }
+
+    /// Whether both labels of an object name this owner.
+    pub fn is_named_by(&self, object: &Object) -> bool {
+        self.named_by(object) == [true, true]
+    }
+
+    /// Whether each of our two labels that an object has names this owner.
+    fn named_by(&self, object: &Object) -> Vec<bool> {
+        let expected = [
+            (labels::OWNER_NAMESPACE, &self.namespace),
+            (labels::OWNER_NAME, &self.name),
+        ];
+        expected
+            .iter()
+            .filter_map(|(key, value)| Some(object.label(key)? == value.as_str()))
+            .collect()
     }
 }
 

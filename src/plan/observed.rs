@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::attempts::Attempts;
 use super::certificates::Issued;
 use super::object::{Key, Kind, Object, Owner};
 use crate::api::ContourDeployment;
@@ -24,7 +25,8 @@ pub struct Observed {
     pub deployment: Arc<ContourDeployment>,
     /// Where the operator runs: the subject of its own bindings.
     pub operator: ServiceAccountRef,
-    /// Every object that carries the labels of this ContourDeployment: ours, and the pods and ReplicaSets made from ours.
+    /// Every object that carries the labels of this ContourDeployment: ours, and the pods and ReplicaSets made from ours. Others may
+    /// carry them, too; the plan begins with sorting them out (`plan/ours.rs`).
     pub objects: BTreeMap<Key, Arc<Object>>,
     /// The namespaces that matter here (its own, and those it references); absent ones are not in the map.
     pub namespaces: BTreeMap<String, NamespacePhase>,
@@ -48,6 +50,8 @@ pub struct Observed {
     pub issued: Option<Issued>,
     /// What could not be done in this round.
     pub failures: Vec<Failure>,
+    /// What came of our own last writes.
+    pub attempts: Arc<Attempts>,
 }
 
 /// A ServiceAccount.
@@ -113,6 +117,12 @@ pub enum FailureCause {
     NamespaceTerminating,
     /// The API server refuses the object.
     Refused,
+    /// Something changes a field in our own write that must be as we write it.
+    NotTaken,
+    /// Somebody changes the object again and again.
+    Contested,
+    /// One write followed another without an end.
+    Unsettled,
     /// Anything that trying again may cure.
     Transient,
 }

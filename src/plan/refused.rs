@@ -1,40 +1,42 @@
-//! What is done while the settings are refused: what ran goes on running, on the configuration that it had, with its access and
-//! with certificates that do not run out. Nothing of the new specification is applied; only what somebody deleted of a running
-//! Contour or Envoy is made again, on the last configuration that was completely rolled out.
+//! What is done while the settings are refused, or the API server has not said yet whether it takes them: what ran goes on running, on
+//! the configuration that it had, with its access and with certificates that do not run out. Nothing of the new specification is
+//! applied; only what somebody deleted of a running Contour or Envoy is made again, on the last configuration that was
+//! completely rolled out.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::captured::Captured;
 use super::diff::Desired;
+use super::object::Object;
 use super::observed::Observed;
 use super::operand::{self, Operand};
 use super::rollout::{self, Rollout};
-use super::stand_in::SeenRole;
-use super::usage::{Captured, Usage};
-use super::{Plan, Question, Wave, certificates, configurations_in_use, deletion, status};
+use super::usage::Usage;
+use super::{Question, Wave, certificates, configurations_in_use, deletion};
 
 /// What is on its way out and in nobody's use: its deletion began before the specification was refused, and our finalizer must
 /// hold neither it nor its namespace. Nothing else is pruned.
-fn going(observed: &Observed, usage: &Usage) -> Wave {
-    let owner = observed.owner();
-    let going = observed.objects.values().map(AsRef::as_ref).filter(|object| {
-        owner.owns(object) && object.is_terminating() && object.has_our_finalizer() && !usage.holds(observed, object)
-    });
+fn going(observed: &Observed, leftovers: &[Arc<Object>], usage: &Usage) -> Wave {
+    let going = observed.objects.values().chain(leftovers).map(AsRef::as_ref);
+    let going =
+        going.filter(|object| object.is_terminating() && object.has_our_finalizer() && !usage.holds(observed, object));
     Wave {
         look_first: true,
-        ..deletion::removal("what no Contour uses any more and is on its way out", going)
+        ..deletion::removal("what no Contour uses any more and is on its way out", going, observed)
     }
 }
 
-/// The plan, after these waves. `last_good` is in use.
+/// What there is to do, after these waves. `last_good` is in use.
 pub fn plan(
     observed: &Observed,
-    mut waves: Vec<Wave>,
-    roles: &[SeenRole],
-    message: &str,
+    leftovers: &[Arc<Object>],
+    waves: &mut Vec<Wave>,
     usage: &Usage,
     last_good: Option<&Captured>,
-) -> Plan {
-    let plan = Plan::waiting(status::refused(observed, message, roles));
+) -> (Vec<Question>, Option<Duration>) {
     if rollout::contour(observed).rollout == Rollout::Absent && last_good.is_none() {
-        return Plan { waves, ..plan };
+        return (Vec::new(), None);
     }
     let certificates = certificates::plan(observed);
     let has_certificates = certificates.are_complete();
@@ -65,12 +67,8 @@ pub fn plan(
         }
     }
     if waves.iter().all(|wave| wave.writes.is_empty()) {
-        waves.push(going(observed, usage));
+        waves.push(going(observed, leftovers, usage));
     }
-    Plan {
-        waves,
-        questions: certificates.request.into_iter().map(Question::Certificates).collect(),
-        look_again: certificates.renew_in,
-        ..plan
-    }
+    let questions = certificates.request.into_iter().map(Question::Certificates).collect();
+    (questions, certificates.renew_in)
 }

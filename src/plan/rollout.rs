@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::captured::Contours;
 use super::object::{Kind, Object};
 use super::observed::Observed;
-use super::usage;
 use crate::api::vocabulary::labels;
 
 /// A pod that hangs in Terminating for this long past its grace period is not waited for: its node is gone, or its runtime
@@ -85,15 +85,24 @@ pub struct OldPods {
     pub look_again: Option<Duration>,
 }
 
-/// The pods of Contour that are not of the template with this hash (all of them, if there is none).
+/// The pods of Contour's Deployment that are not of the template with this hash; if there is none, all that may run a Contour,
+/// whoever controls them.
 pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
     let mut old = OldPods {
         waited_for: Vec::new(),
         hanging: Vec::new(),
         look_again: None,
     };
-    for pod in usage::contour_pods(observed).filter(|pod| template.is_none() || pod.label(labels::TEMPLATE) != template)
-    {
+    let contours = Contours::of(observed);
+    let pods: Vec<&Object> = match template {
+        Some(template) => {
+            let pods = contours.pods.iter().map(|(pod, _)| *pod);
+            pods.filter(|pod| pod.label(labels::TEMPLATE) != Some(template))
+                .collect()
+        }
+        None => contours.all_pods().collect(),
+    };
+    for pod in pods {
         match hangs_in(pod, observed.now) {
             Some(wait) if wait.is_zero() => old.hanging.push(pod.name().to_owned()),
             wait => {
@@ -107,7 +116,9 @@ pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
 
 /// How long until a Terminating pod counts as hanging; zero if it does. `deletionTimestamp` lies at the end of the grace period.
 fn hangs_in(pod: &Object, now: Timestamp) -> Option<Duration> {
-    let end = pod.metadata.deletion_timestamp.as_ref()?.0 + PATIENCE_WITH_TERMINATING;
+    let end = pod.metadata.deletion_timestamp.as_ref()?.0;
+    // A grace period may be as long as its author likes.
+    let end = end.saturating_add(PATIENCE_WITH_TERMINATING).unwrap_or(Timestamp::MAX);
     Some(Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 

@@ -29,6 +29,9 @@ const STAND_IN: Pace = Pace {
 /// After so long without a succession the next one counts as the first again.
 const CALM: Duration = Duration::from_mins(10);
 
+/// More moves than this are not counted: the wait is long since the longest.
+pub const MOST_MOVES: u32 = 1000;
+
 struct Pace {
     /// So many follow at once.
     free: u32,
@@ -60,7 +63,11 @@ pub fn stand_in_stays(object: &Object, moves: u32, now: Timestamp) -> Option<Dur
 /// What the successor of a stand-in counts.
 pub fn next_move(predecessor: &Object, moves: u32, now: Timestamp) -> u32 {
     let is_calm = age(predecessor, now).is_none_or(|age| age >= CALM);
-    if is_calm { 0 } else { moves.saturating_add(1) }
+    if is_calm {
+        0
+    } else {
+        moves.saturating_add(1).min(MOST_MOVES)
+    }
 }
 
 fn remaining(object: &Object, wait: Duration, now: Timestamp) -> Option<Duration> {

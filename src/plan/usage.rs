@@ -1,41 +1,29 @@
 //! What is in use: the ContourConfigurations and stand-ins that a Contour container has captured, or may capture when it
 //! starts again. They are never pruned.
+//!
+//! What is *needed* is made again if it is gone, and followed; only pod templates that our own Deployment controls say what that is.
+//! What is *held* is merely not taken away, and there anybody's word is enough that may come from a Contour of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::captured::{Captured, Contours, references};
 use super::configuration::is_intact;
 use super::object::{Kind, Object, Owner};
 use super::observed::{NamespacedName, Observed};
-use crate::api::vocabulary::{annotations, labels};
-
-/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
-/// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Captured {
-    /// The ContourConfiguration's name.
-    pub configuration: String,
-    /// The annotation `SETTINGS` of the ContourConfiguration.
-    pub settings: String,
-    /// How many ContourConfigurations it succeeds that somebody altered.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub salt: u32,
-    /// The ContourConfiguration's spec.
-    pub spec: Map<String, Value>,
-    /// The stand-ins that it references, `namespace/name`.
-    pub stand_ins: Vec<String>,
-}
 
 /// What is in use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// ContourConfigurations, by name.
+    /// ContourConfigurations that are needed, by name.
     pub configurations: BTreeMap<String, Captured>,
-    /// Stand-ins; their blackholes bear the same names.
+    /// Stand-ins that are needed; their blackholes bear the same names.
     pub stand_ins: BTreeSet<NamespacedName>,
+    /// ContourConfigurations that are held, by name; the needed ones are among them.
+    held_configurations: BTreeSet<String>,
+    /// Stand-ins that are held; the needed ones are among them.
+    held_stand_ins: BTreeSet<NamespacedName>,
     /// The Deployment controller or a ReplicaSet controller has not caught up: pods may come that nobody can see yet, so
     /// that nothing may go.
     pub uncertain: bool,
@@ -46,26 +34,24 @@ impl Usage {
     pub fn of(observed: &Observed) -> Self {
         let mut usage = Self::default();
         let owner = observed.owner();
-        let contour = owner.contour();
-        let deployments = observed
-            .of_kind(Kind::Deployment)
-            .filter(|object| object.name() == contour);
-        let replica_sets = observed.of_kind(Kind::ReplicaSet).filter(|object| is_contour(object));
-        for object in deployments.chain(replica_sets) {
-            usage.uncertain |= !has_caught_up(object);
-            let may_start_pods =
-                object.kind == Kind::Deployment || object.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
-            if may_start_pods {
-                usage.add(&owner, object.at("/spec/template/metadata/annotations"));
-            }
+        let contours = Contours::of(observed);
+        let mut controllers = contours.deployment.into_iter().chain(contours.all_replica_sets());
+        usage.uncertain = controllers.any(|object| !has_caught_up(object));
+        for captured in contours.templates().filter_map(Captured::of_template) {
+            usage.need(&owner, &captured);
         }
-        for pod in contour_pods(observed) {
-            usage.add(&owner, serde_json::to_value(&pod.metadata.annotations).ok().as_ref());
+        let may_start_pods = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
+        let sets = contours.all_replica_sets().filter(may_start_pods);
+        let said = sets.filter_map(Captured::of_template);
+        for captured in said.chain(contours.all_pods().filter_map(Captured::of_pod)) {
+            usage.hold(&captured);
         }
-        // A configuration that is in use tells by itself what it references, should a pod's annotation have been changed.
+        // A configuration tells by itself what it references, should a pod's annotation have been changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
-            if usage.configurations.contains_key(configuration.name()) {
-                usage.stand_ins.extend(references(configuration));
+            if let Some(Value::Object(spec)) = configuration.at("/spec")
+                && usage.held_configurations.contains(configuration.name())
+            {
+                usage.held_stand_ins.extend(references(spec));
             }
         }
         usage
@@ -74,11 +60,8 @@ impl Usage {
     /// Whether an object is one that a container may read, or what such a one needs.
     pub fn holds(&self, observed: &Observed, object: &Object) -> bool {
         match object.kind {
-            Kind::ContourConfiguration => self.uncertain || self.configurations.contains_key(object.name()),
-            Kind::ExtensionService => {
-                let id = (object.namespace().to_owned(), object.name().to_owned());
-                self.uncertain || self.stand_ins.contains(&id)
-            }
+            Kind::ContourConfiguration => self.uncertain || self.held_configurations.contains(object.name()),
+            Kind::ExtensionService => self.holds_name(object.namespace(), object.name()),
             // A blackhole stays as long as a stand-in of its name exists.
             Kind::Service if object.has_our_finalizer() => observed
                 .object(Kind::ExtensionService, object.namespace(), object.name())
@@ -87,70 +70,33 @@ impl Usage {
         }
     }
 
+    /// Whether a pod or a ReplicaSet says that it needs a stand-in of this name.
+    pub fn holds_name(&self, namespace: &str, name: &str) -> bool {
+        self.uncertain || self.held_stand_ins.contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
     /// Adds what the plan names.
     pub fn add_captured(&mut self, captured: &Captured) {
+        self.hold(captured);
+        self.stand_ins.extend(references(&captured.spec));
         self.configurations
             .insert(captured.configuration.clone(), captured.clone());
-        let pairs = captured
-            .stand_ins
-            .iter()
-            .filter_map(|stand_in| stand_in.split_once('/'));
-        self.stand_ins
-            .extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
     }
 
-    /// Adds what somebody says that a container has captured. It is in use in any case; what is in it counts only if its name
-    /// bears it out.
-    fn add(&mut self, owner: &Owner, annotations: Option<&Value>) {
-        let Some(captured) = captured(annotations) else { return };
-        let known = self.configurations.get(&captured.configuration).cloned();
-        self.add_captured(&captured);
-        if let Some(known) = known.filter(|known| is_intact(owner, known)) {
-            self.configurations.insert(known.configuration.clone(), known);
+    /// Adds what a template of ours says that a container captures. It is needed only if the configuration's name, which nobody can
+    /// change, bears it out: the annotation may have been changed, or be of another version of Slipway.
+    fn need(&mut self, owner: &Owner, captured: &Captured) {
+        if is_intact(owner, captured) {
+            self.add_captured(captured);
+        } else {
+            self.hold(captured);
         }
     }
-}
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
-fn is_zero(salt: &u32) -> bool {
-    *salt == 0
-}
-
-/// The annotation on a pod, or on a pod template.
-pub fn captured(annotations: Option<&Value>) -> Option<Captured> {
-    serde_json::from_str(annotations?.get(annotations::CAPTURED)?.as_str()?).ok()
-}
-
-/// Contour's pods, Terminating ones included: their containers may still be running, and may start again. Pods that have
-/// ended for good do not count.
-pub fn contour_pods(observed: &Observed) -> impl Iterator<Item = &Object> {
-    observed.of_kind(Kind::Pod).filter(|pod| is_contour(pod)).filter(|pod| {
-        !matches!(
-            pod.at("/status/phase").and_then(Value::as_str),
-            Some("Succeeded" | "Failed")
-        )
-    })
-}
-
-/// The ExtensionServices that a ContourConfiguration references.
-pub fn references(configuration: &Object) -> Vec<NamespacedName> {
-    [
-        "/spec/globalExtAuth/extensionRef",
-        "/spec/rateLimitService/extensionService",
-        "/spec/tracing/extensionService",
-    ]
-    .into_iter()
-    .filter_map(|pointer| {
-        let reference = configuration.at(pointer)?;
-        let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
-        Some((text("namespace")?, text("name")?))
-    })
-    .collect()
-}
-
-/// Whether a pod or a ReplicaSet is of Contour's Deployment.
-pub fn is_contour(object: &Object) -> bool {
-    object.label(labels::COMPONENT) == Some("contour")
+    fn hold(&mut self, captured: &Captured) {
+        self.held_configurations.insert(captured.configuration.clone());
+        self.held_stand_ins.extend(captured.stand_ins());
+    }
 }
 
 fn has_caught_up(object: &Object) -> bool {

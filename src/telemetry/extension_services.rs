@@ -92,7 +92,8 @@ impl Series {
         let elapsed;
         (self.exposure, elapsed) = self.exposure.advance(now);
         match self.exposure.traffic {
-            Traffic::AllowedUnchecked => self.unchecked += elapsed,
+            // What can't be told counts as the worst.
+            Traffic::AllowedUnchecked | Traffic::Unknown => self.unchecked += elapsed,
             Traffic::Denied => self.denied += elapsed,
             // Without a tracing service no request gets through that should not, and none is lost.
             Traffic::Enforced | Traffic::NotSampled => {}

@@ -59,6 +59,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     writes: Family<WriteLabels, Counter>,
     write_errors: Family<WriteErrorLabels, Counter>,
+    dry_runs: Family<OutcomeLabels, Counter>,
     watch_errors: Family<KindLabels, Counter>,
     objects_in_backoff: Gauge,
     /// About how many bytes the next scrape has, by the last one.
@@ -106,6 +107,7 @@ impl Metrics {
             reconcile_duration: Histogram::new(RECONCILE_SECONDS),
             writes: Family::default(),
             write_errors: Family::default(),
+            dry_runs: Family::default(),
             watch_errors: Family::default(),
             objects_in_backoff: Gauge::default(),
             size: Arc::default(),
@@ -135,6 +137,11 @@ impl Metrics {
             "How long a reconcile took, API calls included",
             Unit::Seconds,
             metrics.reconcile_duration.clone(),
+        );
+        registry.register(
+            "slipway_dry_runs",
+            "Dry runs by which the API server is asked whether it takes the settings, by their outcome",
+            metrics.dry_runs.clone(),
         );
         registry.register(
             "slipway_writes",
@@ -231,6 +238,12 @@ impl Metrics {
                 outcome: outcome.label(),
             })
             .inc();
+    }
+
+    /// Counts a dry run of the settings, which writes nothing.
+    pub fn tried(&self, outcome: Outcome) {
+        let outcome = outcome.label();
+        self.dry_runs.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Counts a failure of the watch of a kind.

@@ -266,14 +266,8 @@ pub static ALL: &[Breakage] = &[
                 .any(|wave| wave.name == "stand-ins" && !wave.writes.is_empty());
             if deletes && observed.deployment.metadata.deletion_timestamp.is_some() {
                 let target = Target::of_deployment(&observed.deployment);
-                plan.waves.insert(
-                    0,
-                    Wave {
-                        name: "too early",
-                        writes: vec![Write::Release(target)],
-                        look_first: false,
-                    },
-                );
+                plan.waves
+                    .insert(0, Wave::of("too early", vec![Write::Release(target)]));
             }
         },
         ..NONE

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slipway::api::ContourDeployment;
 use slipway::plan::{
-    Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict, Write, plan,
-    targets,
+    Key, Kind, NamespacePhase, Object, Observed, Owner, Plan, Question, ServiceAccountRef, SettingsVerdict, Write,
+    ours, plan, targets,
 };
 use slipway::render::answered;
 
@@ -142,13 +142,14 @@ impl Model {
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
         let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
         let items: Vec<&Item> = seen[4..].iter().filter_map(|id| self.items.get(*id)).collect();
-        let ours = items
+        let labelled = items
             .iter()
             .filter(|item| item.owner.is_some())
             .map(|item| item.object.clone());
-        let mut objects: BTreeMap<Key, Arc<Object>> = ours.map(|object| (object.key(), object)).collect();
+        let mut objects: BTreeMap<Key, Arc<Object>> = labelled.map(|object| (object.key(), object)).collect();
         objects.extend(self.furniture[seen[2] as usize].objects.clone());
-        let wanted = targets(&deployment.spec.runtime_settings, objects.values().map(AsRef::as_ref));
+        let settings = &deployment.spec.runtime_settings;
+        let wanted = targets(settings, ours(&Owner::of(&deployment.metadata), settings, &objects));
         let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
         let of_kind = |kind: Kind| {
             items
@@ -196,6 +197,7 @@ impl Model {
             settings: self.verdicts[seen[1] as usize].clone(),
             issued: None,
             failures: Vec::new(),
+            attempts: Arc::default(),
         })
     }
 

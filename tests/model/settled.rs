@@ -211,7 +211,6 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
     let hashes = [
         annotations::MEMORY,
         annotations::APPLIED,
-        annotations::SETTINGS,
         annotations::SALT,
         annotations::ROLLED_OUT,
     ];

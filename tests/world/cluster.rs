@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
 use slipway::api::{ContourDeployment, ContourDeploymentStatus};
 use slipway::plan::{
-    Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
-    SettingsVerdict, Write, has_ready_endpoint, plan, targets,
+    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
+    SettingsVerdict, Write, has_ready_endpoint, ours, plan, targets,
 };
 use slipway::render::answered;
 
@@ -30,6 +30,8 @@ pub struct Cluster {
     pub missing_crds: Vec<String>,
     /// The API server's words on any settings, if it refuses them.
     pub refuses_settings: Option<String>,
+    /// What is created in these namespaces is refused: their quota is used up.
+    pub full: BTreeSet<String>,
     /// Writes of objects of this name fail.
     pub forbids: Option<String>,
     pub pods_made: u64,
@@ -38,6 +40,7 @@ pub struct Cluster {
     /// What Contour has looked at; none: it will look again.
     pub looked_at: Option<BTreeSet<LookedAt>>,
     answer: SettingsVerdict,
+    attempts: Arc<Attempts>,
 }
 
 impl Cluster {
@@ -48,11 +51,13 @@ impl Cluster {
             api: ApiServer::new(),
             missing_crds: Vec::new(),
             refuses_settings: None,
+            full: BTreeSet::new(),
             forbids: None,
             pods_made: 0,
             configurations: BTreeMap::new(),
             looked_at: None,
             answer: SettingsVerdict::Unchecked,
+            attempts: Arc::default(),
         };
         cluster.make_namespace(NAMESPACE);
         cluster
@@ -103,18 +108,19 @@ impl Cluster {
             settings: self.answer.clone(),
             issued: None,
             failures: Vec::new(),
+            attempts: self.attempts.clone(),
         };
         let owner = observed.owner();
-        let ours = self
+        let labelled = self
             .api
             .objects
             .values()
             .filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
-        observed.objects = ours.map(|object| (object.key(), Arc::new(object.clone()))).collect();
-        let targets = targets(
-            &observed.deployment.spec.runtime_settings,
-            observed.objects.values().map(AsRef::as_ref),
-        );
+        observed.objects = labelled
+            .map(|object| (object.key(), Arc::new(object.clone())))
+            .collect();
+        let settings = &observed.deployment.spec.runtime_settings;
+        let targets = targets(settings, ours(&owner, settings, &observed.objects));
         for target in &targets {
             if let Some(object) = self.api.get(Kind::ExtensionService, &target.0, &target.1) {
                 let since = self.api.unchanged_since[&object.key()];
@@ -176,6 +182,7 @@ impl Cluster {
     /// Another process: what the last one knew is gone.
     pub fn restart(&mut self) {
         self.answer = SettingsVerdict::Unchecked;
+        self.attempts = Arc::default();
     }
 
     /// One reconcile: plans and writes until nothing is left, then the status. Returns the writes.
@@ -203,9 +210,24 @@ impl Cluster {
                         self.restart();
                         return written;
                     }
+                    let now = self.api.now;
                     match self.carry_out(write, &observed) {
-                        Ok(true) => written.push(write.clone()),
+                        Ok(true) => {
+                            let answer = self.api.objects.get(&key_of(write)).cloned();
+                            Arc::make_mut(&mut self.attempts).taken(write, answer.as_ref(), now);
+                            written.push(write.clone());
+                        }
                         Ok(false) => break 'waves,
+                        // As the operator does it: what fails elsewhere is remembered, and the next plan does without.
+                        Err(failure) if observed.owner().is_elsewhere(&failure.key) => {
+                            let waits = failure.cause == FailureCause::Transient;
+                            Arc::make_mut(&mut self.attempts).failed(write, failure.clone(), now);
+                            match write {
+                                Write::Create(_) if waits => failures.push(failure),
+                                Write::Create(_) => break 'waves,
+                                _ => {}
+                            }
+                        }
                         Err(failure) => failures.push(failure),
                     }
                 }
@@ -213,11 +235,7 @@ impl Cluster {
                     break;
                 }
             }
-            for question in &planned.questions {
-                if let Question::Settings { hash, candidate } = question {
-                    self.answer = self.verdict(hash, candidate);
-                }
-            }
+            self.ask(&planned);
             if !failures.is_empty() {
                 let Some(mut observed) = self.observe() else {
                     return written;
@@ -236,6 +254,15 @@ impl Cluster {
             .map(describe)
             .collect();
         panic!("not settled after {ROUNDS} rounds; still to do: {left:?}");
+    }
+
+    /// Asks what a plan asks.
+    pub fn ask(&mut self, planned: &Plan) {
+        for question in &planned.questions {
+            if let Question::Settings { hash, candidate } = question {
+                self.answer = self.verdict(hash, candidate);
+            }
+        }
     }
 
     /// A strict dry run; the CRD has a default.
@@ -263,6 +290,9 @@ impl Cluster {
         };
         if self.forbids.as_deref() == Some(&key.name) {
             return Err(failure(FailureCause::Forbidden, "forbidden".into()));
+        }
+        if matches!(write, Write::Create(_)) && self.full.contains(&key.namespace) {
+            return Err(failure(FailureCause::Forbidden, "exceeded quota".into()));
         }
         let owner = observed.owner();
         let is_ours = |object: &Object| object.kind == Kind::ContourDeployment || owner.owns(object);

@@ -111,7 +111,7 @@ impl Cluster {
             let generation = set.metadata.generation;
             set.content.insert(
                 "status".into(),
-                json!({"observedGeneration": generation, "replicas": wanted}),
+                json!({"observedGeneration": generation, "replicas": wanted, "availableReplicas": wanted}),
             );
         });
     }

@@ -181,27 +181,36 @@ fn a_pod_that_hangs_does_not_hold_the_deletion_for_ever() {
 }
 
 #[test]
-fn somebody_elses_finalizer_is_waited_for_and_named() {
-    let mut cluster = deleting();
-    let stand_in = cluster.stand_in().key();
-    cluster.api.edit(&stand_in, |object| {
-        object
-            .metadata
-            .finalizers
-            .get_or_insert_default()
-            .push("example.com/mine".into());
-    });
-    cluster.reconcile();
-    cluster.collect_garbage();
-    cluster.terminating_pods_end();
-    cluster.reconcile();
-    let status = cluster.status();
-    let ready = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
-        .expect("it is said");
-    assert!(ready.message.contains(&stand_in.to_string()), "{}", ready.message);
+fn somebody_elses_finalizer_is_waited_for_and_named_at_home_and_holds_nothing_up_elsewhere() {
+    for is_at_home in [true, false] {
+        let mut cluster = deleting();
+        let key = if is_at_home {
+            Key::new(Kind::Service, NAMESPACE, "edge-envoy")
+        } else {
+            cluster.stand_in().key()
+        };
+        cluster.api.edit(&key, |object| {
+            object
+                .metadata
+                .finalizers
+                .get_or_insert_default()
+                .push("example.com/mine".into());
+        });
+        cluster.reconcile();
+        cluster.collect_garbage();
+        cluster.terminating_pods_end();
+        cluster.reconcile();
+        let object = &cluster.api.objects[&key];
+        assert!(object.is_terminating() && !object.has_our_finalizer(), "{key}");
+        if is_at_home {
+            let status = cluster.status();
+            let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+            let message = &ready.expect("it is said").message;
+            assert!(message.contains(&key.to_string()), "{message}");
+        } else {
+            assert!(cluster.observe().is_none(), "the ContourDeployment is gone");
+        }
+    }
 }
 
 #[test]

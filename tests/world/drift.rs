@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::{annotations, labels};
-use slipway::plan::{Key, Kind, Object, Question};
+use slipway::plan::{Key, Kind, Object};
 
 use crate::cluster::{Cluster, NAMESPACE, deployment_key, described};
-use crate::scene::{asks_auth, asks_auth_fail_open, points_at};
+use crate::scene::points_at;
 
 /// Settled; and everything that Slipway has made.
 fn converged() -> (Cluster, Vec<Key>) {
@@ -136,12 +136,11 @@ fn a_stripped_owner_reference_is_one_repairing_write() {
 fn a_stripped_annotation_is_one_repairing_write() {
     let (cluster, ours) = converged();
     for key in &ours {
-        for annotation in [annotations::APPLIED, annotations::SETTINGS] {
-            if cluster.api.objects[key].annotation(annotation).is_some() {
-                let change =
-                    |object: &mut Object| drop(object.metadata.annotations.get_or_insert_default().remove(annotation));
-                assert_eq!(repaired(&cluster, key, change), 1, "{key} {annotation}");
-            }
+        let annotation = annotations::APPLIED;
+        if cluster.api.objects[key].annotation(annotation).is_some() {
+            let change =
+                |object: &mut Object| drop(object.metadata.annotations.get_or_insert_default().remove(annotation));
+            assert_eq!(repaired(&cluster, key, change), 1, "{key} {annotation}");
         }
     }
 }
@@ -376,32 +375,4 @@ fn what_is_no_longer_specified_is_taken_away_from_shared_objects() {
         .get(Kind::DaemonSet, NAMESPACE, "edge-envoy")
         .expect("it exists");
     assert_eq!(envoy.at("/spec/template/spec/nodeSelector"), None);
-}
-
-#[test]
-fn nothing_passes_because_somebody_wrote_on_an_annotation_that_other_settings_were_accepted() {
-    for before in [asks_auth_fail_open(), json!({"runtimeSettings": {}})] {
-        let mut cluster = Cluster::new();
-        cluster.specify(before);
-        cluster.settle();
-        let configuration = cluster.configuration();
-        cluster.specify(asks_auth());
-        let Some(Question::Settings { hash, .. }) = cluster.plan().questions.into_iter().next() else {
-            panic!("the settings are new, and nobody is asked");
-        };
-        let accepted = configuration
-            .annotation(annotations::SETTINGS)
-            .expect("it was accepted");
-        let (_, content) = accepted.split_once('.').expect("two hashes");
-        let forged = format!("{hash}.{content}");
-        cluster.api.edit(&configuration.key(), |object| {
-            object.annotate(annotations::SETTINGS, forged);
-        });
-        assert_eq!(cluster.plan().questions.len(), 1, "they are still to be asked about");
-        cluster.settle();
-        assert_eq!(
-            cluster.configuration().at("/spec/globalExtAuth/failOpen"),
-            Some(&json!(false))
-        );
-    }
 }

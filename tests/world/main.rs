@@ -18,6 +18,7 @@ mod rollout;
 mod settle;
 mod stand_ins;
 mod status;
+mod strangers;
 mod succession;
 mod traffic;
 mod verdicts;

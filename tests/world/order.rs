@@ -237,12 +237,6 @@ fn unsalt(end: &mut BTreeMap<String, Value>) {
         if let Some(labels) = value.pointer_mut("/spec/template/metadata/labels") {
             labels["contour.slipway.dev/template"] = json!("");
         }
-        if let Some(annotations) = value
-            .pointer_mut("/metadata/annotations")
-            .and_then(Value::as_object_mut)
-        {
-            annotations.remove(annotations::SETTINGS);
-        }
     };
     masked.values_mut().for_each(without_template);
     *end = masked;

@@ -39,7 +39,8 @@ fn an_object_of_the_same_name_is_never_touched_and_said() {
     ];
     let created = created();
     assert!(created.len() > 15, "{created:?}");
-    for (key, labels) in created.iter().zip(others.iter().cycle()) {
+    let created = created.iter().filter(|key| key.namespace != "auth");
+    for (key, labels) in created.zip(others.iter().cycle()) {
         let mut cluster = Cluster::new();
         cluster.make_namespace("auth");
         let theirs = foreign(key, labels);

@@ -17,12 +17,15 @@ fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> C
     spec["extensionServices"] = json!({"readiness": readiness});
     cluster.specify(spec);
     cluster.make_service("auth", "auth");
+    if state == ExtensionServiceState::Blocked {
+        cluster.full.insert("auth".to_owned());
+    }
     cluster.settle();
     if state != ExtensionServiceState::Missing {
         cluster.make_extension_service("auth", "auth", &points_at("auth"));
     }
     match state {
-        ExtensionServiceState::Missing | ExtensionServiceState::Pending => {}
+        ExtensionServiceState::Missing | ExtensionServiceState::Blocked | ExtensionServiceState::Pending => {}
         ExtensionServiceState::Invalid => cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "no"))),
         ExtensionServiceState::NoEndpoints => {
             cluster.contour_says(&auth(), Ok(()));
@@ -36,8 +39,8 @@ fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> C
 
 #[test]
 fn ready_degraded_and_traffic_follow_state_fail_open_and_readiness() {
-    use ExtensionServiceState::{Available, Invalid, Missing, NoEndpoints, Pending};
-    for state in [Missing, Pending, Invalid, NoEndpoints, Available] {
+    use ExtensionServiceState::{Available, Blocked, Invalid, Missing, NoEndpoints, Pending};
+    for state in [Missing, Blocked, Pending, Invalid, NoEndpoints, Available] {
         for fail_open in [false, true] {
             for readiness in ["Required", "Tolerated"] {
                 let case = format!("{state:?}, failOpen {fail_open}, {readiness}");

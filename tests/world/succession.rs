@@ -32,7 +32,7 @@ fn an_altered_configuration_is_put_right_and_contour_is_rolled_to_a_successor_of
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
     assert_eq!(
         cluster.status().extension_services[0].traffic,
-        Traffic::AllowedUnchecked,
+        Traffic::Unknown,
         "a Contour that started meanwhile may not ask"
     );
     cluster.settle();

@@ -36,8 +36,8 @@ fn settle(observed: &mut Observed) -> Option<Issued> {
 }
 
 fn write(observed: &mut Observed, mut object: Object) {
-    let applied = diff::write(&diff::Desired::shared(object.clone()), observed, &observed.owner());
-    if let Some(diff::Write::Create(written) | diff::Write::Apply { object: written, .. }) = applied {
+    let applied = diff::step(&diff::Desired::shared(object.clone()), observed, &observed.owner());
+    if let diff::Step::Write(diff::Write::Create(written) | diff::Write::Apply { object: written, .. }) = applied {
         object = written;
     }
     observed.objects.insert(object.key(), Arc::new(object));
@@ -103,8 +103,8 @@ fn what_was_issued_is_kept_and_nothing_more_is_asked_for() {
     assert_eq!(certificates.renew_in, Some(DAY * (365 - 122)));
     for desired in &certificates.desired {
         assert_eq!(
-            diff::write(desired, &observed, &observed.owner()),
-            None,
+            diff::step(desired, &observed, &observed.owner()),
+            diff::Step::Nothing(Vec::new()),
             "{}",
             desired.object.key()
         );

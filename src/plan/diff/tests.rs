@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::vocabulary::FINALIZER;
+use crate::plan::attempts::Attempts;
 use crate::plan::operand::tests::observed;
 
 #[test]
@@ -55,16 +56,25 @@ fn quantities_are_compared_by_their_value_and_not_by_their_text() {
 #[test]
 fn an_empty_value_need_not_be_there_and_any_other_must() {
     let holds = |desired: &Value| {
+        let mut found = BTreeMap::new();
         let desired = desired.as_object().expect("an object");
-        super::holds(desired, json!({"there": 1}).as_object().expect("an object"))
+        let live = json!({"there": 1});
+        compare_fields("", desired, live.as_object().expect("an object"), &mut found);
+        found.is_empty()
     };
-    for empty in [Value::Null, json!([]), json!({})] {
+    for empty in [Value::Null, json!([]), json!({}), json!("")] {
         assert!(holds(&json!({"a": empty})), "{empty}");
     }
-    for value in [json!(0), json!(""), json!(false), json!([0]), json!({"b": 0})] {
+    for value in [json!(0), json!(false), json!([0]), json!({"b": 0})] {
         assert!(!holds(&json!({"a": value})), "{value}");
     }
     assert!(holds(&json!({"there": 1})) && !holds(&json!({"there": 2})));
+}
+
+fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
+    let mut found = BTreeMap::new();
+    compare_values("path", key, desired, live, &mut found);
+    found.is_empty()
 }
 
 #[test]
@@ -141,8 +151,21 @@ fn a_container_s_port_that_got_another_number_is_put_right_and_nothing_else_of_i
             )
         };
         let put_right = renumbered(&desired, &live(9)).expect("the numbers clash");
-        assert_eq!(put_right, live(8080), "the image is applied later");
+        let mut partly = live(8080);
+        partly.annotate(annotations::APPLIED, String::new());
+        assert_eq!(put_right, partly, "the image is applied later");
         assert_eq!(renumbered(&desired, &live(8080)), None);
+    }
+}
+
+fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Write> {
+    match step(desired, observed, owner) {
+        Step::Write(write) => Some(write),
+        Step::Nothing(fields) => {
+            assert!(fields.is_empty(), "{fields:?}");
+            None
+        }
+        Step::Wait(held) => panic!("{held:?}"),
     }
 }
 
@@ -364,4 +387,146 @@ fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
     let mut captured = captured;
     captured.sort();
     assert_eq!(captured, expected);
+}
+
+/// A workload, what the API server answered to the write of it, and what is to be done while this is what is there.
+struct Overruled {
+    desired: Desired,
+    observed: Observed,
+    live: Object,
+}
+
+impl Overruled {
+    fn answered(change: impl FnOnce(&mut Value)) -> Self {
+        let mut observed = observed(&json!({}));
+        let owner = observed.owner();
+        let container = json!({"name": "contour", "image": "ghcr.io/contour", "command": ["contour"], "env": [{"name": "A", "value": "1"}]});
+        let spec = json!({"template": {"spec": {"containers": [container], "tolerations": [{"key": "a"}]}}});
+        let desired = Desired::shared(Object {
+            kind: Kind::Deployment,
+            metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.contour()),
+            content: Map::from_iter([("spec".to_owned(), spec)]),
+            creation_entry: None,
+        });
+        let Step::Write(sent) = step(&desired, &observed, &owner) else {
+            panic!("it is not there, so that it is made");
+        };
+        let Write::Create(mut live) = sent.clone() else {
+            panic!("{sent:?}")
+        };
+        live.metadata.uid = Some("u-1".into());
+        change(&mut live.content["spec"]["template"]["spec"]);
+        let mut attempts = Attempts::default();
+        attempts.taken(&sent, Some(&live), observed.now);
+        observed.attempts = Arc::new(attempts);
+        observed.objects.insert(live.key(), Arc::new(live.clone()));
+        Self {
+            desired,
+            observed,
+            live,
+        }
+    }
+
+    fn step(&self) -> Step {
+        step(&self.desired, &self.observed, &self.observed.owner())
+    }
+
+    fn changed(&mut self, change: impl FnOnce(&mut Value)) -> Step {
+        let mut live = self.live.clone();
+        change(&mut live.content["spec"]["template"]["spec"]);
+        self.observed.objects.insert(live.key(), Arc::new(live));
+        self.step()
+    }
+
+    /// The operator writes it once more, and the API server answers the same.
+    fn again(&mut self, seconds: u64) {
+        let Step::Write(sent) = self.step() else {
+            panic!("{:?}", self.step())
+        };
+        self.observed.now += Duration::from_secs(seconds);
+        Arc::make_mut(&mut self.observed.attempts).taken(&sent, Some(&self.live), self.observed.now);
+    }
+}
+
+#[test]
+fn what_the_answer_to_our_own_write_has_otherwise_is_taken_as_it_is_and_named() {
+    let mirror = |pod: &mut Value| {
+        pod["containers"][0]["image"] = "mirror/contour".into();
+        pod["tolerations"] = json!([{"key": "a"}, {"key": "b"}]);
+        pod["containers"]
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({"name": "sidecar"}));
+    };
+    let mut overruled = Overruled::answered(mirror);
+    let Step::Nothing(fields) = overruled.step() else {
+        panic!("{:?}", overruled.step())
+    };
+    let place = "spec.template.spec";
+    assert_eq!(
+        fields,
+        [
+            format!("{place}.containers[contour].image"),
+            format!("{place}.tolerations")
+        ]
+    );
+    // A later difference is drift, of the same field, too.
+    let drift = |pod: &mut Value| pod["containers"][0]["image"] = "other".into();
+    assert!(matches!(overruled.changed(drift), Step::Write(Write::Apply { .. })));
+    let drift = |pod: &mut Value| pod["containers"][0]["env"][0]["value"] = "2".into();
+    assert!(matches!(overruled.changed(drift), Step::Write(Write::Apply { .. })));
+    // What is wanted changes: it is written again, whatever was answered before.
+    overruled.changed(|_| {});
+    overruled.desired.object.annotate("a", "b".to_owned());
+    assert!(matches!(overruled.step(), Step::Write(_)));
+    // A new process knows of nothing.
+    let mut overruled = Overruled::answered(mirror);
+    overruled.observed.attempts = Arc::default();
+    assert!(matches!(overruled.step(), Step::Write(_)));
+}
+
+#[test]
+fn a_field_that_must_be_ours_is_never_taken_and_what_comes_after_it_waits() {
+    let overruled = Overruled::answered(|pod| pod["containers"][0]["command"] = json!(["sh"]));
+    let Step::Wait(held) = overruled.step() else {
+        panic!("{:?}", overruled.step())
+    };
+    let failure = held.failure.expect("it is told of");
+    assert_eq!(failure.cause, FailureCause::NotTaken);
+    assert!(
+        failure
+            .message
+            .contains("spec.template.spec.containers[contour].command"),
+        "{}",
+        failure.message
+    );
+    assert!(held.blocks && held.wait == Duration::from_secs(1), "{:?}", held.wait);
+}
+
+#[test]
+fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_then_ever_less_often() {
+    let mut contested = Overruled::answered(|_| {});
+    contested.changed(|pod| pod["containers"][0]["image"] = "other".into());
+    for _ in 0..20 {
+        contested.again(1);
+    }
+    let mut waits = Vec::new();
+    while waits.len() < 8 {
+        let Step::Wait(held) = contested.step() else {
+            panic!("{:?}", contested.step())
+        };
+        let failure = held.failure.expect("it is told of");
+        assert_eq!(failure.cause, FailureCause::Contested);
+        assert!(!held.blocks, "the image is not what Contour reads");
+        waits.push(held.wait.as_secs());
+        contested.observed.now += held.wait;
+        contested.again(0);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    contested.observed.now += Duration::from_mins(11);
+    contested.again(0);
+    assert!(
+        matches!(contested.step(), Step::Write(_)),
+        "after a calm time it begins anew"
+    );
 }

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
+use crate::plan::captured::Captured;
 use crate::plan::diff::{Desired, Fields};
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Observed;
-use crate::plan::usage::Captured;
 
 /// How many Contours there are, if the specification does not say it.
 const REPLICAS: i32 = 2;

@@ -16,10 +16,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::captured::Captured;
 use super::diff::Desired;
 use super::object::Owner;
 use super::observed::Observed;
-use super::usage::Captured;
 use crate::api::vocabulary::labels;
 use crate::api::{ContourDeploymentSpec, RuntimeSettings};
 

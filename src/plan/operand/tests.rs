@@ -7,9 +7,9 @@ use super::ports::Ports;
 use super::{access, contour, envoy, network};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
+use crate::plan::captured::Captured;
 use crate::plan::diff::{Desired, Fields};
 use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
-use crate::plan::usage::Captured;
 
 /// The ContourDeployment projectcontour/edge of this spec, and nothing around it.
 pub fn observed(spec: &Value) -> Observed {
@@ -39,6 +39,7 @@ pub fn observed(spec: &Value) -> Observed {
         settings: SettingsVerdict::Unchecked,
         issued: None,
         failures: Vec::new(),
+        attempts: Arc::default(),
     }
 }
 

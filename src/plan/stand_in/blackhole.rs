@@ -12,6 +12,11 @@ use crate::plan::object::{Kind, Object};
 /// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
 const BLACKHOLE_PORT: i32 = 9;
 
+/// A selector, or a name elsewhere, would give the blackhole a way out.
+pub const BLACKHOLE: Fields = Fields::Sealed {
+    absent: &["/spec/selector", "/spec/externalName"],
+};
+
 /// The spec of a stand-in that points at nothing, with the pinned response timeout.
 pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
     let mut spec = json!({"protocol": "h2c", "services": [{"name": name, "port": BLACKHOLE_PORT}]});
@@ -38,6 +43,7 @@ pub fn service(metadata: ObjectMeta) -> Desired {
         metadata,
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
+            type_: Some("ClusterIP".to_owned()),
             ports: Some(vec![ServicePort {
                 name: Some("discard".to_owned()),
                 port: BLACKHOLE_PORT,
@@ -47,10 +53,8 @@ pub fn service(metadata: ObjectMeta) -> Desired {
         }),
         status: None,
     };
-    // A selector, or a name elsewhere, would give the blackhole a way out.
-    let absent = &["/spec/selector", "/spec/externalName"];
     Desired {
         object: Object::new(Kind::Service, &service),
-        fields: Fields::Sealed { absent },
+        fields: BLACKHOLE,
     }
 }

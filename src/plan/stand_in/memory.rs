@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::nudge::Nudge;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::vocabulary::annotations;
+use crate::plan::names::GREATEST_SALT;
 use crate::plan::object::Object;
 use crate::plan::observed::NamespacedName;
+use crate::plan::succession::MOST_MOVES;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,14 +67,23 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Memory {
-    /// What is remembered on this stand-in. What can't be read is as if it was new, but for the facts: without them nobody
-    /// can say what its name promises, so that it must not be planned again.
+    /// What is remembered on this stand-in. The annotation may have been written by somebody else: what can't be read, or has a
+    /// number that Slipway never writes, counts as unreadable as a whole.
     pub fn of(object: &Object) -> Self {
         let text = object.annotation(annotations::MEMORY).unwrap_or_default();
-        serde_json::from_str(text).unwrap_or_else(|_| Self {
+        let memory: Option<Self> = serde_json::from_str(text).ok();
+        memory
+            .filter(|memory| memory.salt <= GREATEST_SALT && memory.moves <= MOST_MOVES)
+            .unwrap_or_else(Self::unreadable)
+    }
+
+    /// As if the stand-in was new, but for the facts: without them nobody can say what its name promises, so that it must not be
+    /// planned again.
+    pub fn unreadable() -> Self {
+        Self {
             tainted: true,
             ..Self::default()
-        })
+        }
     }
 
     /// The annotation's text.

@@ -17,16 +17,18 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::attempts::Refusal;
+use super::captured::{Captured, Contours};
 use super::diff::Desired;
 use super::object::{Kind, Object, Owner};
 use super::observed::{NamespacePhase, NamespacedName, Observed};
 use super::succession;
-use super::usage::{self, Usage};
+use super::usage::Usage;
 use crate::api::contour::{ExtensionService, ExtensionServiceSpec, Verdict};
 use crate::api::vocabulary::{FINALIZER, annotations, labels};
 use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 
-pub use blackhole::is_blackhole;
+pub use blackhole::{BLACKHOLE, is_blackhole};
 use judge::Judgement;
 pub use memory::{Facts, Memory, Proven};
 use nudge::Due;
@@ -103,6 +105,21 @@ pub struct SeenRole {
     pub stand_in: Option<NamespacedName>,
 }
 
+impl SeenRole {
+    /// Nothing can be made beside the user's object, which exists or does not.
+    fn is_blocked(&mut self, exists: bool, why: &str) {
+        let (namespace, _) = &self.reference.target;
+        let words = format!("Slipway can't make its stand-in in namespace {namespace}, and tries again: {why}");
+        if exists {
+            self.state = ExtensionServiceState::Blocked;
+            self.message = Some(words);
+        } else {
+            let missing = self.message.take().map(|missing| format!("{missing}; {words}"));
+            self.message = missing.or(Some(words));
+        }
+    }
+}
+
 /// What a stand-in points at.
 #[derive(Clone, Debug, PartialEq)]
 enum Target {
@@ -138,10 +155,13 @@ impl Existing<'_> {
     }
 }
 
-/// The users' ExtensionServices that matter: those of the settings, and those that existing stand-ins stand for.
-pub fn targets<'a>(settings: &RuntimeSettings, objects: impl Iterator<Item = &'a Object>) -> BTreeSet<NamespacedName> {
-    let stand_ins = objects.filter(|object| object.kind == Kind::ExtensionService);
-    let remembered = stand_ins.filter_map(|object| Memory::of(object).reference);
+/// The users' ExtensionServices that matter: those of the settings, and those that stand-ins of ours beside them stand for.
+pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Object>) -> BTreeSet<NamespacedName> {
+    let stand_ins = ours.filter(|object| object.kind == Kind::ExtensionService);
+    let remembered = stand_ins.filter_map(|object| {
+        let reference = Memory::of(object).reference;
+        reference.filter(|(namespace, _)| namespace == object.namespace())
+    });
     references(settings)
         .into_iter()
         .map(|reference| reference.target)
@@ -161,11 +181,23 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     let mut plan = StandIns::default();
     for reference in references {
         let seen = Seen::of(observed, &existing, &reference.target, reference.role);
-        let home = name::home(observed, &reference, &owner);
-        let facts = name::facts(observed, &existing, &reference, &seen, home == reference.target.0);
-        let (name, salt) = name::name(observed, &owner, &existing, reference.role, &home, &facts);
+        let place = |home: String| {
+            let facts = name::facts(observed, &existing, &reference, &seen, home == reference.target.0);
+            let (name, salt) = name::name(observed, &owner, &existing, reference.role, &home, &facts);
+            ((home, name), salt, facts)
+        };
         let current = name::current(observed, &existing, &reference);
-        let mut planned = (home, name);
+        let (mut planned, mut salt, mut facts) = place(name::home(observed, &reference, &owner));
+        let refusal = refusal(observed, &owner, &planned, current);
+        if let Some(refusal) = &refusal {
+            plan.look_again = plan.look_again.into_iter().chain([refusal.wait]).min();
+            let beside = current.map(Existing::id).filter(|current| current.0 == planned.0);
+            if let Some(current) = beside.filter(|current| is_whole(observed, current)) {
+                planned = current;
+            } else {
+                (planned, salt, facts) = place(owner.namespace.clone());
+            }
+        }
         if let Some(current) = current.filter(|current| current.id() != planned)
             && let Some(wait) = current.stays(observed)
         {
@@ -195,7 +227,12 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
             &seen,
             live.map(|live| live.object),
         );
-        let seen = seen.role(reference, Some(planned.clone()));
+        let blocked = refusal.filter(|_| planned.0 != reference.target.0);
+        let exists = seen.user.is_some();
+        let mut seen = seen.role(reference, Some(planned.clone()));
+        if let Some(refusal) = blocked {
+            seen.is_blocked(exists, &refusal.message);
+        }
         plan.roles.push(RolePlan { seen, planned });
     }
     // What a container may have captured stays as good as it can be until that container is gone: it goes on following the
@@ -212,7 +249,7 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
         };
         let remembered = old.memory.reference.clone();
         if let Some(target) = remembered.or_else(|| now().map(|reference| reference.target.clone()))
-            && (in_use.uncertain || in_use.stand_ins.contains(&id))
+            && in_use.holds(observed, old.object)
         {
             let seen = Seen::of(observed, &existing, &target, old.role);
             plan.add(
@@ -229,6 +266,28 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     }
     plan.add_deleted(observed, &owner, &existing, in_use);
     plan
+}
+
+/// Why the planned stand-in can't be made in its namespace, if that is so. What is there already is not made; but one that
+/// somebody changes as we make it is none of ours, unless Contour runs on it.
+fn refusal(
+    observed: &Observed,
+    owner: &Owner,
+    planned: &NamespacedName,
+    current: Option<&Existing<'_>>,
+) -> Option<Refusal> {
+    let refusal = observed.attempts.refusal(&planned.0, observed.now);
+    let is_current = current.is_some_and(|current| current.id() == *planned);
+    let is_there = is_whole(observed, planned) && (is_current || !observed.attempts.is_overruled(planned));
+    refusal.filter(|_| planned.0 != owner.namespace && !is_there)
+}
+
+/// Whether a stand-in and its blackhole exist and stay.
+fn is_whole(observed: &Observed, (namespace, name): &NamespacedName) -> bool {
+    [Kind::ExtensionService, Kind::Service].into_iter().all(|kind| {
+        let object = observed.object(kind, namespace, name);
+        object.is_some_and(|object| !object.is_terminating())
+    })
 }
 
 /// What is seen of a reference for which nothing is planned.
@@ -383,7 +442,9 @@ impl StandIns {
         };
         let deleted: Vec<_> = in_use.stand_ins.iter().filter(|id| !is_there(id)).cloned().collect();
         for id in deleted {
-            let made_for = |role: &&RolePlan| id.1.starts_with(&owner.stand_in(role.seen.reference.role, ""));
+            let made_for = |role: &&RolePlan| {
+                owner.is_stand_in(&id.1) && id.1.starts_with(&owner.stand_in(role.seen.reference.role, ""))
+            };
             let Some(reference) = self.roles.iter().find(made_for).map(|role| role.seen.reference.clone()) else {
                 continue;
             };
@@ -417,6 +478,12 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
     stand_ins
         .filter_map(|object| {
             let mut memory = Memory::of(object);
+            // A stand-in beside one object can't stand for an object of another namespace.
+            let is_home = object.namespace() == owner.namespace;
+            let may_stand_for = |(namespace, _): &NamespacedName| is_home || namespace == object.namespace();
+            if !memory.reference.as_ref().is_none_or(may_stand_for) {
+                memory = Memory::unreadable();
+            }
             // A name is made from what it promises: it says for which role, should its label be gone; and a memory that
             // promises something else is not of our writing.
             let proved = name::proved_role(&owner, object, &memory);
@@ -477,10 +544,10 @@ fn taints(observed: &Observed, pinned: &Facts, target: &Target, live: Option<&Ob
     let was_blackhole = live.at("/spec/validation").is_none();
     let id = format!("{}/{}", live.namespace(), live.name());
     was_blackhole
-        && usage::contour_pods(observed).any(|pod| {
-            let annotations = serde_json::to_value(&pod.metadata.annotations).ok();
-            usage::captured(annotations.as_ref()).is_none_or(|captured| captured.stand_ins.contains(&id))
-        })
+        && Contours::of(observed)
+            .pods
+            .iter()
+            .any(|(_, set)| Captured::of_template(set).is_none_or(|captured| captured.stand_ins.contains(&id)))
 }
 
 /// Whether somebody else changed the facts: a container that started meanwhile has captured what its name does not say.

@@ -2,11 +2,11 @@
 
 use super::{Existing, Facts, Memory, Reference, Seen};
 use crate::api::Role;
+use crate::plan::captured::{Captured, Contours};
 use crate::plan::duration;
-use crate::plan::names::hash;
+use crate::plan::names::{hash, salts_from};
 use crate::plan::object::{Kind, Object, Owner};
 use crate::plan::observed::{NamespacePhase, NamespacedName, Observed};
-use crate::plan::usage::{self, Usage};
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
 /// can be made in it then), beside the ContourDeployment.
@@ -71,24 +71,22 @@ pub fn name(
     facts: &Facts,
 ) -> (String, u32) {
     let existing: Vec<_> = existing.iter().filter(|existing| existing.role == role).collect();
-    let mut salt = existing
+    let highest = existing
         .iter()
         .map(|existing| existing.memory.salt)
         .max()
         .unwrap_or_default();
-    loop {
-        let name = stand_in_name(owner, role, facts, salt);
-        let spent = existing.iter().any(|existing| {
+    let is_spent = |name: &String| {
+        existing.iter().any(|existing| {
             existing.id() == (home.to_owned(), name.clone())
                 && (existing.memory.tainted || existing.object.is_terminating())
         }) || observed
-            .object(Kind::Service, home, &name)
-            .is_some_and(Object::is_terminating);
-        if !spent {
-            return (name, salt);
-        }
-        salt += 1;
-    }
+            .object(Kind::Service, home, name)
+            .is_some_and(Object::is_terminating)
+    };
+    let named = |salt| (stand_in_name(owner, role, facts, salt), salt);
+    let free = salts_from(highest).map(named).find(|(name, _)| !is_spent(name));
+    free.unwrap_or_else(|| named(highest))
 }
 
 fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String {
@@ -131,14 +129,8 @@ pub fn current<'e, 'o>(
 
 /// The stand-ins that Contour's Deployment names now.
 fn deployed(observed: &Observed) -> Vec<NamespacedName> {
-    let owner = observed.owner();
-    let deployment = observed.object(Kind::Deployment, &owner.namespace, &owner.contour());
-    let captured = deployment.and_then(|object| usage::captured(object.at("/spec/template/metadata/annotations")));
-    let mut usage = Usage::default();
-    if let Some(captured) = captured {
-        usage.add_captured(&captured);
-    }
-    usage.stand_ins.into_iter().collect()
+    let captured = Contours::of(observed).deployment.and_then(Captured::of_template);
+    captured.iter().flat_map(Captured::stand_ins).collect()
 }
 
 fn is_envoy_workload(object: &Object, owner: &Owner) -> bool {

@@ -49,6 +49,14 @@ impl<'a> Conditions<'a> {
         self.put(type_, "Unknown", reason, message);
     }
 
+    /// Something beside the point is not as intended: told only if nothing worse is.
+    pub fn degraded_besides(&mut self, reason: &str, message: &str) {
+        let is_degraded = |condition: &Condition| condition.type_ == types::DEGRADED && condition.status == "True";
+        if !self.now.iter().any(is_degraded) {
+            self.set(types::DEGRADED, true, reason, message);
+        }
+    }
+
     /// A change is on its way.
     pub fn reconciling(&mut self, reason: &str, message: &str) {
         self.settled();

@@ -14,7 +14,7 @@ use super::object::Kind;
 use super::observed::{Failure, FailureCause, Observed};
 use super::rollout::{self, OldPods, Rollout, Workload};
 use super::stand_in::SeenRole;
-use super::{Event, Severity};
+use super::{Event, Severity, Wave};
 use crate::api::vocabulary::{conditions as types, reasons};
 use crate::api::{
     ContourDeploymentStatus, ExtensionServiceReadiness, ExtensionServiceState, ExtensionServiceStatus, StandInRef,
@@ -33,37 +33,79 @@ pub fn patience_left(status: &ContourDeploymentStatus, now: Timestamp) -> Option
         .conditions
         .iter()
         .find(|condition| condition.type_ == types::RECONCILING)?;
-    let end = reconciling.last_transition_time.0 + PATIENCE_WITH_FAILURES;
+    let begun = reconciling.last_transition_time.0;
+    let end = begun.saturating_add(PATIENCE_WITH_FAILURES).unwrap_or(Timestamp::MAX);
     Duration::try_from(end.duration_since(now))
         .ok()
         .filter(|left| !left.is_zero())
 }
 
+/// What there is to report.
+#[allow(clippy::large_enum_variant)] // one at a time, and not for long
+pub enum Situation {
+    /// It is being deleted, and this is still there.
+    Deleting(Vec<String>),
+    /// Its namespace is being deleted.
+    NamespaceTerminating,
+    /// Contour can't start without its CRDs.
+    CrdsMissing,
+    /// The API server has not been asked about the settings yet, or what is there has not been read.
+    Unchecked,
+    /// The settings can't be used.
+    Refused {
+        /// Why, in words.
+        message: String,
+        /// What is seen of each reference.
+        roles: Vec<SeenRole>,
+    },
+    /// Everything is applied, or on its way.
+    Running(Parts),
+}
+
 /// What the status of a running ContourDeployment is made from.
-pub struct Parts<'a> {
+pub struct Parts {
     /// What is seen of each reference.
-    pub roles: &'a [SeenRole],
+    pub roles: Vec<SeenRole>,
     /// Contour's Deployment.
-    pub contour: &'a Workload,
+    pub contour: Workload,
     /// The Envoys.
-    pub envoy: &'a Workload,
+    pub envoy: Workload,
     /// Why Envoy waits for Contour, if it does.
-    pub gate: &'a Result<(), String>,
+    pub gate: Result<(), String>,
     /// Pods of other templates.
-    pub old_pods: &'a OldPods,
+    pub old_pods: OldPods,
     /// What is wrong with the certificates.
-    pub certificate_problem: Option<&'a str>,
+    pub certificate_problem: Option<String>,
     /// ContourConfigurations in use that somebody altered.
-    pub altered: &'a [String],
+    pub altered: Vec<String>,
 }
 
 /// A status, and what is worth telling about its difference to the one before.
 type Told = (ContourDeploymentStatus, Vec<Event>);
 
+/// The status in this situation, while these waves are to be carried out.
+pub fn of(observed: &Observed, situation: &Situation, waves: &[Wave]) -> Told {
+    let (conditions, status) = match situation {
+        Situation::Deleting(waiting) => deleting(observed, waiting),
+        Situation::NamespaceTerminating => namespace_terminating(observed),
+        Situation::CrdsMissing => crds_missing(observed),
+        Situation::Unchecked => unchecked(observed),
+        Situation::Refused { message, roles } => refused(observed, message, roles),
+        Situation::Running(parts) => running(observed, parts),
+    };
+    let status = finish(observed, conditions, status, waves);
+    // What is on its way is told when it has come.
+    let is_told = !matches!(situation, Situation::Deleting(_) | Situation::Unchecked);
+    let events = if is_told { events(observed, &status) } else { Vec::new() };
+    (status, events)
+}
+
+type Draft<'a> = (Conditions<'a>, ContourDeploymentStatus);
+
 /// Everything is applied, or on its way.
-pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
+fn running<'a>(observed: &'a Observed, parts: &Parts) -> Draft<'a> {
     let mut conditions = Conditions::of(observed);
-    let services = extension_services(observed, parts.roles);
+    let services = extension_services(observed, &parts.roles);
 
     conditions.set(
         types::CONFIGURATION_VALID,
@@ -72,8 +114,8 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
         "the configuration was accepted",
     );
     set_references(&mut conditions, &services);
-    set_workload(&mut conditions, types::CONTOUR_AVAILABLE, "Contour", parts.contour);
-    set_workload(&mut conditions, types::ENVOY_AVAILABLE, "Envoy", parts.envoy);
+    set_workload(&mut conditions, types::CONTOUR_AVAILABLE, "Contour", &parts.contour);
+    set_workload(&mut conditions, types::ENVOY_AVAILABLE, "Envoy", &parts.envoy);
 
     let unready = unready(observed, parts, &services);
     match &unready {
@@ -103,11 +145,11 @@ pub fn running(observed: &Observed, parts: &Parts<'_>) -> Told {
         envoy: parts.envoy.pods.clone(),
         ..ContourDeploymentStatus::default()
     };
-    finish(observed, conditions, status)
+    (conditions, status)
 }
 
 /// The API server has not been asked about the settings yet, or what is there has not been read.
-pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
+fn unchecked(observed: &Observed) -> Draft<'_> {
     let mut conditions = Conditions::of(observed);
     let message = if observed.secrets_synced {
         "the configuration has not been checked yet".to_owned()
@@ -121,11 +163,11 @@ pub fn unchecked(observed: &Observed) -> ContourDeploymentStatus {
     conditions.unknown(types::CONFIGURATION_VALID, reason, &message);
     conditions.set(types::READY, false, reason, &message);
     conditions.reconciling(reason, &message);
-    finish(observed, conditions, previous(observed)).0
+    (conditions, previous(observed))
 }
 
 /// The settings can't be used; nothing of this generation is applied.
-pub fn refused(observed: &Observed, message: &str, roles: &[SeenRole]) -> Told {
+fn refused<'a>(observed: &'a Observed, message: &str, roles: &[SeenRole]) -> Draft<'a> {
     let mut conditions = Conditions::of(observed);
     let services = extension_services(observed, roles);
     set_references(&mut conditions, &services);
@@ -155,7 +197,7 @@ pub fn refused(observed: &Observed, message: &str, roles: &[SeenRole]) -> Told {
         envoy: envoy.pods.clone(),
         ..ContourDeploymentStatus::default()
     };
-    finish(observed, conditions, status)
+    (conditions, status)
 }
 
 /// How many are available, `1/2` for instance.
@@ -167,7 +209,7 @@ fn available(services: &[ExtensionServiceStatus]) -> String {
 }
 
 /// Contour can't start without its CRDs, so nothing is started until they are there.
-pub fn crds_missing(observed: &Observed) -> Told {
+fn crds_missing(observed: &Observed) -> Draft<'_> {
     let mut conditions = Conditions::of(observed);
     let message = format!(
         "Contour's CRDs are not served: {}; install them from Contour's release",
@@ -179,20 +221,20 @@ pub fn crds_missing(observed: &Observed) -> Told {
     conditions.set(types::DEGRADED, true, reasons::CONTOUR_CRDS_MISSING, &message);
     conditions.unknown(types::CONFIGURATION_VALID, reasons::CONTOUR_CRDS_MISSING, &message);
     conditions.reconciling(reasons::CONTOUR_CRDS_MISSING, &message);
-    finish(observed, conditions, previous(observed))
+    (conditions, previous(observed))
 }
 
 /// The namespace of the ContourDeployment is being deleted: nothing can be made in it.
-pub fn namespace_terminating(observed: &Observed) -> Told {
+fn namespace_terminating(observed: &Observed) -> Draft<'_> {
     let mut conditions = Conditions::of(observed);
     let message = format!("namespace {} is being deleted", observed.owner().namespace);
     conditions.set(types::READY, false, reasons::NAMESPACE_TERMINATING, &message);
     conditions.stalled(reasons::NAMESPACE_TERMINATING, &message);
-    finish(observed, conditions, previous(observed))
+    (conditions, previous(observed))
 }
 
 /// The ContourDeployment is being deleted, and this is still there.
-pub fn deleting(observed: &Observed, waiting: &[String]) -> ContourDeploymentStatus {
+fn deleting<'a>(observed: &'a Observed, waiting: &[String]) -> Draft<'a> {
     let mut conditions = Conditions::of(observed);
     let message = if waiting.is_empty() {
         "being deleted".to_owned()
@@ -201,7 +243,7 @@ pub fn deleting(observed: &Observed, waiting: &[String]) -> ContourDeploymentSta
     };
     conditions.set(types::READY, false, reasons::DELETING, &message);
     conditions.reconciling(reasons::DELETING, &message);
-    finish(observed, conditions, previous(observed)).0
+    (conditions, previous(observed))
 }
 
 /// The parts of the last status that a status without a look at the workloads keeps.
@@ -209,40 +251,60 @@ fn previous(observed: &Observed) -> ContourDeploymentStatus {
     observed.deployment.status.clone().unwrap_or_default()
 }
 
-/// Failures, generation and order; and what is worth an Event.
-fn finish(observed: &Observed, mut conditions: Conditions<'_>, mut status: ContourDeploymentStatus) -> Told {
-    if let Some(failure) = worst(&observed.failures) {
+/// Failures, generation and order.
+fn finish(
+    observed: &Observed,
+    mut conditions: Conditions<'_>,
+    mut status: ContourDeploymentStatus,
+    waves: &[Wave],
+) -> ContourDeploymentStatus {
+    let held = waves.iter().flat_map(|wave| &wave.held);
+    let failures = held.filter_map(|held| held.failure.as_ref()).chain(&observed.failures);
+    if let Some(failure) = worst(failures) {
         let reason = match failure.cause {
             FailureCause::Collision => reasons::NAME_COLLISION,
             FailureCause::Forbidden | FailureCause::AccessPending => reasons::FORBIDDEN,
             FailureCause::NamespaceTerminating => reasons::NAMESPACE_TERMINATING,
             FailureCause::Refused => reasons::REFUSED,
+            FailureCause::NotTaken => reasons::NOT_TAKEN,
+            FailureCause::Contested => reasons::CONTESTED,
+            FailureCause::Unsettled => reasons::UNSETTLED,
             FailureCause::Transient => reasons::WRITE_FAILED,
         };
         let message = format!("{}: {}", failure.key, failure.message);
         conditions.set(types::READY, false, reason, &message);
-        let given_up =
-            failure.cause != FailureCause::Transient && conditions.reconciles_for() >= PATIENCE_WITH_FAILURES;
-        if given_up || conditions.was_stalled(reason) {
+        let is_for_a_person = match failure.cause {
+            FailureCause::NotTaken => true,
+            FailureCause::Transient => false,
+            _ => conditions.reconciles_for() >= PATIENCE_WITH_FAILURES,
+        };
+        if is_for_a_person || conditions.was_stalled(reason) {
             conditions.stalled(reason, &message);
         } else {
             conditions.reconciling(reason, &message);
         }
     }
+    if let Some(failure) = waves.iter().flat_map(|wave| &wave.left_behind).next() {
+        let message = format!("{} can't be deleted and is left: {}", failure.key, failure.message);
+        conditions.degraded_besides(reasons::LEFT_BEHIND, &message);
+    }
+    status.fields_decided_by_others = waves.iter().flat_map(|wave| wave.overruled.clone()).collect();
     status.observed_generation = observed.deployment.metadata.generation;
     status.conditions = conditions.finish();
-    let events = events(observed, &status);
-    (status, events)
+    status
 }
 
 /// The failure that a person has to know of first.
-fn worst(failures: &[Failure]) -> Option<&Failure> {
-    failures.iter().min_by_key(|failure| match failure.cause {
-        FailureCause::Collision => 0,
-        FailureCause::Forbidden | FailureCause::AccessPending => 1,
-        FailureCause::Refused => 2,
-        FailureCause::NamespaceTerminating => 3,
-        FailureCause::Transient => 4,
+fn worst<'a>(failures: impl Iterator<Item = &'a Failure>) -> Option<&'a Failure> {
+    failures.min_by_key(|failure| match failure.cause {
+        FailureCause::NotTaken => 0,
+        FailureCause::Collision => 1,
+        FailureCause::Forbidden | FailureCause::AccessPending => 2,
+        FailureCause::Refused => 3,
+        FailureCause::Unsettled => 4,
+        FailureCause::Contested => 5,
+        FailureCause::NamespaceTerminating => 6,
+        FailureCause::Transient => 7,
     })
 }
 
@@ -288,6 +350,7 @@ fn extension_services(observed: &Observed, roles: &[SeenRole]) -> Vec<ExtensionS
 fn reason_of(state: ExtensionServiceState) -> &'static str {
     match state {
         ExtensionServiceState::Missing => reasons::EXTENSION_SERVICE_MISSING,
+        ExtensionServiceState::Blocked => reasons::EXTENSION_SERVICE_BLOCKED,
         ExtensionServiceState::Pending => reasons::EXTENSION_SERVICE_PENDING,
         ExtensionServiceState::Invalid => reasons::EXTENSION_SERVICE_INVALID,
         ExtensionServiceState::NoEndpoints => reasons::EXTENSION_SERVICE_NO_ENDPOINTS,
@@ -351,12 +414,8 @@ fn set_workload(conditions: &mut Conditions<'_>, type_: &'static str, name: &str
 }
 
 /// Why Ready is not True, if it is not; the first of these.
-fn unready(
-    observed: &Observed,
-    parts: &Parts<'_>,
-    services: &[ExtensionServiceStatus],
-) -> Option<(&'static str, String)> {
-    for (name, workload) in [("Contour", parts.contour), ("Envoy", parts.envoy)] {
+fn unready(observed: &Observed, parts: &Parts, services: &[ExtensionServiceStatus]) -> Option<(&'static str, String)> {
+    for (name, workload) in [("Contour", &parts.contour), ("Envoy", &parts.envoy)] {
         match &workload.rollout {
             Rollout::Absent => return Some((reasons::NOT_CREATED, format!("{name} does not exist yet"))),
             Rollout::Stuck(message) => return Some((reasons::ROLLOUT_STUCK, message.clone())),
@@ -371,13 +430,13 @@ fn unready(
             ));
         }
         if name == "Contour"
-            && let Err(message) = parts.gate
+            && let Err(message) = &parts.gate
         {
             return Some((reasons::ROLLING_OUT, message.clone()));
         }
     }
     if !parts.old_pods.hanging.is_empty() {
-        return Some((reasons::ROLLING_OUT, hanging(parts.old_pods)));
+        return Some((reasons::ROLLING_OUT, hanging(&parts.old_pods)));
     }
     let readiness = observed
         .deployment
@@ -403,9 +462,9 @@ fn hanging(old_pods: &OldPods) -> String {
 }
 
 /// Why it does not work as intended, if that is so.
-fn degraded(parts: &Parts<'_>, services: &[ExtensionServiceStatus]) -> Option<(&'static str, String)> {
-    if let Some(problem) = parts.certificate_problem {
-        return Some((reasons::CERTIFICATES_FAILED, problem.to_owned()));
+fn degraded(parts: &Parts, services: &[ExtensionServiceStatus]) -> Option<(&'static str, String)> {
+    if let Some(problem) = &parts.certificate_problem {
+        return Some((reasons::CERTIFICATES_FAILED, problem.clone()));
     }
     if !parts.altered.is_empty() {
         let message = format!(
@@ -415,13 +474,13 @@ fn degraded(parts: &Parts<'_>, services: &[ExtensionServiceStatus]) -> Option<(&
         );
         return Some((reasons::CONFIGURATION_ALTERED, message));
     }
-    for workload in [parts.contour, parts.envoy] {
+    for workload in [&parts.contour, &parts.envoy] {
         if let Rollout::Stuck(message) = &workload.rollout {
             return Some((reasons::ROLLOUT_STUCK, message.clone()));
         }
     }
     if !parts.old_pods.hanging.is_empty() {
-        return Some((reasons::ROLLOUT_STUCK, hanging(parts.old_pods)));
+        return Some((reasons::ROLLOUT_STUCK, hanging(&parts.old_pods)));
     }
     summary(
         services

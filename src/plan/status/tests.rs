@@ -206,17 +206,17 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
         (complete(), Ok(()), complete(), None),
     ] {
         let parts = Parts {
-            roles: &[],
-            contour: &contour,
-            envoy: &envoy,
-            gate: &gate,
-            old_pods: &OldPods {
+            roles: Vec::new(),
+            contour,
+            envoy,
+            gate,
+            old_pods: OldPods {
                 waited_for: Vec::new(),
                 hanging: Vec::new(),
                 look_again: None,
             },
             certificate_problem: None,
-            altered: &[],
+            altered: Vec::new(),
         };
         let found = unready(&observed_after(None), &parts, &[]);
         assert_eq!(found, expected.map(|(reason, message)| (reason, message.to_owned())));

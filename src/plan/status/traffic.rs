@@ -1,58 +1,64 @@
 //! What happens to requests now. It is read off what is rolled out (the configurations that running containers captured, and
 //! where their stand-ins point), not off what the specification asks for.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
-use crate::plan::configuration::is_altered;
+use crate::plan::captured::{Captured, Contours};
+use crate::plan::configuration::{is_altered, is_intact};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Observed;
 use crate::plan::stand_in::{Reference, is_blackhole};
-use crate::plan::usage;
 
 /// What happens to the requests that this reference is about; the worst of what any running Contour does.
 pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
-    let owner = observed.owner();
-    let names: BTreeSet<String> = usage::contour_pods(observed)
-        .filter_map(|pod| usage::captured(serde_json::to_value(&pod.metadata.annotations).ok().as_ref()))
-        .map(|captured| captured.configuration)
-        .collect();
-    let configurations = names
-        .iter()
-        .filter_map(|name| observed.object(Kind::ContourConfiguration, &owner.namespace, name));
-    let each = configurations.map(|configuration| under(observed, configuration, reference.role));
+    let contours = Contours::of(observed);
+    let known = contours.pods.iter();
+    let known = known.map(|(_, set)| match Captured::of_template(set) {
+        Some(captured) => under(observed, &captured, reference.role),
+        None => Traffic::Unknown,
+    });
+    // One that has not started is told of when its ReplicaSet is seen, too.
+    let has_started = |pod: &&&Object| pod.at("/status/phase").and_then(Value::as_str) == Some("Running");
+    let pods = contours.strangers.iter().filter(|object| object.kind == Kind::Pod);
+    let strangers = pods.filter(has_started).map(|_| Traffic::Unknown);
     // No Contour, no routes: nothing passes.
     let nothing_runs = if reference.role == Role::Tracing {
         Traffic::NotSampled
     } else {
         Traffic::Denied
     };
-    each.max_by_key(|traffic| match traffic {
-        Traffic::Enforced => 0,
-        Traffic::NotSampled => 1,
-        Traffic::Denied => 2,
-        Traffic::AllowedUnchecked => 3,
-    })
-    .unwrap_or(nothing_runs)
+    known
+        .chain(strangers)
+        .max_by_key(|traffic| match traffic {
+            Traffic::Enforced => 0,
+            Traffic::NotSampled => 1,
+            Traffic::Denied => 2,
+            Traffic::AllowedUnchecked => 3,
+            Traffic::Unknown => 4,
+        })
+        .unwrap_or(nothing_runs)
 }
 
-/// What happens under one configuration.
-fn under(observed: &Observed, configuration: &Object, role: Role) -> Traffic {
-    let missing = if role == Role::Tracing {
-        Traffic::NotSampled
-    } else {
-        Traffic::AllowedUnchecked
-    };
-    // Somebody altered it, and nobody can say what a container that started meanwhile has read.
-    if is_altered(configuration) {
-        return missing;
+/// What happens under what a container has captured.
+fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
+    let owner = observed.owner();
+    let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
+    // Somebody altered or deleted it, or wrote another one on the template: nobody can say what a container that started meanwhile
+    // has read.
+    if !is_intact(&owner, captured) || live.is_none_or(|live| is_altered(live) || !is_the_same(live, &captured.spec)) {
+        return Traffic::Unknown;
     }
-    let Some(block) = configuration.at("/spec").and_then(|spec| spec.get(role.field())) else {
-        return missing;
+    let Some(block) = captured.spec.get(role.field()) else {
+        return match role {
+            Role::Tracing => Traffic::NotSampled,
+            _ => Traffic::AllowedUnchecked,
+        };
     };
+    if block.pointer("/authPolicy/disabled").and_then(Value::as_bool) == Some(true) {
+        return Traffic::AllowedUnchecked;
+    }
     let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
     let text = |key: &str| {
         reference
@@ -70,6 +76,10 @@ fn under(observed: &Observed, configuration: &Object, role: Role) -> Traffic {
         _ if fail_open => Traffic::AllowedUnchecked,
         _ => Traffic::Denied,
     }
+}
+
+fn is_the_same(live: &Object, spec: &Map<String, Value>) -> bool {
+    live.at("/spec").and_then(Value::as_object) == Some(spec)
 }
 
 /// Whether somebody answers behind a stand-in.
@@ -93,6 +103,9 @@ fn answers(observed: &Observed, stand_in: &Object) -> bool {
 pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
     let words = match (reference.role, traffic) {
         (_, Traffic::Enforced) => return None,
+        (_, Traffic::Unknown) => {
+            return Some("what happens to requests is not known: a Contour runs on what Slipway can't tell".to_owned());
+        }
         (Role::GlobalExternalAuthorization, Traffic::Denied) => "every request that needs authorization is denied",
         (Role::GlobalExternalAuthorization, _) => "requests pass without authorization",
         (Role::RateLimit, Traffic::Denied) => "rate-limited requests are denied",

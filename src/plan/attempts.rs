@@ -1,0 +1,247 @@
+//! What came of our own last write of each object, as far as this process knows. The API server's answer may differ from what was
+//! written (webhooks, defaults), a write may be refused, and somebody may change an object back again and again: from this the plan
+//! decides what is taken as it is, and what is tried again, and when. A new process knows nothing, and tries everything once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::diff::{self, Write};
+use super::object::{Key, Kind, Object};
+use super::observed::{Failure, FailureCause, NamespacedName};
+use crate::api::vocabulary::annotations;
+
+/// After so long without a write of an object the next one counts as the first again.
+const CALM: Duration = Duration::from_mins(10);
+
+/// A request without a final answer (a webhook that does not answer, say) counts as refused when it has failed for so long.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How soon the next try follows: so many at once, then after `first`, doubling up to `longest`.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    free: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+/// What may go right at the next try.
+const TRANSIENT: Pace = Pace {
+    free: 0,
+    first: Duration::from_millis(200),
+    longest: Duration::from_mins(1),
+};
+
+/// What was refused. Trying again in the service's namespace makes Contour roll if it works.
+const REFUSED: Pace = Pace {
+    free: 0,
+    first: Duration::from_secs(5),
+    longest: Duration::from_mins(5),
+};
+
+/// What somebody changes in our own write.
+const OVERRULED: Pace = Pace {
+    free: 0,
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
+
+/// What somebody changes again and again. Many a change by hand is put right at once.
+const CONTESTED: Pace = Pace {
+    free: 20,
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
+
+/// The same of what decides on traffic: it must not stay changed for long.
+const DECISIVE: Pace = Pace {
+    longest: Duration::from_secs(2),
+    ..CONTESTED
+};
+
+impl Pace {
+    /// The wait after this many tries.
+    fn after(self, count: u32) -> Duration {
+        let Some(doublings) = count.checked_sub(self.free + 1) else {
+            return Duration::ZERO;
+        };
+        self.first
+            .saturating_mul(2_u32.saturating_pow(doublings))
+            .min(self.longest)
+    }
+}
+
+/// By object.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts(BTreeMap<Key, Attempt>);
+
+/// The last of some writes of one object that wanted the same and came to the same.
+#[derive(Clone, Debug)]
+struct Attempt {
+    /// Hash of what was wanted; empty: that it goes.
+    wanted: String,
+    came_to: CameTo,
+    /// When the first of them was answered.
+    first: Timestamp,
+    /// When the last of them was.
+    last: Timestamp,
+    /// How many there were.
+    count: u32,
+}
+
+#[derive(Clone, Debug)]
+enum CameTo {
+    /// The API server took it, but for these fields, which had this value in its answer.
+    Taken(BTreeMap<String, Value>),
+    /// It did not.
+    Failed { failure: Failure, creates: bool },
+}
+
+/// Why nothing is made in a namespace for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub message: String,
+    /// How long until it is tried again.
+    pub wait: Duration,
+}
+
+impl Attempts {
+    /// Notes that a write was taken, with the API server's answer if it has one.
+    pub fn taken(&mut self, write: &Write, answer: Option<&Object>, now: Timestamp) {
+        match write {
+            Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {
+                let differences = answer.map(|answer| diff::differences(sent, answer)).unwrap_or_default();
+                let wanted = sent.annotation(annotations::APPLIED).unwrap_or_default();
+                self.note(sent.key(), wanted, CameTo::Taken(differences), now);
+            }
+            Write::Delete(target) | Write::Release(target) => drop(self.0.remove(&target.key)),
+            Write::Hold(_) => {}
+        }
+    }
+
+    /// Notes that a write failed.
+    pub fn failed(&mut self, write: &Write, failure: Failure, now: Timestamp) {
+        let creates = matches!(write, Write::Create(_));
+        let wanted = match write {
+            Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {
+                sent.annotation(annotations::APPLIED).unwrap_or_default()
+            }
+            Write::Delete(_) | Write::Release(_) | Write::Hold(_) => "",
+        };
+        let key = failure.key.clone();
+        self.note(key, wanted, CameTo::Failed { failure, creates }, now);
+    }
+
+    fn note(&mut self, key: Key, wanted: &str, came_to: CameTo, now: Timestamp) {
+        let last = self.0.get(&key).filter(|last| {
+            last.wanted == wanted
+                && since(last.last, now) < CALM
+                && std::mem::discriminant(&last.came_to) == std::mem::discriminant(&came_to)
+        });
+        let attempt = Attempt {
+            wanted: wanted.to_owned(),
+            came_to,
+            first: last.map_or(now, |last| last.first),
+            last: now,
+            count: last.map_or(1, |last| last.count.saturating_add(1)),
+        };
+        self.0.retain(|_, attempt| {
+            // What was taken is remembered as long as the process lives, or it would be written again.
+            matches!(attempt.came_to, CameTo::Taken(_)) || since(attempt.last, now) < CALM
+        });
+        self.0.insert(key, attempt);
+    }
+
+    /// The fields in which the answer to the last write that wanted this differed from it, with the answer's values.
+    pub fn overruled(&self, key: &Key, wanted: &str) -> Option<&BTreeMap<String, Value>> {
+        match self.0.get(key)? {
+            Attempt {
+                wanted: before,
+                came_to: CameTo::Taken(fields),
+                ..
+            } if before == wanted => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// How long this write of an object has to wait yet, if it has to.
+    pub fn wait(&self, key: &Key, wanted: &str, is_decisive: bool, now: Timestamp) -> Option<Duration> {
+        let attempt = self.0.get(key).filter(|attempt| attempt.wanted == wanted)?;
+        let pace = match &attempt.came_to {
+            CameTo::Failed { failure, .. } if failure.cause == FailureCause::Transient => TRANSIENT,
+            CameTo::Failed { .. } => REFUSED,
+            CameTo::Taken(fields) if fields.keys().any(|field| diff::must_be_ours(key, field)) => OVERRULED,
+            CameTo::Taken(_) if is_decisive => DECISIVE,
+            CameTo::Taken(_) => CONTESTED,
+        };
+        remaining(attempt, pace, now)
+    }
+
+    /// Why the last write of an object that wanted this failed, if it did.
+    pub fn failure(&self, key: &Key, wanted: &str) -> Option<&Failure> {
+        match self.0.get(key).filter(|attempt| attempt.wanted == wanted)? {
+            Attempt {
+                came_to: CameTo::Failed { failure, .. },
+                ..
+            } => Some(failure),
+            Attempt { .. } => None,
+        }
+    }
+
+    /// Whether an object that is to go, and can't be made to, is not waited for any longer.
+    pub fn gave_up(&self, key: &Key) -> bool {
+        let attempt = self.0.get(key).filter(|attempt| attempt.wanted.is_empty());
+        attempt.is_some_and(is_final)
+    }
+
+    /// Whether somebody changed this stand-in or its blackhole as we wrote it.
+    pub fn is_overruled(&self, (namespace, name): &NamespacedName) -> bool {
+        [Kind::ExtensionService, Kind::Service].into_iter().any(|kind| {
+            let key = Key::new(kind, namespace, name);
+            match self.0.get(&key).map(|attempt| &attempt.came_to) {
+                Some(CameTo::Taken(fields)) => fields.keys().any(|field| diff::must_be_ours(&key, field)),
+                _ => false,
+            }
+        })
+    }
+
+    /// Why nothing is made in a namespace for now, if that is so: the last creation there was refused, or what came of it is not ours.
+    pub fn refusal(&self, namespace: &str, now: Timestamp) -> Option<Refusal> {
+        let in_it = self.0.iter().filter(|(key, _)| key.namespace == namespace);
+        let refusals = in_it.filter_map(|(key, attempt)| {
+            let message = match &attempt.came_to {
+                CameTo::Failed { failure, creates: true } if is_final(attempt) => format!("{key}: {}", failure.message),
+                CameTo::Taken(fields) => {
+                    let field = fields.keys().find(|field| diff::must_be_ours(key, field))?;
+                    format!("{key}: something between Slipway and the API server changes {field}")
+                }
+                CameTo::Failed { .. } => return None,
+            };
+            let wait = remaining(attempt, REFUSED, now)?;
+            Some(Refusal { message, wait })
+        });
+        refusals.max_by_key(|refusal| refusal.wait)
+    }
+}
+
+/// Whether trying again at once is of no use.
+fn is_final(attempt: &Attempt) -> bool {
+    match &attempt.came_to {
+        CameTo::Taken(_) => false,
+        CameTo::Failed { failure, .. } => {
+            failure.cause != FailureCause::Transient || since(attempt.first, attempt.last) >= PATIENCE
+        }
+    }
+}
+
+fn remaining(attempt: &Attempt, pace: Pace, now: Timestamp) -> Option<Duration> {
+    let left = pace.after(attempt.count).checked_sub(since(attempt.last, now))?;
+    (!left.is_zero()).then_some(left)
+}
+
+fn since(time: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(time)).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,149 @@
+//! What a Contour container captures at its start, and who says so. Contour's pods and ReplicaSets are told apart by the
+//! controller's uid: labels and annotations alone are anybody's word.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::object::{Kind, Object, Owner};
+use super::observed::{NamespacedName, Observed};
+use crate::api::vocabulary::{annotations, labels};
+
+/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
+/// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Captured {
+    /// The ContourConfiguration's name.
+    pub configuration: String,
+    /// How many ContourConfigurations it succeeds that somebody altered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub salt: u32,
+    /// The ContourConfiguration's spec.
+    pub spec: Map<String, Value>,
+    /// The stand-ins that it references, `namespace/name`.
+    pub stand_ins: Vec<String>,
+}
+
+impl Captured {
+    /// What the annotations of a pod or of a pod template say.
+    pub fn of(annotations: Option<&Value>) -> Option<Self> {
+        serde_json::from_str(annotations?.get(annotations::CAPTURED)?.as_str()?).ok()
+    }
+
+    /// What a Deployment's or a ReplicaSet's pod template says.
+    pub fn of_template(object: &Object) -> Option<Self> {
+        Self::of(object.at("/spec/template/metadata/annotations"))
+    }
+
+    /// What a pod's own annotation says. Whoever may write the pod may have changed it.
+    pub fn of_pod(pod: &Object) -> Option<Self> {
+        Self::of(serde_json::to_value(&pod.metadata.annotations).ok().as_ref())
+    }
+
+    /// The stand-ins, by namespace and name.
+    pub fn stand_ins(&self) -> impl Iterator<Item = NamespacedName> {
+        let pairs = self.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
+        pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(salt: &u32) -> bool {
+    *salt == 0
+}
+
+/// Contour's workload in the ContourDeployment's namespace.
+pub struct Contours<'a> {
+    /// Its Deployment.
+    pub deployment: Option<&'a Object>,
+    /// The ReplicaSets that this Deployment controls.
+    pub replica_sets: Vec<&'a Object>,
+    /// The pods that these ReplicaSets control and that have not ended for good, each with its ReplicaSet. Terminating ones are among
+    /// them: their containers may still be running, and may start again.
+    pub pods: Vec<(&'a Object, &'a Object)>,
+    /// ReplicaSets and pods that Contour's selector matches and that nothing of the above controls. They may be ours (the
+    /// Deployment was deleted and its pods were left), or anybody's: nothing that they need is taken away, and nothing else is
+    /// done on their word.
+    pub strangers: Vec<&'a Object>,
+}
+
+impl<'a> Contours<'a> {
+    /// Finds them among the objects of the ContourDeployment's namespace.
+    pub fn of(observed: &'a Observed) -> Self {
+        let owner = observed.owner();
+        Self::among(&owner, observed.objects.values().map(AsRef::as_ref))
+    }
+
+    /// The same, among these objects; those of other namespaces do not count.
+    pub fn among(owner: &Owner, objects: impl Iterator<Item = &'a Object> + Clone) -> Self {
+        let at_home = objects.filter(|object| object.namespace() == owner.namespace && owner.owns(object));
+        let deployment = at_home
+            .clone()
+            .find(|object| object.kind == Kind::Deployment && object.name() == owner.contour());
+        let (mut replica_sets, mut pods, mut strangers) = (Vec::new(), Vec::new(), Vec::new());
+        let of_contour = at_home.filter(|object| object.label(labels::COMPONENT) == Some("contour"));
+        for set in of_contour.clone().filter(|object| object.kind == Kind::ReplicaSet) {
+            if deployment.is_some_and(|deployment| set.is_controlled_by(deployment)) {
+                replica_sets.push(set);
+            } else {
+                strangers.push(set);
+            }
+        }
+        for pod in of_contour.filter(|object| object.kind == Kind::Pod && !has_ended(object)) {
+            match replica_sets.iter().find(|set| pod.is_controlled_by(set)) {
+                Some(set) => pods.push((pod, *set)),
+                None => strangers.push(pod),
+            }
+        }
+        Self {
+            deployment,
+            replica_sets,
+            pods,
+            strangers,
+        }
+    }
+
+    /// The pod templates whose word counts: that of the Deployment, and those of its ReplicaSets that have pods, or may make some.
+    pub fn templates(&self) -> impl Iterator<Item = &'a Object> {
+        let has_pods = |set: &&Object| self.pods.iter().any(|(_, of)| of.uid() == set.uid());
+        let in_use =
+            move |set: &&'a Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0) || has_pods(set);
+        self.deployment
+            .into_iter()
+            .chain(self.replica_sets.iter().copied().filter(in_use))
+    }
+
+    /// All pods that may run a Contour, strangers included.
+    pub fn all_pods(&self) -> impl Iterator<Item = &'a Object> {
+        let strangers = self.strangers.iter().copied().filter(|object| object.kind == Kind::Pod);
+        self.pods.iter().map(|(pod, _)| *pod).chain(strangers)
+    }
+
+    /// All ReplicaSets that may make one, strangers included.
+    pub fn all_replica_sets(&self) -> impl Iterator<Item = &'a Object> {
+        let strangers = self.strangers.iter().copied();
+        let strangers = strangers.filter(|object| object.kind == Kind::ReplicaSet);
+        self.replica_sets.iter().copied().chain(strangers)
+    }
+}
+
+/// Whether a pod has ended for good.
+fn has_ended(pod: &Object) -> bool {
+    let phase = pod.at("/status/phase").and_then(Value::as_str);
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The ExtensionServices that the spec of a ContourConfiguration references.
+pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
+    let fields = [
+        ("globalExtAuth", "extensionRef"),
+        ("rateLimitService", "extensionService"),
+        ("tracing", "extensionService"),
+    ];
+    let reference = |(block, field): (&str, &str)| {
+        let reference = spec.get(block)?.get(field)?;
+        let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
+        Some((text("namespace")?, text("name")?))
+    };
+    fields.into_iter().filter_map(reference).collect()
+}

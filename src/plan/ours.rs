@@ -1,0 +1,104 @@
+//! What is ours, and whose word counts. Labels, annotations, names and finalizers can be written by anybody who may write the
+//! object; what decides is where an object stands, and what refers to it from a place that only we and the administrators of the
+//! ContourDeployment's namespace can write.
+//!
+//! - **Hold** (not taken away): `usage`, in the ContourDeployment's namespace alone.
+//! - **Believe** (created, repaired, followed, told of): what this file sorts as ours.
+//! - **Prune**: what is ours and no longer wanted, and the leftovers of this file. Nothing else is ever deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::captured::{Captured, Contours, references};
+use super::configuration::is_intact;
+use super::object::{Key, Kind, Object, Owner};
+use super::observed::Observed;
+use super::stand_in;
+use crate::api::RuntimeSettings;
+
+/// What an object is to a ContourDeployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is ours.
+    Ours,
+    /// It bears our marks and a name of our own pattern, in a namespace that nothing of ours refers to: it is what an earlier plan left
+    /// behind, or somebody's imitation of that. It goes, and nothing that is written on it counts.
+    Leftover,
+    /// It is somebody else's, whatever it says.
+    Foreign,
+}
+
+/// The same, with nothing among its objects but what is ours; and the leftovers.
+pub fn sort(observed: &Observed) -> (Observed, Vec<Arc<Object>>) {
+    let owner = observed.owner();
+    let settings = &observed.deployment.spec.runtime_settings;
+    let namespaces = namespaces(&owner, settings, observed.objects.values().map(AsRef::as_ref));
+    let (mut ours, mut leftovers) = (BTreeMap::new(), Vec::new());
+    for (key, object) in &observed.objects {
+        match standing(&owner, &namespaces, object) {
+            Standing::Ours => drop(ours.insert(key.clone(), object.clone())),
+            Standing::Leftover => leftovers.push(object.clone()),
+            Standing::Foreign => {}
+        }
+    }
+    let sorted = Observed {
+        objects: ours,
+        ..observed.clone()
+    };
+    (sorted, leftovers)
+}
+
+/// What of these objects is ours.
+pub fn of<'a>(
+    owner: &Owner,
+    settings: &RuntimeSettings,
+    objects: &'a BTreeMap<Key, Arc<Object>>,
+) -> impl Iterator<Item = &'a Object> {
+    let objects = || objects.values().map(AsRef::as_ref);
+    let (owner, namespaces) = (owner.clone(), namespaces(owner, settings, objects()));
+    objects().filter(move |object| standing(&owner, &namespaces, object) == Standing::Ours)
+}
+
+/// The namespaces in which stand-ins of ours may be: the ContourDeployment's, those that the specification references, and those
+/// that a pod template of our own Deployment references.
+fn namespaces<'a>(
+    owner: &Owner,
+    settings: &RuntimeSettings,
+    objects: impl Iterator<Item = &'a Object> + Clone,
+) -> BTreeSet<String> {
+    let contours = Contours::among(owner, objects);
+    let captured = contours.templates().filter_map(Captured::of_template);
+    let proved = captured.filter(|captured| is_intact(owner, captured));
+    let captured = proved.flat_map(|captured| references(&captured.spec));
+    let specified = stand_in::references(settings).into_iter();
+    let specified = specified.map(|reference| reference.target);
+    let referenced = specified.chain(captured).map(|(namespace, _)| namespace);
+    referenced.chain([owner.namespace.clone()]).collect()
+}
+
+fn standing(owner: &Owner, namespaces: &BTreeSet<String>, object: &Object) -> Standing {
+    if object.kind == Kind::ClusterRoleBinding {
+        return ours_if(object.name() == owner.contour_cluster_binding() && owner.owns(object));
+    }
+    if object.namespace() == owner.namespace {
+        return ours_if(owner.owns(object));
+    }
+    // Elsewhere there are stand-ins and trials, and blackholes.
+    let may_be_there =
+        matches!(object.kind, Kind::ExtensionService | Kind::Service) && owner.is_stand_in(object.name());
+    if !may_be_there {
+        return Standing::Foreign;
+    }
+    if namespaces.contains(object.namespace()) {
+        return ours_if(owner.owns(object));
+    }
+    if owner.is_named_by(object) {
+        Standing::Leftover
+    } else {
+        Standing::Foreign
+    }
+}
+
+fn ours_if(is_ours: bool) -> Standing {
+    if is_ours { Standing::Ours } else { Standing::Foreign }
+}

@@ -1,0 +1,286 @@
+//! What others make, with our marks on it or without: nothing is done on its word.
+
+use serde_json::{Value, json};
+use slipway::api::Traffic;
+use slipway::api::vocabulary::{FINALIZER, annotations};
+use slipway::plan::{Key, Kind, Object, hash, hash_json};
+
+use crate::cluster::{Cluster, NAME, NAMESPACE};
+use crate::scene::{asks_auth, is_blackhole, points_at};
+
+/// Both labels of the ContourDeployment, on a pod's also the component.
+fn marks() -> Value {
+    json!({
+        "contour.slipway.dev/contourdeployment": NAME,
+        "contour.slipway.dev/contourdeployment-namespace": NAMESPACE,
+        "app.kubernetes.io/component": "contour",
+    })
+}
+
+/// What a forged annotation says that a container has captured: a configuration that switches authorization off, under the name that
+/// its content hashes to.
+fn forged_capture() -> (String, Value, String) {
+    let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}, "authPolicy": {"disabled": true}});
+    let spec = json!({"globalExtAuth": auth});
+    let name = format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(&spec).as_str(), "0"]));
+    let captured = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-BAD NAME"]});
+    (name, spec, captured.to_string())
+}
+
+/// One of everything, in a namespace that nothing references, with both labels; all that can be said on it is a lie.
+fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
+    let (configuration, spec, captured) = forged_capture();
+    let metadata = |name: &str, annotations: Value| json!({"namespace": namespace, "name": name, "labels": marks(), "annotations": annotations});
+    let memory = json!({
+        "salt": 4_000_000_000_u32, "moves": u32::MAX, "tainted": true, "pinned": {}, "reference": ["auth", "auth"],
+        "proven": {"uid": "u", "generation": i64::MAX, "spec": points_at("evil")},
+        "nudge": {"about": [], "step": u64::MAX, "odd": true},
+    });
+    let captures = json!({annotations::CAPTURED: captured});
+    let template = json!({"metadata": metadata("", captures.clone())});
+    let role = json!({"contour.slipway.dev/role": "ext-auth"});
+    let mut stand_in = metadata(
+        "edge-ext-auth-0000000000",
+        json!({annotations::MEMORY: memory.to_string()}),
+    );
+    stand_in["labels"]
+        .as_object_mut()
+        .expect("labels")
+        .extend(role.as_object().expect("a label").clone());
+    stand_in["finalizers"] = json!([FINALIZER]);
+    let mut unlike = stand_in.clone();
+    unlike["name"] = "other".into();
+    vec![
+        (
+            Kind::Pod,
+            json!({"metadata": metadata("pod", captures), "status": {"phase": "Pending"}}),
+        ),
+        (
+            Kind::ReplicaSet,
+            json!({"metadata": metadata("set", json!({})), "spec": {"replicas": 1, "template": template}}),
+        ),
+        (
+            Kind::Deployment,
+            json!({"metadata": metadata("edge-contour", json!({})), "spec": {"replicas": 1, "template": template}}),
+        ),
+        (
+            Kind::ServiceAccount,
+            json!({"metadata": metadata("edge-contour", json!({}))}),
+        ),
+        (
+            Kind::Secret,
+            json!({"metadata": metadata("edge-contour-cert", json!({}))}),
+        ),
+        (
+            Kind::RoleBinding,
+            json!({"metadata": metadata("edge-slipway-secrets", json!({}))}),
+        ),
+        (Kind::Lease, json!({"metadata": metadata("edge-contour", json!({}))})),
+        (
+            Kind::ContourConfiguration,
+            json!({"metadata": metadata(&configuration, json!({annotations::ROLLED_OUT: "2030-01-01T00:00:00Z"})), "spec": spec}),
+        ),
+        (
+            Kind::ExtensionService,
+            json!({"metadata": unlike, "spec": points_at("evil")}),
+        ),
+        (
+            Kind::ExtensionService,
+            json!({"metadata": stand_in, "spec": points_at("evil")}),
+        ),
+    ]
+}
+
+fn make(cluster: &mut Cluster, imitations: &[(Kind, Value)]) -> Vec<Key> {
+    let make = |(kind, json): &(Kind, Value)| {
+        cluster.make(*kind, json.clone());
+        Object::from_json(*kind, json.clone()).expect("an object").key()
+    };
+    imitations.iter().map(make).collect()
+}
+
+#[test]
+fn nothing_that_stands_in_an_unreferenced_namespace_moves_anything_and_only_leftovers_are_taken_away() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let (status, template) = (cluster.status(), cluster.template());
+    cluster.make_namespace("alice");
+    let keys = make(&mut cluster, &imitations("alice"));
+    for restarts in [false, true] {
+        if restarts {
+            cluster.restart();
+        }
+        let writes = cluster.writes();
+        let is_theirs = |write: &String| write.contains(" alice/edge-ext-auth-0000000000");
+        assert!(writes.iter().all(is_theirs), "{writes:?}");
+        assert_eq!(
+            (cluster.status(), cluster.template()),
+            (status.clone(), template.clone())
+        );
+    }
+    for key in keys {
+        let is_left = cluster.api.objects.contains_key(&key);
+        assert_eq!(is_left, key.name != "edge-ext-auth-0000000000", "{key}");
+    }
+    cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
+    cluster.settle();
+    assert!(cluster.observe().is_none(), "none of them holds a deletion up");
+}
+
+#[test]
+fn a_pod_of_nobody_s_at_home_is_held_for_and_told_of_and_nothing_else_is_done_on_its_word() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let template = cluster.template();
+    let (configuration, ..) = forged_capture();
+    let pods = imitations(NAMESPACE).into_iter().take(2).collect::<Vec<_>>();
+    make(&mut cluster, &pods);
+    cluster.restart();
+    assert_eq!(cluster.writes(), [""; 0]);
+    assert_eq!(cluster.template(), template);
+    assert!(
+        cluster
+            .api
+            .get(Kind::ContourConfiguration, NAMESPACE, &configuration)
+            .is_none()
+    );
+    let traffic = |cluster: &Cluster| cluster.status().extension_services[0].traffic;
+    assert_eq!(traffic(&cluster), Traffic::Enforced, "it has not started");
+    let pod = Key::new(Kind::Pod, NAMESPACE, "pod");
+    cluster
+        .api
+        .edit(&pod, |pod| pod.content["status"]["phase"] = "Running".into());
+    cluster.reconcile();
+    assert_eq!(traffic(&cluster), Traffic::Unknown, "nobody can say what it runs on");
+    cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
+    cluster.settle();
+    assert!(
+        cluster.observe().is_some(),
+        "it may be a Contour, and need what is there"
+    );
+    cluster.api.forget(&pod);
+    cluster.api.forget(&Key::new(Kind::ReplicaSet, NAMESPACE, "set"));
+    cluster.settle();
+    assert!(cluster.observe().is_none());
+}
+
+#[test]
+fn a_configuration_that_says_of_itself_that_it_was_rolled_out_is_not_the_last_good_one_while_contour_runs() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let good = cluster.configuration().key();
+    let forged = imitations(NAMESPACE);
+    let forged = forged.iter().filter(|(kind, _)| *kind == Kind::ContourConfiguration);
+    let forged = make(&mut cluster, &forged.cloned().collect::<Vec<_>>());
+    cluster.refuses_settings = Some("spec.foo: unknown".into());
+    cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
+    cluster.restart();
+    cluster.reconcile();
+    let contour = cluster.contour().key();
+    assert_eq!(cluster.configuration().key(), good);
+    assert_ne!(forged, [good.clone()]);
+    cluster
+        .api
+        .edit(&contour, |contour| contour.content["spec"]["replicas"] = 3.into());
+    cluster.reconcile();
+    assert_eq!(cluster.configuration().key(), good);
+}
+
+#[test]
+fn a_blackhole_that_becomes_an_external_name_is_put_right() {
+    let mut cluster = Cluster::waiting_for_auth();
+    let stand_in = cluster.stand_in().clone();
+    let blackhole = Key::new(Kind::Service, stand_in.namespace(), stand_in.name());
+    cluster.api.edit(&blackhole, |service| {
+        service.content["spec"]["type"] = "ExternalName".into();
+        service.content["spec"]["externalName"] = "evil.example.com".into();
+    });
+    assert_eq!(cluster.writes(), [format!("Replace {blackhole}")]);
+    let spec = cluster.api.objects[&blackhole].at("/spec").cloned().expect("a spec");
+    assert_eq!((&spec["type"], spec.get("externalName")), (&json!("ClusterIP"), None));
+    assert!(is_blackhole(cluster.stand_in()));
+}
+
+#[test]
+fn a_namespace_that_refuses_what_is_made_in_it_holds_nothing_up_and_is_tried_again() {
+    let mut cluster = Cluster::new();
+    cluster.make_namespace("auth");
+    cluster.full.insert("auth".to_owned());
+    cluster.make_service("auth", "auth");
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.specify(asks_auth());
+    cluster.settle();
+    assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
+    assert_eq!(cluster.condition("ContourAvailable"), "True/Available");
+    assert_eq!(cluster.condition("EnvoyAvailable"), "True/Available");
+    assert_eq!(cluster.condition("Ready"), "False/ExtensionServiceBlocked");
+    let said = cluster.status().extension_services[0]
+        .message
+        .clone()
+        .unwrap_or_default();
+    assert!(
+        said.contains("exceeded quota") && said.contains("namespace auth"),
+        "{said}"
+    );
+    let template = cluster.template();
+    for _ in 0..20 {
+        let wait = cluster.plan().look_again.expect("it is tried again");
+        cluster.api.now += wait;
+        assert_eq!(cluster.writes(), [""; 0], "a creation that is refused");
+        assert_eq!(cluster.template(), template, "Contour is not rolled for it");
+    }
+    assert!(
+        cluster.plan().look_again.is_some_and(|wait| wait.as_secs() > 200),
+        "ever less often"
+    );
+    cluster.full.clear();
+    cluster.api.now += cluster.plan().look_again.expect("it is tried again");
+    cluster.settle();
+    assert_eq!(cluster.stand_in().namespace(), "auth");
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
+fn a_stand_in_that_can_t_be_succeeded_stays_in_use() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    cluster.full.insert("auth".to_owned());
+    cluster.edit_auth(crate::scene::points_at_with_timeout("auth", "9s"));
+    cluster.contour_looks();
+    cluster.settle();
+    assert_eq!(cluster.stand_in().key(), stand_in);
+    let spec = cluster.stand_in().at("/spec/timeoutPolicy/response").cloned();
+    assert_eq!(spec, Some(json!("9s")), "it follows its service");
+    assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Enforced);
+    cluster.full.clear();
+    cluster.api.now += std::time::Duration::from_mins(6);
+    cluster.settle();
+    assert_ne!(cluster.stand_in().key(), stand_in, "its name promises another timeout");
+}
+
+#[test]
+fn a_name_that_is_taken_in_the_service_s_namespace_holds_nothing_up() {
+    let mut cluster = Cluster::new();
+    cluster.make_namespace("auth");
+    let name = {
+        let mut elsewhere = cluster.clone();
+        elsewhere.specify(asks_auth());
+        elsewhere.settle();
+        elsewhere.stand_in().name().to_owned()
+    };
+    for kind in [Kind::Service, Kind::ExtensionService] {
+        let mut cluster = cluster.clone();
+        let spec = json!({"services": [{"name": "theirs", "port": 1}], "ports": []});
+        cluster.make(
+            kind,
+            json!({"metadata": {"namespace": "auth", "name": name}, "spec": spec}),
+        );
+        let theirs = cluster.api.objects[&Key::new(kind, "auth", &name)].clone();
+        cluster.specify(asks_auth());
+        cluster.settle();
+        assert_eq!(cluster.stand_in().namespace(), NAMESPACE, "{kind}");
+        assert_eq!(cluster.condition("EnvoyAvailable"), "True/Available", "{kind}");
+        assert_eq!(
+            cluster.api.objects[&theirs.key()].at("/spec"),
+            theirs.at("/spec"),
+            "{kind}"
+        );
+    }
+}
