@@ -330,7 +330,8 @@ mod tests {
             )
         };
         assert_eq!(answer(|_| {}), None);
-        let changes: [(fn(&mut Value), &str); 7] = [
+        type Change = fn(&mut Value);
+        let changes: [(Change, &str); 7] = [
             (
                 |it| it["globalExtAuth"]["authPolicy"] = json!({"disabled": true}),
                 "globalExtAuth.authPolicy",
