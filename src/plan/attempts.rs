@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::diff::{self, Write};
+use super::diff::{self, Differences, Write};
 use super::object::{Key, Kind, Object};
 use super::observed::{Failure, FailureCause, NamespacedName};
 use crate::api::vocabulary::annotations;
@@ -94,7 +93,7 @@ struct Attempt {
 #[derive(Clone, Debug)]
 enum CameTo {
     /// The API server took it, but for these fields, which had this value in its answer.
-    Taken(BTreeMap<String, Value>),
+    Taken(Differences),
     /// It did not.
     Failed { failure: Failure, creates: bool },
 }
@@ -156,7 +155,7 @@ impl Attempts {
     }
 
     /// The fields in which the answer to the last write that wanted this differed from it, with the answer's values.
-    pub fn overruled(&self, key: &Key, wanted: &str) -> Option<&BTreeMap<String, Value>> {
+    pub fn overruled(&self, key: &Key, wanted: &str) -> Option<&Differences> {
         match self.0.get(key)? {
             Attempt {
                 wanted: before,
@@ -173,7 +172,7 @@ impl Attempts {
         let pace = match &attempt.came_to {
             CameTo::Failed { failure, .. } if failure.cause == FailureCause::Transient => TRANSIENT,
             CameTo::Failed { .. } => REFUSED,
-            CameTo::Taken(fields) if fields.keys().any(|field| diff::must_be_ours(key, field)) => OVERRULED,
+            CameTo::Taken(fields) if fields.values().any(|found| found.must_be_ours) => OVERRULED,
             CameTo::Taken(_) if is_decisive => DECISIVE,
             CameTo::Taken(_) => CONTESTED,
         };
@@ -202,7 +201,7 @@ impl Attempts {
         [Kind::ExtensionService, Kind::Service].into_iter().any(|kind| {
             let key = Key::new(kind, namespace, name);
             match self.0.get(&key).map(|attempt| &attempt.came_to) {
-                Some(CameTo::Taken(fields)) => fields.keys().any(|field| diff::must_be_ours(&key, field)),
+                Some(CameTo::Taken(fields)) => fields.values().any(|found| found.must_be_ours),
                 _ => false,
             }
         })
@@ -215,7 +214,7 @@ impl Attempts {
             let message = match &attempt.came_to {
                 CameTo::Failed { failure, creates: true } if is_final(attempt) => format!("{key}: {}", failure.message),
                 CameTo::Taken(fields) => {
-                    let field = fields.keys().find(|field| diff::must_be_ours(key, field))?;
+                    let (field, _) = fields.iter().find(|(_, found)| found.must_be_ours)?;
                     format!("{key}: something between Slipway and the API server changes {field}")
                 }
                 CameTo::Failed { .. } => return None,

@@ -85,7 +85,7 @@ fn own_spec(observed: &Observed) -> Map<String, Value> {
 
 /// The first field that the API server's answer has otherwise than the user wrote it, if there is one. Defaults of the CRD may be
 /// added, but nothing may that decides whether a request is checked.
-fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<String> {
+pub fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<String> {
     let kept = |(key, value): (&String, &Value)| match answer.get(key) {
         Some(other) => lost(key, value, other),
         None => (!value.is_null()).then(|| key.clone()),
@@ -313,6 +313,8 @@ pub fn object(observed: &Observed, captured: &Captured, planned: Option<&Capture
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Value);
+
     #[test]
     fn an_answer_may_add_defaults_and_nothing_that_decides_on_a_check() {
         let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}});
@@ -330,7 +332,6 @@ mod tests {
             )
         };
         assert_eq!(answer(|_| {}), None);
-        type Change = fn(&mut Value);
         let changes: [(Change, &str); 7] = [
             (
                 |it| it["globalExtAuth"]["authPolicy"] = json!({"disabled": true}),

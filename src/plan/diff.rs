@@ -167,11 +167,14 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
             });
         }
         return match wait {
-            Some(wait) => Step::Wait(Held {
-                failure: observed.attempts.failure(&key, &wanted).cloned(),
-                wait,
-                blocks: true,
-            }),
+            Some(wait) => {
+                let failure = observed.attempts.failure(&key, &wanted).cloned();
+                Step::Wait(Held {
+                    failure: Some(failure.unwrap_or_else(|| deleted(&key))),
+                    wait,
+                    blocks: true,
+                })
+            }
             None => Step::Write(Write::Create(object)),
         };
     };
@@ -184,13 +187,11 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
     if live.is_terminating() && matches!(desired.fields, Fields::Whole(_) | Fields::Sealed { .. }) {
         object.metadata.finalizers.clone_from(&live.metadata.finalizers);
     }
-    let mut found = BTreeMap::new();
-    compare(&object, live, desired.fields, &mut found);
     let overruled = observed.attempts.overruled(&key, &wanted);
-    let is_overruled = |field: &String, value: &Value| overruled.is_some_and(|fields| fields.get(field) == Some(value));
-    let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) = found
+    let is_overruled = |field: &String, found: &Found| overruled.is_some_and(|fields| fields.get(field) == Some(found));
+    let (taken, left): (Differences, Differences) = compare(&object, live, desired.fields)
         .into_iter()
-        .partition(|(field, value)| is_overruled(field, value) && !must_be_ours(&key, field));
+        .partition(|(field, found)| is_overruled(field, found) && !found.must_be_ours);
     let is_left_alone = live.is_terminating() && matches!(desired.fields, Fields::Shared { .. } | Fields::MetadataOnly);
     if left.is_empty() || is_left_alone {
         return Step::Nothing(taken.into_keys().collect());
@@ -204,7 +205,7 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
                 left.iter().any(|(field, value)| is_overruled(field, value)),
             )
         });
-        let is_not_ours = left.keys().any(|field| must_be_ours(&key, field));
+        let is_not_ours = left.values().any(|found| found.must_be_ours);
         return Step::Wait(Held {
             failure: Some(failure),
             wait,
@@ -245,8 +246,18 @@ pub fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
     }
 }
 
+/// What is said of an object that somebody deletes again and again.
+fn deleted(key: &Key) -> Failure {
+    Failure {
+        key: key.clone(),
+        cause: FailureCause::Contested,
+        message: "somebody keeps deleting it; Slipway makes it again ever less often; find out who (the API server's audit log)"
+            .to_owned(),
+    }
+}
+
 /// What is said of fields that somebody changes: in our own write, or after it and again and again.
-fn changed(key: &Key, fields: &BTreeMap<String, Value>, as_we_write: bool) -> Failure {
+fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
     let fields = fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let (cause, message) = if as_we_write {
         let message = format!(
@@ -306,8 +317,21 @@ fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
     }
 }
 
-/// Whether a field may not be another than we write it, whoever changes it: what a Contour reads or runs, and what selects pods.
-pub fn must_be_ours(key: &Key, field: &str) -> bool {
+/// The fields in which an object differs from what we want, by their paths.
+pub type Differences = BTreeMap<String, Found>;
+
+/// What is found where we want something else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The value; null: none.
+    pub live: Value,
+    /// Whether nothing else than ours will do.
+    pub must_be_ours: bool,
+}
+
+/// Whether a field may not be another than we write it, whoever changes it: what a Contour reads or runs, and what selects pods. What
+/// is added to a spec that is ours as a whole may be a default of the CRD, unless it decides on a check.
+fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
     let is_of_containers = |part: &str| {
         let containers = ["spec.template.spec.containers[", "spec.template.spec.initContainers["];
         let rest = containers.into_iter().find_map(|prefix| field.strip_prefix(prefix));
@@ -329,6 +353,15 @@ pub fn must_be_ours(key: &Key, field: &str) -> bool {
         return true;
     }
     match key.kind {
+        Kind::ExtensionService if is_added => is_below(&[
+            "spec.services",
+            "spec.validation",
+            "spec.timeoutPolicy",
+            "spec.protocol",
+        ]),
+        Kind::ContourConfiguration if is_added => {
+            is_below(&["spec.globalExtAuth", "spec.rateLimitService", "spec.tracing"])
+        }
         Kind::ExtensionService | Kind::ContourConfiguration => {
             is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::MEMORY)
         }
@@ -353,30 +386,30 @@ pub fn must_be_ours(key: &Key, field: &str) -> bool {
     }
 }
 
-/// The fields in which an object that we wrote differs from what the API server has, with the values there (null: none).
-pub fn differences(sent: &Object, live: &Object) -> BTreeMap<String, Value> {
+/// The fields in which an object that we wrote differs from what the API server has.
+pub fn differences(sent: &Object, live: &Object) -> Differences {
     let fields = match sent.kind {
         Kind::ExtensionService | Kind::ContourConfiguration => Fields::Whole("spec"),
         Kind::Service if sent.label(labels::ROLE).is_some() => super::stand_in::BLACKHOLE,
         _ => Fields::Shared { initial: &[] },
     };
-    let mut found = BTreeMap::new();
-    compare(sent, live, fields, &mut found);
-    found
+    compare(sent, live, fields)
 }
 
-fn compare(desired: &Object, live: &Object, fields: Fields, found: &mut BTreeMap<String, Value>) {
-    compare_metadata(&desired.metadata, &live.metadata, found);
+fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
+    let (mut found, mut added) = (BTreeMap::new(), BTreeMap::new());
+    compare_metadata(&desired.metadata, &live.metadata, &mut found);
     match fields {
-        Fields::Shared { .. } => compare_fields("", &desired.content, &live.content, found),
+        Fields::Shared { .. } => compare_fields("", &desired.content, &live.content, &mut found),
         Fields::Whole(field) => compare_exactly(
             field,
             desired.content.get(field).unwrap_or(&Value::Null),
             live.content.get(field).unwrap_or(&Value::Null),
-            found,
+            &mut found,
+            &mut added,
         ),
         Fields::Sealed { absent } => {
-            compare_fields("", &desired.content, &live.content, found);
+            compare_fields("", &desired.content, &live.content, &mut found);
             for pointer in absent {
                 if let Some(value) = live.at(pointer) {
                     found.insert(pointer.trim_start_matches('/').replace('/', "."), value.clone());
@@ -385,6 +418,15 @@ fn compare(desired: &Object, live: &Object, fields: Fields, found: &mut BTreeMap
         }
         Fields::MetadataOnly => {}
     }
+    let key = desired.key();
+    let judged = |found: BTreeMap<String, Value>, is_added| {
+        let key = key.clone();
+        found.into_iter().map(move |(field, live)| {
+            let must_be_ours = must_be_ours(&key, &field, is_added);
+            (field, Found { live, must_be_ours })
+        })
+    };
+    judged(found, false).chain(judged(added, true)).collect()
 }
 
 /// Labels, annotations, finalizers and owner references that we want and that are not there.
@@ -413,17 +455,22 @@ fn compare_metadata(desired: &ObjectMeta, live: &ObjectMeta, found: &mut BTreeMa
     }
 }
 
-/// Everything in which two values differ.
-fn compare_exactly(path: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
+/// Everything in which two values differ, and what somebody added to ours.
+fn compare_exactly(
+    path: &str,
+    desired: &Value,
+    live: &Value,
+    found: &mut BTreeMap<String, Value>,
+    added: &mut BTreeMap<String, Value>,
+) {
     match (desired, live) {
         (Value::Object(desired), Value::Object(live)) => {
-            let keys = desired
-                .keys()
-                .chain(live.keys().filter(|key| !desired.contains_key(*key)));
-            for key in keys {
-                let value = |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
-                compare_exactly(&format!("{path}.{key}"), &value(desired), &value(live), found);
+            for (key, value) in desired {
+                let other = live.get(key).unwrap_or(&Value::Null);
+                compare_exactly(&format!("{path}.{key}"), value, other, found, added);
             }
+            let others = live.iter().filter(|(key, _)| !desired.contains_key(*key));
+            added.extend(others.map(|(key, value)| (format!("{path}.{key}"), value.clone())));
         }
         (desired, live) if desired == live => {}
         (_, live) => drop(found.insert(path.to_owned(), live.clone())),
@@ -540,9 +587,7 @@ fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
             }
             // The rest of it is applied when this is there.
             replacement.content["spec"]["template"]["spec"]["containers"] = Value::Array(containers);
-            let mut rest = BTreeMap::new();
-            compare(desired, &replacement, Fields::Shared { initial: &[] }, &mut rest);
-            if !rest.is_empty() {
+            if !compare(desired, &replacement, Fields::Shared { initial: &[] }).is_empty() {
                 replacement.annotate(annotations::APPLIED, String::new());
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
 use crate::plan::captured::{Captured, Contours};
-use crate::plan::configuration::{is_altered, is_intact};
+use crate::plan::configuration::{changed, is_altered, is_intact};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Observed;
 use crate::plan::stand_in::{Reference, is_blackhole};
@@ -78,8 +78,10 @@ fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
     }
 }
 
+/// Whether it is what it was made as, but for defaults that the CRD got later.
 fn is_the_same(live: &Object, spec: &Map<String, Value>) -> bool {
-    live.at("/spec").and_then(Value::as_object) == Some(spec)
+    let live = live.at("/spec").and_then(Value::as_object);
+    live.is_some_and(|live| changed(spec, live).is_none())
 }
 
 /// Whether somebody answers behind a stand-in.
