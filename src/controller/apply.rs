@@ -33,7 +33,8 @@ pub struct Apply<'a> {
 /// What came of a write.
 enum Outcome {
     Done,
-    /// The world is not as it was observed, or a namespace of somebody else's refuses an object: another plan is needed.
+    /// The world is not as it was observed, somebody changed the object as it was written, or a namespace of somebody else's refuses
+    /// it: another plan is needed.
     Stale,
     /// It failed in a namespace of somebody else's. That holds nothing up; the next plan knows of it.
     Aside,
@@ -109,7 +110,8 @@ impl Apply<'_> {
             Ok(answer) => {
                 info!(%key, verb, "written");
                 let now = Timestamp::now();
-                self.answers
+                let is_ours = self
+                    .answers
                     .note(&whose, |attempts| attempts.taken(&write, answer.as_ref(), now));
                 let gone = match &write {
                     Write::Delete(target) => answer.is_none().then_some(target),
@@ -124,7 +126,7 @@ impl Apply<'_> {
                     (None, Some(object)) => self.cache.note(&object, &whose),
                     (None, None) => {}
                 }
-                Outcome::Done
+                if is_ours { Outcome::Done } else { Outcome::Stale }
             }
             Err(error)
                 if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound")

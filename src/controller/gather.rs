@@ -44,9 +44,9 @@ impl Answers {
     }
 
     /// Remembers what came of a write.
-    pub fn note(&self, whose: &NamespacedName, note: impl FnOnce(&mut Attempts)) {
+    pub fn note<T>(&self, whose: &NamespacedName, note: impl FnOnce(&mut Attempts) -> T) -> T {
         let mut all = self.attempts.lock().expect("nobody panics with the lock");
-        note(Arc::make_mut(all.entry(whose.clone()).or_default()));
+        note(Arc::make_mut(all.entry(whose.clone()).or_default()))
     }
 
     fn attempts(&self, whose: &NamespacedName) -> Arc<Attempts> {

@@ -108,17 +108,27 @@ pub struct Refusal {
 }
 
 impl Attempts {
-    /// Notes that a write was taken, with the API server's answer if it has one.
-    pub fn taken(&mut self, write: &Write, answer: Option<&Object>, now: Timestamp) {
+    /// Notes that a write was taken, with the API server's answer if it has one. Returns whether what must be ours is as it was written;
+    /// if not, nothing may go by it.
+    pub fn taken(&mut self, write: &Write, answer: Option<&Object>, now: Timestamp) -> bool {
         match write {
             Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {
                 let differences = answer.map(|answer| diff::differences(sent, answer)).unwrap_or_default();
                 let wanted = sent.annotation(annotations::APPLIED).unwrap_or_default();
+                let is_ours = !differences.values().any(|found| found.must_be_ours);
                 self.note(sent.key(), wanted, CameTo::Taken(differences), now);
+                return is_ours;
             }
-            Write::Delete(target) | Write::Release(target) => drop(self.0.remove(&target.key)),
+            Write::Delete(target) | Write::Release(target) => {
+                // What came of making it stays known: the same would come of it again.
+                let is_about_its_end = |attempt: &Attempt| attempt.wanted.is_empty();
+                if self.0.get(&target.key).is_some_and(is_about_its_end) {
+                    self.0.remove(&target.key);
+                }
+            }
             Write::Hold(_) => {}
         }
+        true
     }
 
     /// Notes that a write failed.

@@ -34,6 +34,8 @@ pub struct ApiServer {
     pub now: Timestamp,
     /// Everything that exists.
     pub objects: BTreeMap<Key, Object>,
+    /// A mutating webhook: what it does to each object that is written.
+    pub webhook: Option<fn(&mut Object)>,
     /// Since when each has its generation.
     pub unchanged_since: BTreeMap<Key, Timestamp>,
     /// What Slipway's applies own of each object.
@@ -48,6 +50,7 @@ impl ApiServer {
         Self {
             now: "2026-11-23T01:20:00Z".parse().expect("a time"),
             objects: BTreeMap::new(),
+            webhook: None,
             unchanged_since: BTreeMap::new(),
             applied: BTreeMap::new(),
             created: BTreeMap::new(),
@@ -84,6 +87,9 @@ impl ApiServer {
         if by == By::Slipway {
             self.created.insert(key.clone(), fields(&object));
             object.creation_entry = Some(0);
+        }
+        if let Some(webhook) = self.webhook {
+            webhook(&mut object);
         }
         defaults(&mut object);
         let version = self.next();
@@ -215,6 +221,9 @@ impl ApiServer {
     }
 
     fn store(&mut self, mut object: Object) {
+        if let Some(webhook) = self.webhook {
+            webhook(&mut object);
+        }
         defaults(&mut object);
         let key = object.key();
         let live = &self.objects[&key];

@@ -214,8 +214,11 @@ impl Cluster {
                     match self.carry_out(write, &observed) {
                         Ok(true) => {
                             let answer = self.api.objects.get(&key_of(write)).cloned();
-                            Arc::make_mut(&mut self.attempts).taken(write, answer.as_ref(), now);
+                            let is_ours = Arc::make_mut(&mut self.attempts).taken(write, answer.as_ref(), now);
                             written.push(write.clone());
+                            if !is_ours {
+                                break 'waves;
+                            }
                         }
                         Ok(false) => break 'waves,
                         // As the operator does it: what fails elsewhere is remembered, and the next plan does without.

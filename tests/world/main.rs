@@ -22,3 +22,4 @@ mod strangers;
 mod succession;
 mod traffic;
 mod verdicts;
+mod webhooks;

@@ -59,9 +59,13 @@ fn describe(entry: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let object = &entry["objectRef"];
     let resource = [text(&object["resource"]), text(&object["subresource"])].join("/");
+    let verb = if text(&entry["requestURI"]).contains("dryRun=All") {
+        "try".to_owned()
+    } else {
+        text(&entry["verb"])
+    };
     format!(
-        "{} {resource} {}/{} {}",
-        text(&entry["verb"]),
+        "{verb} {resource} {}/{} {}",
         text(&object["namespace"]),
         text(&object["name"]),
         entry["responseStatus"]["code"]
@@ -117,7 +121,7 @@ pub fn only_own_objects_written(world: &World, since: Mark, namespaces: &[&str],
     Ok(())
 }
 
-/// Whether a request of [`requests`] changes something.
+/// Whether a request of [`requests`] changes something. A dry run does not.
 pub fn is_write(request: &str) -> bool {
-    !["get ", "list "].iter().any(|verb| request.starts_with(verb))
+    !["get ", "list ", "try "].iter().any(|verb| request.starts_with(verb))
 }

@@ -205,7 +205,15 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         let thing = thing(&foreign);
         let before = essence(&serde_json::to_value(lab.create(&foreign).await?)?);
         let edge = lab.edge(&specification(&auth)).await?;
-        collides(lab, &edge, &thing).await?;
+        let contour = Thing::new("Deployment", &lab.namespace, "edge-contour");
+        wait("it is told of, and holds nothing up", PROMPT)
+            .until(async || {
+                let status = edge.status().await?;
+                let said = status.to_string().contains(&thing.to_string());
+                let goes_on = lab.find(&contour).await?.is_some();
+                Ok(Look::when(said && goes_on, status.to_string()))
+            })
+            .await?;
         lab.looks_again(&edge, 2).await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         lab.delete(&thing).await?;

@@ -1,0 +1,183 @@
+//! What a mutating webhook, or a policy, changes in what Slipway writes.
+
+use serde_json::{Value, json};
+use slipway::plan::{Key, Kind, Object};
+
+use crate::cluster::{Cluster, NAMESPACE};
+use crate::scene::{asks_auth, points_at};
+
+fn containers(object: &mut Object) -> Option<&mut Vec<Value>> {
+    let spec = object.content.get_mut("spec")?;
+    spec.pointer_mut("/template/spec/containers")?.as_array_mut()
+}
+
+/// Images come from a mirror, and every workload gets a sidecar, a toleration and an environment variable.
+fn platform(object: &mut Object) {
+    let Some(all) = containers(object) else { return };
+    for container in all.iter_mut() {
+        let image = container["image"]
+            .as_str()
+            .unwrap_or_default()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        container["image"] = format!("mirror.example.com/{image}").into();
+        if let Some(environment) = container["env"].as_array_mut()
+            && environment.iter().all(|variable| variable["name"] != "PROXY")
+        {
+            environment.push(json!({"name": "PROXY", "value": "none"}));
+        }
+    }
+    if all.iter().all(|container| container["name"] != "sidecar") {
+        all.push(json!({"name": "sidecar", "image": "mirror.example.com/sidecar"}));
+    }
+    object.content["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "dedicated", "operator": "Exists"}]);
+}
+
+#[test]
+fn what_a_platform_changes_in_workloads_is_taken_as_it_is_and_named() {
+    let mut cluster = Cluster::new();
+    cluster.api.webhook = Some(platform);
+    let mut spec = asks_auth();
+    spec["contour"] =
+        json!({"nodePlacement": {"tolerations": [{"key": "dedicated", "operator": "Exists", "effect": ""}]}});
+    cluster.specify(spec);
+    cluster.make_service("auth", "auth");
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.settle();
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    assert_eq!(cluster.writes(), [""; 0]);
+    let named = cluster.status().fields_decided_by_others;
+    let of = |kind: &str| {
+        named
+            .iter()
+            .find(|object| object.kind == kind)
+            .expect("it is named")
+            .fields
+            .clone()
+    };
+    let image = "spec.template.spec.containers[contour].image".to_owned();
+    assert!(of("Deployment").contains(&image), "{named:?}");
+    assert!(
+        of("DaemonSet")
+            .iter()
+            .any(|field| field.ends_with("containers[envoy].image")),
+        "{named:?}"
+    );
+    // A new process writes each once more, and then knows.
+    cluster.restart();
+    let writes = cluster.writes();
+    assert_eq!(writes.len(), 2, "{writes:?}");
+    assert_eq!(cluster.writes(), [""; 0]);
+    assert_eq!(cluster.status().fields_decided_by_others, named);
+}
+
+/// Authorization is switched off in what Contour reads.
+fn disables(object: &mut Object) {
+    if object.kind == Kind::ContourConfiguration {
+        object.content["spec"]["globalExtAuth"]["authPolicy"] = json!({"disabled": true});
+    }
+}
+
+#[test]
+fn a_configuration_that_is_changed_as_it_is_written_is_never_rolled_to() {
+    let mut cluster = Cluster::new();
+    cluster.api.webhook = Some(disables);
+    cluster.make_namespace("auth");
+    cluster.specify(asks_auth());
+    for restarts in [false, true, true] {
+        if restarts {
+            cluster.restart();
+        }
+        cluster.settle();
+        assert_eq!(cluster.condition("Stalled"), "True/NotTaken");
+        assert!(cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour").is_none());
+    }
+    let status = cluster.status();
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled");
+    let message = &stalled.expect("it is said").message;
+    assert!(message.contains("spec.globalExtAuth.authPolicy"), "{message}");
+    cluster.api.webhook = None;
+    cluster.api.now += cluster.plan().look_again.expect("it is tried again");
+    cluster.settle();
+    assert_eq!(cluster.condition("Stalled"), "");
+    assert!(cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour").is_some());
+}
+
+/// Contour runs something else.
+fn runs_another(object: &mut Object) {
+    for container in containers(object)
+        .into_iter()
+        .flatten()
+        .filter(|container| container["name"] == "contour")
+    {
+        container["command"] = json!(["sh"]);
+    }
+}
+
+#[test]
+fn a_command_that_is_changed_as_it_is_written_is_never_taken() {
+    let mut cluster = Cluster::new();
+    cluster.api.webhook = Some(runs_another);
+    cluster.make_namespace("auth");
+    cluster.specify(asks_auth());
+    cluster.settle();
+    assert_eq!(cluster.condition("Stalled"), "True/NotTaken");
+    let before = cluster.api.objects[&Key::new(Kind::Deployment, NAMESPACE, "edge-contour")].clone();
+    cluster.settle();
+    assert_eq!(
+        cluster.api.objects[&before.key()],
+        before,
+        "and it is not written again at once"
+    );
+}
+
+/// Contour's CRDs have a default that they had not.
+fn newer_crds(object: &mut Object) {
+    match object.kind {
+        Kind::ContourConfiguration => object.content["spec"]["policy"] = json!({"applyToIngress": false}),
+        Kind::ExtensionService => object.content["spec"]["loadBalancerPolicy"] = json!({"strategy": "Random"}),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_default_that_the_crds_get_later_ends_in_rest() {
+    for is_enforced in [true, false] {
+        let mut cluster = if is_enforced {
+            Cluster::enforcing(&points_at("auth"))
+        } else {
+            Cluster::waiting_for_auth()
+        };
+        let (ready, template) = (cluster.condition("Ready"), cluster.template());
+        let traffic = cluster.status().extension_services[0].traffic;
+        cluster.api.webhook = Some(newer_crds);
+        for object in cluster.api.objects.values_mut() {
+            newer_crds(object);
+        }
+        cluster.settle();
+        assert_eq!((cluster.condition("Ready"), cluster.template()), (ready, template));
+        assert_eq!(cluster.status().extension_services[0].traffic, traffic);
+        assert_eq!(cluster.writes(), [""; 0]);
+    }
+}
+
+/// A stand-in is pointed elsewhere.
+fn redirects(object: &mut Object) {
+    if object.kind == Kind::ExtensionService && object.namespace() == "auth" && object.has_our_finalizer() {
+        object.content["spec"]["services"] = json!([{"name": "evil", "port": 1}]);
+    }
+}
+
+#[test]
+fn a_stand_in_that_is_changed_as_it_is_made_is_not_used() {
+    let mut cluster = Cluster::new();
+    cluster.api.webhook = Some(redirects);
+    cluster.make_service("auth", "auth");
+    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.specify(asks_auth());
+    cluster.settle();
+    assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
+    assert_eq!(cluster.condition("Ready"), "False/ExtensionServiceBlocked");
+    assert_eq!(cluster.condition("EnvoyAvailable"), "True/Available");
+}
