@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::client::{self, Error};
 use super::gather::{self, Answers};
 use crate::plan::{Failure, FailureCause, Key, NamespacedName, Observed, Owner, Wave, Write, plan};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{Metrics, WriteOutcome};
 
 /// Requests of one wave that are under way at once.
 const AT_ONCE: usize = 8;
@@ -33,9 +33,10 @@ pub struct Apply<'a> {
 /// What came of a write.
 enum Outcome {
     Done,
-    /// The world is not as it was observed, somebody changed the object as it was written, or a namespace of somebody else's refuses
-    /// it: another plan is needed.
+    /// The world is not as it was observed, or somebody changed the object as it was written; what it is like is in the cache now.
     Stale,
+    /// A namespace of somebody else's refuses the creation: another plan is needed.
+    Refused,
     /// It failed in a namespace of somebody else's. That holds nothing up; the next plan knows of it.
     Aside,
     Failed(Failure),
@@ -54,12 +55,13 @@ impl Apply<'_> {
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
-            let stale = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Stale));
+            let stale = |outcome: &Outcome| matches!(outcome, Outcome::Stale | Outcome::Refused);
+            let stale = outcomes.iter().any(stale);
             let failures: Vec<Failure> = outcomes
                 .into_iter()
                 .filter_map(|outcome| match outcome {
                     Outcome::Failed(failure) => Some(failure),
-                    Outcome::Done | Outcome::Stale | Outcome::Aside => None,
+                    Outcome::Done | Outcome::Stale | Outcome::Refused | Outcome::Aside => None,
                 })
                 .collect();
             if stale || !failures.is_empty() {
@@ -94,6 +96,7 @@ impl Apply<'_> {
             .collect())
     }
 
+    /// Carries out a write and counts it.
     async fn write(&self, write: Write) -> Outcome {
         let (verb, key) = describe(&write);
         let whose: NamespacedName = (self.owner.namespace.clone(), self.owner.name.clone());
@@ -105,8 +108,9 @@ impl Apply<'_> {
             Write::Hold(target) => client::set_finalizer(self.client, target, true).await.map(Some),
             Write::Release(target) => client::set_finalizer(self.client, target, false).await.map(Some),
         };
-        self.metrics.wrote(key.kind.name(), verb, outcome(&result));
-        match result {
+        let refused = result.as_ref().err().map(Error::label);
+        let kind = key.kind.name();
+        let outcome = match result {
             Ok(answer) => {
                 info!(%key, verb, "written");
                 let now = Timestamp::now();
@@ -139,7 +143,9 @@ impl Apply<'_> {
                 }
             }
             Err(error) => self.failed(&write, failure(key, &error), &whose),
-        }
+        };
+        self.metrics.wrote(kind, verb, counted(&outcome, refused));
+        outcome
     }
 
     /// What fails in the ContourDeployment's own namespace stops what comes after it. Elsewhere it is remembered instead, and the next
@@ -154,7 +160,7 @@ impl Apply<'_> {
             .note(whose, |attempts| attempts.failed(write, failure.clone(), now));
         match write {
             Write::Create(_) if failure.cause == FailureCause::Transient => Outcome::Failed(failure),
-            Write::Create(_) => Outcome::Stale,
+            Write::Create(_) => Outcome::Refused,
             _ => Outcome::Aside,
         }
     }
@@ -195,11 +201,12 @@ impl Apply<'_> {
     }
 }
 
-pub fn outcome<T>(result: &Result<T, Error>) -> telemetry::Outcome {
-    if result.is_ok() {
-        telemetry::Outcome::Success
-    } else {
-        telemetry::Outcome::Error("refused")
+/// How a write is counted. A name that is taken is an error only if what is there is somebody else's.
+fn counted(outcome: &Outcome, refused: Option<&'static str>) -> WriteOutcome {
+    match outcome {
+        Outcome::Done => WriteOutcome::Success,
+        Outcome::Stale => WriteOutcome::Stale,
+        Outcome::Refused | Outcome::Aside | Outcome::Failed(_) => WriteOutcome::Error(refused.unwrap_or("Other")),
     }
 }
 
@@ -245,3 +252,6 @@ pub fn failure(key: Key, error: &Error) -> Failure {
         message: error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,29 @@ use crate::plan::{Key, Kind, Object, Target};
 /// A request that has no answer by then has failed; what it did will be seen.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The reasons that the API server gives (`StatusReason…` in apimachinery v0.34, `pkg/apis/meta/v1/types.go`).
+const REASONS: [&str; 19] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "Gone",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "UnsupportedMediaType",
+];
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,6 +67,19 @@ impl Error {
         match self {
             Self::Api(status) => &status.reason,
             _ => "",
+        }
+    }
+
+    /// The reason as a label of metrics. A webhook, or a proxy on the way, may say anything; this is one of few words.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Api(status) => {
+                let known = REASONS.into_iter().find(|reason| *reason == status.reason);
+                known.unwrap_or("Other")
+            }
+            Self::TimedOut => "NoAnswer",
+            Self::Transport(_) => "Transport",
+            Self::Answer(_) => "Unreadable",
         }
     }
 

@@ -112,7 +112,7 @@ impl Sources<'_> {
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
             return Gathered::Gone;
         };
-        let deployment: ContourDeployment = match object.parse() {
+        let deployment = match read(&object) {
             Ok(deployment) => deployment,
             Err(error) => return Gathered::Undecodable(error.to_string()),
         };
@@ -239,6 +239,15 @@ impl Sources<'_> {
     }
 }
 
+/// The ContourDeployment; without its status, if only that can't be read: another version wrote it, and it is written anew.
+fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
+    object.parse().or_else(|_| {
+        let mut bare = object.clone();
+        bare.content.remove("status");
+        bare.parse()
+    })
+}
+
 /// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.
 pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
     let owner = observed.owner();
@@ -262,7 +271,30 @@ pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, clie
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_status_that_cannot_be_read_is_left_out_and_a_specification_is_not() {
+        let object = |replicas: Value, state: &str| {
+            let service = json!({
+                "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
+            });
+            let json = json!({
+                "metadata": {"namespace": "a", "name": "edge"},
+                "spec": {"contour": {"deployment": {"replicas": replicas}}},
+                "status": {"observedGeneration": 1, "extensionServices": [service]},
+            });
+            Object::from_json(Kind::ContourDeployment, json).expect("an object")
+        };
+        let whole = read(&object(1.into(), "Missing")).expect("it is of this version's form");
+        assert_eq!(whole.status.expect("it has one").observed_generation, Some(1));
+        let bare = read(&object(1.into(), "Sulking")).expect("the specification is of this version's form");
+        assert_eq!((bare.spec, bare.status), (whole.spec, None));
+        let error = read(&object("two".into(), "Sulking")).expect_err("the specification is not");
+        assert!(error.to_string().contains("two"), "{error}");
+    }
 
     #[test]
     fn a_refusal_is_asked_about_again_and_an_acceptance_is_not() {

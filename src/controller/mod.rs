@@ -7,9 +7,12 @@ mod cache;
 mod client;
 mod connection;
 mod gather;
+#[cfg(test)]
+mod played;
 mod reconcile;
 pub mod release;
 mod triggers;
+mod undecodable;
 mod watches;
 
 use std::collections::{BTreeSet, HashMap};
@@ -171,6 +174,7 @@ impl Context {
             .lock()
             .expect("nobody panics with the lock")
             .remove(whose);
+        self.has_access(whose);
     }
 
     /// One of our own bindings was just made.
@@ -196,7 +200,7 @@ impl Context {
         since.entry(whose.clone()).or_insert_with(Instant::now).elapsed() < within
     }
 
-    /// Access was given.
+    /// Access was given, or nobody waits for it any more.
     fn has_access(&self, whose: &NamespacedName) {
         self.without_access
             .lock()
@@ -226,5 +230,55 @@ impl Context {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Liveness, Metrics, Readiness};
+
+    /// A context whose API server never answers.
+    fn context() -> Context {
+        let client = played::client(|_, _| None);
+        let (touch, _) = mpsc::unbounded_channel();
+        let telemetry = Telemetry {
+            metrics: Metrics::new(),
+            readiness: Readiness::new([]),
+            liveness: Liveness::new(Duration::from_secs(1)),
+        };
+        let (metrics, readiness) = (telemetry.metrics.clone(), telemetry.readiness.clone());
+        let cache = Arc::new(Cache::default());
+        Context {
+            recorder: Recorder::new(client.clone(), "slipway".to_owned().into()),
+            watches: Arc::new(Watches::new(client.clone(), cache.clone(), touch, metrics, readiness)),
+            client,
+            cache,
+            answers: Answers::default(),
+            backoff: Backoff::default(),
+            options: Options {
+                operator: ServiceAccountRef {
+                    namespace: "slipway-system".to_owned(),
+                    name: "slipway".to_owned(),
+                },
+            },
+            telemetry,
+            new_bindings: Mutex::default(),
+            without_access: Mutex::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_of_the_same_name_waits_for_its_access_as_if_there_had_been_none() {
+        let context = context();
+        let whose = ("projectcontour".to_owned(), "edge".to_owned());
+        context.note_binding(&whose);
+        let long_ago = Instant::now().checked_sub(Duration::from_hours(1));
+        let long_ago = long_ago.expect("the clock has run for so long");
+        context.without_access.lock().unwrap().insert(whose.clone(), long_ago);
+        let a_minute = Duration::from_mins(1);
+        assert!(context.has_new_binding(&whose, a_minute) && !context.waits_for_access(&whose, a_minute));
+        context.forget(&whose);
+        assert!(!context.has_new_binding(&whose, a_minute) && context.waits_for_access(&whose, a_minute));
     }
 }

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use kube::runtime::controller::Action;
-use serde_json::json;
 use tracing::{debug, warn};
 
 use super::apply::{self, Apply};
 use super::gather::{Gathered, Sources};
-use super::{Context, client};
-use crate::api::vocabulary::{conditions, reasons};
+use super::{Context, client, undecodable};
 use crate::issue;
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
@@ -60,8 +58,8 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
                 return (Action::await_change(), Outcome::Success);
             }
             Gathered::Undecodable(message) => {
-                report_undecodable(context, whose, &message).await;
-                return (Action::await_change(), Outcome::Error("undecodable"));
+                let action = undecodable::report(context, whose, &message).await;
+                return (action, Outcome::Error("undecodable"));
             }
         };
         let mut planned = plan(&observed);
@@ -191,7 +189,12 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
     for question in &planned.questions {
         if let Question::Settings { hash, candidate } = question {
             let answer = client::create(&context.client, candidate, true).await;
-            context.telemetry.metrics.tried(apply::outcome(&answer));
+            let outcome = if answer.is_ok() {
+                Outcome::Success
+            } else {
+                Outcome::Error("refused")
+            };
+            context.telemetry.metrics.tried(outcome);
             let verdict = match answer {
                 Ok(object) => {
                     let spec = object
@@ -243,34 +246,6 @@ async fn report(
     }
     context.tell(&observed.deployment, &planned.events);
     Ok(())
-}
-
-/// Says of a ContourDeployment that can't be read that it can't be read.
-async fn report_undecodable(context: &Context, whose: &NamespacedName, error: &str) {
-    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
-    warn!(?whose, %error, "this ContourDeployment can't be read");
-    let known = context
-        .cache
-        .get(&super::cache::StoreId::all(Kind::ContourDeployment), &key);
-    let generation = known.as_ref().and_then(|object| object.metadata.generation);
-    let already = known
-        .as_ref()
-        .and_then(|object| object.at("/status/observedGeneration").cloned())
-        == generation.map(Into::into);
-    if already {
-        return;
-    }
-    let message =
-        format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
-    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-    let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": reasons::UNDECODABLE, "message": message, "observedGeneration": generation, "lastTransitionTime": now});
-    let status = json!({
-        "observedGeneration": generation,
-        "conditions": [condition(conditions::READY, "False"), condition(conditions::STALLED, "True")],
-    });
-    if let Err(error) = client::replace_status(&context.client, &key, &status).await {
-        warn!(?whose, %error, "the status could not be written");
-    }
 }
 
 /// Remembers when our own bindings were made: for some seconds a 403 may only mean that the API server does not know yet.

@@ -322,10 +322,13 @@ impl Owner {
     /// Metadata for a desired object of this owner's.
     pub fn metadata(&self, kind: Kind, namespace: &str, name: &str) -> ObjectMeta {
         let local = kind.is_namespaced() && namespace == self.namespace;
+        let mut labels = self.labels();
+        // Restored from a backup it would have owners that do not exist; the ContourDeployment makes it again.
+        labels.insert("velero.io/exclude-from-backup".to_owned(), "true".to_owned());
         ObjectMeta {
             name: Some(name.to_owned()),
             namespace: kind.is_namespaced().then(|| namespace.to_owned()),
-            labels: Some(self.labels()),
+            labels: Some(labels),
             owner_references: local.then(|| vec![self.reference()]),
             ..ObjectMeta::default()
         }

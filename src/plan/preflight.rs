@@ -1,5 +1,5 @@
-//! What Contour would only say when it starts, by exiting, and what Envoy would only say by refusing its configuration: said
-//! before anything is applied. The ContourConfiguration CRD (v1.33) lets all of this through; what it does not let through
+//! What Contour would only say when it starts, by exiting, what Envoy would only say by refusing its configuration, and what the
+//! API server would only say of Contour's Deployment: said before anything is applied. The ContourConfiguration CRD (v1.33) lets all of this through; what it does not let through
 //! (unknown fields, wrong types) the API server says in a dry run, and such values are passed over here.
 //!
 //! Sources, all Contour v1.33.8: `apis/projectcontour/v1alpha1/contourconfig_helpers.go` (`Validate`, after the defaults of
@@ -8,6 +8,7 @@
 
 mod access_log;
 mod endpoint;
+mod size;
 
 use std::collections::BTreeSet;
 
@@ -34,6 +35,7 @@ pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     tracing(&mut check);
     rate_limits(&mut check);
     headers(&mut check);
+    size::check(&mut check);
     check.problems
 }
 

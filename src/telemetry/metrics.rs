@@ -49,6 +49,27 @@ impl Outcome {
     }
 }
 
+/// How a write request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It was carried out.
+    Success,
+    /// The object was not as it was observed. That is no error: it is looked at again, and the next plan decides.
+    Stale,
+    /// It failed; the reason becomes a label, so it is one of few words, never a message.
+    Error(&'static str),
+}
+
+impl WriteOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Stale => "stale",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
 /// The metrics of the process. A clone is the same metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -145,12 +166,12 @@ impl Metrics {
         );
         registry.register(
             "slipway_writes",
-            "Write requests to the API server",
+            "Write requests to the API server, by how they ended",
             metrics.writes.clone(),
         );
         registry.register(
             "slipway_write_errors",
-            "Write requests that the API server did not carry out, by the reason",
+            "Write requests that failed, by the reason",
             metrics.write_errors.clone(),
         );
         registry.register(
@@ -220,9 +241,9 @@ impl Metrics {
     }
 
     /// Counts a write request (`verb`: `apply`, `create`, `delete`, …) to objects of a kind.
-    pub fn wrote(&self, kind: &str, verb: &str, outcome: Outcome) {
+    pub fn wrote(&self, kind: &str, verb: &str, outcome: WriteOutcome) {
         let (kind, verb) = (kind.to_owned(), verb.to_owned());
-        if let Outcome::Error(reason) = outcome {
+        if let WriteOutcome::Error(reason) = outcome {
             self.write_errors
                 .get_or_create(&WriteErrorLabels {
                     kind: kind.clone(),

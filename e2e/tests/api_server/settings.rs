@@ -34,7 +34,18 @@ fn bad_settings() -> Vec<(&'static str, Value, &'static str)> {
             json!({"envoy": {"listener": {"tls": {"cipherSuites": ["ROT13"]}}}}),
             "envoy.listener.tls.cipherSuites",
         ),
+        ("size", of_size(LARGEST + 1), "spec.runtimeSettings: as JSON it has"),
     ]
+}
+
+/// The size that Slipway takes: what it adds fits into the 256 KiB that Kubernetes allows for annotations.
+const LARGEST: usize = 240 * 1024;
+
+/// Settings that have so many bytes as JSON, with those of [`with`].
+fn of_size(bytes: usize) -> Value {
+    let header = |length: usize| json!({"policy": {"requestHeaders": {"set": {"X-Large": "x".repeat(length)}}}});
+    let rest = with(&header(0))["runtimeSettings"].to_string().len();
+    header(bytes - rest)
 }
 
 fn with(settings: &Value) -> Value {
@@ -92,6 +103,23 @@ async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until
             Ok(())
         });
         futures::future::try_join_all(cases).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_largest_settings_that_are_taken_fit_on_contours_pods() {
+    beside_others("large", async |lab: &Lab| {
+        let edge = lab.edge(&with(&of_size(LARGEST))).await?;
+        wait("Contour's pods are made", PATIENT)
+            .until(async || {
+                let pods = lab.all("Pod", &lab.namespace, &edge).await?;
+                let annotation = "/metadata/annotations/contour.slipway.dev~1captured";
+                let captured = pods.iter().find_map(|pod| pod.pointer(annotation)?.as_str());
+                let is_whole = captured.is_some_and(|captured| captured.len() > LARGEST);
+                Ok(Look::when(is_whole, edge.status().await?.to_string()))
+            })
+            .await
     })
     .await;
 }

@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ports::{Ports, XDS};
 use super::{
-    Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, pod_security,
+    Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, node_selector,
+    pod_security,
 };
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
@@ -37,7 +38,7 @@ pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> De
         spec: Some(PodSpec {
             affinity: Some(Component::Contour.spread(&owner)),
             containers: vec![container(observed, ports, captured)],
-            node_selector: Some(spec.node_placement.node_selector.clone()).filter(|labels| !labels.is_empty()),
+            node_selector: Some(node_selector(&spec.node_placement)),
             security_context: Some(pod_security()),
             service_account_name: Some(owner.contour()),
             tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),

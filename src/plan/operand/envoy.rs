@@ -16,7 +16,7 @@ use super::contour::replica_fields;
 use super::ports::{Ports, SHUTDOWN_MANAGER, XDS};
 use super::{
     CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security,
-    contour_image, field_env, pod_security,
+    contour_image, field_env, node_selector, pod_security,
 };
 use crate::api::{EnvoyLogLevel, WorkloadType};
 use crate::plan::diff::Desired;
@@ -105,7 +105,7 @@ fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
             automount_service_account_token: Some(false),
             init_containers: Some(vec![bootstrap(observed)]),
             containers: vec![shutdown_manager(observed), envoy(observed, ports)],
-            node_selector: Some(spec.node_placement.node_selector.clone()).filter(|labels| !labels.is_empty()),
+            node_selector: Some(node_selector(&spec.node_placement)),
             security_context: Some(pod_security()),
             service_account_name: Some(owner.envoy()),
             termination_grace_period_seconds: Some(GRACE_PERIOD),

@@ -21,7 +21,7 @@ use super::diff::Desired;
 use super::object::Owner;
 use super::observed::Observed;
 use crate::api::vocabulary::labels;
-use crate::api::{ContourDeploymentSpec, RuntimeSettings};
+use crate::api::{ContourDeploymentSpec, NodePlacement, RuntimeSettings};
 
 /// Contour's image, if the specification names none: the newest patch of the minor version that Slipway is made for.
 pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
@@ -122,6 +122,13 @@ impl Component {
             ..Affinity::default()
         }
     }
+}
+
+/// The nodes that pods may run on: the images are made for Linux, unless the specification says otherwise.
+fn node_selector(placement: &NodePlacement) -> BTreeMap<String, String> {
+    let mut selector = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+    selector.extend(placement.node_selector.clone());
+    selector
 }
 
 /// Contour's image; Envoy's pods use it too, for their bootstrap and their shutdown manager.

@@ -294,10 +294,20 @@ fn pods_go_where_the_specification_places_them() {
         (contour_of(&spec), contour_of(&json!({}))),
         (envoy_of(&spec), envoy_of(&json!({}))),
     ] {
-        for field in ["nodeSelector", "tolerations"] {
-            let pointer = format!("/spec/template/spec/{field}");
-            assert_eq!(at(&workload, &pointer), &placement[field], "{}", workload.object.name());
-            assert_eq!(at(&anywhere, &pointer), &Value::Null, "{}", workload.object.name());
+        let field = |workload: &Desired, field: &str| at(workload, &format!("/spec/template/spec/{field}")).clone();
+        let name = workload.object.name();
+        assert_eq!(field(&workload, "tolerations"), placement["tolerations"], "{name}");
+        assert_eq!(field(&anywhere, "tolerations"), Value::Null, "{name}");
+        let (linux, both) = (
+            json!({"kubernetes.io/os": "linux"}),
+            json!({"kubernetes.io/os": "linux", "disk": "ssd"}),
+        );
+        assert_eq!(field(&workload, "nodeSelector"), both, "{name}");
+        assert_eq!(field(&anywhere, "nodeSelector"), linux, "{name}");
+        let other = json!({"nodePlacement": {"nodeSelector": {"kubernetes.io/os": "windows"}}});
+        let other = json!({"contour": other, "envoy": other});
+        for workload in [contour_of(&other), envoy_of(&other)] {
+            assert_eq!(field(&workload, "nodeSelector"), json!({"kubernetes.io/os": "windows"}));
         }
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{check, takes_a_header};
+use super::{check, size, takes_a_header};
 use crate::api::ContourDeploymentSpec;
 
 fn problems(settings: &Value) -> Vec<String> {
@@ -219,5 +219,36 @@ fn a_value_takes_a_header_where_contour_finds_the_name_of_one() {
         ("%REQ(:authority)%", false),
     ] {
         assert_eq!(takes_a_header(value), takes_one, "{value}");
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_into_an_annotation_are_refused_with_their_size_and_the_limit() {
+    let header = |length: usize| with("policy.requestHeaders.set", json!({"X-A": "a".repeat(length)}));
+    let entries = |count: usize| {
+        let entry = json!({"requestHeaderValueMatch": {"value": "v"}});
+        let policy = json!({"descriptors": [{"entries": vec![entry; count]}]});
+        let reference = json!({"namespace": "a", "name": "b"});
+        json!({"rateLimitService": {
+            "extensionService": reference, "domain": "d", "failOpen": false, "defaultGlobalRateLimitPolicy": policy,
+        }})
+    };
+    let fits = size::LIMIT - header(0).to_string().len();
+    assert_eq!(problems(&header(fits)), [] as [&str; 0]);
+    // A default that the API server fills in counts, too.
+    let many = 4_500;
+    assert!(entries(many).to_string().len() < size::LIMIT);
+    for (settings, bytes) in [
+        (header(fits + 1), size::LIMIT + 1),
+        (entries(many), entries(many).to_string().len() + many * 19),
+    ] {
+        let problems = problems(&settings);
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert!(problem.starts_with("spec.runtimeSettings: "), "{problem}");
+        for part in [bytes, size::LIMIT, 262_144] {
+            assert!(problem.contains(&format!(" {part}")), "{part} is not in: {problem}");
+        }
     }
 }

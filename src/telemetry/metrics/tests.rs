@@ -332,8 +332,9 @@ fn reconciles_are_counted_by_outcome_and_reason_and_the_last_one_by_object() {
 #[test]
 fn writes_and_watch_errors_are_counted_by_kind() {
     let metrics = Metrics::new();
-    metrics.wrote("Deployment", "apply", Outcome::Success);
-    metrics.wrote("Deployment", "apply", Outcome::Error("Conflict"));
+    metrics.wrote("Deployment", "apply", WriteOutcome::Success);
+    metrics.wrote("Deployment", "apply", WriteOutcome::Stale);
+    metrics.wrote("Deployment", "apply", WriteOutcome::Error("Forbidden"));
     metrics.watch_failed("Pod");
     metrics.objects_in_backoff(3);
     let scrape = Scrape::of(&metrics, at(0));
@@ -346,9 +347,12 @@ fn writes_and_watch_errors_are_counted_by_kind() {
         1.0,
     );
     assert_same(
-        scrape.value("slipway_write_errors_total{kind=\"Deployment\",verb=\"apply\",reason=\"Conflict\"}"),
+        scrape.value("slipway_writes_total{kind=\"Deployment\",verb=\"apply\",outcome=\"stale\"}"),
         1.0,
     );
+    let errors = "slipway_write_errors_total{kind=\"Deployment\",verb=\"apply\",reason=\"Forbidden\"}";
+    assert_same(scrape.value(errors), 1.0);
+    assert_eq!(scrape.series_with("write_errors").len(), 1);
     assert_same(scrape.value("slipway_watch_errors_total{kind=\"Pod\"}"), 1.0);
     assert_same(scrape.value("slipway_objects_in_backoff"), 3.0);
 }
@@ -357,4 +361,44 @@ fn writes_and_watch_errors_are_counted_by_kind() {
 fn the_version_is_told() {
     let series = format!("slipway_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_same(Scrape::of(&Metrics::new(), at(0)).value(&series), 1.0);
+}
+
+/// The alerts of `config/prometheus`: name and expression.
+fn alerts() -> Vec<(String, String)> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/prometheusrule.yaml");
+    let rules: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let rules = rules["spec"]["groups"][0]["rules"].as_array().unwrap();
+    rules
+        .iter()
+        .map(|rule| (text(&rule["alert"]), text(&rule["expr"])))
+        .collect()
+}
+
+#[test]
+fn the_alert_on_a_missing_operator_says_whose_it_is() {
+    // PromQL's `absent` takes labels from a plain selector, and from nothing else.
+    let selector = "up{namespace=\"slipway-system\", job=\"slipway\"}";
+    let expected = format!("absent({selector}) or max by (namespace, job) ({selector}) == 0");
+    let (_, down) = alerts().into_iter().find(|(name, _)| name == "SlipwayDown").unwrap();
+    assert_eq!(down, expected);
+}
+
+#[test]
+fn alerts_name_metrics_that_there_are() {
+    let metrics = Metrics::new();
+    let service = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
+    let status = ContourDeploymentStatus {
+        conditions: vec![condition("Ready", "False")],
+        ..status([service])
+    };
+    metrics.observe_status("projectcontour", "edge", &status, at(0));
+    let scrape = Scrape::of(&metrics, at(0));
+    for (alert, expression) in alerts() {
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("slipway_")) {
+            let series = scrape.series_with(&format!("{name}{{"));
+            assert!(!series.is_empty(), "{alert}: there is no {name}");
+        }
+    }
 }

@@ -1,26 +1,64 @@
-//! Objects that were stored before the schema forbade them.
+//! Objects that this version can't read: stored before the schema forbade them, or written by another version.
 
 use std::time::Duration;
 
 use anyhow::ensure;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
+use slipway_e2e::lab::audit;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specification, wait};
 
 const CRD: &str = "contourdeployments.contour.slipway.dev";
 
+/// Lets the schema take anything below `spec` or `status`; the answer are the versions of the CRD before.
+async fn relax(lab: &Lab, field: &str) -> anyhow::Result<Value> {
+    let crd = Thing::new("CustomResourceDefinition", "", CRD);
+    let strict = lab.read(&crd).await?["spec"]["versions"].clone();
+    let mut lax = strict.clone();
+    lax[0]["schema"]["openAPIV3Schema"]["properties"][field] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    lab.patch(&crd, &json!({"spec": {"versions": lax}})).await?;
+    Ok(strict)
+}
+
+/// Puts the versions of the CRD back.
+async fn restrict(lab: &Lab, strict: &Value) -> anyhow::Result<()> {
+    let crd = Thing::new("CustomResourceDefinition", "", CRD);
+    lab.patch(&crd, &json!({"spec": {"versions": strict}})).await
+}
+
+/// Writes to the status of `edge` what another version may have written.
+async fn write_status(lab: &Lab, status: &Value) -> anyhow::Result<()> {
+    let api = lab.api("ContourDeployment", &lab.namespace);
+    let patch = Patch::Merge(json!({"status": status}));
+    Ok(api
+        .patch_status("edge", &PatchParams::default(), &patch)
+        .await
+        .map(drop)?)
+}
+
+/// An error if the operator writes to the ContourDeployment although nothing that matters has happened.
+async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
+    let before = audit::mark(lab.world)?;
+    let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
+    lab.looks_again(&edge, 3).await?;
+    let requests = audit::requests(lab.world, before, &lab.namespace)?;
+    let writes: Vec<_> = requests
+        .iter()
+        .filter(|request| audit::is_write(request) && request.contains(" contourdeployments/"))
+        .collect();
+    ensure!(writes.is_empty(), "{writes:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_another() {
     alone("undecodable", Takes::Installation, async |lab: &Lab| {
-        let crd = Thing::new("CustomResourceDefinition", "", CRD);
-        let strict = lab.read(&crd).await?["spec"]["versions"].clone();
-        let mut lax = strict.clone();
-        lax[0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
-            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        lab.patch(&crd, &json!({"spec": {"versions": lax}})).await?;
+        let strict = relax(lab, "spec").await?;
         lab.world.stop_operator().await?;
         let mut bad = contour_deployment(&lab.namespace, &specification("nowhere"));
         bad["spec"]["contour"] = json!({"deployment": {"replicas": "two"}});
@@ -32,7 +70,14 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
                     .map_or_else(|error| Look::NotYet(format!("{error:#}")), |_| Look::Reached(())))
             })
             .await?;
-        lab.patch(&crd, &json!({"spec": {"versions": strict}})).await?;
+        // So it was when another version, which could read it, last looked.
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "AsSpecified", "message": "", "observedGeneration": 1,
+            "lastTransitionTime": "2026-11-30T00:00:00Z",
+        });
+        let stale = json!({"observedGeneration": 1, "conditions": [ready], "contour": "2/2"});
+        write_status(lab, &stale).await?;
+        restrict(lab, &strict).await?;
         let refused = async || {
             let mut second = bad.clone();
             second["metadata"]["name"] = json!("second");
@@ -55,7 +100,9 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             .until(async || {
                 let now = lab.read(&own).await?;
                 let status = now["status"].clone();
-                Ok(if status["observedGeneration"] == now["metadata"]["generation"] {
+                let is_said = status["conditions"][0]["reason"] == "Undecodable"
+                    && status["observedGeneration"] == now["metadata"]["generation"];
+                Ok(if is_said {
                     Look::Reached(status)
                 } else {
                     Look::NotYet(status.to_string())
@@ -82,6 +129,11 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
                     .is_some_and(|said| said.contains("two")),
             "{status}"
         );
+        ensure!(
+            status["contour"].is_null(),
+            "what was true once is still said: {status}"
+        );
+        is_quiet(lab).await?;
 
         let other = lab.name("other");
         lab.make_namespace(&other).await?;
@@ -111,6 +163,49 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
         })
         .await?;
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_status_of_another_version_is_written_anew_and_all_goes_on_being_looked_after() {
+    alone("other-version", Takes::Installation, async |lab: &Lab| {
+        let edge = lab.edge(&specification("nowhere")).await?;
+        let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
+        let service = Thing::new("Service", &lab.namespace, "edge-envoy");
+        let is_right = async || {
+            let status = lab.read(&own).await?["status"].take();
+            let is_there = lab.find(&service).await?.is_some();
+            let is_right = status["extensionServices"][0]["state"] == "Missing";
+            Ok(Look::when(
+                is_there && is_right,
+                format!("{service} is there: {is_there}; {status}"),
+            ))
+        };
+        wait("all is made and reported", PROMPT).until(is_right).await?;
+        lab.world.stop_operator().await?;
+        let strict = relax(lab, "status").await?;
+        let mut status = lab.read(&own).await?["status"].take();
+        status["extensionServices"][0]["state"] = json!("Sulking");
+        wait("the lax schema is in force", PATIENT)
+            .until(async || {
+                if let Err(error) = write_status(lab, &status).await {
+                    return Ok(Look::NotYet(format!("{error:#}")));
+                }
+                let now = lab.read(&own).await?["status"].take();
+                Ok(Look::when(now == status, now.to_string()))
+            })
+            .await?;
+        restrict(lab, &strict).await?;
+        lab.delete(&service).await?;
+        lab.world.start_operator().await?;
+        lab.world.operator_is_ready().await?;
+        wait("all is made and reported again", PROMPT).until(is_right).await?;
+        lab.status(&edge, "it is not said to be unreadable", PROMPT, |status| {
+            status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
+        })
+        .await?;
+        is_quiet(lab).await
     })
     .await;
 }

@@ -1,0 +1,138 @@
+//! A stored ContourDeployment that this version can't read, after a downgrade for instance: its status says so.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::runtime::controller::Action;
+use tracing::warn;
+
+use super::cache::StoreId;
+use super::{Context, client};
+use crate::api::ContourDeploymentStatus;
+use crate::api::vocabulary::{conditions, reasons};
+use crate::plan::{Key, Kind, NamespacedName};
+
+/// As much of the error as fits a screen: it quotes what it can't read, which may be longer than the API allows.
+const LONGEST_ERROR: usize = 512;
+
+/// Says that it can't be read, unless the status says so already. What is there counts, not the generation that it names:
+/// another version may have found the same generation Ready.
+pub async fn report(context: &Context, whose: &NamespacedName, error: &str) -> Action {
+    warn!(?whose, %error, "this ContourDeployment can't be read");
+    match write(context, whose, error).await {
+        Ok(()) => {
+            context.backoff.reset(whose);
+            Action::await_change()
+        }
+        Err(error) => {
+            warn!(?whose, %error, "the status could not be written");
+            Action::requeue(context.backoff.next(whose))
+        }
+    }
+}
+
+async fn write(context: &Context, whose: &NamespacedName, error: &str) -> Result<(), client::Error> {
+    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
+    let Some(known) = context.cache.get(&StoreId::all(key.kind), &key) else {
+        return Ok(());
+    };
+    let before = known.at("/status").cloned();
+    let before: Option<ContourDeploymentStatus> = before.and_then(|status| serde_json::from_value(status).ok());
+    let now = Timestamp::now();
+    let status = status(before.as_ref(), known.metadata.generation, error, now);
+    let metrics = &context.telemetry.metrics;
+    metrics.observe_status(&whose.0, &whose.1, &status, now);
+    if before.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    match client::replace_status(&context.client, &key, &serde_json::to_value(&status)?).await {
+        Ok(object) => context.cache.note(&object, whose),
+        // It has just gone.
+        Err(error) if error.code() == 404 => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Not Ready, and a person must act. Nothing else is known.
+fn status(
+    before: Option<&ContourDeploymentStatus>,
+    generation: Option<i64>,
+    error: &str,
+    now: Timestamp,
+) -> ContourDeploymentStatus {
+    let error: String = error.chars().take(LONGEST_ERROR).collect();
+    let message =
+        format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
+    let condition = |type_: &str, status: &str| {
+        let conditions = before.into_iter().flat_map(|before| &before.conditions);
+        let mut same = conditions.filter(|condition| condition.type_ == type_ && condition.status == status);
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reasons::UNDECODABLE.to_owned(),
+            message: message.clone(),
+            observed_generation: generation,
+            last_transition_time: same
+                .next()
+                .map_or(Time(now), |condition| condition.last_transition_time.clone()),
+        }
+    };
+    ContourDeploymentStatus {
+        observed_generation: generation,
+        conditions: vec![
+            condition(conditions::READY, "False"),
+            condition(conditions::STALLED, "True"),
+        ],
+        ..ContourDeploymentStatus::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn it_is_said_once_and_whatever_another_version_said_of_the_same_generation() {
+        let ready = Condition {
+            type_: conditions::READY.to_owned(),
+            status: "True".to_owned(),
+            reason: reasons::AS_SPECIFIED.to_owned(),
+            message: String::new(),
+            observed_generation: Some(3),
+            last_transition_time: Time(at(1)),
+        };
+        let before = ContourDeploymentStatus {
+            observed_generation: Some(3),
+            conditions: vec![ready],
+            contour: Some("2/2".to_owned()),
+            ..ContourDeploymentStatus::default()
+        };
+        let first = status(Some(&before), Some(3), "replicas: \"two\"", at(10));
+        assert_eq!(first.observed_generation, Some(3));
+        assert_eq!(first.contour, None);
+        let said = first
+            .conditions
+            .iter()
+            .map(|it| (it.type_.as_str(), it.status.as_str(), it.last_transition_time.0));
+        assert_eq!(
+            said.collect::<Vec<_>>(),
+            [("Ready", "False", at(10)), ("Stalled", "True", at(10))]
+        );
+        assert!(first.conditions.iter().all(|it| it.message.contains("\"two\"")));
+        assert_eq!(status(Some(&first), Some(3), "replicas: \"two\"", at(20)), first);
+        let edited = status(Some(&first), Some(4), "replicas: \"three\"", at(30));
+        assert_ne!(edited, first);
+        assert_eq!(edited.conditions[0].last_transition_time, Time(at(10)));
+    }
+
+    #[test]
+    fn a_long_error_fits_into_a_condition() {
+        let long = status(None, None, &"x".repeat(100_000), at(1));
+        assert!(long.conditions[0].message.len() < 1024);
+    }
+}
