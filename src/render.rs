@@ -192,6 +192,7 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Fact
         objects: BTreeMap::new(),
         namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
         missing_crds: facts.missing_crds,
+        admission_problems: Vec::new(),
         extension_services: BTreeMap::new(),
         unchanged_since: BTreeMap::new(),
         services: BTreeMap::new(),

@@ -67,12 +67,22 @@ impl Cluster {
 
     /// A new client with an administrator's rights. It belongs to the Tokio runtime that it is made in.
     pub async fn client(&self) -> anyhow::Result<Client> {
+        self.client_as(None).await
+    }
+
+    /// One that the API server takes for this user, of these groups, where somebody is named.
+    pub async fn client_as(&self, whom: Option<(&str, &[&str])>) -> anyhow::Result<Client> {
         // A process has one default; a second attempt to set the same changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
         let file = Kubeconfig::read_from(&self.kubeconfig)
             .with_context(|| format!("reading {}", self.kubeconfig.display()))?;
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-        Client::try_from(config.context("using the kubeconfig")?).context("making a client")
+        let mut config = config.context("using the kubeconfig")?;
+        if let Some((user, groups)) = whom {
+            config.auth_info.impersonate = Some(user.to_owned());
+            config.auth_info.impersonate_groups = Some(groups.iter().map(|group| (*group).to_owned()).collect());
+        }
+        Client::try_from(config).context("making a client")
     }
 
     /// Gives image archives to the node.

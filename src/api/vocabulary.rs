@@ -71,6 +71,9 @@ pub mod conditions {
         ENVOY_AVAILABLE = "EnvoyAvailable";
         /// True: the specification makes a configuration that the API server and Contour accept.
         CONFIGURATION_VALID = "ConfigurationValid";
+        /// True: the admission policies of Slipway's are in the cluster, as this version ships them. Ready and Degraded do not
+        /// depend on it.
+        ADMISSION_POLICIES_INSTALLED = "AdmissionPoliciesInstalled";
     }
 }
 
@@ -140,6 +143,10 @@ pub mod reasons {
         WRITE_FAILED = "WriteFailed";
         /// The stored object is not of the form that this version of Slipway reads.
         UNDECODABLE = "Undecodable";
+        /// The admission policies are as this version of Slipway ships them.
+        AS_SHIPPED = "AsShipped";
+        /// An admission policy of Slipway's, or the binding of one, is absent, or not as this version ships it.
+        NOT_AS_SHIPPED = "NotAsShipped";
         /// The ContourDeployment is being deleted.
         DELETING = "Deleting";
     }

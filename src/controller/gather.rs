@@ -14,6 +14,7 @@ use super::watches::{self, Watches};
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
+use crate::plan::admission;
 use crate::plan::{
     Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
     bears_our_name, has_ready_endpoint, ours, targets,
@@ -150,6 +151,7 @@ impl Sources<'_> {
             operator: self.operator.clone(),
             namespaces: self.namespaces(referenced.iter().chain([namespace])),
             missing_crds: watches::missing_crds(self.cache),
+            admission_problems: admission::problems(self.operator, policies(self.cache).iter().map(AsRef::as_ref)),
             extension_services: self.extension_services(&targets),
             unchanged_since: self.unchanged_since(&targets),
             services: self.services(&referenced),
@@ -246,6 +248,14 @@ fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
         bare.content.remove("status");
         bare.parse()
     })
+}
+
+/// The admission policies and bindings that are ours.
+pub fn policies(cache: &Cache) -> Vec<Arc<Object>> {
+    [Kind::ValidatingAdmissionPolicy, Kind::ValidatingAdmissionPolicyBinding]
+        .into_iter()
+        .flat_map(|kind| cache.all(&StoreId::all(kind)))
+        .collect()
 }
 
 /// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.

@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::api::ContourDeployment;
+use crate::plan::admission;
 use crate::plan::{Event, Kind, NamespacedName, ServiceAccountRef, Severity};
 use crate::telemetry::Telemetry;
 
@@ -175,6 +176,15 @@ impl Context {
             .expect("nobody panics with the lock")
             .remove(whose);
         self.has_access(whose);
+    }
+
+    /// Shows in the metrics which admission policies are there.
+    fn count_policies(&self) {
+        let found = gather::policies(&self.cache);
+        for policy in admission::policies(&self.options.operator, found.iter().map(AsRef::as_ref)) {
+            let metrics = &self.telemetry.metrics;
+            metrics.admission_policy(policy.name, policy.problems.is_empty());
+        }
     }
 
     /// One of our own bindings was just made.

@@ -36,6 +36,14 @@ pub async fn relay(
         if crds {
             context.watches.follow_crds();
         }
+        let policies = match &touched {
+            Touched::Object { key, .. } => watches::is_policy(key.kind),
+            Touched::Everything => true,
+            Touched::Nothing => false,
+        };
+        if policies {
+            context.count_policies();
+        }
         if let Touched::Object { key, .. } = &touched
             && key.kind == Kind::ContourDeployment
             && context.cache.get(&StoreId::all(key.kind), key).is_none()
@@ -62,7 +70,11 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
         Touched::Object { key, owners } => {
             let mut concerned = owners.clone();
             let place = match key.kind {
-                Kind::CustomResourceDefinition => return deployments().iter().map(|object| name(object)).collect(),
+                Kind::CustomResourceDefinition
+                | Kind::ValidatingAdmissionPolicy
+                | Kind::ValidatingAdmissionPolicyBinding => {
+                    return deployments().iter().map(|object| name(object)).collect();
+                }
                 Kind::Namespace => Some(&key.name),
                 Kind::ExtensionService | Kind::Service | Kind::EndpointSlice => Some(&key.namespace),
                 _ => None,

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::cache::{Cache, Scope, StoreId, Touched};
 use crate::api::contour;
 use crate::api::vocabulary::labels;
+use crate::plan::admission;
 use crate::plan::{Key, Kind, NamespacedName, Object};
 use crate::telemetry::{Metrics, Readiness};
 
@@ -41,7 +42,12 @@ pub fn always() -> Vec<StoreId> {
         Kind::ReplicaSet,
         Kind::Pod,
     ];
-    let all = [Kind::Namespace, Kind::CustomResourceDefinition];
+    let all = [
+        Kind::Namespace,
+        Kind::CustomResourceDefinition,
+        Kind::ValidatingAdmissionPolicy,
+        Kind::ValidatingAdmissionPolicyBinding,
+    ];
     all.map(StoreId::all)
         .into_iter()
         .chain(owned.map(StoreId::owned))
@@ -275,7 +281,28 @@ fn events(client: &Client, id: &StoreId) -> futures::stream::BoxStream<'static, 
             Api::namespaced_with(client.clone(), namespace, &resource)
         }
     };
-    stream(watch::watcher(api, config), from_dynamic(kind)).boxed()
+    stream(watch::watcher(api, config), from_dynamic(kind))
+        .try_filter(|event| futures::future::ready(is_wanted(event)))
+        .boxed()
+}
+
+/// Whether an event is about an object that anybody asks for. Of policies that is ours alone; they can't be chosen by a label, which
+/// is what somebody might take off.
+fn is_wanted(event: &Event<Object>) -> bool {
+    match event {
+        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+            !is_policy(object.kind) || admission::is_ours(object)
+        }
+        Event::Init | Event::InitDone => true,
+    }
+}
+
+/// Whether this is the kind of an admission policy, or of the binding of one.
+pub fn is_policy(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::ValidatingAdmissionPolicy | Kind::ValidatingAdmissionPolicyBinding
+    )
 }
 
 /// How kube addresses a kind.

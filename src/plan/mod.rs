@@ -1,6 +1,7 @@
 //! The pure core: `plan(&Observed) -> Plan`. No clock, no randomness, no client: what a decision depends on is in
 //! [`Observed`], what is to be done is in [`Plan`]. If a decision can be made here, it is made here.
 
+pub mod admission;
 mod attempts;
 mod captured;
 pub mod certificates;

@@ -57,6 +57,8 @@ enum Scope {
 kinds! {
     ContourDeployment: "contour.slipway.dev" / "v1alpha1", "contourdeployments", Namespaced;
     CustomResourceDefinition: "apiextensions.k8s.io" / "v1", "customresourcedefinitions", Cluster;
+    ValidatingAdmissionPolicy: "admissionregistration.k8s.io" / "v1", "validatingadmissionpolicies", Cluster;
+    ValidatingAdmissionPolicyBinding: "admissionregistration.k8s.io" / "v1", "validatingadmissionpolicybindings", Cluster;
     Namespace: "" / "v1", "namespaces", Cluster;
     RoleBinding: "rbac.authorization.k8s.io" / "v1", "rolebindings", Namespaced;
     ClusterRoleBinding: "rbac.authorization.k8s.io" / "v1", "clusterrolebindings", Cluster;

@@ -32,6 +32,8 @@ pub struct Observed {
     pub namespaces: BTreeMap<String, NamespacePhase>,
     /// Contour's CRDs that are not served.
     pub missing_crds: Vec<String>,
+    /// What of the admission policies is absent or not as this version ships it, in words.
+    pub admission_problems: Vec<String>,
     /// The referenced ExtensionServices, the users' own.
     pub extension_services: BTreeMap<NamespacedName, Arc<ExtensionService>>,
     /// Since when each of them has been seen in its present form; one that is not here: since its creation.

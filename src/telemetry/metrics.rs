@@ -83,6 +83,7 @@ pub struct Metrics {
     dry_runs: Family<OutcomeLabels, Counter>,
     watch_errors: Family<KindLabels, Counter>,
     objects_in_backoff: Gauge,
+    admission_policies: Family<PolicyLabels, Gauge>,
     /// About how many bytes the next scrape has, by the last one.
     size: Arc<AtomicUsize>,
 }
@@ -116,6 +117,11 @@ struct KindLabels {
     kind: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PolicyLabels {
+    policy: &'static str,
+}
+
 impl Metrics {
     /// Metrics that nothing was counted in yet.
     pub fn new() -> Self {
@@ -131,6 +137,7 @@ impl Metrics {
             dry_runs: Family::default(),
             watch_errors: Family::default(),
             objects_in_backoff: Gauge::default(),
+            admission_policies: Family::default(),
             size: Arc::default(),
         };
         // A counter that appears with its first error has no increase that an alert could see.
@@ -183,6 +190,11 @@ impl Metrics {
             "slipway_objects_in_backoff",
             "ContourDeployments that wait after a failure before the next try",
             metrics.objects_in_backoff.clone(),
+        );
+        registry.register(
+            "slipway_admission_policy_installed",
+            "Whether an admission policy and its binding are in the cluster as this version ships them",
+            metrics.admission_policies.clone(),
         );
         registry.register_collector(Box::new(Arc::clone(&metrics.deployments)));
         Self {
@@ -277,6 +289,13 @@ impl Metrics {
     /// Sets how many ContourDeployments wait after a failure.
     pub fn objects_in_backoff(&self, count: usize) {
         self.objects_in_backoff.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether an admission policy is there as it is shipped.
+    pub fn admission_policy(&self, policy: &'static str, installed: bool) {
+        self.admission_policies
+            .get_or_create(&PolicyLabels { policy })
+            .set(i64::from(installed));
     }
 
     /// All of it in the `OpenMetrics` text format, with the counters of seconds as they are at `now`.

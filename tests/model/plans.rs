@@ -188,6 +188,7 @@ impl Model {
             objects,
             namespaces,
             missing_crds: Vec::new(),
+            admission_problems: Vec::new(),
             extension_services,
             unchanged_since: BTreeMap::new(),
             services,

@@ -99,6 +99,7 @@ impl Cluster {
             objects: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             missing_crds: self.missing_crds.clone(),
+            admission_problems: Vec::new(),
             extension_services: BTreeMap::new(),
             unchanged_since: BTreeMap::new(),
             services: BTreeMap::new(),

@@ -374,5 +374,6 @@ fn what_is_no_longer_specified_is_taken_away_from_shared_objects() {
         .api
         .get(Kind::DaemonSet, NAMESPACE, "edge-envoy")
         .expect("it exists");
-    assert_eq!(envoy.at("/spec/template/spec/nodeSelector"), None);
+    let selector = envoy.at("/spec/template/spec/nodeSelector");
+    assert_eq!(selector, Some(&json!({"kubernetes.io/os": "linux"})));
 }

@@ -19,9 +19,11 @@ use crate::lab::{Lab, Thing};
 
 /// Kinds that Slipway reads and never makes. Whatever else it knows it makes, and a kind that is in neither place is a test
 /// that is missing.
-const READ_ONLY: [Kind; 6] = [
+const READ_ONLY: [Kind; 8] = [
     Kind::ContourDeployment,
     Kind::CustomResourceDefinition,
+    Kind::ValidatingAdmissionPolicy,
+    Kind::ValidatingAdmissionPolicyBinding,
     Kind::Namespace,
     Kind::EndpointSlice,
     Kind::ReplicaSet,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use kube::api::{Patch, PatchParams, PostParams};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;
@@ -11,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 
-use crate::edge::OWNER_NAMESPACE;
+use crate::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::{Lab, Thing};
 
 /// Objects of somebody else's beside Slipway's. What they lack to be Slipway's is the least that there may be.
@@ -23,11 +24,15 @@ impl Bystanders {
         let mut made = Vec::new();
         for namespace in namespaces {
             for object in foreign(namespace, namespaces[0]) {
-                let stored = serde_json::to_value(lab.create(&object).await?)?;
                 let kind = super::sight::made_kinds()
                     .find(|kind| object["kind"] == *kind)
                     .context("a kind that Slipway makes")?;
                 let name = object["metadata"]["name"].as_str().context("a name")?;
+                let stored = if object["metadata"]["labels"][OWNER_NAME].is_null() {
+                    serde_json::to_value(lab.create(&object).await?)?
+                } else {
+                    left_with_half(lab, kind, &object).await?
+                };
                 made.push((
                     Thing::new(kind, namespace, name),
                     stored["metadata"]["resourceVersion"].clone(),
@@ -50,12 +55,33 @@ impl Bystanders {
     }
 }
 
+/// Makes an object, and takes one of the two labels off that say whose it is. Policies let nobody but the operator make such an object,
+/// nor the operator one without this label: but there may be one from a time before they were installed.
+async fn left_with_half(lab: &Lab, kind: &str, object: &Value) -> anyhow::Result<Value> {
+    let namespace = object["metadata"]["namespace"].as_str().context("a namespace")?;
+    let name = object["metadata"]["name"].as_str().context("a name")?;
+    let api = lab.unguarded(kind, namespace);
+    let parsed = serde_json::from_value(object.clone())?;
+    api.create(&PostParams::default(), &parsed)
+        .await
+        .with_context(|| format!("creating {kind} {namespace}/{name}"))?;
+    let patch = Patch::Merge(json!({"metadata": {"labels": {OWNER_NAME: null}}}));
+    let stored = api.patch(name, &PatchParams::default(), &patch).await;
+    Ok(serde_json::to_value(
+        stored.with_context(|| format!("patching {kind} {namespace}/{name}"))?,
+    )?)
+}
+
 /// Of kinds to which no controller of Kubernetes' own writes.
 fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
-    // Half of what makes an object Slipway's.
+    // Half of what makes an object Slipway's will be left.
     let metadata = json!({
         "namespace": namespace, "name": "neighbour",
-        "labels": {"app.kubernetes.io/managed-by": "slipway", OWNER_NAMESPACE: edge},
+        "labels": {"app.kubernetes.io/managed-by": "slipway", OWNER_NAMESPACE: edge, OWNER_NAME: "neighbour"},
+    });
+    // A RoleBinding with one of the labels is made beside a ContourDeployment only, and there is none yet.
+    let unowned = json!({
+        "namespace": namespace, "name": "neighbour", "labels": {"app.kubernetes.io/managed-by": "slipway"},
     });
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
     vec![
@@ -63,7 +89,7 @@ fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": "Yg=="}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 1}]}}),
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}),
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata, "roleRef": role}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": unowned, "roleRef": role}),
         json!({
             "apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService", "metadata": metadata,
             "spec": {"services": [{"name": "neighbour", "port": 1}]},

@@ -47,6 +47,7 @@ pub struct Lab {
     pub world: &'static World,
     /// For this test's runtime.
     pub client: Client,
+    unguarded: Client,
     /// The test's own namespace.
     pub namespace: String,
     namespaces: Mutex<Vec<String>>,
@@ -59,6 +60,7 @@ impl Lab {
         let lab = Self {
             world,
             client: world.client().await?,
+            unguarded: world.unguarded_client().await?,
             namespace: name.to_owned(),
             namespaces: Mutex::default(),
             files: AtomicUsize::default(),
@@ -85,23 +87,18 @@ impl Lab {
 
     /// The objects of a kind; `namespace` is empty for kinds that live in none.
     pub fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let (group, version) = match kind {
-            "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
-            "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
-            "Deployment" | "DaemonSet" | "ReplicaSet" => ("apps", "v1"),
-            "Lease" => ("coordination.k8s.io", "v1"),
-            "EndpointSlice" => ("discovery.k8s.io", "v1"),
-            "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
-            "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1"),
-            "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
-            _ => ("", "v1"),
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        if namespace.is_empty() {
-            Api::all_with(self.client.clone(), &resource)
-        } else {
-            Api::namespaced_with(self.client.clone(), namespace, &resource)
-        }
+        api(&self.client, kind, namespace)
+    }
+
+    /// The same, for one whom the policies on marks and content take for the operator: as if they were not installed. The policies
+    /// on what the operator does do hold.
+    pub fn unguarded(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        api(&self.unguarded, kind, namespace)
+    }
+
+    /// The API server, for whoever it takes for this user.
+    pub async fn client_of(&self, user: &str) -> anyhow::Result<Client> {
+        self.world.client_of(user).await
     }
 
     /// Server-side apply, as a user of that name. The object's namespace must be in it.
@@ -381,6 +378,31 @@ impl std::fmt::Display for Thing {
         } else {
             write!(f, "{kind} {namespace}/{name}")
         }
+    }
+}
+
+/// The objects of a kind; `namespace` is empty for kinds that live in none.
+pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    let (group, version) = match kind {
+        "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
+        "ExtensionService" | "ContourConfiguration" => ("projectcontour.io", "v1alpha1"),
+        "HTTPProxy" => ("projectcontour.io", "v1"),
+        "Deployment" | "DaemonSet" | "ReplicaSet" | "ControllerRevision" => ("apps", "v1"),
+        "Lease" => ("coordination.k8s.io", "v1"),
+        "EndpointSlice" => ("discovery.k8s.io", "v1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+        "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => ("admissionregistration.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        _ => ("", "v1"),
+    };
+    let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    if kind == "HTTPProxy" {
+        resource.plural = "httpproxies".to_owned().into();
+    }
+    if namespace.is_empty() {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), namespace, &resource)
     }
 }
 

@@ -15,22 +15,24 @@ use crate::places;
 use crate::wait::{Look, Wait};
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
-use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
 use crate::lab::operator::{self, End, Operator, Setup};
-use crate::lab::{CRD_GOES, Lab};
+use crate::lab::{self, CRD_GOES, Lab};
 
 /// The namespace of the operator.
 pub const SYSTEM: &str = "slipway-system";
 
 /// Who the operator is to the API server.
 pub const OPERATOR: &str = "system:serviceaccount:slipway-system:slipway";
+
+/// The groups of who may do everything that no policy forbids.
+const ADMINISTRATORS: &[&str] = &["system:masters"];
 
 /// The one world of this process, or why there is none. It ends with the process.
 static WORLD: OnceCell<Result<World, String>> = OnceCell::const_new();
@@ -136,11 +138,7 @@ impl World {
         let files = places::target().join("lab").join(name);
         std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
         let kubeconfig = files.join("kubeconfig");
-        let token = cluster
-            .kubectl()
-            .run(&["create", "token", "slipway", "-n", SYSTEM, "--duration=24h"])
-            .await?;
-        write_kubeconfig(&admin, token.trim(), &kubeconfig)?;
+        write_kubeconfig(&cluster, &admin, SYSTEM, "slipway", &kubeconfig).await?;
         let log = files.join("operator.log");
         let setup = Setup {
             binary,
@@ -160,6 +158,28 @@ impl World {
         Ok(world)
     }
 
+    /// A kubeconfig for a ServiceAccount, whose token is in it.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> anyhow::Result<PathBuf> {
+        let file = self.files.join(format!("{namespace}-{account}.kubeconfig"));
+        write_kubeconfig(&self.cluster, &self.state.join("kubeconfig"), namespace, account, &file).await?;
+        Ok(file)
+    }
+
+    /// The API server, for whoever it takes for this user.
+    pub async fn client_of(&self, user: &str) -> anyhow::Result<kube::Client> {
+        self.cluster.client_as(Some((user, &[]))).await
+    }
+
+    /// Installs the policy on HTTPProxies, which is no part of Slipway's installation.
+    pub async fn install_httpproxy_policy(&self) -> anyhow::Result<()> {
+        let folder = places::repository().join("config/httpproxies");
+        self.kubectl()
+            .run(&["apply", "-k", &folder.to_string_lossy()])
+            .await
+            .map(drop)
+            .context("installing the policy on HTTPProxies")
+    }
+
     /// kubectl with an administrator's rights.
     pub fn kubectl(&self) -> &Kubectl {
         self.cluster.kubectl()
@@ -168,6 +188,11 @@ impl World {
     /// The API server, for this test's own runtime.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         self.cluster.client().await
+    }
+
+    /// The API server, for one whom the policies on marks and content take for the operator, and who may do everything.
+    pub async fn unguarded_client(&self) -> anyhow::Result<kube::Client> {
+        self.cluster.client_as(Some((OPERATOR, ADMINISTRATORS))).await
     }
 
     /// Where the operator listens.
@@ -276,29 +301,60 @@ async fn install(cluster: &Cluster) -> anyhow::Result<()> {
         .run(&["apply", "-k", &folder.to_string_lossy()])
         .await
         .context("installing Slipway")?;
-    // A binding with Slipway's label where no ContourDeployment is: refused for just that reason, the policy is in force.
-    let bindings = Api::<RoleBinding>::namespaced(cluster.client().await?, "default");
-    let probe: RoleBinding = serde_json::from_value(json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "probe", "namespace": "default", "labels": {"contour.slipway.dev/contourdeployment": "probe"}},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-operand"},
-    }))?;
-    Wait::for_it("the admission policies are in force")
-        .silently()
-        .until(async || {
-            let tried = bindings
-                .create(
-                    &PostParams {
-                        dry_run: true,
-                        ..PostParams::default()
-                    },
-                    &probe,
-                )
-                .await;
-            let text = tried.map_or_else(|error| error.to_string(), |_| "a binding was let through".to_owned());
-            Ok(Look::when(text.contains("no params found"), text))
+    policies_are_in_force(cluster).await
+}
+
+/// Waits until the API server goes by the admission policies. It takes them up some at a time, in the order in which they came, so
+/// that the first, the middle and the last of them speak for all.
+async fn policies_are_in_force(cluster: &Cluster) -> anyhow::Result<()> {
+    let administrator = cluster.client().await?;
+    let operator = cluster.client_as(Some((OPERATOR, ADMINISTRATORS))).await?;
+    let labels = json!({"contour.slipway.dev/contourdeployment": "probe"});
+    let binding = |kind: &str, labels: &Value| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": "probe", "labels": labels},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-operand"},
         })
-        .await
+    };
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe"}, "spec": {"ports": [{"port": 1}]}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "probe", "labels": labels}});
+    // Each is refused by just this one.
+    let probes = [
+        (
+            "slipway-cluster-wide-access",
+            &administrator,
+            binding("ClusterRoleBinding", &json!({})),
+        ),
+        ("slipway-marks", &administrator, account),
+        // There is no ContourDeployment.
+        ("slipway-operator-access", &operator, binding("RoleBinding", &labels)),
+        ("slipway-operator-objects", &operator, service),
+    ];
+    for (policy, client, object) in probes {
+        Wait::for_it(format!("{policy} is in force"))
+            .silently()
+            .until(async || {
+                let said = refusal(client, &object).await?;
+                Ok(Look::when(said.contains(&format!("'{policy}'")), said))
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// What the API server says when somebody tries to make an object in namespace `default`, or in none.
+async fn refusal(client: &kube::Client, object: &Value) -> anyhow::Result<String> {
+    let parsed: DynamicObject = serde_json::from_value(object.clone())?;
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let namespace = if kind == "ClusterRoleBinding" { "" } else { "default" };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let tried = lab::api(client, kind, namespace).create(&dry_run, &parsed).await;
+    Ok(tried.map_or_else(|error| error.to_string(), |_| format!("{kind} was let through")))
 }
 
 /// A process that takes the cluster down as soon as this one lets go of it, even by dying.
@@ -313,14 +369,22 @@ fn ends_with_us(name: &str) -> anyhow::Result<Child> {
         .context("starting what takes the cluster down in the end")
 }
 
-/// A kubeconfig like the administrator's, with a token in place of the certificate.
-fn write_kubeconfig(admin: &Path, token: &str, file: &Path) -> anyhow::Result<()> {
+/// A kubeconfig like the administrator's, with a ServiceAccount's token in place of the certificate.
+async fn write_kubeconfig(
+    cluster: &Cluster,
+    admin: &Path,
+    namespace: &str,
+    account: &str,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let token = ["create", "token", account, "-n", namespace, "--duration=24h"];
+    let token = cluster.kubectl().run(&token).await?;
     let mut config = serde_json::to_value(Kubeconfig::read_from(admin)?)?;
     let Some(users) = config["users"].as_array_mut() else {
         bail!("{} has no users", admin.display())
     };
     for user in users {
-        user["user"] = json!({"token": token});
+        user["user"] = json!({"token": token.trim()});
     }
     std::fs::write(file, config.to_string()).with_context(|| format!("writing {}", file.display()))
 }

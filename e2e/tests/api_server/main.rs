@@ -4,11 +4,13 @@
 //! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. `KEEP=1` leaves the API server
 //! running; `SLIPWAY_BIN` is the operator to test, if it is not the one that cargo builds.
 
+mod admission;
 mod alone;
 mod bad_input;
 mod conflicts;
 mod deletion;
 mod drift;
+mod httpproxies;
 mod interface;
 mod objects;
 mod permissions;

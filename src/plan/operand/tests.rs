@@ -30,6 +30,7 @@ pub fn observed(spec: &Value) -> Observed {
         objects: BTreeMap::new(),
         namespaces: BTreeMap::new(),
         missing_crds: Vec::new(),
+        admission_problems: Vec::new(),
         extension_services: BTreeMap::new(),
         unchanged_since: BTreeMap::new(),
         services: BTreeMap::new(),

@@ -13,7 +13,7 @@ use crate::plan::observed::Observed;
 const LONGEST_MESSAGE: usize = 1024;
 
 /// The order in which conditions are listed: the summary first.
-const ORDER: [&str; 8] = [
+const ORDER: [&str; 9] = [
     types::READY,
     types::DEGRADED,
     types::RECONCILING,
@@ -22,6 +22,7 @@ const ORDER: [&str; 8] = [
     types::CONTOUR_AVAILABLE,
     types::ENVOY_AVAILABLE,
     types::CONFIGURATION_VALID,
+    types::ADMISSION_POLICIES_INSTALLED,
 ];
 
 /// The conditions that are being put together.

@@ -289,9 +289,22 @@ fn finish(
         conditions.degraded_besides(reasons::LEFT_BEHIND, &message);
     }
     status.fields_decided_by_others = waves.iter().flat_map(|wave| wave.overruled.clone()).collect();
+    set_policies(&mut conditions, &observed.admission_problems);
     status.observed_generation = observed.deployment.metadata.generation;
     status.conditions = conditions.finish();
     status
+}
+
+/// Whether the admission policies are there: a word to who installed Slipway, and nothing that anything here depends on.
+fn set_policies(conditions: &mut Conditions<'_>, problems: &[String]) {
+    let type_ = types::ADMISSION_POLICIES_INSTALLED;
+    if problems.is_empty() {
+        let message = "the admission policies are installed as this version of Slipway ships them";
+        conditions.set(type_, true, reasons::AS_SHIPPED, message);
+    } else {
+        let message = format!("{}; install config/admission of this version", problems.join("; "));
+        conditions.set(type_, false, reasons::NOT_AS_SHIPPED, &message);
+    }
 }
 
 /// The failure that a person has to know of first.

@@ -222,3 +222,38 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
         assert_eq!(found, expected.map(|(reason, message)| (reason, message.to_owned())));
     }
 }
+
+#[test]
+fn missing_policies_are_told_of_and_change_nothing_else() {
+    let told = |problems: &[&str]| {
+        let mut observed = observed_after(None);
+        observed.admission_problems = problems.iter().map(|&problem| problem.to_owned()).collect();
+        let (mut status, events) = of(&observed, &Situation::NamespaceTerminating, &[]);
+        let is_it = |condition: &Condition| condition.type_ == types::ADMISSION_POLICIES_INSTALLED;
+        let told: Vec<_> = status
+            .conditions
+            .iter()
+            .filter(|condition| is_it(condition))
+            .cloned()
+            .collect();
+        status.conditions.retain(|condition| !is_it(condition));
+        let [told] = <[Condition; 1]>::try_from(told).expect("one condition");
+        ((status, events), told)
+    };
+    let (with, installed) = told(&[]);
+    assert_eq!(
+        (installed.status.as_str(), installed.reason.as_str()),
+        ("True", reasons::AS_SHIPPED)
+    );
+    let (without, missing) = told(&["a is absent", "b has another spec.c"]);
+    assert_eq!(
+        (missing.status.as_str(), missing.reason.as_str()),
+        ("False", reasons::NOT_AS_SHIPPED)
+    );
+    assert!(
+        missing.message.starts_with("a is absent; b has another spec.c; "),
+        "{}",
+        missing.message
+    );
+    assert_eq!(with, without);
+}

@@ -358,6 +358,16 @@ fn writes_and_watch_errors_are_counted_by_kind() {
 }
 
 #[test]
+fn a_policy_is_there_until_it_is_not() {
+    let metrics = Metrics::new();
+    let series = "slipway_admission_policy_installed{policy=\"slipway-marks\"}";
+    for (installed, expected) in [(true, 1.0), (false, 0.0), (true, 1.0)] {
+        metrics.admission_policy("slipway-marks", installed);
+        assert_same(Scrape::of(&metrics, at(0)).value(series), expected);
+    }
+}
+
+#[test]
 fn the_version_is_told() {
     let series = format!("slipway_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_same(Scrape::of(&Metrics::new(), at(0)).value(&series), 1.0);

@@ -6,17 +6,54 @@ use slipway_e2e::command;
 use slipway_e2e::lab::made::{FINALIZER, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
-use slipway_e2e::lab::{Lab, PATIENT, Thing, operator, specification, wait};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, operator, specification, wait};
 use slipway_e2e::wait::Look;
 
 use slipway_e2e::drift::leaks::namespace_goes;
 
+/// The ServiceAccount that releases.
+const RELEASER: &str = "releaser";
+
+/// Makes it, and lets it release; returns its binding.
+async fn releaser(lab: &Lab) -> anyhow::Result<Thing> {
+    let account = json!({"namespace": lab.namespace, "name": RELEASER});
+    lab.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}))
+        .await?;
+    let binding = lab.name(RELEASER);
+    lab.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": binding},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-releaser"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": lab.namespace, "name": RELEASER}],
+    }))
+    .await?;
+    let may = format!("system:serviceaccount:{}:{RELEASER}", lab.namespace);
+    let question = [
+        "auth",
+        "can-i",
+        "release",
+        "contourdeployments.contour.slipway.dev",
+        "-A",
+        "--as",
+        may.as_str(),
+    ];
+    wait("the API server knows that it may", PROMPT)
+        .until(async || {
+            Ok(Look::when(
+                lab.world.kubectl().run(&question).await.is_ok(),
+                "it does not",
+            ))
+        })
+        .await?;
+    Ok(Thing::new("ClusterRoleBinding", "", &binding))
+}
+
+/// As somebody who has ClusterRole slipway-releaser, and nothing else.
 async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
     let mut slipway = tokio::process::Command::new(operator::binary().await?);
     slipway
         .arg("release")
         .args(arguments)
-        .env("KUBECONFIG", lab.world.state.join("kubeconfig"));
+        .env("KUBECONFIG", lab.world.kubeconfig_of(&lab.namespace, RELEASER).await?);
     command::watched(&mut slipway).await.context("slipway release")
 }
 
@@ -31,6 +68,7 @@ async fn release_lets_go_what_nobody_cleans_up_any_more_and_nothing_that_is_in_u
         let _others_kubelet = Kubelet::of(&lab.client, &other);
         let in_use = lab.edge_in(&other, &specification(&auth)).await?;
         lab.settled(&in_use).await?;
+        let binding = releaser(lab).await?;
         lab.world.stop_operator().await?;
         edge.delete().await?;
 
@@ -61,7 +99,7 @@ async fn release_lets_go_what_nobody_cleans_up_any_more_and_nothing_that_is_in_u
             release(lab, &["--all"]).await?.starts_with("nothing is held"),
             "something is held"
         );
-        Ok(())
+        lab.delete(&binding).await
     })
     .await;
 }
