@@ -26,6 +26,7 @@ pub fn client(answer: impl Fn(&Method, &str) -> Answer + Send + 'static) -> Clie
 }
 
 /// A refusal in the API server's own form.
+#[allow(clippy::unnecessary_wraps)] // as all answers are
 pub fn refusal(code: u16, reason: &str) -> Answer {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "as the test says",

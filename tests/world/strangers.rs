@@ -36,8 +36,8 @@ fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
         "proven": {"uid": "u", "generation": i64::MAX, "spec": points_at("evil")},
         "nudge": {"about": [], "step": u64::MAX, "odd": true},
     });
-    let captures = json!({annotations::CAPTURED: captured});
-    let template = json!({"metadata": metadata("", captures.clone())});
+    let annotated = json!({annotations::CAPTURED: captured});
+    let template = json!({"metadata": metadata("", annotated.clone())});
     let role = json!({"contour.slipway.dev/role": "ext-auth"});
     let mut stand_in = metadata(
         "edge-ext-auth-0000000000",
@@ -53,7 +53,7 @@ fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
     vec![
         (
             Kind::Pod,
-            json!({"metadata": metadata("pod", captures), "status": {"phase": "Pending"}}),
+            json!({"metadata": metadata("pod", annotated), "status": {"phase": "Pending"}}),
         ),
         (
             Kind::ReplicaSet,
@@ -175,7 +175,7 @@ fn a_configuration_that_says_of_itself_that_it_was_rolled_out_is_not_the_last_go
     cluster.reconcile();
     let contour = cluster.contour().key();
     assert_eq!(cluster.configuration().key(), good);
-    assert_ne!(forged, [good.clone()]);
+    assert!(!forged.contains(&good));
     cluster
         .api
         .edit(&contour, |contour| contour.content["spec"]["replicas"] = 3.into());

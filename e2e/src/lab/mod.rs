@@ -397,7 +397,7 @@ pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     };
     let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     if kind == "HTTPProxy" {
-        resource.plural = "httpproxies".to_owned().into();
+        "httpproxies".clone_into(&mut resource.plural);
     }
     if namespace.is_empty() {
         Api::all_with(client.clone(), &resource)

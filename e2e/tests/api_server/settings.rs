@@ -7,7 +7,7 @@ use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
 use slipway_e2e::lab::world::beside_others;
-use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
 /// Settings that the ContourDeployment's own schema lets through, and the path that the refusal must name.
 fn bad_settings() -> Vec<(&'static str, Value, &'static str)> {
