@@ -83,8 +83,7 @@ impl Node {
     /// Its name is `played`.
     pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
         let name = "played";
-        let node =
-            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": true}});
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}, "spec": {"unschedulable": true}});
         lab.apply(&node).await?;
         let nodes = lab.api("Node", "");
         Ok(Self(tokio::spawn(async move {

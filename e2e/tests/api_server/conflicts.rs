@@ -208,10 +208,14 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         let contour = Thing::new("Deployment", &lab.namespace, "edge-contour");
         wait("it is told of, and holds nothing up", PROMPT)
             .until(async || {
-                let status = edge.status().await?;
-                let said = status.to_string().contains(&thing.to_string());
+                let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
+                let status = lab.read(&own).await?["status"].take();
+                let said = status["extensionServices"][0]["message"].as_str().unwrap_or_default();
                 let goes_on = lab.find(&contour).await?.is_some();
-                Ok(Look::when(said && goes_on, status.to_string()))
+                Ok(Look::when(
+                    said.contains(&thing.to_string()) && goes_on,
+                    status.to_string(),
+                ))
             })
             .await?;
         lab.looks_again(&edge, 2).await?;

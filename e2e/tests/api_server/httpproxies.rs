@@ -49,13 +49,13 @@ fn exceptions() -> Vec<(&'static str, Value)> {
         (
             "spec.virtualhost.authorization.extensionRef",
             with(&|spec| {
-                spec["virtualhost"]["authorization"] = json!({"extensionRef": {"namespace": "mine", "name": "yes"}})
+                spec["virtualhost"]["authorization"] = json!({"extensionRef": {"namespace": "mine", "name": "yes"}});
             }),
         ),
         (
             "spec.virtualhost.authorization.extensionRef",
             with(&|spec| {
-                spec["virtualhost"]["authorization"] = json!({"extensionRef": {"name": "yes"}, "failOpen": true})
+                spec["virtualhost"]["authorization"] = json!({"extensionRef": {"name": "yes"}, "failOpen": true});
             }),
         ),
         (

@@ -56,6 +56,7 @@ async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines)] // one story
 async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_another() {
     alone("undecodable", Takes::Installation, async |lab: &Lab| {
         let strict = relax(lab, "spec").await?;
