@@ -10,7 +10,7 @@ use slipway_e2e::wait::Look;
 
 use slipway_e2e::drift::leaks::namespace_goes;
 use slipway_e2e::lab::made::{APPLIED, FINALIZER, made_for, name, settled_edge};
-use slipway_e2e::lab::players::Kubelet;
+use slipway_e2e::lab::players::{Kubelet, Node};
 use slipway_e2e::lab::world::{OPERATOR, beside_others};
 use slipway_e2e::lab::{self, Lab, PATIENT, PROMPT, Thing, specification, wait};
 
@@ -453,7 +453,7 @@ async fn the_content_that_decides_on_traffic_is_the_operator_s_and_all_other_is_
                 ),
                 "Service" if blackhole => (
                     vec![
-                        json!({"spec": {"selector": {"app": "mallory"}}}),
+                        json!({"spec": {"selector": {"app": "mallory"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}}),
                         json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null}}),
                         json!({"spec": {"publishNotReadyAddresses": true}}),
                     ],
@@ -555,6 +555,7 @@ async fn who_may_edit_a_namespace_goes_on_with_what_is_not_slipway_s_and_may_del
 async fn kubernetes_controllers_go_on_with_objects_that_bear_marks() {
     beside_others("controllers", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let _node = Node::of(lab).await?;
         let auth = lab.name("auth");
         let edge = settled_edge(lab, &auth).await?;
         // The Deployment controller writes a revision to the Deployment, and copies its labels and annotations.
@@ -609,6 +610,14 @@ async fn kubernetes_controllers_go_on_with_objects_that_bear_marks() {
         lab.api("ContourDeployment", &lab.namespace)
             .delete("edge", &orphans)
             .await?;
+        let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
+        wait("the ContourDeployment is gone", PATIENT)
+            .until(async || Ok(Look::when(lab.find(&own).await?.is_none(), "it is there")))
+            .await?;
+        // The operator leaves its own bindings to the garbage collector, which was told to leave them.
+        for name in ["edge-slipway-operand", "edge-slipway-secrets"] {
+            lab.delete(&Thing::new("RoleBinding", &lab.namespace, name)).await?;
+        }
         lab.nothing_is_left(&edge).await
     })
     .await;
