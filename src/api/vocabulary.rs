@@ -25,6 +25,9 @@ pub mod labels {
         COMPONENT = "app.kubernetes.io/component";
         /// On Contour's pod template: the hash of the template that Slipway made. A pod with another value is of another one.
         TEMPLATE = "contour.slipway.dev/template";
+        /// `true`, on every object and every pod: Velero leaves it out of backups. Restored it would have an owner that does not
+        /// exist; the ContourDeployment makes it again.
+        EXCLUDED_FROM_BACKUP = "velero.io/exclude-from-backup";
         /// On a stand-in: the slug of its role.
         ROLE = "contour.slipway.dev/role";
     }

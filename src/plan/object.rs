@@ -298,11 +298,12 @@ impl Owner {
         }
     }
 
-    /// The labels of every object of this owner's.
+    /// The labels of every object of this owner's, pods included.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             (labels::OWNER_NAME.to_owned(), self.name.clone()),
             (labels::OWNER_NAMESPACE.to_owned(), self.namespace.clone()),
+            (labels::EXCLUDED_FROM_BACKUP.to_owned(), "true".to_owned()),
             ("app.kubernetes.io/managed-by".to_owned(), "slipway".to_owned()),
             ("app.kubernetes.io/part-of".to_owned(), "contour".to_owned()),
         ])
@@ -324,13 +325,10 @@ impl Owner {
     /// Metadata for a desired object of this owner's.
     pub fn metadata(&self, kind: Kind, namespace: &str, name: &str) -> ObjectMeta {
         let local = kind.is_namespaced() && namespace == self.namespace;
-        let mut labels = self.labels();
-        // Restored from a backup it would have owners that do not exist; the ContourDeployment makes it again.
-        labels.insert("velero.io/exclude-from-backup".to_owned(), "true".to_owned());
         ObjectMeta {
             name: Some(name.to_owned()),
             namespace: kind.is_namespaced().then(|| namespace.to_owned()),
-            labels: Some(labels),
+            labels: Some(self.labels()),
             owner_references: local.then(|| vec![self.reference()]),
             ..ObjectMeta::default()
         }

@@ -262,10 +262,10 @@ async fn a_rollback_that_would_hold_up_the_deployment_controller_for_ever_is_ref
             "of Contour's Deployment",
         )?;
         // To Kubernetes this annotation is a part of the spec, which a request to the status leaves as it is.
-        everybody.patches_status(&ours, &rollback).await?;
-        let annotations = lab.read(&ours).await?["metadata"]["annotations"].take();
+        let answer = everybody.patches_status(&ours, &rollback).await?;
+        let annotations = serde_json::to_value(answer.metadata.annotations)?;
         ensure!(
-            annotations["deprecated.deployment.rollback.to"].is_null(),
+            annotations[APPLIED].is_string() && annotations["deprecated.deployment.rollback.to"].is_null(),
             "by its status: {annotations}"
         );
         lab.create(&plain("Deployment", &lab.namespace, "theirs")).await?;

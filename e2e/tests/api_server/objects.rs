@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use slipway_e2e::wait::Look;
 
@@ -13,6 +13,9 @@ use slipway_e2e::lab::made::{FINALIZER, made_for, name, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
+
+/// The label by which Velero leaves an object out of backups.
+const EXCLUDED: &str = "velero.io/exclude-from-backup";
 
 /// How long nothing may happen to count as nothing.
 pub const QUIET: Duration = Duration::from_secs(4);
@@ -31,6 +34,15 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
             "{}",
             owner["metadata"]
         );
+        ensure!(
+            owner["metadata"]["labels"].get(EXCLUDED).is_none(),
+            "it is not to be backed up"
+        );
+        for kind in ["ReplicaSet", "Pod", "EndpointSlice"] {
+            let made = lab.all(kind, &lab.namespace, &edge).await?;
+            let excluded = |object: &Value| object["metadata"]["labels"][EXCLUDED] == "true";
+            ensure!(!made.is_empty() && made.iter().all(excluded), "{kind}s: {made:?}");
+        }
         let made = made_for(lab, &edge, &auth).await?;
         for thing in &made {
             let metadata = lab.read(thing).await?["metadata"].clone();
@@ -40,6 +52,7 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
                 "{thing}: {labels}"
             );
             ensure!(labels["app.kubernetes.io/managed-by"] == "slipway", "{thing}: {labels}");
+            ensure!(labels[EXCLUDED] == "true", "{thing}: {labels}");
             // Argo CD would take an object with this label, and without an owner, for its own.
             ensure!(labels.get("app.kubernetes.io/instance").is_none(), "{thing}: {labels}");
             let is_owned = thing.namespace == lab.namespace;

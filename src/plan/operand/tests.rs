@@ -139,6 +139,7 @@ fn workloads_and_services_select_their_own_pods_only() {
         let selector = at(workload, "/spec/selector/matchLabels").as_object().unwrap();
         let pods = at(workload, "/spec/template/metadata/labels");
         assert_eq!(selector.len(), 3);
+        assert_eq!(pods[labels::EXCLUDED_FROM_BACKUP], "true");
         assert!(selector.iter().all(|(key, value)| pods.get(key) == Some(value)));
         assert_eq!(pods[labels::COMPONENT], component);
     }

@@ -6,5 +6,6 @@ mod contour_crds;
 mod operator;
 mod orders;
 mod permissions;
+mod policies;
 mod release;
 mod undecodable;
