@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use crate::plan::certificates::{Issued, Pair, Peer, PrivateKey, Request};
+use crate::plan::issuing::{Issued, Pair, Peer, PrivateKey, Request};
 
 const DAY: Duration = Duration::from_hours(24);
 const AUTHORITY_DAYS: u32 = 3650;

@@ -13,7 +13,7 @@ use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::annotations;
 use crate::issue::issue_with;
-use crate::plan::certificates::{Issued, Request};
+use crate::plan::issuing::{Issued, Request};
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
     SettingsVerdict, Wave, Write, has_ready_endpoint, plan,

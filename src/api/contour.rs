@@ -113,22 +113,22 @@ pub struct SubCondition {
 
 /// What Contour says of the present generation of an ExtensionService.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict<'a> {
+pub enum Verdict {
     /// Nothing, or only something about an older generation.
     None,
     /// It is valid.
     Valid,
     /// It is not, because of this.
-    Invalid(&'a [SubCondition]),
+    Invalid(Vec<SubCondition>),
 }
 
 impl ExtensionService {
     /// Contour's verdict on the present generation.
-    pub fn verdict(&self) -> Verdict<'_> {
+    pub fn verdict(&self) -> Verdict {
         match self.valid() {
             Some(condition) if Some(condition.observed_generation) != self.metadata.generation => Verdict::None,
             Some(condition) if condition.status == "True" => Verdict::Valid,
-            Some(condition) if condition.status == "False" => Verdict::Invalid(&condition.errors),
+            Some(condition) if condition.status == "False" => Verdict::Invalid(condition.errors.clone()),
             _ => Verdict::None,
         }
     }

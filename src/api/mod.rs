@@ -5,11 +5,13 @@
 
 pub mod contour;
 mod crd;
+mod role;
 mod spec;
 mod status;
 pub mod vocabulary;
 
 pub use crd::crd;
+pub use role::Role;
 pub use spec::{
     ContourDeployment, ContourDeploymentSpec, ContourLogLevel, ContourSpec, CustomTag, EnvoyLogLevel, EnvoySpec,
     ExtensionRef, ExtensionServiceReadiness, ExtensionServicesSpec, ExternalTrafficPolicy, GlobalExtAuth,
@@ -17,5 +19,5 @@ pub use spec::{
     ReplicaSettings, RuntimeSettings, Tracing, WorkloadType,
 };
 pub use status::{
-    ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, OverruledFields, Role, StandInRef, Traffic,
+    ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, OverruledFields, StandInRef, Traffic,
 };

@@ -1,10 +1,10 @@
 //! `ContourDeployment.status`.
 
-use std::fmt;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::role::Role;
 
 /// What Slipway saw and did.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -85,51 +85,6 @@ pub struct StandInRef {
     pub name: String,
 }
 
-/// What an ExtensionService is referenced for.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// `runtimeSettings.globalExtAuth`
-    GlobalExternalAuthorization,
-    /// `runtimeSettings.rateLimitService`
-    RateLimit,
-    /// `runtimeSettings.tracing`
-    Tracing,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Self; 3] = [Self::GlobalExternalAuthorization, Self::RateLimit, Self::Tracing];
-
-    /// The short form that names are made of.
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::GlobalExternalAuthorization => "ext-auth",
-            Self::RateLimit => "rate-limit",
-            Self::Tracing => "tracing",
-        }
-    }
-
-    /// The role with this slug.
-    pub fn from_slug(slug: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.slug() == slug)
-    }
-
-    /// The field of `runtimeSettings` that references the service.
-    pub fn field(self) -> &'static str {
-        match self {
-            Self::GlobalExternalAuthorization => "globalExtAuth",
-            Self::RateLimit => "rateLimitService",
-            Self::Tracing => "tracing",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
 /// What state a referenced ExtensionService is in.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtensionServiceState {
@@ -172,17 +127,4 @@ pub enum Traffic {
     NotSampled,
     /// Nobody can say: a pod runs a Contour, and what that has read is not known.
     Unknown,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_role_is_called_the_same_everywhere() {
-        for role in Role::ALL {
-            assert_eq!(serde_json::to_value(role).expect("a word"), role.to_string());
-            assert_eq!(Role::from_slug(role.slug()), Some(role));
-        }
-    }
 }

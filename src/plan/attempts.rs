@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::diff::{self, Differences, Write};
-use super::object::{Key, Kind, Object};
-use super::observed::{Failure, FailureCause, NamespacedName};
+use super::compare::{self, Differences};
+use super::failure::{Failure, FailureCause};
+use super::object::{Key, Kind, NamespacedName, Object};
+use super::write::Write;
 use crate::api::vocabulary::annotations;
 
 /// After so long without a write of an object the next one counts as the first again.
@@ -113,7 +114,9 @@ impl Attempts {
     pub fn taken(&mut self, write: &Write, answer: Option<&Object>, now: Timestamp) -> bool {
         match write {
             Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {
-                let differences = answer.map(|answer| diff::differences(sent, answer)).unwrap_or_default();
+                let differences = answer
+                    .map(|answer| compare::differences(sent, answer))
+                    .unwrap_or_default();
                 let wanted = sent.annotation(annotations::APPLIED).unwrap_or_default();
                 let is_ours = !differences.values().any(|found| found.must_be_ours);
                 self.note(sent.key(), wanted, CameTo::Taken(differences), now);

@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::object::{Kind, Object, Owner};
-use super::observed::{NamespacedName, Observed};
+use super::names::{hash, hash_json};
+use super::object::{Kind, NamespacedName, Object, Owner};
+use super::observed::Observed;
 use crate::api::vocabulary::{annotations, labels};
+use crate::api::{Role, RuntimeSettings};
 
 /// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
 /// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
@@ -38,6 +40,17 @@ impl Captured {
     /// What a pod's own annotation says. Whoever may write the pod may have changed it.
     pub fn of_pod(pod: &Object) -> Option<Self> {
         Self::of(serde_json::to_value(&pod.metadata.annotations).ok().as_ref())
+    }
+
+    /// Whether this is what the configuration's name was made from. What stands on a pod may have been written by anybody, or by a
+    /// Slipway of another version.
+    pub fn is_intact(&self, owner: &Owner) -> bool {
+        self.configuration == configuration_name(owner, &self.spec, self.salt)
+    }
+
+    /// The settings. What is captured was accepted, so that it is of their form.
+    pub fn settings(&self) -> RuntimeSettings {
+        serde_json::from_value(Value::Object(self.spec.clone())).unwrap_or_default()
     }
 
     /// The stand-ins, by namespace and name.
@@ -135,15 +148,11 @@ fn has_ended(pod: &Object) -> bool {
 
 /// The ExtensionServices that the spec of a ContourConfiguration references.
 pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
-    let fields = [
-        ("globalExtAuth", "extensionRef"),
-        ("rateLimitService", "extensionService"),
-        ("tracing", "extensionService"),
-    ];
-    let reference = |(block, field): (&str, &str)| {
-        let reference = spec.get(block)?.get(field)?;
-        let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
-        Some((text("namespace")?, text("name")?))
-    };
-    fields.into_iter().filter_map(reference).collect()
+    Role::ALL.into_iter().filter_map(|role| role.referenced(spec)).collect()
+}
+
+/// The name of a ContourConfiguration of this spec that succeeds so many others.
+pub fn configuration_name(owner: &Owner, spec: &Map<String, Value>, salt: u32) -> String {
+    let parts = [&owner.namespace, &owner.name, &hash_json(spec), &salt.to_string()];
+    owner.configuration(&hash(parts.map(String::as_str)))
 }

@@ -1,133 +1,82 @@
-//! From what is desired and what is there to the writes that are needed. Converged means: none.
+//! From the steps and what is there to the writes that are needed. Converged means: none.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::assess::Assessment;
+use super::compare::{self, Differences, Found, compare};
+use super::failure::{Failure, FailureCause};
 use super::names::hash_json;
 use super::object::{Key, Kind, Object, Owner};
-use super::observed::{Failure, FailureCause, Observed};
+use super::observed::Observed;
+use super::ours::Sorted;
+use super::removal;
+use super::step::{Content, Step, When};
+use super::waves::{Held, Wave};
+use super::write::{Desired, Fields, Write};
 use crate::api::OverruledFields;
-use crate::api::vocabulary::{annotations, labels};
+use crate::api::vocabulary::annotations;
 
-/// An object as it shall be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
-    /// The object.
-    pub object: Object,
-    /// Whose fields it has.
-    pub fields: Fields,
-}
-
-/// Whose the fields of an object are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fields {
-    /// We own the fields that we set and leave all others alone; written by server-side apply.
-    Shared {
-        /// JSON pointers of fields that we set at creation and leave to others afterwards (an autoscaler's `replicas`).
-        initial: &'static [&'static str],
-    },
-    /// All of this top-level field is ours; anything that somebody adds to it goes. Written by a replacing update.
-    Whole(&'static str),
-    /// As `Shared`, and these fields must not be there at all. Written by a replacing update: server-side apply can't take
-    /// away what somebody else added.
-    Sealed {
-        /// JSON pointers.
-        absent: &'static [&'static str],
-    },
-    /// We only want it to exist and to carry our metadata; the rest is somebody else's (Contour's Lease).
-    MetadataOnly,
-}
-
-impl Desired {
-    /// An object that others may add fields to.
-    pub fn shared(object: Object) -> Self {
-        Self {
-            object,
-            fields: Fields::Shared { initial: &[] },
+/// The waves that these steps take, as far as nothing has to wait that the rest goes by.
+pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> Vec<Wave> {
+    let observed = &sorted.observed;
+    let named: BTreeSet<Key> = steps.iter().flat_map(Step::keys).collect();
+    let mut waves = Vec::<Wave>::new();
+    let mut is_settled = true;
+    for Step { name, content, when } in steps {
+        let is_due = match when {
+            When::Now => true,
+            When::Later => false,
+            When::AfterThatBefore => waves.last().is_none_or(Wave::is_done),
+            When::Settled => is_settled,
+        };
+        if !is_due {
+            continue;
+        }
+        let exists = |desired: &Desired| observed.objects.contains_key(&desired.object.key());
+        let is_removal = matches!(content, Content::Remove(_));
+        let wave = match content {
+            Content::Converge(desired) => converge(name, desired, observed),
+            Content::Restore(desired) => {
+                converge(name, desired.into_iter().filter(|desired| !exists(desired)), observed)
+            }
+            Content::Remove(selection) => removal::wave(name, selection, &named, assessment, sorted),
+            Content::Write(write) => Wave::of(name, write.into_iter().collect()),
+        };
+        is_settled &= is_removal || wave.writes.is_empty();
+        let blocks = wave.blocks();
+        waves.push(wave);
+        if blocks {
+            break;
         }
     }
+    waves
+}
 
-    /// An object whose `spec` is ours alone.
-    pub fn whole_spec(object: Object) -> Self {
-        Self {
-            object,
-            fields: Fields::Whole("spec"),
+/// The writes that make these objects what they shall be.
+fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Wave {
+    let owner = observed.owner();
+    let mut wave = Wave::of(name, Vec::new());
+    for desired in desired {
+        match need(&desired, observed, &owner) {
+            Need::Write(write) => wave.writes.push(write),
+            Need::Nothing(fields) if fields.is_empty() => {}
+            Need::Nothing(fields) => wave.overruled.push(overruled(&desired.object, fields)),
+            Need::Wait(held) => {
+                wave.look_again = wave.look_again.into_iter().chain([held.wait]).min();
+                wave.held.push(held);
+            }
         }
     }
-}
-
-/// A single write to the API server.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Write {
-    /// Make it; it must not exist.
-    Create(Object),
-    /// Server-side apply, forced; it must exist.
-    Apply {
-        /// The fields that we own, with the uid of the object that must exist.
-        object: Object,
-        /// First make the entry that our creation left in `managedFields` one of server-side apply: index and the
-        /// resourceVersion that it was seen at.
-        #[serde(skip)]
-        adopt_creation: Option<(usize, String)>,
-    },
-    /// Update the whole object, with its resourceVersion.
-    Replace(Object),
-    /// Delete it, if it is still the one with this uid; children go in the background.
-    Delete(Target),
-    /// Put our finalizer on it.
-    Hold(Target),
-    /// Take our finalizer away.
-    Release(Target),
-}
-
-/// An object that exists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub struct Target {
-    pub key: super::object::Key,
-    #[serde(skip)]
-    pub uid: String,
-    #[serde(skip)]
-    pub resource_version: String,
-    /// Its finalizers, without ours.
-    #[serde(skip)]
-    pub other_finalizers: Vec<String>,
-}
-
-impl Target {
-    /// The ContourDeployment itself.
-    pub fn of_deployment(deployment: &crate::api::ContourDeployment) -> Self {
-        Self::of(&Object {
-            kind: Kind::ContourDeployment,
-            metadata: deployment.metadata.clone(),
-            content: Map::new(),
-            creation_entry: None,
-        })
-    }
-
-    /// This object.
-    pub fn of(object: &Object) -> Self {
-        let finalizers = object.metadata.finalizers.iter().flatten();
-        Self {
-            key: object.key(),
-            uid: object.uid().to_owned(),
-            resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
-            other_finalizers: finalizers
-                .filter(|name| *name != crate::api::vocabulary::FINALIZER)
-                .cloned()
-                .collect(),
-        }
-    }
+    wave
 }
 
 /// What a desired object takes.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant)] // one at a time, and not for long
-pub enum Step {
+pub enum Need {
     /// Nothing. These fields have values that somebody else decided as we wrote them, and that are taken as they are.
     Nothing(Vec<String>),
     /// A write.
@@ -136,31 +85,20 @@ pub enum Step {
     Wait(Held),
 }
 
-/// A write that has to wait, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Held {
-    /// What is to be said of it; none: it is said elsewhere.
-    pub failure: Option<Failure>,
-    /// For how long.
-    pub wait: Duration,
-    /// Whether what comes after it has to wait, too: that would go by an object that is not there, or is not ours.
-    pub blocks: bool,
-}
-
 /// What makes the live object the desired one.
-pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
+pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
     let key = desired.object.key();
     let live = observed.objects.get(&key).map(AsRef::as_ref);
     let live = live.filter(|live| owner.owns(live));
     let wanted = hash_json(&(&desired.object.metadata, &desired.object.content));
     let mut object = desired.object.clone();
     object.annotate(annotations::APPLIED, wanted.clone());
-    let is_decisive = is_captured(key.kind);
+    let is_decisive = key.kind.is_captured();
     let wait = observed.attempts.wait(&key, &wanted, is_decisive, observed.now);
     let Some(live) = live else {
         let refusal = observed.attempts.refusal(&key.namespace, observed.now);
         if let Some(refusal) = refusal.filter(|_| owner.is_elsewhere(&key)) {
-            return Step::Wait(Held {
+            return Need::Wait(Held {
                 failure: None,
                 wait: refusal.wait,
                 blocks: false,
@@ -169,13 +107,13 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
         return match wait {
             Some(wait) => {
                 let failure = observed.attempts.failure(&key, &wanted).cloned();
-                Step::Wait(Held {
+                Need::Wait(Held {
                     failure: Some(failure.unwrap_or_else(|| deleted(&key))),
                     wait,
                     blocks: true,
                 })
             }
-            None => Step::Write(Write::Create(object)),
+            None => Need::Write(Write::Create(object)),
         };
     };
     if let Fields::Shared { initial } = desired.fields {
@@ -194,7 +132,7 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
         .partition(|(field, found)| is_overruled(field, found) && !found.must_be_ours);
     let is_left_alone = live.is_terminating() && matches!(desired.fields, Fields::Shared { .. } | Fields::MetadataOnly);
     if left.is_empty() || is_left_alone {
-        return Step::Nothing(taken.into_keys().collect());
+        return Need::Nothing(taken.into_keys().collect());
     }
     if let Some(wait) = wait {
         let failure = observed.attempts.failure(&key, &wanted).cloned();
@@ -206,13 +144,13 @@ pub fn step(desired: &Desired, observed: &Observed, owner: &Owner) -> Step {
             )
         });
         let is_not_ours = left.values().any(|found| found.must_be_ours);
-        return Step::Wait(Held {
+        return Need::Wait(Held {
             failure: Some(failure),
             wait,
             blocks: is_not_ours && !owner.is_elsewhere(&key),
         });
     }
-    Step::Write(write(object, live, desired.fields))
+    Need::Write(write(object, live, desired.fields))
 }
 
 /// What is said of a write after which another followed, again and again.
@@ -222,7 +160,7 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
         Write::Delete(target) | Write::Hold(target) | Write::Release(target) => (target.key.clone(), None),
     };
     let live = observed.objects.get(&key);
-    let fields = sent.zip(live).map(|(sent, live)| differences(sent, live));
+    let fields = sent.zip(live).map(|(sent, live)| compare::differences(sent, live));
     let fields: Vec<_> = fields.into_iter().flatten().map(|(field, _)| field).collect();
     let message = if fields.is_empty() {
         "it is written again and again, and never is as it shall be".to_owned()
@@ -237,7 +175,7 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
 }
 
 /// Fields of an object that somebody else decides, as status names them.
-pub fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
+fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
     OverruledFields {
         kind: object.kind.name().to_owned(),
         namespace: object.metadata.namespace.clone(),
@@ -317,166 +255,6 @@ fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
     }
 }
 
-/// The fields in which an object differs from what we want, by their paths.
-pub type Differences = BTreeMap<String, Found>;
-
-/// What is found where we want something else.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// The value; null: none.
-    pub live: Value,
-    /// Whether nothing else than ours will do.
-    pub must_be_ours: bool,
-}
-
-/// Whether a field may not be another than we write it, whoever changes it: what a Contour reads or runs, and what selects pods. What
-/// is added to a spec that is ours as a whole may be a default of the CRD, unless it decides on a check.
-fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
-    let is_of_containers = |part: &str| {
-        let containers = ["spec.template.spec.containers[", "spec.template.spec.initContainers["];
-        let rest = containers.into_iter().find_map(|prefix| field.strip_prefix(prefix));
-        rest.and_then(|rest| rest.split_once(']')).is_some_and(|(_, rest)| {
-            let rest = rest.strip_prefix('.').unwrap_or(rest);
-            rest.starts_with(part) && !rest[part.len()..].starts_with(char::is_alphanumeric)
-        })
-    };
-    let is_below = |prefixes: &[&str]| {
-        prefixes.iter().any(|prefix| {
-            field
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        })
-    };
-    if is_below(&["metadata.finalizers", "metadata.ownerReferences"])
-        || field.starts_with("metadata.labels[contour.slipway.dev/")
-    {
-        return true;
-    }
-    match key.kind {
-        Kind::ExtensionService if is_added => is_below(&[
-            "spec.services",
-            "spec.validation",
-            "spec.timeoutPolicy",
-            "spec.protocol",
-        ]),
-        Kind::ContourConfiguration if is_added => {
-            is_below(&["spec.globalExtAuth", "spec.rateLimitService", "spec.tracing"])
-        }
-        Kind::ExtensionService | Kind::ContourConfiguration => {
-            is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::MEMORY)
-        }
-        Kind::Service => is_below(&[
-            "spec.selector",
-            "spec.externalName",
-            "spec.type",
-            "spec.clusterIP",
-            "spec.ports",
-        ]),
-        Kind::Deployment | Kind::DaemonSet => {
-            is_below(&[
-                "spec.selector",
-                "spec.template.metadata",
-                "spec.template.spec.serviceAccountName",
-                "spec.template.spec.volumes",
-            ]) || ["command", "args", "volumeMounts"].into_iter().any(is_of_containers)
-        }
-        Kind::RoleBinding | Kind::ClusterRoleBinding => is_below(&["roleRef", "subjects"]),
-        Kind::Secret => is_below(&["data"]),
-        _ => false,
-    }
-}
-
-/// The fields in which an object that we wrote differs from what the API server has.
-pub fn differences(sent: &Object, live: &Object) -> Differences {
-    let fields = match sent.kind {
-        Kind::ExtensionService | Kind::ContourConfiguration => Fields::Whole("spec"),
-        Kind::Service if sent.label(labels::ROLE).is_some() => super::stand_in::BLACKHOLE,
-        _ => Fields::Shared { initial: &[] },
-    };
-    compare(sent, live, fields)
-}
-
-fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
-    let (mut found, mut added) = (BTreeMap::new(), BTreeMap::new());
-    compare_metadata(&desired.metadata, &live.metadata, &mut found);
-    match fields {
-        Fields::Shared { .. } => compare_fields("", &desired.content, &live.content, &mut found),
-        Fields::Whole(field) => compare_exactly(
-            field,
-            desired.content.get(field).unwrap_or(&Value::Null),
-            live.content.get(field).unwrap_or(&Value::Null),
-            &mut found,
-            &mut added,
-        ),
-        Fields::Sealed { absent } => {
-            compare_fields("", &desired.content, &live.content, &mut found);
-            for pointer in absent {
-                if let Some(value) = live.at(pointer) {
-                    found.insert(pointer.trim_start_matches('/').replace('/', "."), value.clone());
-                }
-            }
-        }
-        Fields::MetadataOnly => {}
-    }
-    let key = desired.key();
-    let judged = |found: BTreeMap<String, Value>, is_added| {
-        let key = key.clone();
-        found.into_iter().map(move |(field, live)| {
-            let must_be_ours = must_be_ours(&key, &field, is_added);
-            (field, Found { live, must_be_ours })
-        })
-    };
-    judged(found, false).chain(judged(added, true)).collect()
-}
-
-/// Labels, annotations, finalizers and owner references that we want and that are not there.
-fn compare_metadata(desired: &ObjectMeta, live: &ObjectMeta, found: &mut BTreeMap<String, Value>) {
-    type Map = BTreeMap<String, String>;
-    let mut maps = |name: &str, desired: Option<&Map>, live: Option<&Map>| {
-        for (key, value) in desired.into_iter().flatten() {
-            let other = live.and_then(|live| live.get(key));
-            if other != Some(value) {
-                let other = other.map_or(Value::Null, |other| other.as_str().into());
-                found.insert(format!("metadata.{name}[{key}]"), other);
-            }
-        }
-    };
-    maps("labels", desired.labels.as_ref(), live.labels.as_ref());
-    maps("annotations", desired.annotations.as_ref(), live.annotations.as_ref());
-    for name in desired.finalizers.iter().flatten() {
-        if !live.finalizers.iter().flatten().any(|other| other == name) {
-            found.insert(format!("metadata.finalizers[{name}]"), Value::Null);
-        }
-    }
-    for owner in desired.owner_references.iter().flatten() {
-        if !live.owner_references.iter().flatten().any(|other| other == owner) {
-            found.insert(format!("metadata.ownerReferences[{}]", owner.name), Value::Null);
-        }
-    }
-}
-
-/// Everything in which two values differ, and what somebody added to ours.
-fn compare_exactly(
-    path: &str,
-    desired: &Value,
-    live: &Value,
-    found: &mut BTreeMap<String, Value>,
-    added: &mut BTreeMap<String, Value>,
-) {
-    match (desired, live) {
-        (Value::Object(desired), Value::Object(live)) => {
-            for (key, value) in desired {
-                let other = live.get(key).unwrap_or(&Value::Null);
-                compare_exactly(&format!("{path}.{key}"), value, other, found, added);
-            }
-            let others = live.iter().filter(|(key, _)| !desired.contains_key(*key));
-            added.extend(others.map(|(key, value)| (format!("{path}.{key}"), value.clone())));
-        }
-        (desired, live) if desired == live => {}
-        (_, live) => drop(found.insert(path.to_owned(), live.clone())),
-    }
-}
-
 fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
     for (key, value) in desired.labels.iter().flatten() {
         live.labels.get_or_insert_default().insert(key.clone(), value.clone());
@@ -496,63 +274,6 @@ fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
         let owners = live.owner_references.get_or_insert_default();
         owners.retain(|other| other.uid != owner.uid);
         owners.push(owner.clone());
-    }
-}
-
-/// The fields that we want and that are not there with our value. What others added is no difference.
-fn compare_fields(
-    path: &str,
-    desired: &Map<String, Value>,
-    live: &Map<String, Value>,
-    found: &mut BTreeMap<String, Value>,
-) {
-    for (key, value) in desired {
-        let path = if path.is_empty() {
-            key.clone()
-        } else {
-            format!("{path}.{key}")
-        };
-        match live.get(key) {
-            Some(other) => compare_values(&path, key, value, other, found),
-            // The API server does not store empty values.
-            None if is_empty(value) => {}
-            None => drop(found.insert(path, Value::Null)),
-        }
-    }
-}
-
-fn compare_values(path: &str, key: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
-    let holds = match (desired, live) {
-        (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => desired
-            .iter()
-            .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
-        // Whole values to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
-        (Value::Object(_), Value::Object(_)) if key == "selector" || key == "nodeSelector" => desired == live,
-        (Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
-        // Lists that server-side apply merges: our items must be there, others may be.
-        (Value::Array(desired), Value::Array(live)) if merge_key(key, desired).is_some() => {
-            let name = merge_key(key, desired).expect("just seen");
-            for item in desired {
-                let id = item[name].as_str().unwrap_or_default();
-                let path = format!("{path}[{id}]");
-                match live.iter().find(|other| other.get(name) == item.get(name)) {
-                    Some(other) => compare_values(&path, "", item, other, found),
-                    None => drop(found.insert(path, Value::Null)),
-                }
-            }
-            return;
-        }
-        (Value::Array(desired), Value::Array(live)) => {
-            let mut inner = BTreeMap::new();
-            for (item, other) in desired.iter().zip(live) {
-                compare_values("", "", item, other, &mut inner);
-            }
-            desired.len() == live.len() && inner.is_empty()
-        }
-        _ => desired == live,
-    };
-    if !holds {
-        found.insert(path.to_owned(), live.clone());
     }
 }
 
@@ -624,69 +345,6 @@ fn ports(desired: &[Value], live: &[Value], number: &str) -> Option<Vec<Value>> 
     Some(ours.chain(theirs.cloned()).collect())
 }
 
-/// The key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,
-/// `mountPath` for volume mounts. A binding's `subjects` have names too, and are one value.
-fn merge_key(field: &str, items: &[Value]) -> Option<&'static str> {
-    if field == "subjects" {
-        return None;
-    }
-    ["mountPath", "name"]
-        .into_iter()
-        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
-}
-
-/// The API server stores quantities in their canonical form: `1000m` comes back as `1`.
-fn same_quantity(desired: &Value, live: &Value) -> bool {
-    let number = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .or_else(|| value.as_number().map(ToString::to_string))
-    };
-    let (Some(desired), Some(live)) = (number(desired), number(live)) else {
-        return false;
-    };
-    desired == live
-        || matches!((quantity(&desired), quantity(&live)), (Some(a), Some(b)) if (a - b).abs() <= f64::EPSILON * a.abs())
-}
-
-/// A quantity's value (apimachinery `resource.Quantity`: number and suffix).
-fn quantity(text: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 15] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("Ei", 1_152_921_504_606_846_976.0),
-        ("n", 1e-9),
-        ("u", 1e-6),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("E", 1e18),
-    ];
-    if let Ok(number) = text.parse::<f64>() {
-        return Some(number);
-    }
-    SUFFIXES
-        .iter()
-        .find_map(|(suffix, factor)| Some(text.strip_suffix(suffix)?.parse::<f64>().ok()? * factor))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
-}
-
 /// Puts our values over the live ones.
 fn overlay(live: &mut Map<String, Value>, desired: &Map<String, Value>) {
     for (key, value) in desired {
@@ -718,14 +376,6 @@ fn adopt(desired: &mut Map<String, Value>, live: &Map<String, Value>, pointer: &
     ) {
         fields.insert(last.to_owned(), value.clone());
     }
-}
-
-/// Kinds whose absence or presence decides what a Contour container captures: they go only after a second, live look.
-pub fn is_captured(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::ContourConfiguration | Kind::ExtensionService | Kind::Service
-    )
 }
 
 #[cfg(test)]

@@ -84,6 +84,15 @@ impl Kind {
             format!("{}/{}", self.group(), self.version())
         }
     }
+
+    /// Whether the absence or presence of such an object decides what a Contour container captures: they go only after a second, live
+    /// look.
+    pub fn is_captured(self) -> bool {
+        matches!(
+            self,
+            Self::ContourConfiguration | Self::ExtensionService | Self::Service
+        )
+    }
 }
 
 impl fmt::Display for Kind {
@@ -91,6 +100,9 @@ impl fmt::Display for Kind {
         f.write_str(self.name())
     }
 }
+
+/// Namespace and name.
+pub type NamespacedName = (String, String);
 
 /// Which object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,17 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::attempts::Attempts;
-use super::certificates::Issued;
-use super::object::{Key, Kind, Object, Owner};
-use crate::api::ContourDeployment;
+use super::failure::Failure;
+use super::issuing::Issued;
+use super::object::{Key, Kind, NamespacedName, Object, Owner};
 use crate::api::contour::ExtensionService;
-
-/// Namespace and name.
-pub type NamespacedName = (String, String);
+use crate::api::{ContourDeployment, ContourDeploymentSpec};
 
 /// One ContourDeployment and everything around it, at one moment.
 #[derive(Clone, Debug)]
@@ -94,42 +91,27 @@ pub enum SettingsVerdict {
     },
 }
 
-/// A write that could not be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Which object.
-    pub key: Key,
-    /// What is in the way.
-    pub cause: FailureCause,
-    /// In words.
-    pub message: String,
-}
-
-/// What is in the way of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum FailureCause {
-    /// An object of that name exists and is not ours.
-    Collision,
-    /// The API server forbids it.
-    Forbidden,
-    /// Our admission policy looks for the ContourDeployment that lets us into its namespace, in a cache of the API server's
-    /// that has not seen it yet.
-    AccessPending,
-    /// The namespace is being deleted.
-    NamespaceTerminating,
-    /// The API server refuses the object.
-    Refused,
-    /// Something changes a field in our own write that must be as we write it.
-    NotTaken,
-    /// Somebody changes the object again and again.
-    Contested,
-    /// One write followed another without an end.
-    Unsettled,
-    /// Anything that trying again may cure.
-    Transient,
+/// What the desired objects of a ContourDeployment are made from, beside what is decided.
+#[derive(Clone, Debug)]
+pub struct Instance<'a> {
+    /// The ContourDeployment as an owner.
+    pub owner: Owner,
+    /// What its author wants.
+    pub spec: &'a ContourDeploymentSpec,
+    /// Where the operator runs.
+    pub operator: &'a ServiceAccountRef,
 }
 
 impl Observed {
+    /// The ContourDeployment, as the desired objects need it.
+    pub fn instance(&self) -> Instance<'_> {
+        Instance {
+            owner: self.owner(),
+            spec: &self.deployment.spec,
+            operator: &self.operator,
+        }
+    }
+
     /// The ContourDeployment as an owner.
     pub fn owner(&self) -> Owner {
         Owner::of(&self.deployment.metadata)

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::captured::{Captured, Contours, references};
-use super::configuration::is_intact;
 use super::object::{Key, Kind, Object, Owner};
 use super::observed::Observed;
 use super::stand_in;
@@ -28,24 +27,45 @@ enum Standing {
     Foreign,
 }
 
-/// The same, with nothing among its objects but what is ours; and the leftovers.
-pub fn sort(observed: &Observed) -> (Observed, Vec<Arc<Object>>) {
+/// What is observed, sorted.
+pub struct Sorted {
+    /// The same, with nothing among its objects but what is ours.
+    pub observed: Observed,
+    /// What bears our marks and a name of our own pattern in namespaces that nothing of ours refers to.
+    leftovers: BTreeMap<Key, Arc<Object>>,
+}
+
+impl Sorted {
+    /// What is ours; and the leftovers, if these are asked for.
+    pub fn objects(&self, with_leftovers: bool) -> impl Iterator<Item = &Object> {
+        let leftovers = self.leftovers.values().filter(move |_| with_leftovers);
+        self.observed.objects.values().chain(leftovers).map(AsRef::as_ref)
+    }
+
+    /// Whether this is one of the leftovers.
+    pub fn is_leftover(&self, object: &Object) -> bool {
+        self.leftovers.contains_key(&object.key())
+    }
+}
+
+/// Sorts what is observed.
+pub fn sort(observed: &Observed) -> Sorted {
     let owner = observed.owner();
     let settings = &observed.deployment.spec.runtime_settings;
     let namespaces = namespaces(&owner, settings, observed.objects.values().map(AsRef::as_ref));
-    let (mut ours, mut leftovers) = (BTreeMap::new(), Vec::new());
+    let (mut ours, mut leftovers) = (BTreeMap::new(), BTreeMap::new());
     for (key, object) in &observed.objects {
         match standing(&owner, &namespaces, object) {
             Standing::Ours => drop(ours.insert(key.clone(), object.clone())),
-            Standing::Leftover => leftovers.push(object.clone()),
+            Standing::Leftover => drop(leftovers.insert(key.clone(), object.clone())),
             Standing::Foreign => {}
         }
     }
-    let sorted = Observed {
+    let observed = Observed {
         objects: ours,
         ..observed.clone()
     };
-    (sorted, leftovers)
+    Sorted { observed, leftovers }
 }
 
 /// What of these objects is ours.
@@ -68,7 +88,7 @@ fn namespaces<'a>(
 ) -> BTreeSet<String> {
     let contours = Contours::among(owner, objects);
     let captured = contours.templates().filter_map(Captured::of_template);
-    let proved = captured.filter(|captured| is_intact(owner, captured));
+    let proved = captured.filter(|captured| captured.is_intact(owner));
     let captured = proved.flat_map(|captured| references(&captured.spec));
     let specified = stand_in::references(settings).into_iter();
     let specified = specified.map(|reference| reference.target);

@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::captured::{Captured, Contours, references};
-use super::configuration::is_intact;
-use super::object::{Kind, Object, Owner};
-use super::observed::{NamespacedName, Observed};
+use super::object::{Kind, NamespacedName, Object, Owner};
+use super::observed::Observed;
 
 /// What is in use.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,7 +85,7 @@ impl Usage {
     /// Adds what a template of ours says that a container captures. It is needed only if the configuration's name, which nobody can
     /// change, bears it out: the annotation may have been changed, or be of another version of Slipway.
     fn need(&mut self, owner: &Owner, captured: &Captured) {
-        if is_intact(owner, captured) {
+        if captured.is_intact(owner) {
             self.add_captured(captured);
         } else {
             self.hold(captured);

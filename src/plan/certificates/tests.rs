@@ -5,11 +5,13 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::x509::Certificate;
-use super::{Certificates, Issued, Pair, Peer, PrivateKey, data, plan};
+use super::{Certificates, Pair, Peer, data, plan};
 use crate::issue::issue;
 use crate::plan::diff;
+use crate::plan::issuing::{Issued, PrivateKey};
 use crate::plan::object::Object;
 use crate::plan::observed::Observed;
+use crate::plan::write::{Desired, Write};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -36,8 +38,8 @@ fn settle(observed: &mut Observed) -> Option<Issued> {
 }
 
 fn write(observed: &mut Observed, mut object: Object) {
-    let applied = diff::step(&diff::Desired::shared(object.clone()), observed, &observed.owner());
-    if let diff::Step::Write(diff::Write::Create(written) | diff::Write::Apply { object: written, .. }) = applied {
+    let applied = diff::need(&Desired::shared(object.clone()), observed, &observed.owner());
+    if let diff::Need::Write(Write::Create(written) | Write::Apply { object: written, .. }) = applied {
         object = written;
     }
     observed.objects.insert(object.key(), Arc::new(object));
@@ -103,8 +105,8 @@ fn what_was_issued_is_kept_and_nothing_more_is_asked_for() {
     assert_eq!(certificates.renew_in, Some(DAY * (365 - 122)));
     for desired in &certificates.desired {
         assert_eq!(
-            diff::step(desired, &observed, &observed.owner()),
-            diff::Step::Nothing(Vec::new()),
+            diff::need(desired, &observed, &observed.owner()),
+            diff::Need::Nothing(Vec::new()),
             "{}",
             desired.object.key()
         );

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -6,102 +7,7 @@ use super::*;
 use crate::api::vocabulary::FINALIZER;
 use crate::plan::attempts::Attempts;
 use crate::plan::operand::tests::observed;
-
-#[test]
-fn quantities_are_compared_by_their_value_and_not_by_their_text() {
-    let same = [
-        ("1000m", "1"),
-        ("0.5Gi", "512Mi"),
-        ("1Mi", "1024Ki"),
-        ("1Ki", "1024"),
-        ("1Ti", "1024Gi"),
-        ("1Pi", "1024Ti"),
-        ("1Ei", "1024Pi"),
-        ("1000n", "1u"),
-        ("1000u", "1m"),
-        ("1k", "1000"),
-        ("1M", "1000k"),
-        ("1G", "1000M"),
-        ("1T", "1000G"),
-        ("1P", "1000T"),
-        ("1E", "1000P"),
-        ("1e3", "1k"),
-        ("x", "x"),
-    ];
-    for (one, other) in same {
-        assert!(same_quantity(&json!(one), &json!(other)), "{one} {other}");
-        assert!(same_quantity(&json!(other), &json!(one)), "{other} {one}");
-    }
-    let different = [
-        ("1", "2"),
-        ("1", "-1"),
-        ("0", "1"),
-        ("1", "1m"),
-        ("1Gi", "1G"),
-        ("1", "x"),
-        ("x", "y"),
-        ("1x", "1"),
-    ];
-    for (one, other) in different {
-        assert!(!same_quantity(&json!(one), &json!(other)), "{one} {other}");
-        assert!(!same_quantity(&json!(other), &json!(one)), "{other} {one}");
-    }
-    assert!(same_quantity(&json!(2), &json!("2")), "a number is a quantity, too");
-    for no_quantity in [Value::Null, json!(true), json!({}), json!(["1"])] {
-        assert!(!same_quantity(&no_quantity, &no_quantity), "{no_quantity}");
-        assert!(!same_quantity(&json!("1"), &no_quantity), "{no_quantity}");
-    }
-}
-
-#[test]
-fn an_empty_value_need_not_be_there_and_any_other_must() {
-    let holds = |desired: &Value| {
-        let mut found = BTreeMap::new();
-        let desired = desired.as_object().expect("an object");
-        let live = json!({"there": 1});
-        compare_fields("", desired, live.as_object().expect("an object"), &mut found);
-        found.is_empty()
-    };
-    for empty in [Value::Null, json!([]), json!({}), json!("")] {
-        assert!(holds(&json!({"a": empty})), "{empty}");
-    }
-    for value in [json!(0), json!(false), json!([0]), json!({"b": 0})] {
-        assert!(!holds(&json!({"a": value})), "{value}");
-    }
-    assert!(holds(&json!({"there": 1})) && !holds(&json!({"there": 2})));
-}
-
-fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
-    let mut found = BTreeMap::new();
-    compare_values("path", key, desired, live, &mut found);
-    found.is_empty()
-}
-
-#[test]
-fn lists_that_apply_merges_may_hold_more_and_all_others_are_one_value() {
-    let holds = |key: &str, desired: Value, live: Value| value_holds(key, &desired, &live);
-    let (a, b) = (json!({"name": "a", "x": 1}), json!({"name": "b"}));
-    assert!(holds("containers", json!([a]), json!([b, a])));
-    assert!(!holds("containers", json!([a]), json!([b, {"name": "a", "x": 2}])));
-    assert!(!holds("containers", json!([a, b]), json!([a])));
-    // An account has a name, and apply takes the list as a whole all the same.
-    assert!(!holds("subjects", json!([a]), json!([a, b])) && holds("subjects", json!([a]), json!([a])));
-    // Not every item has what the others are told apart by.
-    assert!(!holds("list", json!([a, {"x": 1}]), json!([a, {"x": 1}, b])));
-    assert!(holds("args", json!(["a", "b"]), json!(["a", "b"])));
-    for other in [json!(["b", "a"]), json!(["a"]), json!(["a", "b", "c"]), json!([])] {
-        assert!(!holds("args", json!(["a", "b"]), other.clone()), "{other}");
-    }
-    let mounts = json!([{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]);
-    assert!(holds("volumeMounts", mounts.clone(), json!([mounts[1], mounts[0]])));
-}
-
-#[test]
-fn quantities_are_looked_at_only_where_resources_are() {
-    let holds = |key: &str| value_holds(key, &json!({"cpu": "1000m"}), &json!({"cpu": "1"}));
-    assert!(holds("requests") && holds("limits") && !holds("data"));
-    assert!(!value_holds("limits", &json!({"cpu": "1"}), &json!({"memory": "1"})));
-}
+use crate::plan::write::Target;
 
 fn service(ports: &Value) -> Object {
     let metadata = json!({"name": "edge-envoy", "namespace": "projectcontour"});
@@ -159,13 +65,13 @@ fn a_container_s_port_that_got_another_number_is_put_right_and_nothing_else_of_i
 }
 
 fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Write> {
-    match step(desired, observed, owner) {
-        Step::Write(write) => Some(write),
-        Step::Nothing(fields) => {
+    match need(desired, observed, owner) {
+        Need::Write(write) => Some(write),
+        Need::Nothing(fields) => {
             assert!(fields.is_empty(), "{fields:?}");
             None
         }
-        Step::Wait(held) => panic!("{held:?}"),
+        Need::Wait(held) => panic!("{held:?}"),
     }
 }
 
@@ -381,7 +287,7 @@ fn a_deletion_or_a_finalizer_concerns_the_object_that_was_seen_and_leaves_the_fi
 
 #[test]
 fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
-    let captured: Vec<_> = Kind::ALL.iter().copied().filter(|kind| is_captured(*kind)).collect();
+    let captured: Vec<_> = Kind::ALL.iter().copied().filter(|kind| kind.is_captured()).collect();
     let mut expected = [Kind::ContourConfiguration, Kind::ExtensionService, Kind::Service];
     expected.sort();
     let mut captured = captured;
@@ -408,7 +314,7 @@ impl Overruled {
             content: Map::from_iter([("spec".to_owned(), spec)]),
             creation_entry: None,
         });
-        let Step::Write(sent) = step(&desired, &observed, &owner) else {
+        let Need::Write(sent) = need(&desired, &observed, &owner) else {
             panic!("it is not there, so that it is made");
         };
         let Write::Create(mut live) = sent.clone() else {
@@ -427,21 +333,21 @@ impl Overruled {
         }
     }
 
-    fn step(&self) -> Step {
-        step(&self.desired, &self.observed, &self.observed.owner())
+    fn need(&self) -> Need {
+        need(&self.desired, &self.observed, &self.observed.owner())
     }
 
-    fn changed(&mut self, change: impl FnOnce(&mut Value)) -> Step {
+    fn changed(&mut self, change: impl FnOnce(&mut Value)) -> Need {
         let mut live = self.live.clone();
         change(&mut live.content["spec"]["template"]["spec"]);
         self.observed.objects.insert(live.key(), Arc::new(live));
-        self.step()
+        self.need()
     }
 
     /// The operator writes it once more, and the API server answers the same.
     fn again(&mut self, seconds: u64) {
-        let Step::Write(sent) = self.step() else {
-            panic!("{:?}", self.step())
+        let Need::Write(sent) = self.need() else {
+            panic!("{:?}", self.need())
         };
         self.observed.now += Duration::from_secs(seconds);
         Arc::make_mut(&mut self.observed.attempts).taken(&sent, Some(&self.live), self.observed.now);
@@ -459,8 +365,8 @@ fn what_the_answer_to_our_own_write_has_otherwise_is_taken_as_it_is_and_named() 
             .push(json!({"name": "sidecar"}));
     };
     let mut overruled = Overruled::answered(mirror);
-    let Step::Nothing(fields) = overruled.step() else {
-        panic!("{:?}", overruled.step())
+    let Need::Nothing(fields) = overruled.need() else {
+        panic!("{:?}", overruled.need())
     };
     let place = "spec.template.spec";
     assert_eq!(
@@ -472,24 +378,24 @@ fn what_the_answer_to_our_own_write_has_otherwise_is_taken_as_it_is_and_named() 
     );
     // A later difference is drift, of the same field, too.
     let drift = |pod: &mut Value| pod["containers"][0]["image"] = "other".into();
-    assert!(matches!(overruled.changed(drift), Step::Write(Write::Apply { .. })));
+    assert!(matches!(overruled.changed(drift), Need::Write(Write::Apply { .. })));
     let drift = |pod: &mut Value| pod["containers"][0]["env"][0]["value"] = "2".into();
-    assert!(matches!(overruled.changed(drift), Step::Write(Write::Apply { .. })));
+    assert!(matches!(overruled.changed(drift), Need::Write(Write::Apply { .. })));
     // What is wanted changes: it is written again, whatever was answered before.
     overruled.changed(|_| {});
     overruled.desired.object.annotate("a", "b".to_owned());
-    assert!(matches!(overruled.step(), Step::Write(_)));
+    assert!(matches!(overruled.need(), Need::Write(_)));
     // A new process knows of nothing.
     let mut overruled = Overruled::answered(mirror);
     overruled.observed.attempts = Arc::default();
-    assert!(matches!(overruled.step(), Step::Write(_)));
+    assert!(matches!(overruled.need(), Need::Write(_)));
 }
 
 #[test]
 fn a_field_that_must_be_ours_is_never_taken_and_what_comes_after_it_waits() {
     let overruled = Overruled::answered(|pod| pod["containers"][0]["command"] = json!(["sh"]));
-    let Step::Wait(held) = overruled.step() else {
-        panic!("{:?}", overruled.step())
+    let Need::Wait(held) = overruled.need() else {
+        panic!("{:?}", overruled.need())
     };
     let failure = held.failure.expect("it is told of");
     assert_eq!(failure.cause, FailureCause::NotTaken);
@@ -512,8 +418,8 @@ fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_th
     }
     let mut waits = Vec::new();
     while waits.len() < 8 {
-        let Step::Wait(held) = contested.step() else {
-            panic!("{:?}", contested.step())
+        let Need::Wait(held) = contested.need() else {
+            panic!("{:?}", contested.need())
         };
         let failure = held.failure.expect("it is told of");
         assert_eq!(failure.cause, FailureCause::Contested);
@@ -526,7 +432,7 @@ fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_th
     contested.observed.now += Duration::from_mins(11);
     contested.again(0);
     assert!(
-        matches!(contested.step(), Step::Write(_)),
+        matches!(contested.need(), Need::Write(_)),
         "after a calm time it begins anew"
     );
 }

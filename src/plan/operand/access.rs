@@ -5,9 +5,9 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 
-use crate::plan::diff::{Desired, Fields};
-use crate::plan::object::{Kind, Object};
-use crate::plan::observed::Observed;
+use crate::plan::object::{Kind, Object, Owner};
+use crate::plan::observed::Instance;
+use crate::plan::write::{Desired, Fields};
 
 /// What the operator may do in a namespace that holds a ContourDeployment, without Secrets.
 pub const OPERAND: &str = "slipway-operand";
@@ -22,9 +22,9 @@ pub const CONTOUR: &str = "slipway-contour";
 pub const CONTOUR_LOCAL: &str = "slipway-contour-local";
 
 /// The operator's own bindings in the ContourDeployment's namespace.
-pub fn operator(observed: &Observed) -> Vec<Desired> {
-    let owner = observed.owner();
-    let subject = service_account(&observed.operator.namespace, &observed.operator.name);
+pub fn operator(instance: &Instance<'_>) -> Vec<Desired> {
+    let owner = &instance.owner;
+    let subject = service_account(&instance.operator.namespace, &instance.operator.name);
     [OPERAND, SECRETS]
         .into_iter()
         .map(|cluster_role| {
@@ -42,9 +42,16 @@ pub fn operator(observed: &Observed) -> Vec<Desired> {
         .collect()
 }
 
+/// Whether this is the name of one of the operator's own bindings.
+pub fn is_operators(owner: &Owner, name: &str) -> bool {
+    [OPERAND, SECRETS]
+        .into_iter()
+        .any(|cluster_role| owner.operator_binding(cluster_role) == name)
+}
+
 /// The ServiceAccounts of Contour and of Envoy, what Contour may do, and its Lease.
-pub fn contour(observed: &Observed) -> Vec<Desired> {
-    let owner = observed.owner();
+pub fn contour(instance: &Instance<'_>) -> Vec<Desired> {
+    let owner = &instance.owner;
     let metadata = |kind, name: &str| owner.metadata(kind, &owner.namespace, name);
     let contour = ServiceAccount {
         metadata: metadata(Kind::ServiceAccount, &owner.contour()),

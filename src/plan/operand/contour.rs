@@ -15,49 +15,29 @@ use super::{
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
 use crate::plan::captured::Captured;
-use crate::plan::diff::{Desired, Fields};
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};
-use crate::plan::observed::Observed;
+use crate::plan::observed::Instance;
+use crate::plan::write::{Desired, Fields};
 
 /// How many Contours there are, if the specification does not say it.
 const REPLICAS: i32 = 2;
 
 /// Contour's Deployment. Its pod template says what a container captures when it starts, so that a change of that is a
 /// rollout, and nothing else is.
-pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> Desired {
-    let owner = observed.owner();
-    let spec = &observed.deployment.spec.contour;
-    let captured_json = serde_json::to_string(captured).expect("names are JSON");
-    let mut template = PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(Component::Contour.pod_labels(&owner)),
-            annotations: Some(BTreeMap::from([(annotations::CAPTURED.to_owned(), captured_json)])),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(PodSpec {
-            affinity: Some(Component::Contour.spread(&owner)),
-            containers: vec![container(observed, ports, captured)],
-            node_selector: Some(node_selector(&spec.node_placement)),
-            security_context: Some(pod_security()),
-            service_account_name: Some(owner.contour()),
-            tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
-            volumes: Some(vec![certificate_volume(owner.contour_secret())]),
-            ..PodSpec::default()
-        }),
-    };
-    let hash = hash_json(&template);
-    let template_labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
-    template_labels
-        .expect("set above")
+pub fn deployment(instance: &Instance<'_>, captured: &Captured) -> Desired {
+    let owner = &instance.owner;
+    let (mut template, hash) = template(instance, captured);
+    let labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
+    labels
+        .expect("a template has labels")
         .insert(labels::TEMPLATE.to_owned(), hash);
-
-    let replicas = spec.deployment.replicas;
+    let replicas = instance.spec.contour.deployment.replicas;
     let deployment = Deployment {
         metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.contour()),
         spec: Some(DeploymentSpec {
             replicas: Some(replicas.unwrap_or(REPLICAS)),
-            selector: Component::Contour.label_selector(&owner),
+            selector: Component::Contour.label_selector(owner),
             // As in Contour's manifests: the new ReplicaSet comes before the old one goes.
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -77,6 +57,38 @@ pub fn deployment(observed: &Observed, ports: &Ports, captured: &Captured) -> De
     }
 }
 
+/// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
+pub fn template_hash(instance: &Instance<'_>, captured: &Captured) -> String {
+    template(instance, captured).1
+}
+
+/// The pod template, without the label that says its hash; and its hash.
+fn template(instance: &Instance<'_>, captured: &Captured) -> (PodTemplateSpec, String) {
+    let owner = &instance.owner;
+    let spec = &instance.spec.contour;
+    let ports = &Ports::of(&captured.settings());
+    let captured_json = serde_json::to_string(captured).expect("names are JSON");
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(Component::Contour.pod_labels(owner)),
+            annotations: Some(BTreeMap::from([(annotations::CAPTURED.to_owned(), captured_json)])),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            affinity: Some(Component::Contour.spread(owner)),
+            containers: vec![container(instance, ports, captured)],
+            node_selector: Some(node_selector(&spec.node_placement)),
+            security_context: Some(pod_security()),
+            service_account_name: Some(owner.contour()),
+            tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            volumes: Some(vec![certificate_volume(owner.contour_secret())]),
+            ..PodSpec::default()
+        }),
+    };
+    let hash = hash_json(&template);
+    (template, hash)
+}
+
 /// Whose a Deployment's `replicas` are: ours if the specification says the number, else an autoscaler's after the creation.
 pub fn replica_fields(replicas: Option<i32>) -> Fields {
     Fields::Shared {
@@ -84,23 +96,14 @@ pub fn replica_fields(replicas: Option<i32>) -> Fields {
     }
 }
 
-/// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
-pub fn template_hash(deployment: &Desired) -> Option<&str> {
-    deployment
-        .object
-        .at("/spec/template/metadata/labels")?
-        .get(labels::TEMPLATE)?
-        .as_str()
-}
-
-fn container(observed: &Observed, ports: &Ports, captured: &Captured) -> Container {
-    let spec = &observed.deployment.spec;
+fn container(instance: &Instance<'_>, ports: &Ports, captured: &Captured) -> Container {
+    let spec = &instance.spec;
     Container {
         name: "contour".to_owned(),
         image: Some(contour_image(spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
-        args: Some(arguments(&spec.contour, &observed.owner().contour(), captured)),
+        args: Some(arguments(&spec.contour, &instance.owner.contour(), captured)),
         // Contour reads its ContourConfiguration, and holds its Lease, in the namespace that CONTOUR_NAMESPACE names.
         env: Some(vec![
             field_env("CONTOUR_NAMESPACE", "metadata.namespace"),

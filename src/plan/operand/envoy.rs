@@ -18,10 +18,10 @@ use super::{
     CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security,
     contour_image, field_env, node_selector, pod_security,
 };
-use crate::api::{EnvoyLogLevel, WorkloadType};
-use crate::plan::diff::Desired;
+use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, WorkloadType};
 use crate::plan::object::{Kind, Object};
-use crate::plan::observed::Observed;
+use crate::plan::observed::Instance;
+use crate::plan::write::Desired;
 
 /// How many Envoys a Deployment of them has, if the specification does not say it.
 const REPLICAS: i32 = 2;
@@ -35,18 +35,26 @@ const ADMIN: &str = "/admin";
 /// How long a terminating Envoy may drain, in seconds: the upper bound of `contour envoy shutdown`.
 const GRACE_PERIOD: i64 = 300;
 
-/// The Envoys, as the kind of workload that the specification asks for.
-pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
-    let owner = observed.owner();
-    let spec = &observed.deployment.spec.envoy;
+/// The kind of workload that the specification asks for.
+pub fn kind(spec: &ContourDeploymentSpec) -> Kind {
+    match spec.envoy.workload_type.unwrap_or_default() {
+        WorkloadType::DaemonSet => Kind::DaemonSet,
+        WorkloadType::Deployment => Kind::Deployment,
+    }
+}
+
+/// The Envoys, as that kind of workload.
+pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
+    let owner = &instance.owner;
+    let spec = &instance.spec.envoy;
     let slowly = || Some(IntOrString::String("10%".to_owned()));
     match spec.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => {
             let daemon_set = DaemonSet {
                 metadata: owner.metadata(Kind::DaemonSet, &owner.namespace, &owner.envoy()),
                 spec: Some(DaemonSetSpec {
-                    selector: Component::Envoy.label_selector(&owner),
-                    template: template(observed, ports),
+                    selector: Component::Envoy.label_selector(owner),
+                    template: template(instance, ports),
                     update_strategy: Some(DaemonSetUpdateStrategy {
                         type_: Some("RollingUpdate".to_owned()),
                         rolling_update: Some(RollingUpdateDaemonSet {
@@ -66,7 +74,7 @@ pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
                 metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.envoy()),
                 spec: Some(DeploymentSpec {
                     replicas: Some(replicas.unwrap_or(REPLICAS)),
-                    selector: Component::Envoy.label_selector(&owner),
+                    selector: Component::Envoy.label_selector(owner),
                     strategy: Some(DeploymentStrategy {
                         type_: Some("RollingUpdate".to_owned()),
                         // Of fewer than ten the 10 % are rounded: one more, and none less.
@@ -75,7 +83,7 @@ pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
                             max_unavailable: slowly(),
                         }),
                     }),
-                    template: template(observed, ports),
+                    template: template(instance, ports),
                     ..DeploymentSpec::default()
                 }),
                 ..Deployment::default()
@@ -88,23 +96,23 @@ pub fn workload(observed: &Observed, ports: &Ports) -> Desired {
     }
 }
 
-fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
-    let owner = observed.owner();
-    let spec = &observed.deployment.spec.envoy;
+fn template(instance: &Instance<'_>, ports: &Ports) -> PodTemplateSpec {
+    let owner = &instance.owner;
+    let spec = &instance.spec.envoy;
     let affinity = match spec.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => None,
-        WorkloadType::Deployment => Some(Component::Envoy.spread(&owner)),
+        WorkloadType::Deployment => Some(Component::Envoy.spread(owner)),
     };
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            labels: Some(Component::Envoy.pod_labels(&owner)),
+            labels: Some(Component::Envoy.pod_labels(owner)),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
             affinity,
             automount_service_account_token: Some(false),
-            init_containers: Some(vec![bootstrap(observed)]),
-            containers: vec![shutdown_manager(observed), envoy(observed, ports)],
+            init_containers: Some(vec![bootstrap(instance)]),
+            containers: vec![shutdown_manager(instance), envoy(instance, ports)],
             node_selector: Some(node_selector(&spec.node_placement)),
             security_context: Some(pod_security()),
             service_account_name: Some(owner.envoy()),
@@ -123,11 +131,11 @@ fn template(observed: &Observed, ports: &Ports) -> PodTemplateSpec {
 /// Writes Envoy's bootstrap configuration: where Contour is, and which files have the certificates. The host name is the
 /// Service's; that the other side is a Contour of ours Envoy sees by the name `contour` in its certificate, whatever the
 /// Service is called (`internal/envoy/v3/bootstrap.go`, v1.33).
-fn bootstrap(observed: &Observed) -> Container {
-    let owner = observed.owner();
+fn bootstrap(instance: &Instance<'_>) -> Container {
+    let owner = &instance.owner;
     Container {
         name: "bootstrap".to_owned(),
-        image: Some(contour_image(&observed.deployment.spec)),
+        image: Some(contour_image(&instance.spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
         args: Some(vec![
@@ -153,11 +161,11 @@ fn bootstrap(observed: &Observed) -> Container {
 }
 
 /// Drains Envoy when the pod is to end.
-fn shutdown_manager(observed: &Observed) -> Container {
+fn shutdown_manager(instance: &Instance<'_>) -> Container {
     let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).to_vec();
     Container {
         name: "shutdown-manager".to_owned(),
-        image: Some(contour_image(&observed.deployment.spec)),
+        image: Some(contour_image(&instance.spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["/bin/contour".to_owned()]),
         args: Some(["envoy", "shutdown-manager"].map(str::to_owned).to_vec()),
@@ -175,8 +183,8 @@ fn shutdown_manager(observed: &Observed) -> Container {
     }
 }
 
-fn envoy(observed: &Observed, ports: &Ports) -> Container {
-    let spec = &observed.deployment.spec.envoy;
+fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
+    let spec = &instance.spec.envoy;
     let get = |path: &str, port| HTTPGetAction {
         path: Some(path.to_owned()),
         port: IntOrString::Int(port),

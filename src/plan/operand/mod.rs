@@ -17,11 +17,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::captured::Captured;
-use super::diff::Desired;
 use super::object::Owner;
-use super::observed::Observed;
+use super::observed::Instance;
+use super::write::Desired;
 use crate::api::vocabulary::labels;
-use crate::api::{ContourDeploymentSpec, NodePlacement, RuntimeSettings};
+use crate::api::{ContourDeploymentSpec, NodePlacement};
 
 /// Contour's image, if the specification names none: the newest patch of the minor version that Slipway is made for.
 pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
@@ -46,15 +46,12 @@ pub struct Operand {
 
 impl Operand {
     /// On this configuration.
-    pub fn of(observed: &Observed, captured: &Captured) -> Self {
-        // What is captured was accepted, so that it is of the form of settings.
-        let settings: RuntimeSettings =
-            serde_json::from_value(serde_json::Value::Object(captured.spec.clone())).unwrap_or_default();
-        let ports = ports::Ports::of(&settings);
+    pub fn of(instance: &Instance<'_>, captured: &Captured) -> Self {
+        let ports = ports::Ports::of(&captured.settings());
         Self {
-            services: network::services(observed, &ports),
-            contour: contour::deployment(observed, &ports, captured),
-            envoy: envoy::workload(observed, &ports),
+            services: network::services(instance, &ports),
+            contour: contour::deployment(instance, captured),
+            envoy: envoy::workload(instance, &ports),
         }
     }
 }

@@ -6,23 +6,23 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::Component;
 use super::ports::{Ports, XDS};
 use crate::api::{ExternalTrafficPolicy, IpFamilyPolicy, NetworkPublishingType};
-use crate::plan::diff::Desired;
 use crate::plan::object::{Kind, Object};
-use crate::plan::observed::Observed;
+use crate::plan::observed::Instance;
+use crate::plan::write::Desired;
 
 /// Both Services.
-pub fn services(observed: &Observed, ports: &Ports) -> Vec<Desired> {
-    vec![contour(observed), envoy(observed, ports)]
+pub fn services(instance: &Instance<'_>, ports: &Ports) -> Vec<Desired> {
+    vec![contour(instance), envoy(instance, ports)]
 }
 
 /// Where the Envoys find Contour's xDS server. Its name is in their bootstrap.
-fn contour(observed: &Observed) -> Desired {
-    let owner = observed.owner();
+fn contour(instance: &Instance<'_>) -> Desired {
+    let owner = &instance.owner;
     let service = Service {
         metadata: owner.metadata(Kind::Service, &owner.namespace, &owner.contour()),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
-            selector: Some(Component::Contour.selector(&owner)),
+            selector: Some(Component::Contour.selector(owner)),
             ports: Some(vec![port("xds", XDS, XDS)]),
             ..ServiceSpec::default()
         }),
@@ -32,9 +32,9 @@ fn contour(observed: &Observed) -> Desired {
 }
 
 /// Where everybody finds the Envoys.
-fn envoy(observed: &Observed, ports: &Ports) -> Desired {
-    let owner = observed.owner();
-    let publishing = &observed.deployment.spec.envoy.network_publishing;
+fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
+    let owner = &instance.owner;
+    let publishing = &instance.spec.envoy.network_publishing;
     let type_ = publishing.type_.unwrap_or_default();
     let mut metadata = owner.metadata(Kind::Service, &owner.namespace, &owner.envoy());
     if !publishing.service_annotations.is_empty() {
@@ -57,7 +57,7 @@ fn envoy(observed: &Observed, ports: &Ports) -> Desired {
             external_traffic_policy,
             // Always said: a policy that is merely left out would stay as it was before.
             ip_family_policy: Some(ip_family_policy(publishing.ip_family_policy.unwrap_or_default()).to_owned()),
-            selector: Some(Component::Envoy.selector(&owner)),
+            selector: Some(Component::Envoy.selector(owner)),
             ports: Some(vec![
                 port("http", 80, ports.envoy_http),
                 port("https", 443, ports.envoy_https),

@@ -8,8 +8,8 @@ use super::{access, contour, envoy, network};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
 use crate::plan::captured::Captured;
-use crate::plan::diff::{Desired, Fields};
 use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
+use crate::plan::write::{Desired, Fields};
 
 /// The ContourDeployment projectcontour/edge of this spec, and nothing around it.
 pub fn observed(spec: &Value) -> Observed {
@@ -52,23 +52,34 @@ fn captured() -> Captured {
     }
 }
 
+fn on_the_settings_of(observed: &Observed) -> Captured {
+    let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
+    Captured {
+        spec: settings.as_object().expect("settings are an object").clone(),
+        ..captured()
+    }
+}
+
 fn contour_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    contour::deployment(
-        &observed,
-        &Ports::of(&observed.deployment.spec.runtime_settings),
-        &captured(),
-    )
+    contour::deployment(&observed.instance(), &on_the_settings_of(&observed))
 }
 
 fn envoy_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    envoy::workload(&observed, &Ports::of(&observed.deployment.spec.runtime_settings))
+    envoy::workload(
+        &observed.instance(),
+        &Ports::of(&observed.deployment.spec.runtime_settings),
+    )
 }
 
 fn envoy_service_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    network::services(&observed, &Ports::of(&observed.deployment.spec.runtime_settings)).remove(1)
+    network::services(
+        &observed.instance(),
+        &Ports::of(&observed.deployment.spec.runtime_settings),
+    )
+    .remove(1)
 }
 
 fn at<'a>(desired: &'a Desired, pointer: &str) -> &'a Value {
@@ -144,7 +155,7 @@ fn workloads_and_services_select_their_own_pods_only() {
         assert_eq!(pods[labels::COMPONENT], component);
     }
     let empty = observed(&json!({}));
-    let services = network::services(&empty, &Ports::of(&empty.deployment.spec.runtime_settings));
+    let services = network::services(&empty.instance(), &Ports::of(&empty.deployment.spec.runtime_settings));
     assert_eq!(
         at(&services[0], "/spec/selector"),
         at(&contour, "/spec/selector/matchLabels")
@@ -177,7 +188,15 @@ fn contours_pod_template_says_what_a_container_captures() {
 
 #[test]
 fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
-    let hash = |spec: &Value| contour::template_hash(&contour_of(spec)).unwrap().to_owned();
+    let hash = |spec: &Value| {
+        let observed = observed(spec);
+        let hash = contour::template_hash(&observed.instance(), &on_the_settings_of(&observed));
+        assert_eq!(
+            at(&contour_of(spec), "/spec/template/metadata/labels")[labels::TEMPLATE],
+            hash
+        );
+        hash
+    };
     let first = hash(&json!({}));
     for same in [
         json!({"contour": {"deployment": {"replicas": 5}}}),
@@ -197,15 +216,11 @@ fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
         assert_ne!(hash(&other), first, "{other}");
     }
     let observed = observed(&json!({}));
-    let ports = Ports::of(&observed.deployment.spec.runtime_settings);
     let other = Captured {
         configuration: "edge-xyz".into(),
-        ..captured()
+        ..on_the_settings_of(&observed)
     };
-    assert_ne!(
-        contour::template_hash(&contour::deployment(&observed, &ports, &other)),
-        Some(first.as_str())
-    );
+    assert_ne!(contour::template_hash(&observed.instance(), &other), first);
 }
 
 #[test]
@@ -364,9 +379,9 @@ fn the_envoy_service_is_published_as_asked() {
 #[test]
 fn bindings_name_preinstalled_roles_and_one_account_each() {
     let observed = observed(&json!({}));
-    let all: Vec<Desired> = access::operator(&observed)
+    let all: Vec<Desired> = access::operator(&observed.instance())
         .into_iter()
-        .chain(access::contour(&observed))
+        .chain(access::contour(&observed.instance()))
         .collect();
     let bindings: Vec<_> = all
         .iter()

@@ -6,16 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::{Facts, spec_of};
-use crate::plan::diff::{Desired, Fields};
 use crate::plan::object::{Kind, Object};
+use crate::plan::write::{Desired, Fields};
 
 /// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
 const BLACKHOLE_PORT: i32 = 9;
-
-/// A selector, or a name elsewhere, would give the blackhole a way out.
-pub const BLACKHOLE: Fields = Fields::Sealed {
-    absent: &["/spec/selector", "/spec/externalName"],
-};
 
 /// The spec of a stand-in that points at nothing, with the pinned response timeout.
 pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
@@ -55,6 +50,6 @@ pub fn service(metadata: ObjectMeta) -> Desired {
     };
     Desired {
         object: Object::new(Kind::Service, &service),
-        fields: BLACKHOLE,
+        fields: Fields::BLACKHOLE,
     }
 }

@@ -6,8 +6,7 @@ use super::nudge::Nudge;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::vocabulary::annotations;
 use crate::plan::names::GREATEST_SALT;
-use crate::plan::object::Object;
-use crate::plan::observed::NamespacedName;
+use crate::plan::object::{NamespacedName, Object};
 use crate::plan::succession::MOST_MOVES;
 
 /// What is remembered.

@@ -1,37 +1,39 @@
 //! Stand-ins: the ExtensionServices that Contour's configuration references in place of the users'. One for each role always
 //! exists, so that Contour always starts; where it points decides what happens to requests.
 //!
-//! The rules are in docs/design.md, "Rules of a stand-in". This file applies them to one role; `name` says which stand-in is
-//! planned, `judge` what state the user's object is in, `trial` how it is judged where Contour does not do that, `memory` what is
-//! remembered, `blackhole` what points at nothing.
+//! The rules are in docs/design.md, "Rules of a stand-in". `decision` says where a stand-in points, and why; `evidence` what that is
+//! decided by; `name` which stand-in is planned; this file what is planned for each reference, and for what older containers still
+//! use. `memory` is what is remembered, `trial` how an object is judged where Contour does not do that, `nudge` how Contour is made to
+//! look again; `object` and `blackhole` make the objects.
 
 mod blackhole;
-mod judge;
+mod decision;
+mod evidence;
 mod memory;
 mod name;
 mod nudge;
+mod object;
 mod trial;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::attempts::Refusal;
 use super::captured::{Captured, Contours};
-use super::diff::Desired;
-use super::object::{Kind, Object, Owner};
-use super::observed::{NamespacePhase, NamespacedName, Observed};
+use super::object::{Kind, NamespacedName, Object, Owner};
+use super::observed::{NamespacePhase, Observed};
 use super::succession;
 use super::usage::Usage;
-use crate::api::contour::{ExtensionService, ExtensionServiceSpec, Verdict};
-use crate::api::vocabulary::{FINALIZER, annotations, labels};
+use crate::api::contour::{ExtensionService, ExtensionServiceSpec};
+use crate::api::vocabulary::labels;
 use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 
-pub use blackhole::{BLACKHOLE, is_blackhole};
-use judge::Judgement;
+pub use blackhole::is_blackhole;
+use decision::{PointsAt, decide};
+use evidence::Evidence;
 pub use memory::{Facts, Memory, Proven};
-use nudge::Due;
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,28 +48,15 @@ pub struct Reference {
 
 /// The references of the settings, in the order of the roles.
 pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
-    let auth = settings.global_ext_auth.as_ref().map(|auth| Reference {
-        role: Role::GlobalExternalAuthorization,
-        target: (auth.extension_ref.namespace.clone(), auth.extension_ref.name.clone()),
-        fail_open: Some(auth.fail_open),
-    });
-    let rate_limit = settings.rate_limit_service.as_ref().map(|service| Reference {
-        role: Role::RateLimit,
-        target: (
-            service.extension_service.namespace.clone(),
-            service.extension_service.name.clone(),
-        ),
-        fail_open: Some(service.fail_open),
-    });
-    let tracing = settings.tracing.as_ref().map(|tracing| Reference {
-        role: Role::Tracing,
-        target: (
-            tracing.extension_service.namespace.clone(),
-            tracing.extension_service.name.clone(),
-        ),
-        fail_open: None,
-    });
-    auth.into_iter().chain(rate_limit).chain(tracing).collect()
+    let reference = |role: Role| {
+        let specified = role.specified(settings)?;
+        Some(Reference {
+            role,
+            target: (specified.namespace, specified.name),
+            fail_open: specified.fail_open,
+        })
+    };
+    Role::ALL.into_iter().filter_map(reference).collect()
 }
 
 /// What is planned for the references of the specification, and for what older containers still use.
@@ -75,12 +64,27 @@ pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
 pub struct StandIns {
     /// One for each reference of the specification.
     pub roles: Vec<RolePlan>,
-    /// Stand-ins as they shall be: the planned ones, and those that a container may still have captured. Trials, too.
-    pub objects: Vec<Desired>,
-    /// Their blackholes.
-    pub blackholes: Vec<Desired>,
+    /// The planned ones, and those that a container may still have captured.
+    pub all: Vec<StandIn>,
     /// When one that has to stay for a while may be succeeded, or Contour is to be nudged again.
     pub look_again: Option<Duration>,
+}
+
+/// A stand-in, as it shall be.
+#[derive(Clone, Debug)]
+pub struct StandIn {
+    /// Namespace and name, which its blackhole has, too.
+    pub id: NamespacedName,
+    /// What for.
+    role: Role,
+    /// What is remembered of it.
+    memory: Memory,
+    /// Where it points, and why.
+    points_at: PointsAt,
+    /// Whether it exists, and its blackhole.
+    pub exists: bool,
+    /// The user's object, if a trial of it is needed.
+    tried: Option<ExtensionService>,
 }
 
 /// What is planned for one role.
@@ -106,6 +110,16 @@ pub struct SeenRole {
 }
 
 impl SeenRole {
+    fn of(reference: Reference, evidence: &Evidence<'_>, stand_in: Option<NamespacedName>) -> Self {
+        let decision = decide(evidence, &reference.target.0);
+        Self {
+            state: decision.state(),
+            message: decision.message(&reference.target),
+            reference,
+            stand_in,
+        }
+    }
+
     /// Nothing can be made beside the user's object, which exists or does not.
     fn is_blocked(&mut self, exists: bool, why: &str) {
         let (namespace, _) = &self.reference.target;
@@ -118,15 +132,6 @@ impl SeenRole {
             self.message = missing.or(Some(words));
         }
     }
-}
-
-/// What a stand-in points at.
-#[derive(Clone, Debug, PartialEq)]
-enum Target {
-    /// Nothing: requests are denied, or pass, as `failOpen` says.
-    Blackhole,
-    /// A copy of a spec that Contour has judged valid.
-    Mirror(Proven),
 }
 
 /// A stand-in that exists.
@@ -180,92 +185,23 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
     let existing = existing(observed);
     let mut plan = StandIns::default();
     for reference in references {
-        let seen = Seen::of(observed, &existing, &reference.target, reference.role);
-        let place = |home: String| {
-            let facts = name::facts(observed, &existing, &reference, &seen, home == reference.target.0);
-            let (name, salt) = name::name(observed, &owner, &existing, reference.role, &home, &facts);
-            ((home, name), salt, facts)
-        };
-        let current = name::current(observed, &existing, &reference);
-        let (mut planned, mut salt, mut facts) = place(name::home(observed, &reference, &owner));
-        let refusal = refusal(observed, &owner, &planned, current);
-        if let Some(refusal) = &refusal {
-            plan.look_again = plan.look_again.into_iter().chain([refusal.wait]).min();
-            let beside = current.map(Existing::id).filter(|current| current.0 == planned.0);
-            if let Some(current) = beside.filter(|current| is_whole(observed, current)) {
-                planned = current;
-            } else {
-                (planned, salt, facts) = place(owner.namespace.clone());
-            }
-        }
-        if let Some(current) = current.filter(|current| current.id() != planned)
-            && let Some(wait) = current.stays(observed)
-        {
-            plan.look_again = [plan.look_again, Some(wait)].into_iter().flatten().min();
-            planned = current.id();
-        }
-        let live = existing.iter().find(|existing| existing.id() == planned);
-        let mut memory = live.map_or_else(
-            || Memory {
-                salt,
-                pinned: facts,
-                ..Memory::default()
-            },
-            |live| live.memory.clone(),
-        );
-        if let Some(before) = current.filter(|current| current.id() != planned) {
-            let moves = succession::next_move(before.object, before.memory.moves, observed.now);
-            memory.moves = memory.moves.max(moves);
-        }
-        plan.add(
-            observed,
-            &owner,
-            &planned,
-            reference.role,
-            memory,
-            &reference.target,
-            &seen,
-            live.map(|live| live.object),
-        );
-        let blocked = refusal.filter(|_| planned.0 != reference.target.0);
-        let exists = seen.user.is_some();
-        let mut seen = seen.role(reference, Some(planned.clone()));
-        if let Some(refusal) = blocked {
-            seen.is_blocked(exists, &refusal.message);
-        }
-        plan.roles.push(RolePlan { seen, planned });
+        plan.add_referenced(observed, &owner, &existing, reference);
     }
-    // What a container may have captured stays as good as it can be until that container is gone: it goes on following the
-    // object that it was made for, whatever the specification says now.
-    let planned: Vec<_> = plan.roles.iter().map(|role| role.planned.clone()).collect();
-    for old in existing.iter().filter(|existing| !planned.contains(&existing.id())) {
-        let id = old.id();
-        // A memory that was lost does not say for whom; what the role references now is the best guess.
-        let now = || {
-            plan.roles
-                .iter()
-                .map(|role| &role.seen.reference)
-                .find(|reference| reference.role == old.role)
-        };
-        let remembered = old.memory.reference.clone();
-        if let Some(target) = remembered.or_else(|| now().map(|reference| reference.target.clone()))
-            && in_use.holds(observed, old.object)
-        {
-            let seen = Seen::of(observed, &existing, &target, old.role);
-            plan.add(
-                observed,
-                &owner,
-                &id,
-                old.role,
-                old.memory.clone(),
-                &target,
-                &seen,
-                Some(old.object),
-            );
-        }
-    }
+    plan.add_used(observed, &existing, in_use);
     plan.add_deleted(observed, &owner, &existing, in_use);
     plan
+}
+
+/// What is seen of a reference for which nothing is planned.
+pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
+    let existing = existing(observed);
+    let target = reference.target.clone();
+    let evidence = Evidence::of(observed, &existing, &target, reference.role);
+    let mine = existing
+        .iter()
+        .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target));
+    let stand_in = mine.map(Existing::id).next();
+    SeenRole::of(reference, &evidence, stand_in)
 }
 
 /// Why the planned stand-in can't be made in its namespace, if that is so. What is there already is not made; but one that
@@ -290,149 +226,73 @@ fn is_whole(observed: &Observed, (namespace, name): &NamespacedName) -> bool {
     })
 }
 
-/// What is seen of a reference for which nothing is planned.
-pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
-    let existing = existing(observed);
-    let seen = Seen::of(observed, &existing, &reference.target, reference.role);
-    let mine = existing
-        .iter()
-        .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target));
-    let stand_in = mine.map(Existing::id).next();
-    seen.role(reference, stand_in)
-}
-
-/// What is seen of a user's ExtensionService in one role.
-struct Seen<'a> {
-    user: Option<&'a ExtensionService>,
-    proven: Option<Proven>,
-    judgement: Judgement,
-    due: Option<Due>,
-}
-
-impl<'a> Seen<'a> {
-    fn of(observed: &'a Observed, existing: &[Existing<'_>], target: &NamespacedName, role: Role) -> Self {
-        let user = observed.extension_services.get(target).map(AsRef::as_ref);
-        let mine: Vec<_> = existing
-            .iter()
-            .filter(|existing| existing.role == role && existing.stands_for(target))
-            .collect();
-        // Contour's word on the user's object is that on its trial, if it needs one.
-        let trial = user.and_then(|user| trial::of(observed, target, user));
-        let judged = trial.as_ref().or(user);
-        let verdict = judged.map(ExtensionService::verdict);
-        let proven = proven(&mine, user, verdict.as_ref());
-        let outdated = || judge::outdated(observed, &target.0, judged?);
-        // Of an object that is to be tried Contour never says anything.
-        let heard_of = trial.as_ref().or(user.filter(|user| !trial::needs_one(user)));
-        let unheard = heard_of.and_then(|object| judge::unheard(observed, &target.0, object));
-        let is_overdue = unheard.as_ref().is_some_and(Due::is_due);
-        let judgement = judge::judge(observed, target, verdict.as_ref(), is_overdue, proven.as_ref(), &mine);
-        let due = outdated().or(unheard);
-        Self {
-            user,
-            proven,
-            judgement,
-            due,
-        }
-    }
-
-    fn role(self, reference: Reference, stand_in: Option<NamespacedName>) -> SeenRole {
-        let Judgement { state, message, .. } = self.judgement;
-        SeenRole {
-            reference,
-            state,
-            message,
-            stand_in,
-        }
-    }
-
-    fn target(&self) -> Target {
-        match &self.proven {
-            Some(proven) if !self.judgement.copy_is_bad => Target::Mirror(proven.clone()),
-            _ => Target::Blackhole,
-        }
-    }
-}
-
 impl StandIns {
-    /// Adds a stand-in with its blackhole.
-    #[allow(clippy::too_many_arguments)] // one place, two callers
-    fn add(
-        &mut self,
-        observed: &Observed,
-        owner: &Owner,
-        (namespace, name): &NamespacedName,
-        role: Role,
-        mut memory: Memory,
-        user: &NamespacedName,
-        seen: &Seen<'_>,
-        live: Option<&Object>,
-    ) {
-        // Only Services of its own namespace may stand behind an ExtensionService.
-        let target = if *namespace == user.0 {
-            seen.target()
-        } else {
-            Target::Blackhole
+    /// The stand-in that Contour's configuration is to name for a reference.
+    fn add_referenced(&mut self, observed: &Observed, owner: &Owner, existing: &[Existing<'_>], reference: Reference) {
+        let target = reference.target.clone();
+        let evidence = Evidence::of(observed, existing, &target, reference.role);
+        let place = |home: String| {
+            let facts = name::facts(observed, existing, &reference, &evidence, home == target.0);
+            let (name, salt) = name::name(observed, owner, existing, reference.role, &home, &facts);
+            ((home, name), salt, facts)
         };
-        memory.tainted |= taints(observed, &memory.pinned, &target, live);
-        memory.reference = Some(user.clone());
-        memory.evicted = seen.proven.is_some() && seen.judgement.copy_is_bad;
-        memory.proven.clone_from(&seen.proven);
-        let mut spec = match target {
-            Target::Blackhole => blackhole::spec(name, &memory.pinned),
-            Target::Mirror(proven) => proven.spec.0,
-        };
-        let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
-        let own = said
-            .as_ref()
-            .and_then(|said| judge::outdated(observed, namespace, said));
-        let dues = || seen.due.iter().chain(&own);
-        self.look_again = self.look_again.into_iter().chain(dues().map(|due| due.next)).min();
-        memory.nudge = match dues().find(|due| due.is_due()) {
-            Some(due) => due.given(memory.nudge),
-            // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
-            // where two Contours disagree there would be no end to giving it and taking it back.
-            None => memory
-                .nudge
-                .filter(|_| said.is_some_and(|said| points_alike(&said.spec.0, &spec))),
-        };
-        if let Some(nudge) = &memory.nudge {
-            nudge.put_into(&mut spec);
+        let current = name::current(observed, existing, &reference);
+        let (mut planned, mut salt, mut facts) = place(name::home(observed, &reference, owner));
+        let refusal = refusal(observed, owner, &planned, current);
+        if let Some(refusal) = &refusal {
+            self.look_again_in(refusal.wait);
+            let beside = current.map(Existing::id).filter(|current| current.0 == planned.0);
+            if let Some(current) = beside.filter(|current| is_whole(observed, current)) {
+                planned = current;
+            } else {
+                (planned, salt, facts) = place(owner.namespace.clone());
+            }
         }
-        let metadata = |kind| {
-            let mut metadata = owner.metadata(kind, namespace, name);
-            metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
-            metadata
-                .labels
-                .get_or_insert_default()
-                .insert(labels::ROLE.to_owned(), role.slug().to_owned());
-            metadata
-        };
-        let mut stand_in = Object {
-            kind: Kind::ExtensionService,
-            metadata: metadata(Kind::ExtensionService),
-            content: Map::from_iter([("spec".to_owned(), Value::Object(spec))]),
-            creation_entry: None,
-        };
-        stand_in.annotate(annotations::MEMORY, memory.to_text());
-        self.objects.push(Desired::whole_spec(stand_in));
-
-        self.blackholes.push(blackhole::service(metadata(Kind::Service)));
-
-        // One for all roles that reference it; and where nothing can be made any more, none.
-        let is_active = observed.namespace(&user.0) == Some(NamespacePhase::Active);
-        let trial = seen.user.filter(|_| is_active);
-        let trial = trial.and_then(|object| trial::desired(owner, user, object));
-        let is_new = |trial: &Desired| {
-            self.objects
-                .iter()
-                .all(|other| other.object.key() != trial.object.key())
-        };
-        self.objects.extend(trial.filter(is_new));
+        if let Some(current) = current.filter(|current| current.id() != planned)
+            && let Some(wait) = current.stays(observed)
+        {
+            self.look_again_in(wait);
+            planned = current.id();
+        }
+        let live = existing.iter().find(|existing| existing.id() == planned);
+        let mut memory = live.map_or_else(
+            || Memory {
+                salt,
+                pinned: facts,
+                ..Memory::default()
+            },
+            |live| live.memory.clone(),
+        );
+        if let Some(before) = current.filter(|current| current.id() != planned) {
+            let moves = succession::next_move(before.object, before.memory.moves, observed.now);
+            memory.moves = memory.moves.max(moves);
+        }
+        self.add(observed, planned.clone(), reference.role, memory, live, &evidence);
+        let blocked = refusal.filter(|_| planned.0 != target.0);
+        let mut seen = SeenRole::of(reference, &evidence, Some(planned.clone()));
+        if let Some(refusal) = blocked {
+            seen.is_blocked(evidence.user.is_some(), &refusal.message);
+        }
+        self.roles.push(RolePlan { seen, planned });
     }
-}
 
-impl StandIns {
+    /// What a container may have captured stays as good as it can be until that container is gone: it goes on following the object that
+    /// it was made for, whatever the specification says now.
+    fn add_used(&mut self, observed: &Observed, existing: &[Existing<'_>], in_use: &Usage) {
+        let planned: Vec<_> = self.roles.iter().map(|role| role.planned.clone()).collect();
+        let others = existing.iter().filter(|existing| !planned.contains(&existing.id()));
+        for old in others.filter(|existing| in_use.holds(observed, existing.object)) {
+            // A memory that was lost does not say for whom; what the role references now is the best guess.
+            let mut references = self.roles.iter().map(|role| &role.seen.reference);
+            let now = references.find(|reference| reference.role == old.role);
+            let target = old.memory.reference.clone().or_else(|| Some(now?.target.clone()));
+            if let Some(target) = target {
+                let evidence = Evidence::of(observed, existing, &target, old.role);
+                self.add(observed, old.id(), old.role, old.memory.clone(), Some(old), &evidence);
+            }
+        }
+    }
+
     /// Stand-ins that a container has captured and that somebody deleted altogether, finalizer and all: the next start of that
     /// container would fail. What they promised is lost, so that they are tainted; and what a pod's annotation says counts only
     /// where stand-ins are made anyway.
@@ -452,23 +312,71 @@ impl StandIns {
             if !is_home || observed.namespace(&id.0) != Some(NamespacePhase::Active) {
                 continue;
             }
-            let seen = Seen::of(observed, existing, &reference.target, reference.role);
+            let evidence = Evidence::of(observed, existing, &reference.target, reference.role);
             let memory = Memory {
                 tainted: true,
                 ..Memory::default()
             };
-            self.add(
-                observed,
-                owner,
-                &id,
-                reference.role,
-                memory,
-                &reference.target,
-                &seen,
-                None,
-            );
+            self.add(observed, id, reference.role, memory, None, &evidence);
         }
     }
+
+    /// Adds a stand-in of which this is remembered, and which exists or does not.
+    fn add(
+        &mut self,
+        observed: &Observed,
+        id: NamespacedName,
+        role: Role,
+        mut memory: Memory,
+        live: Option<&Existing<'_>>,
+        evidence: &Evidence<'_>,
+    ) {
+        let points_at = decide(evidence, &id.0);
+        let live = live.map(|live| live.object);
+        memory.tainted |= taints(observed, &memory.pinned, &points_at, live);
+        memory.reference = Some(evidence.target.clone());
+        memory.evicted = decide(evidence, &evidence.target.0).is_withdrawn();
+        memory.proven.clone_from(&evidence.proven);
+        let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
+        let own = said.as_ref().and_then(|said| evidence::outdated(observed, &id.0, said));
+        let dues = || evidence.due.iter().chain(&own);
+        dues().for_each(|due| self.look_again_in(due.next));
+        memory.nudge = match dues().find(|due| due.is_due()) {
+            Some(due) => due.given(memory.nudge),
+            // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
+            // where two Contours disagree there would be no end to giving it and taking it back.
+            None => memory.nudge.filter(|_| {
+                said.is_some_and(|said| said.spec.services() == points_at.spec(&id.1, &memory.pinned).services())
+            }),
+        };
+        // One for all roles that reference it; and where nothing can be made any more, none.
+        let (namespace, _) = evidence.target;
+        let is_active = observed.namespace(namespace) == Some(NamespacePhase::Active);
+        let tried = evidence.user.filter(|user| is_active && trial::needs_one(user));
+        let is_new = |user: &&ExtensionService| {
+            let mut tried = self.all.iter().filter_map(|other| other.tried.as_ref());
+            !tried.any(|other| other.metadata.uid == user.metadata.uid)
+        };
+        self.all.push(StandIn {
+            exists: is_there(observed, &id),
+            role,
+            memory,
+            points_at,
+            tried: tried.filter(is_new).cloned(),
+            id,
+        });
+    }
+
+    fn look_again_in(&mut self, wait: Duration) {
+        self.look_again = self.look_again.into_iter().chain([wait]).min();
+    }
+}
+
+/// Whether a stand-in and its blackhole exist.
+fn is_there(observed: &Observed, (namespace, name): &NamespacedName) -> bool {
+    [Kind::ExtensionService, Kind::Service]
+        .into_iter()
+        .all(|kind| observed.object(kind, namespace, name).is_some())
 }
 
 /// The stand-ins that exist.
@@ -498,42 +406,14 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
         .collect()
 }
 
-/// The newest spec of the user's present object that Contour has judged valid: the present one, or one that a stand-in
-/// remembers. An object that was deleted and made again (another uid) has proved nothing yet.
-fn proven(
-    existing: &[&Existing<'_>],
-    user: Option<&ExtensionService>,
-    verdict: Option<&Verdict<'_>>,
-) -> Option<Proven> {
-    let user = user?;
-    let uid = user.metadata.uid.clone().unwrap_or_default();
-    let generation = user.metadata.generation.unwrap_or_default();
-    if verdict == Some(&Verdict::Valid) {
-        return Some(Proven {
-            uid,
-            generation,
-            spec: user.spec.clone(),
-        });
-    }
-    let remembered = existing.iter().filter_map(|existing| existing.memory.proven.as_ref());
-    remembered
-        .filter(|proven| proven.uid == uid)
-        .max_by_key(|proven| proven.generation)
-        .cloned()
-}
-
-/// Whether two specs name the same Services and ports.
-fn points_alike(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    let services = |spec: &Map<String, Value>| ExtensionServiceSpec(spec.clone()).services();
-    services(one) == services(other)
-}
-
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
-fn taints(observed: &Observed, pinned: &Facts, target: &Target, live: Option<&Object>) -> bool {
+fn taints(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Option<&Object>) -> bool {
     if live.is_some_and(|live| is_altered(live, pinned)) {
         return true;
     }
-    let Target::Mirror(proven) = target else { return false };
+    let PointsAt::Copy(proven, _) = points_at else {
+        return false;
+    };
     if Facts::of(&proven.spec) != *pinned {
         return true;
     }

@@ -1,12 +1,13 @@
 //! Which stand-in is planned for a reference: where it lives, which facts its name promises, and its name.
 
-use super::{Existing, Facts, Memory, Reference, Seen};
+use super::evidence::Evidence;
+use super::{Existing, Facts, Memory, Reference};
 use crate::api::Role;
 use crate::plan::captured::{Captured, Contours};
 use crate::plan::duration;
 use crate::plan::names::{hash, salts_from};
-use crate::plan::object::{Kind, Object, Owner};
-use crate::plan::observed::{NamespacePhase, NamespacedName, Observed};
+use crate::plan::object::{Kind, NamespacedName, Object, Owner};
+use crate::plan::observed::{NamespacePhase, Observed};
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
 /// can be made in it then), beside the ContourDeployment.
@@ -22,11 +23,11 @@ pub fn facts(
     observed: &Observed,
     existing: &[Existing<'_>],
     reference: &Reference,
-    seen: &Seen<'_>,
+    evidence: &Evidence<'_>,
     beside_the_user: bool,
 ) -> Facts {
     if beside_the_user {
-        if let Some(proven) = &seen.proven {
+        if let Some(proven) = &evidence.proven {
             return Facts::of(&proven.spec);
         }
         // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
@@ -35,7 +36,7 @@ pub fn facts(
             .objects
             .values()
             .any(|object| is_envoy_workload(object, &observed.owner()));
-        if let Some(user) = seen.user.filter(|_| no_envoy)
+        if let Some(user) = evidence.user.filter(|_| no_envoy)
             && user
                 .spec
                 .response_timeout()

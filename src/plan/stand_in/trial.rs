@@ -7,9 +7,9 @@
 use serde_json::{Map, Value};
 
 use crate::api::contour::ExtensionService;
-use crate::plan::diff::Desired;
-use crate::plan::object::{Kind, Object, Owner};
-use crate::plan::observed::{NamespacedName, Observed};
+use crate::plan::object::{Kind, NamespacedName, Object, Owner};
+use crate::plan::observed::Observed;
+use crate::plan::write::Desired;
 
 /// The trial of the user's object in its present form, if it needs one and that exists.
 pub fn of(observed: &Observed, (namespace, _): &NamespacedName, user: &ExtensionService) -> Option<ExtensionService> {

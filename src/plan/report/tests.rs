@@ -1,8 +1,15 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
+use super::events::events;
 use super::*;
-use crate::api::Role;
+use crate::api::{Role, Traffic};
+use crate::plan::assess::assess;
+use crate::plan::captured::Captured;
+use crate::plan::observed::Observed;
+use crate::plan::rollout::OldPods;
+use crate::plan::waves::Severity;
+use crate::plan::{certificates, ours};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
@@ -61,7 +68,7 @@ fn patience_with_failures_runs_from_the_beginning_of_the_change_and_ends() {
 fn an_event_tells_of_a_condition_that_became_something_else_and_of_no_other() {
     let told = |before: Option<Condition>, now: Condition| {
         let observed = observed_after(before.map(|before| with_conditions(vec![before])));
-        let events = events(&observed, &with_conditions(vec![now]));
+        let events = events(&observed.deployment, &with_conditions(vec![now]));
         events
             .into_iter()
             .map(|event| (event.severity, event.reason, event.note))
@@ -106,7 +113,7 @@ fn what_two_conditions_say_in_the_same_words_is_told_once() {
         condition(types::STALLED, "True", reasons::CONFIGURATION_REFUSED),
         condition(types::CONFIGURATION_VALID, "False", reasons::CONFIGURATION_REFUSED),
     ]);
-    assert_eq!(events(&observed_after(None), &now).len(), 1);
+    assert_eq!(events(&observed_after(None).deployment, &now).len(), 1);
 }
 
 fn service(namespace: &str, name: &str, state: ExtensionServiceState) -> ExtensionServiceStatus {
@@ -131,7 +138,7 @@ fn an_event_tells_of_a_reference_that_became_another_or_got_into_another_state()
         ..ContourDeploymentStatus::default()
     };
     let told = |before: Option<ExtensionServiceStatus>, now: ExtensionServiceStatus| {
-        let events = events(&observed_after(before.map(with)), &with(now));
+        let events = events(&observed_after(before.map(with)).deployment, &with(now));
         events
             .into_iter()
             .map(|event| (event.severity, event.reason, event.note))
@@ -205,21 +212,32 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
         ),
         (complete(), Ok(()), complete(), None),
     ] {
-        let parts = Parts {
+        let sorted = ours::sort(&observed_after(None));
+        let mut assessment = assess(&sorted);
+        assessment.phase = Phase::Running(Box::new(Running {
             roles: Vec::new(),
+            captured: Captured::default(),
+            configurations: Vec::new(),
+            certificates: certificates::plan(&sorted.observed),
             contour,
             envoy,
+            has_envoy: true,
             gate,
             old_pods: OldPods {
                 waited_for: Vec::new(),
                 hanging: Vec::new(),
                 look_again: None,
             },
-            certificate_problem: None,
             altered: Vec::new(),
-        };
-        let found = unready(&observed_after(None), &parts, &[]);
-        assert_eq!(found, expected.map(|(reason, message)| (reason, message.to_owned())));
+        }));
+        let (status, _) = told(&assessment, &[]);
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == types::READY);
+        let ready = ready.expect("it is always told");
+        let found = (ready.status == "False").then_some((ready.reason.as_str(), ready.message.as_str()));
+        assert_eq!(found, expected);
     }
 }
 
@@ -228,7 +246,10 @@ fn missing_policies_are_told_of_and_change_nothing_else() {
     let told = |problems: &[&str]| {
         let mut observed = observed_after(None);
         observed.admission_problems = problems.iter().map(|&problem| problem.to_owned()).collect();
-        let (mut status, events) = of(&observed, &Situation::NamespaceTerminating, &[]);
+        let sorted = ours::sort(&observed);
+        let mut assessment = assess(&sorted);
+        assessment.phase = Phase::NamespaceTerminating;
+        let (mut status, events) = super::told(&assessment, &[]);
         let is_it = |condition: &Condition| condition.type_ == types::ADMISSION_POLICIES_INSTALLED;
         let told: Vec<_> = status
             .conditions

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::api::ContourDeployment;
 use crate::api::vocabulary::conditions as types;
-use crate::plan::observed::Observed;
 
 /// Longest message that is written (the API allows 32 KiB; this has to fit a screen).
 const LONGEST_MESSAGE: usize = 1024;
@@ -27,15 +27,17 @@ const ORDER: [&str; 9] = [
 
 /// The conditions that are being put together.
 pub struct Conditions<'a> {
-    observed: &'a Observed,
+    deployment: &'a ContourDeployment,
+    time: Timestamp,
     now: Vec<Condition>,
 }
 
 impl<'a> Conditions<'a> {
     /// Starts with none of this moment's.
-    pub fn of(observed: &'a Observed) -> Self {
+    pub fn of(deployment: &'a ContourDeployment, time: Timestamp) -> Self {
         Self {
-            observed,
+            deployment,
+            time,
             now: Vec::new(),
         }
     }
@@ -50,38 +52,12 @@ impl<'a> Conditions<'a> {
         self.put(type_, "Unknown", reason, message);
     }
 
-    /// Something beside the point is not as intended: told only if nothing worse is.
-    pub fn degraded_besides(&mut self, reason: &str, message: &str) {
-        let is_degraded = |condition: &Condition| condition.type_ == types::DEGRADED && condition.status == "True";
-        if !self.now.iter().any(is_degraded) {
-            self.set(types::DEGRADED, true, reason, message);
-        }
-    }
-
-    /// A change is on its way.
-    pub fn reconciling(&mut self, reason: &str, message: &str) {
-        self.settled();
-        self.set(types::RECONCILING, true, reason, message);
-    }
-
-    /// A person must act.
-    pub fn stalled(&mut self, reason: &str, message: &str) {
-        self.settled();
-        self.set(types::STALLED, true, reason, message);
-    }
-
-    /// Neither.
-    pub fn settled(&mut self) {
-        self.now
-            .retain(|condition| condition.type_ != types::RECONCILING && condition.type_ != types::STALLED);
-    }
-
     /// How long a change has been on its way.
     pub fn reconciles_for(&self) -> Duration {
         let since = self
             .last(types::RECONCILING)
-            .map_or(self.observed.now, |condition| condition.last_transition_time.0);
-        Duration::try_from(self.observed.now.duration_since(since)).unwrap_or_default()
+            .map_or(self.time, |condition| condition.last_transition_time.0);
+        Duration::try_from(self.time.duration_since(since)).unwrap_or_default()
     }
 
     /// Whether a person was already told to act, for this reason.
@@ -101,7 +77,7 @@ impl<'a> Conditions<'a> {
             }
             match self.last(type_).cloned() {
                 Some(mut last) => {
-                    last.observed_generation = self.observed.deployment.metadata.generation;
+                    last.observed_generation = self.deployment.metadata.generation;
                     self.now.push(last);
                 }
                 None => self.unknown(type_, "Unknown", "not known yet"),
@@ -113,7 +89,7 @@ impl<'a> Conditions<'a> {
     }
 
     fn last(&self, type_: &str) -> Option<&'a Condition> {
-        let status = self.observed.deployment.status.as_ref()?;
+        let status = self.deployment.status.as_ref()?;
         status.conditions.iter().find(|condition| condition.type_ == type_)
     }
 
@@ -124,9 +100,9 @@ impl<'a> Conditions<'a> {
             status: status.to_owned(),
             reason: reason.to_owned(),
             message: shortened(message),
-            observed_generation: self.observed.deployment.metadata.generation,
+            observed_generation: self.deployment.metadata.generation,
             last_transition_time: last.map_or_else(
-                || Time(whole_seconds(self.observed.now)),
+                || Time(whole_seconds(self.time)),
                 |last| last.last_transition_time.clone(),
             ),
         };

@@ -3,13 +3,14 @@
 
 use serde_json::{Map, Value};
 
+use super::captured::{Captured, Contours};
+use super::configuration::is_altered;
+use super::object::{Kind, Object};
+use super::observed::Observed;
+use super::settings::changed;
+use super::stand_in::{Reference, is_blackhole};
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
-use crate::plan::captured::{Captured, Contours};
-use crate::plan::configuration::{changed, is_altered, is_intact};
-use crate::plan::object::{Kind, Object};
-use crate::plan::observed::Observed;
-use crate::plan::stand_in::{Reference, is_blackhole};
 
 /// What happens to the requests that this reference is about; the worst of what any running Contour does.
 pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
@@ -24,11 +25,7 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
     let pods = contours.strangers.iter().filter(|object| object.kind == Kind::Pod);
     let strangers = pods.filter(has_started).map(|_| Traffic::Unknown);
     // No Contour, no routes: nothing passes.
-    let nothing_runs = if reference.role == Role::Tracing {
-        Traffic::NotSampled
-    } else {
-        Traffic::Denied
-    };
+    let nothing_runs = reference.role.unanswered(false);
     known
         .chain(strangers)
         .max_by_key(|traffic| match traffic {
@@ -47,35 +44,22 @@ fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
     let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
     // Somebody altered or deleted it, or wrote another one on the template: nobody can say what a container that started meanwhile
     // has read.
-    if !is_intact(&owner, captured) || live.is_none_or(|live| is_altered(live) || !is_the_same(live, &captured.spec)) {
+    if !captured.is_intact(&owner) || live.is_none_or(|live| is_altered(live) || !is_the_same(live, &captured.spec)) {
         return Traffic::Unknown;
     }
     let Some(block) = captured.spec.get(role.field()) else {
-        return match role {
-            Role::Tracing => Traffic::NotSampled,
-            _ => Traffic::AllowedUnchecked,
-        };
+        return role.unset();
     };
     if block.pointer("/authPolicy/disabled").and_then(Value::as_bool) == Some(true) {
         return Traffic::AllowedUnchecked;
     }
-    let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
-    let text = |key: &str| {
-        reference
-            .and_then(|reference| reference.get(key))
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let stand_in = observed.object(Kind::ExtensionService, text("namespace"), text("name"));
+    let stand_in = role.referenced(&captured.spec);
+    let stand_in = stand_in.and_then(|(namespace, name)| observed.object(Kind::ExtensionService, &namespace, &name));
     if stand_in.is_some_and(|stand_in| answers(observed, stand_in)) {
         return Traffic::Enforced;
     }
     let fail_open = block.get("failOpen").and_then(Value::as_bool).unwrap_or_default();
-    match role {
-        Role::Tracing => Traffic::NotSampled,
-        _ if fail_open => Traffic::AllowedUnchecked,
-        _ => Traffic::Denied,
-    }
+    role.unanswered(fail_open)
 }
 
 /// Whether it is what it was made as, but for defaults that the CRD got later.
@@ -103,21 +87,18 @@ fn answers(observed: &Observed, stand_in: &Object) -> bool {
 
 /// What that means, in words.
 pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
-    let words = match (reference.role, traffic) {
-        (_, Traffic::Enforced) => return None,
-        (_, Traffic::Unknown) => {
+    let words = match traffic {
+        Traffic::Enforced => return None,
+        Traffic::Unknown => {
             return Some("what happens to requests is not known: a Contour runs on what Slipway can't tell".to_owned());
         }
-        (Role::GlobalExternalAuthorization, Traffic::Denied) => "every request that needs authorization is denied",
-        (Role::GlobalExternalAuthorization, _) => "requests pass without authorization",
-        (Role::RateLimit, Traffic::Denied) => "rate-limited requests are denied",
-        (Role::RateLimit, _) => "requests pass without rate limits",
-        (Role::Tracing, _) => return Some("requests are not traced".to_owned()),
+        Traffic::AllowedUnchecked | Traffic::Denied | Traffic::NotSampled => reference.role.words(traffic),
     };
     // What runs may not be what is specified yet.
     let why = match reference.fail_open {
+        None => return Some(words.to_owned()),
         Some(fail_open) if fail_open == (traffic == Traffic::AllowedUnchecked) => format!("failOpen is {fail_open}"),
-        _ => "until the present specification is rolled out".to_owned(),
+        Some(_) => "until the present specification is rolled out".to_owned(),
     };
     Some(format!("{words} ({why})"))
 }

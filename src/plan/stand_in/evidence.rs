@@ -1,13 +1,13 @@
-//! What state the user's ExtensionService is in, and whether a copy of it can be used.
+//! What is known of a user's ExtensionService in one role: what [`decide`](super::decision::decide) decides by.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::nudge::Due;
-use super::{Existing, Proven};
-use crate::api::ExtensionServiceState as State;
+use super::{Existing, Proven, trial};
+use crate::api::Role;
 use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict};
-use crate::plan::object::{Kind, Object};
-use crate::plan::observed::{NamespacedName, Observed};
+use crate::plan::object::{Kind, NamespacedName, Object};
+use crate::plan::observed::Observed;
 use crate::plan::rollout;
 
 /// Contour's reason for a Service, or a port, that it does not find.
@@ -22,115 +22,85 @@ const EVICTING: [&str; 4] = [
     "CACertificateNotDelegated",
 ];
 
-/// What is to be thought of the user's object.
-#[derive(Clone, Debug)]
-pub struct Judgement {
-    /// Its state.
-    pub state: State,
-    /// Why it is not available.
-    pub message: Option<String>,
-    /// The newest proven copy can't be used: it would take HTTPS virtual hosts away (Contour v1.33 drops them when an
-    /// ExtensionService that they reference is invalid).
-    pub copy_is_bad: bool,
+/// What is known of a user's ExtensionService in one role.
+pub struct Evidence<'a> {
+    /// Which it is.
+    pub target: &'a NamespacedName,
+    /// The user's object, if it exists.
+    pub user: Option<&'a ExtensionService>,
+    /// Contour's verdict on it, or on its trial, if it exists.
+    pub verdict: Option<Verdict>,
+    /// The newest spec of the present object that Contour has judged valid.
+    pub proven: Option<Proven>,
+    /// What is seen to be wrong with what that points at, in words.
+    pub problem: Option<String>,
+    /// Whether a copy went bad, and Contour has not called the user's object valid since.
+    pub was_withdrawn: bool,
+    /// Whether anybody answers behind it.
+    pub is_answered: bool,
+    /// Whether Contour should have said something of its present form long since.
+    pub is_overdue: bool,
+    /// What Contour is to be nudged for.
+    pub due: Option<Due>,
 }
 
-/// Judges the user's object by Contour's verdict on it (none: it does not exist), whether that is overdue, the newest proven copy
-/// of it, and what Contour says of the stand-ins that stand for it.
-pub fn judge(
-    observed: &Observed,
-    target: &NamespacedName,
-    verdict: Option<&Verdict<'_>>,
-    is_overdue: bool,
-    proven: Option<&Proven>,
-    stand_ins: &[&Existing<'_>],
-) -> Judgement {
-    let (namespace, name) = target;
-    let judgement = |state, message: String, copy_is_bad| Judgement {
-        state,
-        message: Some(message),
-        copy_is_bad,
-    };
-    let Some(verdict) = verdict else {
-        return judgement(
-            State::Missing,
-            format!("ExtensionService {namespace}/{name} does not exist"),
-            true,
-        );
-    };
-    let Some(copy) = proven else {
-        return match verdict {
-            Verdict::Invalid(errors) => judgement(
-                State::Invalid,
-                format!(
-                    "Contour says that ExtensionService {namespace}/{name} is not valid: {}",
-                    said(errors)
-                ),
-                true,
-            ),
-            _ => judgement(
-                State::Pending,
-                format!("ExtensionService {namespace}/{name} exists, and Contour has not judged it yet"),
-                true,
-            ),
-        };
-    };
-    let services = copy.spec.services();
-    if let Some(problem) = services
-        .iter()
-        .find_map(|service| problem(observed, namespace, service))
-    {
-        return judgement(
-            State::Invalid,
-            format!("ExtensionService {namespace}/{name}: {problem}"),
-            true,
-        );
-    }
-    // Contour's word on the user's object brings a copy back; until then an evicted one stays away, or the two would flip.
-    if *verdict != Verdict::Valid
-        && stand_ins
+impl<'a> Evidence<'a> {
+    /// What is known now.
+    pub fn of(observed: &'a Observed, existing: &[Existing<'_>], target: &'a NamespacedName, role: Role) -> Self {
+        let (namespace, _) = target;
+        let user = observed.extension_services.get(target).map(AsRef::as_ref);
+        let mine: Vec<_> = existing
             .iter()
-            .any(|stand_in| stand_in.memory.evicted || is_evicted(stand_in.object))
-    {
-        let errors = match verdict {
-            Verdict::Invalid(errors) => said(errors),
-            _ => "what it points at is not usable any more".to_owned(),
+            .filter(|existing| existing.role == role && existing.stands_for(target))
+            .collect();
+        // Contour's word on the user's object is that on its trial, if it needs one.
+        let trial = user.and_then(|user| trial::of(observed, target, user));
+        let judged = trial.as_ref().or(user);
+        let verdict = judged.map(ExtensionService::verdict);
+        let proven = proven(&mine, user, verdict.as_ref());
+        let outdated = judged.and_then(|judged| outdated(observed, namespace, judged));
+        // Of an object that is to be tried Contour never says anything.
+        let heard_of = trial.as_ref().or(user.filter(|user| !trial::needs_one(user)));
+        let unheard = heard_of.and_then(|object| unheard(observed, namespace, object));
+        let services = proven.as_ref().map(|proven| proven.spec.services()).unwrap_or_default();
+        let is_ready = |service: &ServiceTarget| {
+            let service = (namespace.clone(), service.name.clone());
+            observed.ready_services.contains(&service)
         };
-        return judgement(
-            State::Invalid,
-            format!("Contour says that ExtensionService {namespace}/{name} is not valid: {errors}"),
-            true,
-        );
-    }
-    if let Verdict::Invalid(errors) = verdict {
-        let message = format!(
-            "Contour says that ExtensionService {namespace}/{name} is not valid: {}; its last valid form stays in use",
-            said(errors)
-        );
-        return judgement(State::Invalid, message, false);
-    }
-    if services.iter().any(|service| {
-        observed
-            .ready_services
-            .contains(&(namespace.clone(), service.name.clone()))
-    }) {
-        if is_overdue {
-            let message = format!(
-                "Contour has not judged the present form of ExtensionService {namespace}/{name}; its last valid form stays in use"
-            );
-            return judgement(State::Pending, message, false);
+        Self {
+            target,
+            user,
+            problem: services
+                .iter()
+                .find_map(|service| problem(observed, namespace, service)),
+            was_withdrawn: mine.iter().any(|mine| mine.memory.evicted || is_evicted(mine.object)),
+            is_answered: services.iter().any(is_ready),
+            is_overdue: unheard.as_ref().is_some_and(Due::is_due),
+            due: outdated.or(unheard),
+            verdict,
+            proven,
         }
-        return Judgement {
-            state: State::Available,
-            message: None,
-            copy_is_bad: false,
-        };
     }
-    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
-    let message = format!(
-        "no endpoint is ready behind ExtensionService {namespace}/{name} (Services: {})",
-        names.join(", ")
-    );
-    judgement(State::NoEndpoints, message, false)
+}
+
+/// The newest spec of the user's present object that Contour has judged valid: the present one, or one that a stand-in
+/// remembers. An object that was deleted and made again (another uid) has proved nothing yet.
+fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>, verdict: Option<&Verdict>) -> Option<Proven> {
+    let user = user?;
+    let uid = user.metadata.uid.clone().unwrap_or_default();
+    let generation = user.metadata.generation.unwrap_or_default();
+    if verdict == Some(&Verdict::Valid) {
+        return Some(Proven {
+            uid,
+            generation,
+            spec: user.spec.clone(),
+        });
+    }
+    let remembered = existing.iter().filter_map(|existing| existing.memory.proven.as_ref());
+    remembered
+        .filter(|proven| proven.uid == uid)
+        .max_by_key(|proven| proven.generation)
+        .cloned()
 }
 
 /// The nudge that is due if Contour's word on the present form of an object, the user's or a stand-in, is out of date, as far as can
@@ -188,21 +158,12 @@ fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'
         .or_else(|| observed.object(Kind::Service, namespace, name))
 }
 
-/// Contour's words.
-fn said(errors: &[SubCondition]) -> String {
-    errors
-        .iter()
-        .map(|error| format!("{}: {}", error.reason, error.message))
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
 /// Whether Contour says of a stand-in's own present generation that what it points at is not usable.
 fn is_evicted(object: &Object) -> bool {
     let evicts = |errors: &[SubCondition]| errors.iter().any(|error| EVICTING.contains(&error.reason.as_str()));
     object
         .parse::<ExtensionService>()
-        .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if evicts(errors)))
+        .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if evicts(&errors)))
 }
 
 /// What is seen to be wrong with a Service that the copy needs. Contour publishes its routes before it writes a verdict, so

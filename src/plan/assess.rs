@@ -1,0 +1,272 @@
+//! From what is observed to what is to be thought of it: each fact is worked out once, here or in the module that this file asks, and
+//! has a type. What comes after this reads no raw objects but to compare them (`diff`).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::captured::Captured;
+use super::certificates::{self, Certificates};
+use super::configuration::{self, InUse};
+use super::deletion::{self, Deletion};
+use super::failure::Failure;
+use super::object::Kind;
+use super::observed::{Instance, NamespacePhase, Observed};
+use super::operand::{contour, envoy};
+use super::ours::Sorted;
+use super::rollout::{self, OldPods, Rollout, Workload};
+use super::settings::{self, Settings};
+use super::stand_in::{self, SeenRole, StandIns};
+use super::traffic;
+use super::usage::Usage;
+use super::waves::Question;
+use super::write::Target;
+use crate::api::vocabulary::FINALIZER;
+use crate::api::{ContourDeployment, Traffic};
+
+/// What is to be thought of a ContourDeployment and everything around it.
+pub struct Assessment<'a> {
+    /// What the desired objects are made from, beside what is decided.
+    pub instance: Instance<'a>,
+    /// The ContourDeployment.
+    pub deployment: &'a ContourDeployment,
+    /// The time.
+    pub now: Timestamp,
+    /// How far it is.
+    pub phase: Phase,
+    /// What is in use.
+    pub usage: Usage,
+    /// Which stand-ins there are to be, and where they point.
+    pub stand_ins: StandIns,
+    /// The ContourDeployment, if it lacks our finalizer.
+    pub unheld: Option<Target>,
+    /// What only the outside can answer.
+    pub questions: Vec<Question>,
+    /// What could not be done in this round.
+    pub failures: &'a [Failure],
+    /// What of the admission policies is absent or not as this version ships it, in words.
+    pub admission_problems: &'a [String],
+    /// Look again after this time even if nothing happens.
+    pub look_again: Option<Duration>,
+}
+
+/// How far a ContourDeployment is.
+pub enum Phase {
+    /// It is being deleted.
+    Deleting(Deletion),
+    /// Its namespace is being deleted: nothing can be made in it.
+    NamespaceTerminating,
+    /// These CRDs of Contour's are not served: Contour can't start without them.
+    CrdsMissing(Vec<String>),
+    /// The Secrets of its namespace have not been read yet.
+    SecretsUnread,
+    /// The API server has not said yet whether it takes the settings.
+    Unchecked(Option<Kept>),
+    /// The settings can't be used; nothing of this generation is applied.
+    Refused(Refused),
+    /// Everything is applied, or on its way.
+    Running(Box<Running>),
+}
+
+/// What goes on running while the settings are refused, or unchecked.
+pub struct Kept {
+    /// Its certificates do not run out.
+    pub certificates: Certificates,
+    /// The configurations that it reads.
+    pub configurations: Vec<InUse>,
+    /// On what a part of it runs that somebody deleted and that is made again.
+    pub last_good: Option<Captured>,
+    /// Whether there is an Envoy, of whatever workload type.
+    pub has_envoy: bool,
+}
+
+/// What is told of refused settings.
+pub struct Refused {
+    /// Why, in words.
+    pub message: String,
+    /// What is seen of each reference.
+    pub roles: Vec<AssessedRole>,
+    /// Contour's Deployment.
+    pub contour: Workload,
+    /// The Envoys, of whatever workload type.
+    pub envoy: Workload,
+    /// What goes on running.
+    pub kept: Option<Kept>,
+}
+
+/// A running Contour and its Envoys.
+pub struct Running {
+    /// What is seen of each reference.
+    pub roles: Vec<AssessedRole>,
+    /// What a container captures that starts now.
+    pub captured: Captured,
+    /// The ContourConfigurations in use, with the one that is captured now.
+    pub configurations: Vec<InUse>,
+    /// The certificates.
+    pub certificates: Certificates,
+    /// Contour's Deployment.
+    pub contour: Workload,
+    /// The Envoys, of the workload type that is specified.
+    pub envoy: Workload,
+    /// Whether there is an Envoy, of whatever workload type.
+    pub has_envoy: bool,
+    /// Why Envoy waits for Contour, if it does.
+    pub gate: Result<(), String>,
+    /// Pods of other templates.
+    pub old_pods: OldPods,
+    /// ContourConfigurations in use that somebody altered.
+    pub altered: Vec<String>,
+}
+
+/// What is seen of a reference, and what happens to the requests that it is about.
+pub struct AssessedRole {
+    /// What is seen.
+    pub seen: SeenRole,
+    /// What happens.
+    pub traffic: Traffic,
+}
+
+/// Assesses what is observed.
+pub fn assess(sorted: &Sorted) -> Assessment<'_> {
+    let observed = &sorted.observed;
+    let mut assessment = Assessment {
+        instance: observed.instance(),
+        deployment: &observed.deployment,
+        now: observed.now,
+        phase: Phase::SecretsUnread,
+        usage: Usage::of(observed),
+        stand_ins: StandIns::default(),
+        unheld: unheld(&observed.deployment),
+        questions: Vec::new(),
+        failures: &observed.failures,
+        admission_problems: &observed.admission_problems,
+        look_again: None,
+    };
+    if observed.deployment.metadata.deletion_timestamp.is_some() {
+        let (deletion, look_again) = deletion::assess(sorted);
+        assessment.phase = Phase::Deleting(deletion);
+        assessment.look_again = look_again;
+        return assessment;
+    }
+    if observed.namespace(&assessment.instance.owner.namespace) == Some(NamespacePhase::Terminating) {
+        assessment.phase = Phase::NamespaceTerminating;
+        return assessment;
+    }
+    if !observed.missing_crds.is_empty() {
+        assessment.phase = Phase::CrdsMissing(observed.missing_crds.clone());
+        return assessment;
+    }
+    let settings = settings::assess(observed);
+    let last_good = match settings {
+        Settings::Accepted(_) => None,
+        Settings::Unchecked(_) | Settings::Refused(_) => configuration::last_good(observed),
+    };
+    if let Some(last_good) = &last_good {
+        assessment.usage.add_captured(last_good);
+    }
+    let references = stand_in::references(&observed.deployment.spec.runtime_settings);
+    // Until the settings are accepted nothing is made for them; what a Contour runs on goes on following its services.
+    let planned = match settings {
+        Settings::Accepted(_) => references.clone(),
+        Settings::Unchecked(_) | Settings::Refused(_) => Vec::new(),
+    };
+    assessment.stand_ins = stand_in::plan(observed, planned, &assessment.usage);
+    if !observed.secrets_synced {
+        return assessment;
+    }
+    assessment.look_in(assessment.stand_ins.look_again);
+    match settings {
+        Settings::Unchecked(question) => {
+            let kept = assessment.kept(observed, last_good);
+            assessment.phase = Phase::Unchecked(kept);
+            assessment.questions.push(*question);
+        }
+        Settings::Refused(message) => {
+            let kept = assessment.kept(observed, last_good);
+            let seen = references
+                .into_iter()
+                .map(|reference| stand_in::see(observed, reference));
+            let envoys = [Kind::DaemonSet, Kind::Deployment].map(|kind| rollout::envoy(observed, kind));
+            let [daemon_set, deployment] = envoys;
+            let is_deployment = daemon_set.rollout == Rollout::Absent && deployment.rollout != Rollout::Absent;
+            assessment.phase = Phase::Refused(Refused {
+                message,
+                roles: seen.map(|seen| AssessedRole::of(observed, seen)).collect(),
+                contour: rollout::contour(observed),
+                envoy: if is_deployment { deployment } else { daemon_set },
+                kept,
+            });
+        }
+        Settings::Accepted(accepted) => {
+            let running = assessment.running(observed, &accepted);
+            assessment.phase = Phase::Running(Box::new(running));
+        }
+    }
+    assessment
+}
+
+impl Assessment<'_> {
+    /// What goes on running; none if nothing ran.
+    fn kept(&mut self, observed: &Observed, last_good: Option<Captured>) -> Option<Kept> {
+        if rollout::contour(observed).rollout == Rollout::Absent && last_good.is_none() {
+            return None;
+        }
+        let mut certificates = certificates::plan(observed);
+        self.look_in(certificates.renew_in);
+        self.questions
+            .extend(certificates.request.take().map(Question::Certificates));
+        Some(Kept {
+            certificates,
+            configurations: configuration::in_use(observed, &self.usage, None, false),
+            last_good,
+            has_envoy: rollout::has_envoy(observed),
+        })
+    }
+
+    /// Everything that a running Contour and its Envoys need.
+    fn running(&mut self, observed: &Observed, accepted: &settings::Accepted) -> Running {
+        let mut certificates = certificates::plan(observed);
+        let (captured, stays) = configuration::captured(observed, accepted, &self.stand_ins.roles, &self.usage);
+        self.usage.add_captured(&captured);
+        let old_pods = rollout::old_pods(observed, Some(&contour::template_hash(&self.instance, &captured)));
+        let contour = rollout::contour(observed);
+        let gate = rollout::gate(observed, &contour, &old_pods);
+        let is_rolled_out = configuration::is_rolled_out(&contour, &old_pods);
+        for wait in [certificates.renew_in, old_pods.look_again, stays] {
+            self.look_in(wait);
+        }
+        self.questions
+            .extend(certificates.request.take().map(Question::Certificates));
+        let roles = self.stand_ins.roles.iter().map(|role| role.seen.clone());
+        Running {
+            roles: roles.map(|seen| AssessedRole::of(observed, seen)).collect(),
+            configurations: configuration::in_use(observed, &self.usage, Some(&captured), is_rolled_out),
+            altered: configuration::altered(observed, &self.usage),
+            envoy: rollout::envoy(observed, envoy::kind(self.instance.spec)),
+            has_envoy: rollout::has_envoy(observed),
+            captured,
+            certificates,
+            contour,
+            gate,
+            old_pods,
+        }
+    }
+
+    fn look_in(&mut self, wait: Option<Duration>) {
+        self.look_again = self.look_again.into_iter().chain(wait).min();
+    }
+}
+
+impl AssessedRole {
+    fn of(observed: &Observed, seen: SeenRole) -> Self {
+        let traffic = traffic::of(observed, &seen.reference);
+        Self { seen, traffic }
+    }
+}
+
+/// The ContourDeployment, if it lacks our finalizer.
+fn unheld(deployment: &ContourDeployment) -> Option<Target> {
+    let mut finalizers = deployment.metadata.finalizers.iter().flatten();
+    let is_held = finalizers.any(|finalizer| finalizer == FINALIZER);
+    (!is_held).then(|| Target::of_deployment(deployment))
+}

@@ -1,0 +1,99 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+#[test]
+fn quantities_are_compared_by_their_value_and_not_by_their_text() {
+    let same = [
+        ("1000m", "1"),
+        ("0.5Gi", "512Mi"),
+        ("1Mi", "1024Ki"),
+        ("1Ki", "1024"),
+        ("1Ti", "1024Gi"),
+        ("1Pi", "1024Ti"),
+        ("1Ei", "1024Pi"),
+        ("1000n", "1u"),
+        ("1000u", "1m"),
+        ("1k", "1000"),
+        ("1M", "1000k"),
+        ("1G", "1000M"),
+        ("1T", "1000G"),
+        ("1P", "1000T"),
+        ("1E", "1000P"),
+        ("1e3", "1k"),
+        ("x", "x"),
+    ];
+    for (one, other) in same {
+        assert!(same_quantity(&json!(one), &json!(other)), "{one} {other}");
+        assert!(same_quantity(&json!(other), &json!(one)), "{other} {one}");
+    }
+    let different = [
+        ("1", "2"),
+        ("1", "-1"),
+        ("0", "1"),
+        ("1", "1m"),
+        ("1Gi", "1G"),
+        ("1", "x"),
+        ("x", "y"),
+        ("1x", "1"),
+    ];
+    for (one, other) in different {
+        assert!(!same_quantity(&json!(one), &json!(other)), "{one} {other}");
+        assert!(!same_quantity(&json!(other), &json!(one)), "{other} {one}");
+    }
+    assert!(same_quantity(&json!(2), &json!("2")), "a number is a quantity, too");
+    for no_quantity in [Value::Null, json!(true), json!({}), json!(["1"])] {
+        assert!(!same_quantity(&no_quantity, &no_quantity), "{no_quantity}");
+        assert!(!same_quantity(&json!("1"), &no_quantity), "{no_quantity}");
+    }
+}
+
+#[test]
+fn an_empty_value_need_not_be_there_and_any_other_must() {
+    let holds = |desired: &Value| {
+        let mut found = BTreeMap::new();
+        let desired = desired.as_object().expect("an object");
+        let live = json!({"there": 1});
+        compare_fields("", desired, live.as_object().expect("an object"), &mut found);
+        found.is_empty()
+    };
+    for empty in [Value::Null, json!([]), json!({}), json!("")] {
+        assert!(holds(&json!({"a": empty})), "{empty}");
+    }
+    for value in [json!(0), json!(false), json!([0]), json!({"b": 0})] {
+        assert!(!holds(&json!({"a": value})), "{value}");
+    }
+    assert!(holds(&json!({"there": 1})) && !holds(&json!({"there": 2})));
+}
+
+fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
+    let mut found = BTreeMap::new();
+    compare_values("path", key, desired, live, &mut found);
+    found.is_empty()
+}
+
+#[test]
+fn lists_that_apply_merges_may_hold_more_and_all_others_are_one_value() {
+    let holds = |key: &str, desired: Value, live: Value| value_holds(key, &desired, &live);
+    let (a, b) = (json!({"name": "a", "x": 1}), json!({"name": "b"}));
+    assert!(holds("containers", json!([a]), json!([b, a])));
+    assert!(!holds("containers", json!([a]), json!([b, {"name": "a", "x": 2}])));
+    assert!(!holds("containers", json!([a, b]), json!([a])));
+    // An account has a name, and apply takes the list as a whole all the same.
+    assert!(!holds("subjects", json!([a]), json!([a, b])) && holds("subjects", json!([a]), json!([a])));
+    // Not every item has what the others are told apart by.
+    assert!(!holds("list", json!([a, {"x": 1}]), json!([a, {"x": 1}, b])));
+    assert!(holds("args", json!(["a", "b"]), json!(["a", "b"])));
+    for other in [json!(["b", "a"]), json!(["a"]), json!(["a", "b", "c"]), json!([])] {
+        assert!(!holds("args", json!(["a", "b"]), other.clone()), "{other}");
+    }
+    let mounts = json!([{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]);
+    assert!(holds("volumeMounts", mounts.clone(), json!([mounts[1], mounts[0]])));
+}
+
+#[test]
+fn quantities_are_looked_at_only_where_resources_are() {
+    let holds = |key: &str| value_holds(key, &json!({"cpu": "1000m"}), &json!({"cpu": "1"}));
+    assert!(holds("requests") && holds("limits") && !holds("data"));
+    assert!(!value_holds("limits", &json!({"cpu": "1"}), &json!({"memory": "1"})));
+}

@@ -1,0 +1,153 @@
+//! From what is thought of a ContourDeployment to the steps that make it so: one list for each phase, from first to last.
+
+use super::assess::{Assessment, Kept, Phase, Running};
+use super::deletion::Deletion;
+use super::operand::{Operand, access};
+use super::rollout::Rollout;
+use super::step::{Part, Selection, Step, When};
+use super::write::{Target, Write};
+
+/// The steps, in their order.
+pub fn desire(assessment: &Assessment<'_>) -> Vec<Step> {
+    match &assessment.phase {
+        Phase::Deleting(deletion) => deleting(assessment, deletion),
+        Phase::NamespaceTerminating => Vec::new(),
+        Phase::CrdsMissing(_) => without_crds(),
+        Phase::SecretsUnread => following(assessment),
+        Phase::Unchecked(kept) => [following(assessment), kept_running(assessment, kept.as_ref())].concat(),
+        Phase::Refused(refused) => [following(assessment), kept_running(assessment, refused.kept.as_ref())].concat(),
+        Phase::Running(running) => [following(assessment), self::running(assessment, running)].concat(),
+    }
+}
+
+/// First of all what decides on traffic: no trouble elsewhere may keep a stand-in from following its service.
+fn following(assessment: &Assessment<'_>) -> Vec<Step> {
+    let (owner, stand_ins) = (&assessment.instance.owner, &assessment.stand_ins.all);
+    let exist = stand_ins.iter().filter(|stand_in| stand_in.exists);
+    let new = stand_ins.iter().flat_map(|stand_in| {
+        let object = (!stand_in.exists).then(|| stand_in.object(owner));
+        object.into_iter().chain(stand_in.trial(owner))
+    });
+    let hold = assessment.unheld.clone().map(Write::Hold);
+    vec![
+        // Before anything is made that would outlive it.
+        Step::write("the ContourDeployment's finalizer", hold),
+        Step::converge("stand-ins", exist.map(|stand_in| stand_in.object(owner))),
+        Step::converge("blackholes", stand_ins.iter().map(|stand_in| stand_in.blackhole(owner))),
+        // Without its blackhole a new one would be invalid.
+        Step::converge("new stand-ins", new),
+        Step::converge("the operator's own access", access::operator(&assessment.instance)),
+    ]
+}
+
+/// Everything that a running Contour and its Envoys need, and the end of what is not needed any more.
+fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
+    let owner = &assessment.instance.owner;
+    let Operand {
+        services,
+        contour,
+        envoy,
+    } = Operand::of(&assessment.instance, &running.captured);
+    let certificates = running.certificates.desired.iter().cloned();
+    // Pods can't start without their certificates.
+    let with_certificates = if running.certificates.are_complete() {
+        When::Now
+    } else {
+        When::Later
+    };
+    let envoy_in_turn = match (with_certificates, running.has_envoy, &running.gate) {
+        (When::Now, false, _) => When::Now,
+        (When::Now, true, Ok(())) => When::AfterThatBefore,
+        _ => When::Later,
+    };
+    let other_envoy = running.envoy.available && running.envoy.rollout == Rollout::Complete;
+    let configurations = running.configurations.iter();
+    vec![
+        Step::converge(
+            "certificates, Contour's access",
+            certificates.chain(access::contour(&assessment.instance)),
+        ),
+        Step::converge("configurations", configurations.map(|it| it.object(owner))).when(with_certificates),
+        Step::converge("services", services).when(with_certificates),
+        Step::converge("Contour", [contour]).when(with_certificates),
+        Step::converge("Envoy", [envoy]).when(envoy_in_turn),
+        Step::remove("what is no longer wanted", Selection::Unwanted { other_envoy }).when(When::Settled),
+        Step::remove("what no Contour uses any more", Selection::Unused).when(When::Settled),
+        Step::remove("what is left in other namespaces", Selection::Leftovers).when(When::Settled),
+    ]
+}
+
+/// While the settings are refused, or the API server has not said yet whether it takes them: what ran goes on running, on the
+/// configuration that it had, with its access and with certificates that do not run out. Nothing of the new specification is applied;
+/// only what somebody deleted of a running Contour or Envoy is made again, on the last configuration that was completely rolled out.
+fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
+    let Some(kept) = kept else { return Vec::new() };
+    let owner = &assessment.instance.owner;
+    let certificates = kept.certificates.desired.iter().cloned();
+    let mut steps = vec![
+        Step::converge(
+            "certificates, Contour's access",
+            certificates.chain(access::contour(&assessment.instance)),
+        ),
+        Step::converge(
+            "configurations in use",
+            kept.configurations.iter().map(|it| it.object(owner)),
+        ),
+    ];
+    if let Some(last_good) = kept.last_good.as_ref().filter(|_| kept.certificates.are_complete()) {
+        let Operand {
+            services,
+            contour,
+            envoy,
+        } = Operand::of(&assessment.instance, last_good);
+        steps.push(Step::restore("services that were deleted", services));
+        steps.push(Step::restore("a Contour that was deleted", [contour]));
+        // An Envoy of the other workload type may be what ran.
+        if !kept.has_envoy {
+            steps.push(Step::restore("Envoys that were deleted", [envoy]));
+        }
+    }
+    let going = Step::remove("what no Contour uses any more and is on its way out", Selection::Going);
+    steps.push(going.when(When::Settled));
+    steps
+}
+
+/// What must go although Contour's CRDs are missing: a CRD that is being deleted waits for its objects, and a namespace for what is in
+/// it; our finalizer must hold neither. A blackhole is of no use once its stand-in is gone.
+fn without_crds() -> Vec<Step> {
+    vec![
+        Step::remove("stand-ins that are being deleted", Selection::TerminatingStandIns),
+        Step::remove("blackholes that are being deleted", Selection::TerminatingBlackholes),
+    ]
+}
+
+/// The end of a ContourDeployment: Contour's Deployment, its pods gone, then Envoy and the rest, stand-ins, blackholes, and its own finalizer
+/// last. A Contour that still runs must not see its stand-ins go: it would drop HTTPS virtual hosts.
+fn deleting(assessment: &Assessment<'_>, deletion: &Deletion) -> Vec<Step> {
+    // Nothing is held any more.
+    if assessment.unheld.is_some() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if deletion.namespace_stays {
+        steps.push(Step::converge(
+            "the operator's own access",
+            access::operator(&assessment.instance),
+        ));
+    }
+    let remove = |name, part| {
+        let namespace_goes = !deletion.namespace_stays;
+        Step::remove(name, Selection::Remains { part, namespace_goes })
+    };
+    steps.push(remove("Contour", Part::Contour));
+    if deletion.contour_is_gone {
+        steps.push(remove("everything but the stand-ins", Part::AllButStandIns));
+        steps.push(remove("stand-ins", Part::StandIns));
+        steps.push(remove("blackholes", Part::Blackholes));
+        if deletion.waiting.is_empty() {
+            let release = Write::Release(Target::of_deployment(assessment.deployment));
+            steps.push(Step::write("the ContourDeployment's finalizer", Some(release)));
+        }
+    }
+    steps
+}

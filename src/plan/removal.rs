@@ -1,0 +1,110 @@
+//! Which of the objects that exist are to go, and the next step on their way out.
+
+use std::collections::BTreeSet;
+
+use super::assess::Assessment;
+use super::deletion;
+use super::object::{Key, Kind, Object};
+use super::ours::Sorted;
+use super::step::{Part, Selection};
+use super::waves::Wave;
+use super::write::{Target, Write};
+
+/// What is selected, and not named by any step, goes: delete, and then, where our finalizer holds it, release. What could not be deleted
+/// elsewhere waits for its next try.
+pub fn wave(
+    name: &'static str,
+    selection: Selection,
+    named: &BTreeSet<Key>,
+    assessment: &Assessment<'_>,
+    sorted: &Sorted,
+) -> Wave {
+    let mut wave = Wave::of(name, Vec::new());
+    wave.look_first = selection.looks_first();
+    let attempts = &sorted.observed.attempts;
+    for object in sorted.objects(selection.reaches_leftovers()) {
+        let key = object.key();
+        if named.contains(&key) || !selects(selection, object, assessment, sorted) {
+            continue;
+        }
+        let write = if !object.is_terminating() {
+            Write::Delete(Target::of(object))
+        } else if object.has_our_finalizer() {
+            Write::Release(Target::of(object))
+        } else {
+            continue;
+        };
+        match attempts.wait(&key, "", false, sorted.observed.now) {
+            Some(wait) => {
+                wave.left_behind.extend(attempts.failure(&key, "").cloned());
+                wave.look_again = wave.look_again.into_iter().chain([wait]).min();
+            }
+            None => wave.writes.push(write),
+        }
+    }
+    wave
+}
+
+impl Selection {
+    /// Whether what nothing refers to any more, in other namespaces, is looked at, too.
+    fn reaches_leftovers(self) -> bool {
+        !matches!(self, Self::Unwanted { .. } | Self::Unused)
+    }
+
+    /// Whether pods and ReplicaSets have to be looked at first: a watch may lag behind the start of a container, which must not find gone
+    /// what it reads.
+    fn looks_first(self) -> bool {
+        match self {
+            Self::Unused | Self::Leftovers | Self::Going => true,
+            Self::Remains { part, .. } => part != Part::Contour,
+            Self::Unwanted { .. } | Self::TerminatingStandIns | Self::TerminatingBlackholes => false,
+        }
+    }
+}
+
+fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, sorted: &Sorted) -> bool {
+    let usage = &assessment.usage;
+    let is_used = || usage.holds(&sorted.observed, object);
+    // Controllers delete these.
+    let is_made_by_others = matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
+    let may_be_captured = object.kind.is_captured() && (object.kind != Kind::Service || object.has_our_finalizer());
+    let has_stand_in = |among: &dyn Fn(&Object) -> bool| {
+        let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
+        let mut others = sorted.objects(true).filter(|other| among(other));
+        others.any(|other| other.kind == Kind::ExtensionService && id(other) == id(object))
+    };
+    match selection {
+        Selection::Unwanted { other_envoy } => match object.kind {
+            Kind::Pod | Kind::ReplicaSet => false,
+            // Contour's is always named.
+            Kind::DaemonSet | Kind::Deployment => other_envoy,
+            _ => !may_be_captured && !is_used(),
+        },
+        Selection::Unused => !is_made_by_others && may_be_captured && !is_used(),
+        // Stand-ins go before their blackholes.
+        Selection::Leftovers => {
+            sorted.is_leftover(object)
+                && !usage.holds_name(object.namespace(), object.name())
+                && !(object.kind == Kind::Service && has_stand_in(&|other| sorted.is_leftover(other)))
+        }
+        Selection::Going => object.is_terminating() && object.has_our_finalizer() && !is_used(),
+        Selection::TerminatingStandIns => object.kind == Kind::ExtensionService && object.is_terminating(),
+        Selection::TerminatingBlackholes => {
+            object.kind == Kind::Service
+                && object.is_terminating()
+                && object.has_our_finalizer()
+                && !has_stand_in(&|_| true)
+        }
+        Selection::Remains { part, namespace_goes } => {
+            let owner = &assessment.instance.owner;
+            let is_stand_in = object.kind == Kind::ExtensionService;
+            let is_of_part = match part {
+                Part::Contour => object.kind == Kind::Deployment && object.name() == owner.contour(),
+                Part::AllButStandIns => !object.has_our_finalizer(),
+                Part::StandIns => object.has_our_finalizer() && is_stand_in,
+                Part::Blackholes => object.has_our_finalizer() && !is_stand_in,
+            };
+            deletion::has_to_go(owner, namespace_goes, object) && is_of_part
+        }
+    }
+}
