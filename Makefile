@@ -30,8 +30,8 @@ test: ## Run every test: format, lints, generated files, unit, API server, end t
 	@e2e/run-tests
 
 .PHONY: check
-check: ## Format, lints and generated files only
-	@e2e/run-tests format lints generated
+check: ## Format, lints, generated files and imports among the modules of the core only
+	@e2e/run-tests format lints generated imports
 
 .PHONY: unit
 unit: ## Unit and golden tests only (no cluster)

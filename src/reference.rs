@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::vocabulary::{annotations, conditions, labels, reasons};
 use crate::api::{ExtensionServiceState, Traffic, crd};
+use crate::plan::{Besides, DEGRADED, READY, Rule};
 
 /// The page, in Markdown.
 pub fn page() -> String {
@@ -28,12 +29,21 @@ pub fn page() -> String {
         page,
         "\n## States\n\nOf an ExtensionService: {}. What happens to traffic: {}.\n",
         listed(&ExtensionServiceState::ALL),
-        listed(&[
-            Traffic::Enforced,
-            Traffic::AllowedUnchecked,
-            Traffic::Denied,
-            Traffic::NotSampled
-        ]),
+        listed(&Traffic::ALL),
+    );
+    chain(
+        &mut page,
+        "Ready, Reconciling and Stalled",
+        "Ready is False if one of these holds, and the first that holds is told; Reconciling or Stalled is True beside it, with the same \
+         reason and message. Else Ready is True.",
+        READY,
+    );
+    chain(
+        &mut page,
+        "Degraded",
+        "Degraded is True if one of these holds, and the first that holds is told. Else it is False, or, while nothing is looked at \
+         (during a deletion, and before the configuration is checked), what it was.",
+        DEGRADED,
     );
     page
 }
@@ -44,6 +54,28 @@ fn listed(values: &[impl std::fmt::Debug]) -> String {
         .map(|value| format!("`{value:?}`"))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// A row for each rule of a chain, in its order.
+fn chain(page: &mut String, title: &str, what: &str, rules: &[Rule]) {
+    let _ = write!(
+        page,
+        "\n## {title}\n\n{what}\n\n| | when | reason | beside it |\n|---|---|---|---|\n"
+    );
+    for (number, rule) in rules.iter().enumerate() {
+        let reasons: Vec<_> = rule.reasons.iter().map(|reason| format!("`{reason}`")).collect();
+        let reasons = if reasons.is_empty() {
+            "`ExtensionService` and the state".to_owned()
+        } else {
+            reasons.join(", ")
+        };
+        let besides = match rule.besides {
+            Besides::Nothing => "",
+            Besides::Reconciling => "`Reconciling`",
+            Besides::Stalled => "`Stalled`",
+        };
+        let _ = writeln!(page, "| {} | {} | {reasons} | {besides} |", number + 1, rule.when);
+    }
 }
 
 fn words(page: &mut String, title: &str, what: &str, words: &[(&str, &str)]) {

@@ -134,6 +134,11 @@ impl Role {
         self.row().field
     }
 
+    /// The field in that which references the ExtensionService.
+    pub fn reference_field(self) -> &'static str {
+        self.row().reference
+    }
+
     /// What the settings say of it, if they do.
     pub fn specified(self, settings: &RuntimeSettings) -> Option<Specified> {
         (self.row().specified)(settings)
@@ -141,7 +146,7 @@ impl Role {
 
     /// Namespace and name of the ExtensionService that the spec of a ContourConfiguration references for it, if it does.
     pub fn referenced(self, spec: &Map<String, Value>) -> Option<(String, String)> {
-        let reference = spec.get(self.field())?.get(self.row().reference)?;
+        let reference = spec.get(self.field())?.get(self.reference_field())?;
         let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
         Some((text("namespace")?, text("name")?))
     }
@@ -150,7 +155,7 @@ impl Role {
     pub fn refer(self, spec: &mut Map<String, Value>, namespace: &str, name: &str) {
         if let Some(Value::Object(block)) = spec.get_mut(self.field()) {
             let reference = serde_json::json!({"namespace": namespace, "name": name});
-            block.insert(self.row().reference.to_owned(), reference);
+            block.insert(self.reference_field().to_owned(), reference);
         }
     }
 

@@ -128,3 +128,14 @@ pub enum Traffic {
     /// Nobody can say: a pod runs a Contour, and what that has read is not known.
     Unknown,
 }
+
+impl Traffic {
+    /// All of it.
+    pub const ALL: [Self; 5] = [
+        Self::Enforced,
+        Self::AllowedUnchecked,
+        Self::Denied,
+        Self::NotSampled,
+        Self::Unknown,
+    ];
+}

@@ -12,14 +12,8 @@ use tokio::sync::mpsc;
 use super::Context;
 use super::cache::{Cache, StoreId, Touched, owner};
 use super::watches;
+use crate::api::Role;
 use crate::plan::{Kind, NamespacedName, Object};
-
-/// Where `spec.runtimeSettings` names a namespace.
-const REFERENCES: [&str; 3] = [
-    "/spec/runtimeSettings/globalExtAuth/extensionRef/namespace",
-    "/spec/runtimeSettings/rateLimitService/extensionService/namespace",
-    "/spec/runtimeSettings/tracing/extensionService/namespace",
-];
 
 /// Passes on what the watches saw, as names of ContourDeployments, until nobody listens any more.
 pub async fn relay(
@@ -81,7 +75,7 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
             };
             if let Some(place) = place {
                 let refers = |object: &&Arc<Object>| {
-                    object.namespace() == place || references(object).any(|namespace| namespace == place)
+                    object.namespace() == place || references(object).any(|namespace| namespace == *place)
                 };
                 concerned.extend(deployments().iter().filter(refers).map(|object| name(object)));
                 concerned.extend(stand_ins_in(cache, place));
@@ -91,10 +85,12 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
     }
 }
 
-fn references(object: &Object) -> impl Iterator<Item = &str> {
-    REFERENCES
-        .iter()
-        .filter_map(|pointer| object.at(pointer).and_then(Value::as_str))
+fn references(object: &Object) -> impl Iterator<Item = String> {
+    let settings = object.at("/spec/runtimeSettings").and_then(Value::as_object);
+    settings.into_iter().flat_map(|settings| {
+        let references = Role::ALL.into_iter().filter_map(|role| role.referenced(settings));
+        references.map(|(namespace, _)| namespace)
+    })
 }
 
 /// Whose stand-ins are in this namespace: an old one goes on following its service after the specification has moved on.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::object::{Key, Kind, Object};
 use super::write::Fields;
+use crate::api::Role;
 use crate::api::vocabulary::{annotations, labels};
 
 /// The fields in which an object differs from what we want, by their paths.
@@ -53,7 +54,8 @@ fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
             "spec.protocol",
         ]),
         Kind::ContourConfiguration if is_added => {
-            is_below(&["spec.globalExtAuth", "spec.rateLimitService", "spec.tracing"])
+            let mut roles = Role::ALL.into_iter();
+            roles.any(|role| is_below(&[&format!("spec.{}", role.field())]))
         }
         Kind::ExtensionService | Kind::ContourConfiguration => {
             is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::MEMORY)

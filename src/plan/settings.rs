@@ -85,7 +85,7 @@ pub fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<
             (Some(own), Some(answer)) => {
                 let is_the_same = |key: &str| own.get(key) == answer.get(key);
                 let fails_open = |block: &Value| block.get("failOpen").and_then(Value::as_bool).unwrap_or_default();
-                let decisive = ["authPolicy", "extensionRef", "extensionService"];
+                let decisive = ["authPolicy", role.reference_field()];
                 let other = decisive.into_iter().find(|key| !is_the_same(key));
                 let other = other.or_else(|| (fails_open(own) != fails_open(answer)).then_some("failOpen"));
                 other.map(|key| format!("{field}.{key}"))

@@ -17,6 +17,7 @@ pub struct Step {
 
 /// What is to be done in a step.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a dozen at a time
 pub enum Content {
     /// These objects shall be so.
     Converge(Vec<Desired>),

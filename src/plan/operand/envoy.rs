@@ -135,7 +135,7 @@ fn bootstrap(instance: &Instance<'_>) -> Container {
     let owner = &instance.owner;
     Container {
         name: "bootstrap".to_owned(),
-        image: Some(contour_image(&instance.spec)),
+        image: Some(contour_image(instance.spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
         args: Some(vec![
@@ -165,7 +165,7 @@ fn shutdown_manager(instance: &Instance<'_>) -> Container {
     let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).to_vec();
     Container {
         name: "shutdown-manager".to_owned(),
-        image: Some(contour_image(&instance.spec)),
+        image: Some(contour_image(instance.spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["/bin/contour".to_owned()]),
         args: Some(["envoy", "shutdown-manager"].map(str::to_owned).to_vec()),

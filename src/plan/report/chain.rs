@@ -201,7 +201,7 @@ pub const DEGRADED: &[Rule] = &[
         besides: Besides::Nothing,
         holds: |input| {
             input.running()?;
-            summary(input.services.iter().filter(is_not_available))
+            summary(not_available(input))
         },
     },
     Rule {
@@ -369,8 +369,10 @@ fn hanging(old_pods: &OldPods) -> Option<String> {
     (!pods.is_empty()).then(words)
 }
 
-fn is_not_available(service: &&ExtensionServiceStatus) -> bool {
-    service.state != ExtensionServiceState::Available
+/// Those that are not available.
+fn not_available<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a ExtensionServiceStatus> {
+    let services = input.services.iter();
+    services.filter(|service| service.state != ExtensionServiceState::Available)
 }
 
 fn required_and_denied(input: &Input<'_>) -> Option<Told> {
@@ -379,8 +381,7 @@ fn required_and_denied(input: &Input<'_>) -> Option<Told> {
     if readiness.unwrap_or_default() != ExtensionServiceReadiness::Required {
         return None;
     }
-    let not_available = input.services.iter().filter(is_not_available);
-    summary(not_available.filter(|service| service.traffic == Traffic::Denied))
+    summary(not_available(input).filter(|service| service.traffic == Traffic::Denied))
 }
 
 fn altered(input: &Input<'_>) -> Option<Told> {
