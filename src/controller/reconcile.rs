@@ -196,17 +196,7 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
             };
             context.telemetry.metrics.tried(outcome);
             let verdict = match answer {
-                Ok(object) => {
-                    let spec = object
-                        .at("/spec")
-                        .and_then(|spec| spec.as_object())
-                        .cloned()
-                        .unwrap_or_default();
-                    SettingsVerdict::Accepted {
-                        hash: hash.clone(),
-                        spec,
-                    }
-                }
+                Ok(object) => SettingsVerdict::of(hash, candidate, &object),
                 Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused {
                     hash: hash.clone(),
                     message: error.to_string(),

@@ -40,17 +40,36 @@ pub fn assess(observed: &Observed) -> Settings {
         SettingsVerdict::Accepted {
             hash: asked,
             spec: answer,
-        } if *asked == hash => match changed(&spec, answer) {
-            None => Settings::Accepted(Accepted { spec: answer.clone() }),
-            Some(field) => Settings::Refused(format!(
-                "runtimeSettings.{field}: something between Slipway and the API server (a mutating webhook or policy) changes it, and \
-                 what Contour is told must be what is specified; exempt ContourConfigurations from it"
-            )),
-        },
+        } if *asked == hash => Settings::Accepted(Accepted { spec: answer.clone() }),
         _ => Settings::Unchecked(Box::new(Question::Settings {
             candidate: Box::new(candidate(observed, &hash, spec)),
             hash,
         })),
+    }
+}
+
+impl SettingsVerdict {
+    /// What the answer to a dry run says of the settings that were asked about. If it has others it is a refusal, like one that is in
+    /// words, and is asked about again like it: what changed them may do so no longer.
+    pub fn of(hash: &str, asked: &Object, answer: &Object) -> Self {
+        let spec = |object: &Object| {
+            object
+                .at("/spec")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let (hash, spec, asked) = (hash.to_owned(), spec(answer), spec(asked));
+        match changed(&asked, &spec) {
+            None => Self::Accepted { hash, spec },
+            Some(field) => Self::Refused {
+                hash,
+                message: format!(
+                    "runtimeSettings.{field}: something between Slipway and the API server (a mutating webhook or policy) changes it, \
+                     and what Contour is told must be what is specified; exempt ContourConfigurations from it"
+                ),
+            },
+        }
     }
 }
 
@@ -184,5 +203,33 @@ mod tests {
         for (change, field) in changes {
             assert_eq!(answer(change).as_deref(), Some(field));
         }
+    }
+
+    #[test]
+    fn an_answer_with_other_settings_than_were_asked_about_is_a_refusal() {
+        let observed = crate::plan::operand::tests::observed(&json!({}));
+        let asked = candidate(&observed, "hash", own_spec(&observed));
+        let mut answer = asked.clone();
+        answer.content["spec"]["debug"] = json!({"port": 6060});
+        let verdict = SettingsVerdict::of("hash", &asked, &answer);
+        let with_defaults = answer.content["spec"].as_object().expect("an object").clone();
+        let accepted = |spec| SettingsVerdict::Accepted {
+            hash: "hash".to_owned(),
+            spec,
+        };
+        assert_eq!(verdict, accepted(with_defaults));
+        answer.content["spec"]["envoy"]["service"]["name"] = "other".into();
+        match SettingsVerdict::of("hash", &asked, &answer) {
+            SettingsVerdict::Refused { hash, message } => {
+                assert_eq!(hash, "hash");
+                assert!(message.starts_with("runtimeSettings.envoy.service.name: "), "{message}");
+            }
+            verdict => panic!("{verdict:?}"),
+        }
+        answer.content.remove("spec");
+        assert!(matches!(
+            SettingsVerdict::of("hash", &asked, &answer),
+            SettingsVerdict::Refused { .. }
+        ));
     }
 }
