@@ -68,6 +68,8 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     /// The referenced services.
     pub extension_services: Vec<ExtensionService>,
+    /// What somebody else decides of Slipway's own objects.
+    pub fields_decided_by_others: Vec<DecidedByOthers>,
     /// `metadata.generation`, for comparison.
     #[serde(skip)]
     pub generation: i64,
@@ -83,6 +85,23 @@ pub struct ExtensionService {
     pub traffic: String,
     /// What Contour's configuration references in its place.
     pub stand_in: Option<StandIn>,
+    /// Why it is not available, or not where it should be.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Fields of an object that somebody else decides.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DecidedByOthers {
+    /// The object's kind.
+    pub kind: String,
+    /// Its namespace; empty for kinds that live in none.
+    #[serde(default)]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which fields.
+    pub fields: Vec<String>,
 }
 
 /// Where a stand-in is.

@@ -32,10 +32,19 @@ pub struct Contour {
 impl Contour {
     /// For the pods of a namespace. Every `ExtensionService` of the cluster is judged.
     pub fn of(client: &Client, namespace: &str) -> Self {
+        Self::among(client, Api::namespaced(client.clone(), namespace))
+    }
+
+    /// For the pods of all namespaces.
+    pub fn everywhere(client: &Client) -> Self {
+        Self::among(client, Api::all(client.clone()))
+    }
+
+    fn among(client: &Client, pods: Api<Pod>) -> Self {
         let exits = Arc::<Mutex<BTreeSet<String>>>::default();
         let mut player = Player {
             client: client.clone(),
-            namespace: namespace.to_owned(),
+            pods,
             exits: Arc::clone(&exits),
             looked_at: None,
         };
@@ -64,7 +73,7 @@ impl Drop for Contour {
 
 struct Player {
     client: Client,
-    namespace: String,
+    pods: Api<Pod>,
     exits: Arc<Mutex<BTreeSet<String>>>,
     /// The ExtensionServices that were judged, and the pods of Contour that ran; none: some of them could not be.
     looked_at: Option<BTreeSet<Heeded>>,
@@ -75,9 +84,9 @@ type Heeded = (Option<String>, Option<i64>);
 
 impl Player {
     async fn play(&mut self) -> anyhow::Result<()> {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
         let mut started = BTreeSet::<Heeded>::new();
-        for pod in pods.list(&ListParams::default()).await? {
+        for pod in self.pods.list(&ListParams::default()).await? {
+            let its = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
             let is_contour = pod
                 .labels()
                 .get(COMPONENT)
@@ -85,14 +94,14 @@ impl Player {
             if !is_running(&pod) {
                 if is_contour && let Some(why) = self.exits_at_start(&pod).await? {
                     // What it read may be gone because it is: then nothing has started.
-                    let now = pods.get_opt(&pod.name_any()).await?;
+                    let now = its.get_opt(&pod.name_any()).await?;
                     if now.is_some_and(|now| now.uid() == pod.uid()) {
                         let exit = format!("{} exited: {why}", pod.name_any());
                         self.exits.lock().expect("nobody panics with the lock").insert(exit);
                     }
                     continue;
                 }
-                pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(running()))
+                its.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(running()))
                     .await?;
             }
             if is_contour && pod.metadata.deletion_timestamp.is_none() {
@@ -114,7 +123,8 @@ impl Player {
         let Some(name) = arguments.find_map(|argument| argument.strip_prefix("--contour-config-name=")) else {
             return Ok(Some("no configuration is named".to_owned()));
         };
-        let Some(configuration) = self.get("ContourConfiguration", &self.namespace, name).await? else {
+        let namespace = pod.namespace().unwrap_or_default();
+        let Some(configuration) = self.get("ContourConfiguration", &namespace, name).await? else {
             return Ok(Some(format!("ContourConfiguration {name} does not exist")));
         };
         let references = [

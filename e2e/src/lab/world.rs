@@ -80,6 +80,11 @@ async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let world = world
         .as_ref()
         .unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
+    run_on(world, name, test).await;
+}
+
+/// Runs a test on an API server, in namespaces whose names begin with `name`; shows what there is when it fails.
+pub async fn run_on(world: &'static World, name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let lab = Lab::new(world, name).await.unwrap_or_else(|error| panic!("{error:#}"));
     let started = Instant::now();
     let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
@@ -125,13 +130,19 @@ impl World {
 
     /// An API server of this name, with Slipway and Contour's CRDs installed on it. Nobody is started.
     pub async fn without_operator(name: &str) -> anyhow::Result<Self> {
+        Self::booted(name, &[]).await
+    }
+
+    /// The same, with these options of `testbed up`.
+    pub async fn booted(name: &str, options: &[&str]) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
         } else {
             Some(ends_with_us(name)?)
         };
-        let admin = PathBuf::from(cluster::testbed(&["up", name, "--no-node"]).await?.trim());
+        let up = [&["up", name, "--no-node"], options].concat();
+        let admin = PathBuf::from(cluster::testbed(&up).await?.trim());
         let cluster = Cluster::attach(name).await?;
         let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
         install(&cluster).await?;
@@ -230,8 +241,8 @@ impl World {
             .await
     }
 
-    /// Puts back what a test took away.
-    async fn restore(&self, taken: Takes) -> anyhow::Result<()> {
+    /// Puts back what a test took away, and waits until the operator is ready.
+    pub async fn restore(&self, taken: Takes) -> anyhow::Result<()> {
         match taken {
             Takes::Operator => {}
             Takes::ContourCrds => self.install_contour_crds().await?,

@@ -65,9 +65,15 @@ claim_cluster() {
 
 cmd_up() {
 	local name='' mode=node argument
+	local flags=()
 	for argument; do
 		case $argument in
 		--no-node) mode=api ;;
+		# Off by default in 1.34, where it is beta.
+		--mutating-policies)
+			flags=(--feature-gates=MutatingAdmissionPolicy=true
+				--runtime-config=admissionregistration.k8s.io/v1beta1=true)
+			;;
 		-*) die "up does not know $argument" ;;
 		*) [[ -z $name ]] || die "up takes one name" && name=$argument ;;
 		esac
@@ -91,12 +97,14 @@ cmd_up() {
 		teardown
 		;;
 	esac
-	boot "$mode"
+	boot "$mode" "${flags[@]}"
 	printf '%s\n' "$STATE/kubeconfig" >&3
 }
 
+# boot MODE [FLAG...]: with these flags for the API server.
 boot() {
 	local mode=$1 began
+	shift
 	began=$(clock)
 	# The addresses of a cluster are not for a proxy.
 	unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
@@ -114,7 +122,7 @@ boot() {
 	[[ $mode == api ]] || containerd_start
 	etcd_start
 	pki_create "$mode"
-	apiserver_start
+	apiserver_start "$@"
 	if [[ $mode == node ]]; then
 		await 30 containerd "containerd answered" node_ctr version
 		load_images "$IMAGES/pause.tar"

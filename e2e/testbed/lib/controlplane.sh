@@ -9,6 +9,7 @@ etcd_start() {
 		--initial-cluster default=http://127.0.0.1:2380
 }
 
+# apiserver_start [FLAG...]: with these flags beside the usual ones.
 apiserver_start() {
 	# One line per finished request: who, with which user agent, did what. Of a
 	# deletion also its options, which say what it may meet.
@@ -30,7 +31,7 @@ apiserver_start() {
 		--kubelet-client-certificate=pki/apiserver-kubelet-client.crt --kubelet-client-key=pki/apiserver-kubelet-client.key \
 		--kubelet-certificate-authority=pki/ca.crt --kubelet-preferred-address-types=InternalIP \
 		--audit-policy-file=audit.yaml --audit-log-path="$STATE/audit.log" \
-		--audit-log-maxsize=1000 --audit-log-maxbackup=1
+		--audit-log-maxsize=1000 --audit-log-maxbackup=1 "$@"
 }
 
 apiserver_ready() {
