@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::names::{hash, hash_json};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
+use super::views::{pod_phase, wanted_replicas};
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{Role, RuntimeSettings};
 
@@ -119,8 +120,7 @@ impl<'a> Contours<'a> {
     /// The pod templates whose word counts: that of the Deployment, and those of its ReplicaSets that have pods, or may make some.
     pub fn templates(&self) -> impl Iterator<Item = &'a Object> {
         let has_pods = |set: &&Object| self.pods.iter().any(|(_, of)| of.uid() == set.uid());
-        let in_use =
-            move |set: &&'a Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0) || has_pods(set);
+        let in_use = move |set: &&'a Object| wanted_replicas(set) != Some(0) || has_pods(set);
         self.deployment
             .into_iter()
             .chain(self.replica_sets.iter().copied().filter(in_use))
@@ -142,8 +142,7 @@ impl<'a> Contours<'a> {
 
 /// Whether a pod has ended for good.
 fn has_ended(pod: &Object) -> bool {
-    let phase = pod.at("/status/phase").and_then(Value::as_str);
-    matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(pod_phase(pod).as_str(), "Succeeded" | "Failed")
 }
 
 /// The ExtensionServices that the spec of a ContourConfiguration references.

@@ -17,6 +17,7 @@ use super::settings::Accepted;
 use super::stand_in::RolePlan;
 use super::succession;
 use super::usage::Usage;
+use super::views::{ReplicasStatus, wanted_replicas};
 use super::write::Desired;
 use crate::api::vocabulary::annotations;
 
@@ -78,18 +79,12 @@ pub fn is_altered(object: &Object) -> bool {
 pub fn last_good(observed: &Observed) -> Option<Captured> {
     let owner = observed.owner();
     let contours = Contours::of(observed);
-    let number = |object: &Object, pointer| object.at(pointer).and_then(Value::as_i64).unwrap_or_default();
-    let wanted = contours
-        .deployment
-        .map(|deployment| number(deployment, "/spec/replicas"));
-    let active = contours
-        .replica_sets
-        .iter()
-        .filter(|set| number(set, "/spec/replicas") > 0);
-    let is_the_only_one = active.count() == 1;
+    let wanted = contours.deployment.and_then(wanted_replicas);
+    let has_replicas = |set: &Object| wanted_replicas(set).unwrap_or_default() > 0;
+    let is_the_only_one = contours.replica_sets.iter().filter(|set| has_replicas(set)).count() == 1;
     let is_complete = |set: &&&Object| {
-        let available = number(set, "/status/availableReplicas");
-        let has_taken_over = is_the_only_one && number(set, "/spec/replicas") > 0;
+        let available = ReplicasStatus::of(set).available_replicas;
+        let has_taken_over = is_the_only_one && has_replicas(set);
         available > 0 && (has_taken_over || Some(available) >= wanted)
     };
     // The Deployment controller counts its ReplicaSets.

@@ -60,7 +60,7 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
         (When::Now, true, Ok(())) => When::AfterThatBefore,
         _ => When::Later,
     };
-    let other_envoy = running.envoy.available && running.envoy.rollout == Rollout::Complete;
+    let other_envoy = running.envoy.is_whole && running.envoy.rollout == Rollout::Complete;
     let configurations = running.configurations.iter();
     vec![
         Step::converge(

@@ -29,6 +29,7 @@ mod step;
 mod succession;
 mod traffic;
 mod usage;
+mod views;
 mod waves;
 mod write;
 

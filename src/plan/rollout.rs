@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::captured::Contours;
 use super::object::{Kind, Object};
 use super::observed::Observed;
+use super::views::{DaemonSetStatus, ReplicasStatus, is_observed, wanted_replicas};
 use crate::api::vocabulary::labels;
 
 /// A pod that hangs in Terminating for this long past its grace period is not waited for: its node is gone, or its runtime
@@ -32,8 +32,10 @@ pub enum Rollout {
 pub struct Workload {
     /// How far its rollout is.
     pub rollout: Rollout,
-    /// Whether enough pods are available, by its own rollout thresholds.
+    /// Whether enough pods are available.
     pub available: bool,
+    /// Whether all pods that are wanted are available.
+    pub is_whole: bool,
     /// Ready and wanted pods, `2/2`.
     pub pods: Option<String>,
 }
@@ -42,6 +44,7 @@ impl Workload {
     const ABSENT: Self = Self {
         rollout: Rollout::Absent,
         available: false,
+        is_whole: false,
         pods: None,
     };
 }
@@ -59,10 +62,9 @@ pub fn contour(observed: &Observed) -> Workload {
 pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     let owner = observed.owner();
     let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;
-    let conditions = object.at("/status/conditions").and_then(Value::as_array);
-    let available = conditions.into_iter().flatten().find(|it| it["type"] == "Available");
-    let since = available.and_then(|it| it["lastTransitionTime"].as_str()?.parse().ok());
-    (number(object, "/status/readyReplicas") > 0).then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
+    let status = ReplicasStatus::of(object);
+    let since = status.condition("Available").and_then(|it| it.last_transition_time);
+    (status.ready_replicas > 0).then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// Envoy's workload of the kind that the specification asks for.
@@ -148,41 +150,25 @@ pub fn has_envoy(observed: &Observed) -> bool {
         .any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some())
 }
 
-fn number(object: &Object, pointer: &str) -> i64 {
-    object.at(pointer).and_then(Value::as_i64).unwrap_or_default()
-}
-
-fn is_observed(object: &Object) -> bool {
-    object
-        .metadata
-        .generation
-        .is_some_and(|generation| number(object, "/status/observedGeneration") >= generation)
-}
-
 fn deployment(object: &Object) -> Workload {
-    let wanted = object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    let [updated, all, ready] =
-        ["/status/updatedReplicas", "/status/replicas", "/status/readyReplicas"].map(|field| number(object, field));
-    let condition = |type_: &str| {
-        let conditions = object.at("/status/conditions").and_then(Value::as_array);
-        conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == type_)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let wanted = wanted_replicas(object).unwrap_or(1);
+    let status = ReplicasStatus::of(object);
+    let ReplicasStatus {
+        replicas: all,
+        updated_replicas: updated,
+        ..
+    } = status;
     let name = object.name();
+    let progress = status.condition("Progressing");
+    let progress_is = |reason: &str| progress.filter(|condition| condition.reason == reason);
+    // The reason stays what it is while a complete Deployment is scaled (`syncRolloutStatus`, Kubernetes 1.34).
+    let is_scaling = all == updated && progress_is("NewReplicaSetAvailable").is_some();
     let rollout = if !is_observed(object) {
         Rollout::Progressing(format!("Deployment {name}: the change has not been picked up yet"))
-    } else if updated == wanted && all == updated {
+    } else if is_scaling || (updated == wanted && all == updated) {
         Rollout::Complete
-    } else if condition("Progressing")["reason"] == "ProgressDeadlineExceeded" {
-        let message = condition("Progressing")["message"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        Rollout::Stuck(format!("Deployment {name}: {message}"))
+    } else if let Some(stuck) = progress_is("ProgressDeadlineExceeded") {
+        Rollout::Stuck(format!("Deployment {name}: {}", stuck.message))
     } else {
         Rollout::Progressing(format!(
             "Deployment {name}: {updated} of {wanted} pods are of the new template, {all} in all"
@@ -190,48 +176,47 @@ fn deployment(object: &Object) -> Workload {
     };
     Workload {
         rollout,
-        available: condition("Available")["status"] == "True",
-        pods: Some(format!("{ready}/{wanted}")),
+        available: is_enough(status.available_replicas, wanted),
+        is_whole: status.available_replicas >= wanted,
+        pods: Some(format!("{}/{wanted}", status.ready_replicas)),
     }
 }
 
 fn daemon_set(object: &Object) -> Workload {
-    let [wanted, updated, ready, available] = [
-        "/status/desiredNumberScheduled",
-        "/status/updatedNumberScheduled",
-        "/status/numberReady",
-        "/status/numberAvailable",
-    ]
-    .map(|field| number(object, field));
+    let status = DaemonSetStatus::of(object);
+    let (wanted, updated) = (status.desired_number_scheduled, status.updated_number_scheduled);
     let name = object.name();
+    // A node that came has no pod yet.
+    let are_all_new = updated >= status.current_number_scheduled && (updated > 0 || wanted == 0);
     let rollout = if !is_observed(object) {
         Rollout::Progressing(format!("DaemonSet {name}: the change has not been picked up yet"))
-    } else if updated < wanted {
+    } else if are_all_new {
+        Rollout::Complete
+    } else {
         Rollout::Progressing(format!(
             "DaemonSet {name}: {updated} of {wanted} pods are of the new template"
         ))
-    } else {
-        Rollout::Complete
-    };
-    // `maxUnavailable` is 10 %, rounded up: so many may be missing while it rolls.
-    let may_miss = (wanted + 9) / 10;
-    let enough = if rollout == Rollout::Complete {
-        available == wanted
-    } else {
-        available + may_miss >= wanted
     };
     Workload {
         rollout,
-        available: wanted > 0 && enough && available > 0,
-        pods: Some(format!("{ready}/{wanted}")),
+        available: is_enough(status.number_available, wanted),
+        is_whole: wanted > 0 && status.number_available >= wanted,
+        pods: Some(format!("{}/{wanted}", status.number_ready)),
     }
+}
+
+/// Whether so many of the wanted pods are enough: a tenth, rounded up, may be missing, as `maxUnavailable` of Envoy's allows while it
+/// rolls. So a node that is not ready, or that came just now, makes nothing unavailable.
+fn is_enough(available: i64, wanted: i64) -> bool {
+    let may_miss = (wanted + 9) / 10;
+    wanted > 0 && available > 0 && available + may_miss >= wanted
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -252,22 +237,61 @@ mod tests {
     }
 
     #[test]
-    fn of_a_daemon_set_a_tenth_may_be_missing_while_it_rolls_and_none_afterwards() {
-        for (wanted, updated, available, expected) in [
-            (20, 5, 18, (false, true)),
-            (20, 5, 17, (false, false)),
-            (21, 20, 18, (false, true)),
-            (1, 0, 0, (false, false)),
-            (20, 20, 20, (true, true)),
-            (20, 20, 19, (true, false)),
-            (0, 0, 0, (true, false)),
+    fn a_deployment_that_is_scaled_is_not_being_rolled_out() {
+        let seen = |updated: i64, all: i64, reason: &str| {
+            let status = json!({
+                "updatedReplicas": updated, "replicas": all, "availableReplicas": updated,
+                "conditions": [{"type": "Progressing", "status": "True", "reason": reason}],
+            });
+            deployment(&workload(Kind::Deployment, &json!({"replicas": 20}), &status))
+        };
+        let scaled = seen(18, 18, "NewReplicaSetAvailable");
+        assert!(
+            scaled.rollout == Rollout::Complete && scaled.available && !scaled.is_whole,
+            "{scaled:?}"
+        );
+        let far = seen(2, 2, "NewReplicaSetAvailable");
+        assert!(far.rollout == Rollout::Complete && !far.available, "{far:?}");
+        for (updated, all, reason) in [(2, 2, "ReplicaSetUpdated"), (2, 4, "NewReplicaSetAvailable")] {
+            let rolled = seen(updated, all, reason);
+            assert!(matches!(rolled.rollout, Rollout::Progressing(_)), "{rolled:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenth_rounded_up_may_be_missing() {
+        for (available, wanted, expected) in [
+            (0, 0, false),
+            (0, 1, false),
+            (1, 1, true),
+            (1, 2, true),
+            (1, 3, false),
+            (9, 10, true),
+            (8, 10, false),
+            (9, 11, true),
+            (18, 20, true),
+            (17, 20, false),
+        ] {
+            assert_eq!(is_enough(available, wanted), expected, "{available} of {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_set_is_complete_when_every_node_that_has_a_pod_has_a_new_one() {
+        for (wanted, current, updated, is_complete) in [
+            (20, 20, 5, false),
+            (20, 20, 20, true),
+            // A node more, or one on which the pod is just being replaced.
+            (21, 20, 20, true),
+            (20, 0, 0, false),
+            (0, 0, 0, true),
         ] {
             let status = json!({
-                "desiredNumberScheduled": wanted, "updatedNumberScheduled": updated, "numberAvailable": available,
+                "desiredNumberScheduled": wanted, "currentNumberScheduled": current, "updatedNumberScheduled": updated,
             });
             let seen = daemon_set(&workload(Kind::DaemonSet, &json!({}), &status));
-            let found = (seen.rollout == Rollout::Complete, seen.available);
-            assert_eq!(found, expected, "{updated} new, {available} available of {wanted}");
+            let complete = seen.rollout == Rollout::Complete;
+            assert_eq!(complete, is_complete, "{updated} new of {current}, {wanted} wanted");
         }
     }
 
@@ -292,6 +316,7 @@ mod tests {
             let contour = Workload {
                 rollout: Rollout::Complete,
                 available,
+                is_whole: available,
                 pods: None,
             };
             let old = OldPods {

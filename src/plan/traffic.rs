@@ -9,6 +9,7 @@ use super::object::{Kind, Object};
 use super::observed::Observed;
 use super::settings::changed;
 use super::stand_in::{Reference, is_blackhole};
+use super::views::pod_phase;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
 
@@ -21,7 +22,7 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
         None => Traffic::Unknown,
     });
     // One that has not started is told of when its ReplicaSet is seen, too.
-    let has_started = |pod: &&&Object| pod.at("/status/phase").and_then(Value::as_str) == Some("Running");
+    let has_started = |pod: &&&Object| pod_phase(pod) == "Running";
     let pods = contours.strangers.iter().filter(|object| object.kind == Kind::Pod);
     let strangers = pods.filter(has_started).map(|_| Traffic::Unknown);
     // No Contour, no routes: nothing passes.

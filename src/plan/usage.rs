@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::captured::{Captured, Contours, references};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
+use super::views::{is_observed, wanted_replicas};
 
 /// What is in use.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,11 +36,11 @@ impl Usage {
         let owner = observed.owner();
         let contours = Contours::of(observed);
         let mut controllers = contours.deployment.into_iter().chain(contours.all_replica_sets());
-        usage.uncertain = controllers.any(|object| !has_caught_up(object));
+        usage.uncertain = controllers.any(|object| !is_observed(object));
         for captured in contours.templates().filter_map(Captured::of_template) {
             usage.need(&owner, &captured);
         }
-        let may_start_pods = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
+        let may_start_pods = |set: &&Object| wanted_replicas(set) != Some(0);
         let sets = contours.all_replica_sets().filter(may_start_pods);
         let said = sets.filter_map(Captured::of_template);
         for captured in said.chain(contours.all_pods().filter_map(Captured::of_pod)) {
@@ -96,11 +97,6 @@ impl Usage {
         self.held_configurations.insert(captured.configuration.clone());
         self.held_stand_ins.extend(captured.stand_ins());
     }
-}
-
-fn has_caught_up(object: &Object) -> bool {
-    let observed = object.at("/status/observedGeneration").and_then(Value::as_i64);
-    observed.is_some() && observed >= object.metadata.generation
 }
 
 #[cfg(test)]

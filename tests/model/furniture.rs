@@ -83,7 +83,7 @@ impl Model {
                     if object.kind == Kind::DaemonSet {
                         let status = json!({
                             "observedGeneration": object.metadata.generation, "desiredNumberScheduled": 1,
-                            "updatedNumberScheduled": 1, "numberReady": 1, "numberAvailable": 1,
+                            "currentNumberScheduled": 1, "updatedNumberScheduled": 1, "numberReady": 1, "numberAvailable": 1,
                         });
                         object.content.insert("status".into(), status);
                     }

@@ -305,6 +305,7 @@ impl Model {
                 status["replicas"] = all.into();
                 status["updatedReplicas"] = updated.into();
                 status["readyReplicas"] = ready.into();
+                status["availableReplicas"] = ready.into();
                 let available = if ready > 0 { "True" } else { "False" };
                 status["conditions"] = json!([{"type": "Available", "status": available}]);
                 Some(deployment)

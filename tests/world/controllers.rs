@@ -139,7 +139,7 @@ impl Cluster {
                 let condition = json!({"type": "Available", "status": available, "lastTransitionTime": since});
                 let status = json!({
                     "observedGeneration": object.metadata.generation, "replicas": all, "updatedReplicas": updated,
-                    "readyReplicas": all, "conditions": [condition],
+                    "readyReplicas": all, "availableReplicas": all, "conditions": [condition],
                 });
                 object.content.insert("status".into(), status);
             });
@@ -148,7 +148,7 @@ impl Cluster {
             self.api.edit(&key, |object| {
                 let status = json!({
                     "observedGeneration": object.metadata.generation, "desiredNumberScheduled": 2,
-                    "updatedNumberScheduled": 2, "numberReady": 2, "numberAvailable": 2,
+                    "currentNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": 2, "numberAvailable": 2,
                 });
                 object.content.insert("status".into(), status);
             });

@@ -57,7 +57,7 @@ fn envoy_is_not_written_while_contour_is_not_available() {
     cluster.roll();
     let contour = cluster.contour().key();
     cluster.api.edit(&contour, |object| {
-        object.content["status"]["conditions"][0]["status"] = "False".into();
+        object.content["status"]["availableReplicas"] = 0.into();
     });
     assert_eq!(cluster.writes(), [""; 0]);
     assert_eq!(cluster.condition("ContourAvailable"), "False/Unavailable");

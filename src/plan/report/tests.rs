@@ -170,6 +170,7 @@ fn workload(rollout: Rollout, available: bool) -> Workload {
     Workload {
         rollout,
         available,
+        is_whole: available,
         pods: None,
     }
 }

@@ -9,6 +9,7 @@ use crate::api::contour::{ExtensionService, ServiceTarget, SubCondition, Verdict
 use crate::plan::object::{Kind, NamespacedName, Object};
 use crate::plan::observed::Observed;
 use crate::plan::rollout;
+use crate::plan::views::ServiceSpec;
 
 /// Contour's reason for a Service, or a port, that it does not find.
 const UNRESOLVED: &str = "ServiceUnresolvedReference";
@@ -176,15 +177,12 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
     let Some(service) = service(observed, namespace, name) else {
         return Some(format!("its Service {namespace}/{name} does not exist"));
     };
-    if service.at("/spec/type").and_then(serde_json::Value::as_str) == Some("ExternalName") {
+    let spec = ServiceSpec::of(service);
+    if spec.type_ == "ExternalName" {
         return Some(format!(
             "its Service {namespace}/{name} is of type ExternalName, which Contour does not take here"
         ));
     }
-    let ports = service.at("/spec/ports").and_then(serde_json::Value::as_array);
-    let has_port = ports
-        .into_iter()
-        .flatten()
-        .any(|entry| entry.get("port").and_then(serde_json::Value::as_i64) == Some(*port));
+    let has_port = spec.ports.iter().any(|entry| entry.port == *port);
     (!has_port).then(|| format!("its Service {namespace}/{name} has no port {port}"))
 }
