@@ -213,7 +213,7 @@ fn secret(
         ),
         ..Secret::default()
     };
-    Some(Desired::shared(Object::new(Kind::Secret, &secret)))
+    Some(Desired::shared(Object::of(&secret)))
 }
 
 /// Says so if a certificate should have been replaced long ago: half of the time that renewal has is over.

@@ -160,10 +160,16 @@ pub struct Object {
 }
 
 impl Object {
-    /// A desired object of these fields. `fields` is anything that serializes to an object with `metadata`.
-    pub fn new(kind: Kind, fields: &impl Serialize) -> Self {
+    /// A desired object of one of Kubernetes' own types, which says of what kind it is.
+    ///
+    /// # Panics
+    ///
+    /// Slipway does not write that kind.
+    pub fn of<T: k8s_openapi::Resource + Serialize>(fields: &T) -> Self {
+        let mut kinds = Kind::ALL.iter().copied();
+        let kind = kinds.find(|kind| (kind.group(), kind.name()) == (T::GROUP, T::KIND));
         let value = serde_json::to_value(fields).expect("Kubernetes types are JSON");
-        Self::from_json(kind, value).expect("Kubernetes types have metadata")
+        Self::from_json(kind.expect("a kind that is written"), value).expect("Kubernetes types have metadata")
     }
 
     /// An object from its JSON. Errors: it is not of the form of an object.

@@ -156,7 +156,7 @@ mod tests {
         serde_json::to_value(made).expect("JSON")
     }
 
-    fn object(kind: Kind, field: &str, value: Value) -> Object {
+    fn object(kind: Kind, field: &str, value: &Value) -> Object {
         let json = json!({"metadata": {"name": "a", "generation": 3}, field: value});
         Object::from_json(kind, json).expect("an object")
     }
@@ -171,7 +171,7 @@ mod tests {
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }],
         }));
-        let deployment = object(Kind::Deployment, "status", deployment);
+        let deployment = object(Kind::Deployment, "status", &deployment);
         let status = ReplicasStatus::of(&deployment);
         let numbers = [
             status.replicas,
@@ -191,7 +191,7 @@ mod tests {
             "desiredNumberScheduled": 1, "currentNumberScheduled": 2, "updatedNumberScheduled": 3, "numberReady": 4, "numberAvailable": 5,
             "numberMisscheduled": 0, "observedGeneration": 2,
         }));
-        let daemon_set = object(Kind::DaemonSet, "status", daemon_set);
+        let daemon_set = object(Kind::DaemonSet, "status", &daemon_set);
         let status = DaemonSetStatus::of(&daemon_set);
         let numbers = [
             status.desired_number_scheduled,
@@ -203,11 +203,11 @@ mod tests {
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         assert!(!is_observed(&daemon_set), "an older generation");
         let spec = made::<apps::ReplicaSetSpec>(json!({"replicas": 7, "selector": {}}));
-        assert_eq!(wanted_replicas(&object(Kind::ReplicaSet, "spec", spec)), Some(7));
+        assert_eq!(wanted_replicas(&object(Kind::ReplicaSet, "spec", &spec)), Some(7));
         let pod = made::<core::PodStatus>(json!({"phase": "Running"}));
-        assert_eq!(pod_phase(&object(Kind::Pod, "status", pod)), "Running");
+        assert_eq!(pod_phase(&object(Kind::Pod, "status", &pod)), "Running");
         let spec = made::<core::ServiceSpec>(json!({"type": "ExternalName", "ports": [{"port": 80}]}));
-        let service = object(Kind::Service, "spec", spec);
+        let service = object(Kind::Service, "spec", &spec);
         let spec = ServiceSpec::of(&service);
         assert_eq!((spec.type_.as_str(), spec.ports[0].port), ("ExternalName", 80));
     }

@@ -14,10 +14,8 @@ fn owner() -> Owner {
 }
 
 fn service(owner: &Owner) -> Object {
-    Object::new(
-        Kind::Service,
-        &json!({"metadata": owner.metadata(Kind::Service, &owner.namespace, "edge-envoy")}),
-    )
+    let metadata = owner.metadata(Kind::Service, &owner.namespace, "edge-envoy");
+    Object::from_json(Kind::Service, json!({"metadata": metadata})).expect("an object")
 }
 
 /// The counters of writes after one of these that got this answer; a look at the object afterwards finds `there`.

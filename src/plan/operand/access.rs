@@ -37,7 +37,7 @@ pub fn operator(instance: &Instance<'_>) -> Vec<Desired> {
                 role_ref: role_ref(cluster_role),
                 subjects: Some(vec![subject.clone()]),
             };
-            Desired::shared(Object::new(Kind::RoleBinding, &binding))
+            Desired::shared(Object::of(&binding))
         })
         .collect()
 }
@@ -81,12 +81,12 @@ pub fn contour(instance: &Instance<'_>) -> Vec<Desired> {
         spec: Some(LeaseSpec::default()),
     };
     vec![
-        Desired::shared(Object::new(Kind::ServiceAccount, &contour)),
-        Desired::shared(Object::new(Kind::ServiceAccount, &envoy)),
-        Desired::shared(Object::new(Kind::ClusterRoleBinding, &cluster_wide)),
-        Desired::shared(Object::new(Kind::RoleBinding, &local)),
+        Desired::shared(Object::of(&contour)),
+        Desired::shared(Object::of(&envoy)),
+        Desired::shared(Object::of(&cluster_wide)),
+        Desired::shared(Object::of(&local)),
         Desired {
-            object: Object::new(Kind::Lease, &lease),
+            object: Object::of(&lease),
             fields: Fields::MetadataOnly,
         },
     ]

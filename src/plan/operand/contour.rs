@@ -52,7 +52,7 @@ pub fn deployment(instance: &Instance<'_>, captured: &Captured) -> Desired {
         ..Deployment::default()
     };
     Desired {
-        object: Object::new(Kind::Deployment, &deployment),
+        object: Object::of(&deployment),
         fields: replica_fields(replicas),
     }
 }

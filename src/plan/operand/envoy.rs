@@ -66,7 +66,7 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
                 }),
                 ..DaemonSet::default()
             };
-            Desired::shared(Object::new(Kind::DaemonSet, &daemon_set))
+            Desired::shared(Object::of(&daemon_set))
         }
         WorkloadType::Deployment => {
             let replicas = spec.deployment.replicas;
@@ -89,7 +89,7 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
                 ..Deployment::default()
             };
             Desired {
-                object: Object::new(Kind::Deployment, &deployment),
+                object: Object::of(&deployment),
                 fields: replica_fields(replicas),
             }
         }

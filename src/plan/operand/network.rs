@@ -28,7 +28,7 @@ fn contour(instance: &Instance<'_>) -> Desired {
         }),
         ..Service::default()
     };
-    Desired::shared(Object::new(Kind::Service, &service))
+    Desired::shared(Object::of(&service))
 }
 
 /// Where everybody finds the Envoys.
@@ -66,7 +66,7 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
         }),
         ..Service::default()
     };
-    Desired::shared(Object::new(Kind::Service, &service))
+    Desired::shared(Object::of(&service))
 }
 
 fn service_type(type_: NetworkPublishingType) -> &'static str {

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::{Facts, spec_of};
-use crate::plan::object::{Kind, Object};
+use crate::plan::object::Object;
 use crate::plan::write::{Desired, Fields};
 
 /// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
@@ -49,7 +49,7 @@ pub fn service(metadata: ObjectMeta) -> Desired {
         status: None,
     };
     Desired {
-        object: Object::new(Kind::Service, &service),
+        object: Object::of(&service),
         fields: Fields::BLACKHOLE,
     }
 }
