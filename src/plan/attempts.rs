@@ -257,3 +257,111 @@ fn remaining(attempt: &Attempt, pace: Pace, now: Timestamp) -> Option<Duration> 
 fn since(time: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(time)).unwrap_or(Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::Target;
+
+    fn stand_in(services: &str) -> Object {
+        let metadata = json!({
+            "namespace": "auth", "name": "edge-ext-auth-0000000000", "annotations": {annotations::APPLIED: "wanted"},
+        });
+        let object = json!({"metadata": metadata, "spec": {"services": [{"name": services, "port": 9}]}});
+        Object::from_json(Kind::ExtensionService, object).expect("an object")
+    }
+
+    fn failure(cause: FailureCause) -> Failure {
+        let message = "no".to_owned();
+        Failure {
+            key: stand_in("one").key(),
+            cause,
+            message,
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
+    }
+
+    #[test]
+    fn only_a_creation_that_was_refused_for_good_tells_that_nothing_is_made_in_a_namespace() {
+        let (create, replace) = (Write::Create(stand_in("one")), Write::Replace(stand_in("one")));
+        let delete = Write::Delete(Target::of(&stand_in("one")));
+        for (write, cause, tells) in [
+            (&create, FailureCause::Refused, true),
+            (&create, FailureCause::Forbidden, true),
+            (&create, FailureCause::Collision, true),
+            (&create, FailureCause::Transient, false),
+            (&replace, FailureCause::Refused, false),
+            (&delete, FailureCause::Forbidden, false),
+        ] {
+            let mut attempts = Attempts::default();
+            attempts.failed(write, failure(cause), at(0));
+            assert_eq!(attempts.refusal("auth", at(1)).is_some(), tells, "{cause:?}");
+            assert_eq!(attempts.refusal("alice", at(1)), None, "{cause:?}");
+            assert_eq!(attempts.refusal("auth", at(6)), None, "{cause:?}: it is tried again");
+        }
+    }
+
+    #[test]
+    fn what_has_no_final_answer_counts_as_refused_when_that_has_lasted_for_a_minute() {
+        let create = Write::Create(stand_in("one"));
+        let delete = Write::Delete(Target::of(&stand_in("one")));
+        for (seconds, is_final) in [(59, false), (60, true)] {
+            let mut attempts = Attempts::default();
+            for time in [0, seconds] {
+                attempts.failed(&create, failure(FailureCause::Transient), at(time));
+            }
+            assert_eq!(attempts.refusal("auth", at(seconds)).is_some(), is_final, "{seconds}");
+            let mut attempts = Attempts::default();
+            for time in [0, seconds] {
+                attempts.failed(&delete, failure(FailureCause::Transient), at(time));
+            }
+            assert_eq!(attempts.gave_up(&stand_in("one").key()), is_final, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_to_go_and_is_refused_is_given_up() {
+        let key = stand_in("one").key();
+        let mut attempts = Attempts::default();
+        attempts.failed(&Write::Create(stand_in("one")), failure(FailureCause::Refused), at(0));
+        assert!(!attempts.gave_up(&key), "it was to be made");
+        let delete = Write::Delete(Target::of(&stand_in("one")));
+        attempts.failed(&delete, failure(FailureCause::Forbidden), at(0));
+        assert!(attempts.gave_up(&key));
+        attempts.taken(&delete, None, at(1));
+        assert!(!attempts.gave_up(&key), "it was taken");
+    }
+
+    #[test]
+    fn a_stand_in_that_somebody_changes_as_it_is_made_is_known_until_it_is_as_it_was_written() {
+        let id = ("auth".to_owned(), "edge-ext-auth-0000000000".to_owned());
+        let (create, key) = (Write::Create(stand_in("one")), stand_in("one").key());
+        let mut attempts = Attempts::default();
+        assert!(
+            !attempts.taken(&create, Some(&stand_in("evil")), at(0)),
+            "it is not ours"
+        );
+        assert!(attempts.is_overruled(&id) && attempts.refusal("auth", at(1)).is_some());
+        assert!(
+            attempts
+                .overruled(&key, "wanted")
+                .is_some_and(|fields| !fields.is_empty())
+        );
+        assert_eq!(attempts.overruled(&key, "other"), None);
+        // To delete it does not tell that the next one would be taken.
+        attempts.taken(&Write::Delete(Target::of(&stand_in("evil"))), None, at(2));
+        assert!(attempts.is_overruled(&id));
+        // Nor does another write, much later.
+        let mut other = stand_in("one");
+        other.metadata.name = Some("edge-ext-auth-1111111111".to_owned());
+        attempts.failed(&Write::Create(other), failure(FailureCause::Refused), at(3600));
+        assert!(attempts.is_overruled(&id));
+        assert!(attempts.taken(&create, Some(&stand_in("one")), at(3601)), "it is ours");
+        assert!(!attempts.is_overruled(&id));
+    }
+}

@@ -122,3 +122,6 @@ fn standing(owner: &Owner, namespaces: &BTreeSet<String>, object: &Object) -> St
 fn ours_if(is_ours: bool) -> Standing {
     if is_ours { Standing::Ours } else { Standing::Foreign }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::vocabulary::FINALIZER;
+    use crate::api::vocabulary::{FINALIZER, annotations, labels};
+    use crate::plan::names::{hash, hash_json};
     use crate::plan::operand::tests;
 
     #[test]
@@ -146,5 +147,59 @@ mod tests {
         elsewhere.metadata.namespace = Some("auth2".to_owned());
         usage.uncertain = false;
         assert!(!usage.holds(&observed, &elsewhere));
+    }
+
+    #[test]
+    fn what_a_template_says_that_its_name_does_not_bear_out_is_held_and_not_needed() {
+        for (salt, is_needed) in [("0", true), ("1", false)] {
+            let reference = json!({"namespace": "auth", "name": "edge-ext-auth-0000000000"});
+            let spec = json!({"globalExtAuth": {"extensionRef": reference}});
+            let name = format!(
+                "edge-{}",
+                hash(["projectcontour", "edge", hash_json(&spec).as_str(), salt])
+            );
+            let captured = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-0000000000"]});
+            let annotations = json!({annotations::CAPTURED: captured.to_string()});
+            let labels = json!({labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge"});
+            let deployment = json!({
+                "metadata": {"namespace": "projectcontour", "name": "edge-contour", "generation": 1, "labels": labels},
+                "spec": {"template": {"metadata": {"annotations": annotations}}},
+                "status": {"observedGeneration": 1},
+            });
+            let deployment = Object::from_json(Kind::Deployment, deployment).expect("an object");
+            let mut observed = tests::observed(&json!({}));
+            observed.objects = [(deployment.key(), Arc::new(deployment))].into();
+            let usage = Usage::of(&observed);
+            assert_eq!(usage.configurations.contains_key(&name), is_needed);
+            assert_eq!(!usage.stand_ins.is_empty(), is_needed);
+            assert!(usage.holds_name("auth", "edge-ext-auth-0000000000") && !usage.uncertain);
+            assert!(usage.held_configurations.contains(&name));
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_is_held_holds_what_it_references_whatever_the_pod_says() {
+        let labels = json!({
+            labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge", labels::COMPONENT: "contour",
+        });
+        let object = |kind, name: &str, annotations: Value| {
+            let reference = json!({"namespace": "auth", "name": format!("edge-ext-auth-of-{name}")});
+            let spec = json!({"globalExtAuth": {"extensionRef": reference}});
+            let metadata =
+                json!({"namespace": "projectcontour", "name": name, "labels": labels, "annotations": annotations});
+            Object::from_json(kind, json!({"metadata": metadata, "spec": spec})).expect("an object")
+        };
+        let captured = json!({"configuration": "edge-held", "standIns": []}).to_string();
+        let objects = [
+            object(Kind::ContourConfiguration, "edge-held", json!({})),
+            object(Kind::ContourConfiguration, "edge-other", json!({})),
+            object(Kind::Pod, "pod", json!({annotations::CAPTURED: captured})),
+        ];
+        let mut observed = tests::observed(&json!({}));
+        observed.objects = objects.map(|object| (object.key(), Arc::new(object))).into();
+        let usage = Usage::of(&observed);
+        assert!(usage.holds_name("auth", "edge-ext-auth-of-edge-held"));
+        assert!(!usage.holds_name("auth", "edge-ext-auth-of-edge-other"));
+        assert!(usage.configurations.is_empty() && usage.stand_ins.is_empty());
     }
 }

@@ -1,0 +1,239 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::vocabulary::{FINALIZER, annotations, labels};
+use crate::plan::names::{hash, hash_json};
+use crate::plan::operand::tests::observed;
+
+const HOME: &str = "projectcontour";
+
+/// What is on an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    BothLabels,
+    OneLabel,
+    /// Our finalizer, and no label.
+    Finalizer,
+    /// An ownerReference to the ContourDeployment, and no label.
+    Reference,
+}
+
+impl Mark {
+    const ALL: [Self; 4] = [Self::BothLabels, Self::OneLabel, Self::Finalizer, Self::Reference];
+}
+
+fn object(kind: Kind, namespace: &str, name: &str, mark: Mark) -> Object {
+    let mut metadata = json!({"name": name});
+    if kind.is_namespaced() {
+        metadata["namespace"] = namespace.into();
+    }
+    match mark {
+        Mark::BothLabels => metadata["labels"] = json!({labels::OWNER_NAMESPACE: HOME, labels::OWNER_NAME: "edge"}),
+        Mark::OneLabel => metadata["labels"] = json!({labels::OWNER_NAME: "edge"}),
+        Mark::Finalizer => metadata["finalizers"] = json!([FINALIZER]),
+        Mark::Reference => {
+            let reference = json!({"apiVersion": "v1", "kind": "ContourDeployment", "name": "edge", "uid": "u-edge"});
+            metadata["ownerReferences"] = json!([reference]);
+        }
+    }
+    Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
+}
+
+/// The namespace `auth` is referenced, and `alice` is not.
+fn asks_auth() -> Observed {
+    let reference = json!({"namespace": "auth", "name": "auth"});
+    observed(&json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": reference}}}))
+}
+
+fn standing_of(observed: &Observed, object: &Object) -> Standing {
+    let (owner, settings) = (observed.owner(), &observed.deployment.spec.runtime_settings);
+    let objects = observed.objects.values().map(AsRef::as_ref);
+    standing(&owner, &namespaces(&owner, settings, objects), object)
+}
+
+#[test]
+fn what_is_ours_is_told_by_kind_place_marks_and_name() {
+    use Standing::{Foreign, Leftover, Ours};
+    // What stand-ins and blackholes are, and what everything else is.
+    const TABLE: [(&str, Mark, Standing, Standing); 12] = [
+        (HOME, Mark::BothLabels, Ours, Ours),
+        (HOME, Mark::OneLabel, Foreign, Foreign),
+        (HOME, Mark::Finalizer, Ours, Ours),
+        (HOME, Mark::Reference, Ours, Ours),
+        ("auth", Mark::BothLabels, Ours, Foreign),
+        ("auth", Mark::OneLabel, Foreign, Foreign),
+        ("auth", Mark::Finalizer, Ours, Foreign),
+        ("auth", Mark::Reference, Foreign, Foreign),
+        ("alice", Mark::BothLabels, Leftover, Foreign),
+        ("alice", Mark::OneLabel, Foreign, Foreign),
+        ("alice", Mark::Finalizer, Foreign, Foreign),
+        ("alice", Mark::Reference, Foreign, Foreign),
+    ];
+    let observed = asks_auth();
+    for kind in Kind::ALL.iter().filter(|kind| kind.is_namespaced()) {
+        let names = [
+            "edge-ext-auth-0000000000",
+            "edge-trial-0000000000",
+            "edge-contour",
+            "edge-ext-auth",
+            "other",
+        ];
+        for (name, is_of_our_pattern) in names.into_iter().zip([true, true, false, false, false]) {
+            let is_stand_in = matches!(kind, Kind::ExtensionService | Kind::Service) && is_of_our_pattern;
+            for (namespace, mark, of_stand_ins, of_others) in TABLE {
+                let expected = if is_stand_in { of_stand_ins } else { of_others };
+                let found = standing_of(&observed, &object(*kind, namespace, name, mark));
+                assert_eq!(found, expected, "{kind} {namespace}/{name}: {mark:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_what_has_no_namespace_one_binding_is_ours_by_its_name() {
+    let (observed, binding) = (asks_auth(), "slipway:projectcontour:edge:contour");
+    for kind in Kind::ALL.iter().filter(|kind| !kind.is_namespaced()) {
+        for name in [
+            binding,
+            "slipway:projectcontour:rear:contour",
+            "edge-ext-auth-0000000000",
+            HOME,
+            "alice",
+        ] {
+            for mark in Mark::ALL {
+                let is_it = *kind == Kind::ClusterRoleBinding && name == binding && mark != Mark::Reference;
+                let expected = if is_it { Standing::Ours } else { Standing::Foreign };
+                let found = standing_of(&observed, &object(*kind, "", name, mark));
+                assert_eq!(found, expected, "{kind} {name}: {mark:?}");
+            }
+        }
+    }
+}
+
+/// A pod template that has captured a configuration which asks a stand-in in this namespace, proved by its name or not.
+fn template(namespace: &str, is_proved: bool) -> Value {
+    let reference = json!({"namespace": namespace, "name": "edge-ext-auth-0000000000"});
+    let spec = json!({"globalExtAuth": {"extensionRef": reference}});
+    let proof = hash([
+        HOME,
+        "edge",
+        hash_json(&spec).as_str(),
+        if is_proved { "0" } else { "1" },
+    ]);
+    let captured = json!({"configuration": format!("edge-{proof}"), "spec": spec, "standIns": []});
+    json!({"metadata": {"annotations": {annotations::CAPTURED: captured.to_string()}}})
+}
+
+#[test]
+fn a_namespace_is_referenced_by_the_specification_and_by_proved_templates_of_our_own_deployment() {
+    let workload = |kind, namespace: &str, name: &str, controller: Option<&str>, of: Value| {
+        let mut object = object(kind, namespace, name, Mark::BothLabels);
+        let labels = object.metadata.labels.get_or_insert_default();
+        labels.insert(labels::COMPONENT.to_owned(), "contour".to_owned());
+        object.metadata.uid = Some(format!("u-{name}"));
+        if let Some(uid) = controller {
+            let reference = json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": true});
+            object.metadata.owner_references = serde_json::from_value(json!([reference])).expect("a reference");
+        }
+        object
+            .content
+            .insert("spec".into(), json!({"replicas": 1, "template": of}));
+        object
+    };
+    let contour = |of| workload(Kind::Deployment, HOME, "edge-contour", None, of);
+    let set = |controller, of| workload(Kind::ReplicaSet, HOME, "set", controller, of);
+    let idle = |mut set: Object| {
+        set.content["spec"]["replicas"] = 0.into();
+        set
+    };
+    let old = || contour(template("auth", true));
+    let pod = |controller: &str| workload(Kind::Pod, HOME, "pod", Some(controller), json!({}));
+    let left = |controller: &str| {
+        let set = idle(set(Some("u-edge-contour"), template("alice", true)));
+        vec![old(), set, pod(controller)]
+    };
+    let cases = [
+        ("nothing", vec![], false),
+        ("our Deployment's", vec![contour(template("alice", true))], true),
+        (
+            "our Deployment's, unproved",
+            vec![contour(template("alice", false))],
+            false,
+        ),
+        (
+            "our ReplicaSet's",
+            vec![old(), set(Some("u-edge-contour"), template("alice", true))],
+            true,
+        ),
+        (
+            "our ReplicaSet's, unproved",
+            vec![old(), set(Some("u-edge-contour"), template("alice", false))],
+            false,
+        ),
+        (
+            "our idle ReplicaSet's",
+            vec![old(), idle(set(Some("u-edge-contour"), template("alice", true)))],
+            false,
+        ),
+        ("our idle ReplicaSet's, of which a pod is left", left("u-set"), true),
+        ("our idle ReplicaSet's beside another's pod", left("u-other"), false),
+        (
+            "nobody's ReplicaSet's",
+            vec![old(), set(None, template("alice", true))],
+            false,
+        ),
+        (
+            "another's ReplicaSet's",
+            vec![old(), set(Some("u-other"), template("alice", true))],
+            false,
+        ),
+        (
+            "another Deployment's",
+            vec![
+                old(),
+                workload(Kind::Deployment, HOME, "another", None, template("alice", true)),
+            ],
+            false,
+        ),
+        (
+            "a Deployment's in that namespace",
+            vec![workload(
+                Kind::Deployment,
+                "alice",
+                "edge-contour",
+                None,
+                template("alice", true),
+            )],
+            false,
+        ),
+    ];
+    for (whose, objects, is_referenced) in cases {
+        let mut observed = asks_auth();
+        observed.objects = objects
+            .into_iter()
+            .map(|object| (object.key(), Arc::new(object)))
+            .collect();
+        let stand_in = object(
+            Kind::ExtensionService,
+            "alice",
+            "edge-ext-auth-0000000000",
+            Mark::BothLabels,
+        );
+        observed.objects.insert(stand_in.key(), Arc::new(stand_in.clone()));
+        let expected = if is_referenced {
+            Standing::Ours
+        } else {
+            Standing::Leftover
+        };
+        assert_eq!(standing_of(&observed, &stand_in), expected, "the template is {whose}");
+        let (sorted, leftovers) = sort(&observed);
+        let is_kept = sorted.objects.contains_key(&stand_in.key());
+        assert_eq!(
+            (is_kept, leftovers.len()),
+            (is_referenced, usize::from(!is_referenced)),
+            "{whose}"
+        );
+    }
+}
