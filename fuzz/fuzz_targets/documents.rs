@@ -11,6 +11,8 @@ mod cluster;
 mod controllers;
 #[path = "../../tests/fuzz/documents.rs"]
 mod documents;
+#[path = "../../tests/fuzz/imitations.rs"]
+mod imitations;
 #[path = "../../tests/world/invariants.rs"]
 mod invariants;
 

@@ -11,6 +11,8 @@ mod cluster;
 mod controllers;
 #[path = "../../tests/fuzz/events.rs"]
 mod events;
+#[path = "../../tests/fuzz/imitations.rs"]
+mod imitations;
 #[path = "../../tests/world/invariants.rs"]
 mod invariants;
 #[path = "../../tests/world/scene.rs"]

@@ -1,5 +1,6 @@
 //! Bytes become a sequence of events on the simulated cluster: the user's, Kubernetes', Contour's, somebody else's who touches
-//! what is ours, and the operator's, crashes included.
+//! what is ours, a tenant's who imitates it in a namespace that nothing refers to or beside a service, and the operator's, crashes
+//! included.
 //!
 //! What must hold: nothing panics; after every single write what `invariants` says; after a whole reconcile the planned
 //! stand-ins point at nothing, or at what Contour has judged valid; and when the events stop, everything comes to rest, in the
@@ -11,10 +12,11 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
-use slipway::plan::{Key, Kind, NamespacePhase, Object};
+use slipway::plan::{Key, Kind, NamespacePhase, Object, ours};
 
 use crate::api_server::By;
 use crate::cluster::{Cluster, NAMESPACE, captured, deployment_key, described};
+use crate::imitations::{self, ALICE, Imitation};
 use crate::invariants::captured_and_unusable;
 use crate::scene::is_blackhole;
 
@@ -133,6 +135,10 @@ enum Event {
     ContourSays(Place, u8),
     // Somebody else's.
     Touch(u8, Touch),
+    // A tenant's.
+    Imitate(Option<Place>, Imitation),
+    ChangeImitation(u8, Imitation),
+    DeleteImitation(u8),
     // The operator's.
     Reconcile,
     Crash(u8),
@@ -159,11 +165,14 @@ struct World {
     cluster: Cluster,
     /// The specs of ExtensionServices that Contour has judged valid.
     proven: Vec<Value>,
+    /// What the tenant made.
+    imitations: Vec<Key>,
 }
 
 impl World {
     fn new() -> Self {
         let mut cluster = Cluster::new();
+        cluster.make_namespace(ALICE);
         cluster.specify(
             Asked {
                 auth: Some((Place::Auth, false)),
@@ -177,6 +186,7 @@ impl World {
         Self {
             cluster,
             proven: Vec::new(),
+            imitations: Vec::new(),
         }
     }
 
@@ -236,12 +246,81 @@ impl World {
                 }
             }
             Event::Touch(which, touch) => touched(cluster, which, &touch),
+            Event::Imitate(place, imitation) => {
+                // Nobody but the ContourDeployment's administrators writes in its namespace.
+                let place = place
+                    .filter(|place| !matches!(place, Place::Own))
+                    .map_or(ALICE, Place::name);
+                let key = imitation.key(place);
+                if !cluster.api.objects.contains_key(&key) {
+                    attempt(cluster, key.kind, imitation.object(place));
+                    self.imitations.push(key);
+                }
+            }
+            Event::ChangeImitation(which, imitation) => {
+                if let Some(key) = self.imitation(which) {
+                    self.change_imitation(&key, imitation);
+                }
+            }
+            Event::DeleteImitation(which) => {
+                if let Some(key) = self.imitation(which) {
+                    delete(&mut self.cluster, &key);
+                }
+            }
             Event::Reconcile => {
                 self.learn();
                 self.cluster.reconcile();
                 self.check_stand_ins();
+                self.cluster.observe().iter().for_each(imitations::check_steered);
             }
             Event::Crash(survived) => drop(cluster.reconcile_until_crash(usize::from(survived % 32))),
+        }
+    }
+
+    /// One of those that the tenant made and that are still there.
+    fn imitation(&self, which: u8) -> Option<Key> {
+        let there = |key: &&Key| self.cluster.api.objects.contains_key(*key);
+        let left: Vec<&Key> = self.imitations.iter().filter(there).collect();
+        let index = usize::from(which).checked_rem(left.len())?;
+        Some(left[index].clone())
+    }
+
+    /// It becomes like another one of its kind.
+    fn change_imitation(&mut self, key: &Key, like: Imitation) {
+        let mut other = like.object(&key.namespace);
+        if like.kind() != key.kind {
+            return;
+        }
+        other["metadata"]["name"] = key.name.clone().into();
+        let other = Object::from_json(key.kind, other).expect("an object");
+        let owner = self.cluster.observe().map(|observed| observed.owner());
+        let is_owned = |object: &Object| owner.as_ref().is_some_and(|owner| owner.owns(object));
+        // Who takes every mark away makes it an object of their own.
+        if is_owned(&self.cluster.api.objects[key]) && !is_owned(&other) {
+            return;
+        }
+        self.cluster.api.edit(key, |live| {
+            live.metadata.labels = other.metadata.labels;
+            live.metadata.annotations = other.metadata.annotations;
+            if !live.is_terminating() {
+                live.metadata.finalizers = other.metadata.finalizers;
+            }
+            live.content.extend(other.content);
+        });
+    }
+
+    /// The tenant takes away what he made beside a service and what Slipway has not touched: it may take a name of ours.
+    fn tenant_leaves(&mut self) {
+        let keys: Vec<Key> = self
+            .imitations
+            .iter()
+            .filter(|key| key.namespace != ALICE)
+            .cloned()
+            .collect();
+        for key in keys {
+            if self.cluster.api.objects.get(&key).is_some_and(imitations::is_untouched) {
+                self.cluster.api.forget(&key);
+            }
         }
     }
 
@@ -293,15 +372,17 @@ impl World {
 
     /// The events stop, everybody takes turns, and what comes of it is what is asked for.
     fn rests(&mut self) {
+        self.cluster.refuses_settings = None;
+        self.cluster.restart();
+        self.cluster.settle();
+        self.tenant_leaves();
         let cluster = &mut self.cluster;
-        cluster.refuses_settings = None;
-        cluster.restart();
-        cluster.settle();
         // Long enough for a succession that had to wait, and for Contour to be nudged.
         cluster.api.now += Duration::from_mins(10);
         cluster.settle();
         let Some(observed) = cluster.observe() else {
-            assert_eq!(marked(cluster), [""; 0], "the ContourDeployment is gone");
+            let left = marked(cluster, &self.imitations);
+            assert_eq!(left, [""; 0], "the ContourDeployment is gone");
             return;
         };
         assert_eq!(captured_and_unusable(cluster), BTreeSet::new());
@@ -311,7 +392,9 @@ impl World {
         assert_eq!(planned.status, cluster.status());
         self.learn();
         self.check_stand_ins();
+        imitations::check_steered(&self.cluster.observe().expect("it exists"));
         let cluster = &self.cluster;
+        assert_eq!(left_over(cluster), [""; 0], "what looks as if it had been left behind");
         let mut fresh = Cluster::new();
         for object in cluster.api.objects.values().filter(|object| is_the_users(object)) {
             let mut object = object.clone();
@@ -383,12 +466,18 @@ fn specify(cluster: &mut Cluster, asked: Asked) {
 /// Somebody touches one of the objects that Slipway has made.
 fn touched(cluster: &mut Cluster, which: u8, touch: &Touch) {
     let Some(observed) = cluster.observe() else { return };
-    let made = |key: &&Key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet);
-    let ours: Vec<&Key> = observed.objects.keys().filter(made).collect();
-    if ours.is_empty() {
+    let made: Vec<Key> = ours(
+        &observed.owner(),
+        &observed.deployment.spec.runtime_settings,
+        &observed.objects,
+    )
+    .map(Object::key)
+    .filter(|key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet))
+    .collect();
+    if made.is_empty() {
         return;
     }
-    let key = ours[usize::from(which) % ours.len()];
+    let key = &made[usize::from(which) % made.len()];
     if matches!(touch, Touch::Delete) {
         return delete(cluster, key);
     }
@@ -426,18 +515,37 @@ fn is_the_users(object: &Object) -> bool {
     object.kind == Kind::Namespace || is_theirs
 }
 
-/// What carries a mark of Slipway's.
-fn marked(cluster: &Cluster) -> Vec<String> {
+/// What carries a mark of Slipway's, and is no imitation.
+fn marked(cluster: &Cluster, imitations: &[Key]) -> Vec<String> {
+    let is_imitation = |object: &Object| {
+        object.namespace() == ALICE || (imitations.contains(&object.key()) && imitations::is_untouched(object))
+    };
     let is_marked =
         |object: &&Object| object.label("app.kubernetes.io/managed-by").is_some() || object.has_our_finalizer();
     let objects = cluster.api.objects.values().filter(is_marked);
+    let objects = objects.filter(|object| !is_imitation(object));
+    objects.map(|object| object.key().to_string()).collect()
+}
+
+/// What stands where nothing refers to, bears our labels and a name of ours, and is held by nobody.
+fn left_over(cluster: &Cluster) -> Vec<String> {
+    let owner = cluster.observe().expect("it exists").owner();
+    let is_left = |object: &&Object| {
+        let may_be_left = matches!(object.kind, Kind::ExtensionService | Kind::Service);
+        let bears_our_marks = owner.is_named_by(object) && owner.is_stand_in(object.name());
+        object.namespace() == ALICE && may_be_left && bears_our_marks && !object.is_terminating()
+    };
+    let objects = cluster.api.objects.values().filter(is_left);
     objects.map(|object| object.key().to_string()).collect()
 }
 
 /// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ. And without trials:
 /// what was said of another object is not said where everything is built in order.
 fn inventory(cluster: &Cluster) -> BTreeSet<String> {
-    let made = cluster.observe().expect("it exists").objects.into_keys();
+    let observed = cluster.observe().expect("it exists");
+    let settings = &observed.deployment.spec.runtime_settings;
+    let owner = observed.owner();
+    let made = ours(&owner, settings, &observed.objects).map(Object::key);
     let made = made.filter(|key| !matches!(key.kind, Kind::Pod | Kind::ReplicaSet) && !is_trial(&key.name));
     let without_hash = made.map(|key| {
         let text = key.to_string();

@@ -16,6 +16,7 @@ mod scene;
 
 mod documents;
 mod events;
+mod imitations;
 
 use std::cell::Cell;
 use std::fs;

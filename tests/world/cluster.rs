@@ -305,6 +305,7 @@ impl Cluster {
         {
             assert!(matches!(write, Write::Create(_)), "not ours: {}", describe(write));
         }
+        crate::invariants::check_place(write, observed, self);
         crate::invariants::check_configuration(write, observed, self);
         let before = crate::invariants::captured_and_unusable(self);
         let result = match write {

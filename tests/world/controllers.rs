@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object};
 
 use crate::api_server::By;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NAMESPACE};
 
 /// The uid and generation of something that makes Contour look at everything.
 pub type LookedAt = (String, Option<i64>);
@@ -274,9 +274,10 @@ impl Cluster {
         })
     }
 
-    /// Contour's pods.
+    /// Contour's pods. What looks like one in another namespace is an imitation.
     pub fn contour_pods(&self) -> impl Iterator<Item = &Object> {
-        let is_contour = |pod: &&Object| pod.label("app.kubernetes.io/component") == Some("contour");
+        let is_contour =
+            |pod: &&Object| pod.label("app.kubernetes.io/component") == Some("contour") && pod.namespace() == NAMESPACE;
         self.api.of_kind(Kind::Pod).filter(is_contour)
     }
 

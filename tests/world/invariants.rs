@@ -9,7 +9,7 @@ use slipway::api::vocabulary::annotations;
 use slipway::plan::{Kind, Object, Observed, Wave, Write};
 
 use crate::api_server::ApiServer;
-use crate::cluster::{Cluster, NAMESPACE, captured};
+use crate::cluster::{Cluster, NAMESPACE, captured, describe, key_of};
 
 /// No configuration is made that lacks a block that the spec asks for, has another `failOpen`, or references anything but a
 /// stand-in that exists, and Contour's Deployment names no other. A configuration that was made before is only ever written
@@ -35,6 +35,36 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
             cluster.configurations.insert(object.name().to_owned(), spec);
         }
     }
+}
+
+/// In another namespace than the ContourDeployment's only stand-ins and blackholes are written, by their names; and where nothing has
+/// ever been referenced, what bears both labels is taken away, and nothing else is done.
+pub fn check_place(write: &Write, observed: &Observed, cluster: &Cluster) {
+    let (key, owner) = (key_of(write), observed.owner());
+    if !owner.is_elsewhere(&key) {
+        return;
+    }
+    let may_be_there = matches!(key.kind, Kind::ExtensionService | Kind::Service);
+    assert!(
+        may_be_there && owner.is_stand_in(&key.name),
+        "{} is not written there",
+        describe(write)
+    );
+    let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
+    let mut specs = cluster.configurations.values().chain([&settings]);
+    let is_referenced = specs.any(|spec| spec.to_string().contains(&format!("\"{}\"", key.namespace)));
+    let takes_away = matches!(write, Write::Delete(_) | Write::Release(_));
+    let bears_labels = || {
+        observed
+            .objects
+            .get(&key)
+            .is_some_and(|object| owner.is_named_by(object))
+    };
+    assert!(
+        is_referenced || (takes_away && bears_labels()),
+        "{} is somebody else's",
+        describe(write)
+    );
 }
 
 /// What a container may have captured goes only after a live look. Without Contour's CRDs there is nothing left to capture.
@@ -107,12 +137,14 @@ pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
 /// A pod that hangs in Terminating for longer is not waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// From the template, from ReplicaSets with replicas, and from pods.
+/// From the template, from ReplicaSets with replicas, and from pods, all in the ContourDeployment's namespace.
 fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
     let text = |value: Option<&Value>| value?.get(annotations::CAPTURED)?.as_str().map(str::to_owned);
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));
+    let at_home = |object: &&Object| object.namespace() == NAMESPACE;
     let active = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
-    let sets = api.of_kind(Kind::ReplicaSet).filter(active).filter_map(template);
+    let sets = api.of_kind(Kind::ReplicaSet).filter(at_home).filter(active);
+    let sets = sets.filter_map(template);
     let ended = |pod: &&Object| {
         let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 + PATIENCE);
         let phase = pod.at("/status/phase").and_then(Value::as_str);
@@ -120,9 +152,11 @@ fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
     };
     let pods = api
         .of_kind(Kind::Pod)
+        .filter(at_home)
         .filter(|pod| !ended(pod))
         .filter_map(|pod| pod.annotation(annotations::CAPTURED).map(str::to_owned));
     api.of_kind(Kind::Deployment)
+        .filter(at_home)
         .filter_map(template)
         .chain(sets)
         .chain(pods)

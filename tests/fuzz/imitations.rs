@@ -1,0 +1,302 @@
+//! What a tenant of the cluster makes: objects of every kind with our marks and names, and with what is to his advantage written on
+//! them. And what must hold whatever he makes: in a namespace that nothing refers to it steers nothing.
+
+use arbitrary::{Arbitrary, Unstructured};
+use serde_json::{Value, json};
+use slipway::api::vocabulary::{FINALIZER, annotations, labels};
+use slipway::plan::{Key, Kind, Object, Observed, Write, hash, hash_json};
+use slipway::render::answered;
+
+use crate::cluster::{NAME, NAMESPACE, key_of};
+
+/// A namespace that nothing refers to.
+pub const ALICE: &str = "alice";
+
+/// What is imitated; the more of what matters.
+const KINDS: [Kind; 18] = [
+    Kind::ExtensionService,
+    Kind::ExtensionService,
+    Kind::ExtensionService,
+    Kind::ExtensionService,
+    Kind::Service,
+    Kind::Service,
+    Kind::Pod,
+    Kind::Pod,
+    Kind::ReplicaSet,
+    Kind::Deployment,
+    Kind::ContourConfiguration,
+    Kind::ContourConfiguration,
+    Kind::DaemonSet,
+    Kind::ServiceAccount,
+    Kind::Secret,
+    Kind::RoleBinding,
+    Kind::Lease,
+    Kind::EndpointSlice,
+];
+
+/// As they may stand in an annotation.
+const NUMBERS: [&str; 12] = [
+    "0",
+    "1",
+    "7",
+    "999999",
+    "1000000",
+    "1000001",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551615",
+    "-1",
+    "1e400",
+];
+
+/// An object that looks like one of ours; by numbers, so that few bytes make many.
+#[derive(Arbitrary, Clone, Copy)]
+pub struct Imitation {
+    kind: u8,
+    name: u8,
+    marks: u8,
+    words: u8,
+    numbers: u8,
+}
+
+impl std::fmt::Debug for Imitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.object("…").to_string())
+    }
+}
+
+impl Imitation {
+    pub fn kind(self) -> Kind {
+        KINDS[usize::from(self.kind) % KINDS.len()]
+    }
+
+    pub fn key(self, namespace: &str) -> Key {
+        Key::new(self.kind(), namespace, &self.name())
+    }
+
+    fn number(self, which: u8) -> &'static str {
+        NUMBERS[usize::from(self.numbers.wrapping_mul(which)) % NUMBERS.len()]
+    }
+
+    fn has(self, bit: u8) -> bool {
+        self.words & 1 << bit != 0
+    }
+
+    fn name(self) -> String {
+        let proved = |slug: &str| {
+            let salt = self.number(1);
+            format!("{NAME}-{slug}-{}", hash([NAMESPACE, NAME, slug, "-", "-", salt]))
+        };
+        match self.name % 9 {
+            0 | 1 => proved("ext-auth"),
+            2 => proved("rate-limit"),
+            3 => format!("{NAME}-ext-auth-0000000000"),
+            4 => format!("{NAME}-trial-0000000000"),
+            5 => format!("{NAME}-contour"),
+            6 => configuration(&self.settings()),
+            7 => format!("{NAME}-envoy"),
+            _ => "other".to_owned(),
+        }
+    }
+
+    /// The spec of a configuration that leaves requests unchecked.
+    fn settings(self) -> Value {
+        let namespace = if self.has(0) { ALICE } else { "auth" };
+        let name = if self.has(1) {
+            "ext-auth-BAD NAME"
+        } else {
+            "ext-auth-0000000000"
+        };
+        let reference = json!({"namespace": namespace, "name": format!("{NAME}-{name}")});
+        json!({"globalExtAuth": {"extensionRef": reference, "failOpen": true, "authPolicy": {"disabled": true}}})
+    }
+
+    /// What is said to be captured, under a name that is proved by it or not.
+    fn captured(self) -> String {
+        let spec = self.settings();
+        let name = if self.has(2) {
+            format!("{NAME}-0000000000")
+        } else {
+            configuration(&spec)
+        };
+        let salt = if self.has(3) { self.number(3) } else { "0" };
+        let stand_ins = json!([format!("auth/{NAME}-ext-auth-BAD NAME"), "auth", "/"]);
+        format!(r#"{{"configuration":"{name}","salt":{salt},"spec":{spec},"standIns":{stand_ins}}}"#)
+    }
+
+    fn memory(self) -> String {
+        let [salt, moves, generation, step] = [1, 3, 5, 7].map(|which| self.number(which));
+        let namespace = if self.has(4) { "auth" } else { ALICE };
+        let spec = evil();
+        format!(
+            r#"{{"salt":{salt},"moves":{moves},"tainted":{},"evicted":{},"pinned":{{}},"reference":["{namespace}","one"],
+            "proven":{{"uid":"u-{namespace}","generation":{generation},"spec":{spec}}},
+            "nudge":{{"about":[],"step":{step},"odd":true}}}}"#,
+            self.has(5),
+            self.has(6),
+        )
+    }
+
+    pub fn object(self, namespace: &str) -> Value {
+        let mut metadata = json!({"name": self.name(), "namespace": namespace});
+        let marks = json!({
+            labels::OWNER_NAME: NAME, labels::OWNER_NAMESPACE: NAMESPACE, labels::COMPONENT: "contour",
+            labels::ROLE: "ext-auth", "app.kubernetes.io/managed-by": "slipway",
+        });
+        metadata["labels"] = match self.marks % 4 {
+            0 | 1 => marks,
+            2 => json!({labels::OWNER_NAME: NAME, labels::COMPONENT: "contour"}),
+            _ => json!({}),
+        };
+        let mut finalizers = Vec::new();
+        finalizers.extend((self.marks & 4 != 0).then_some(FINALIZER));
+        // Nobody would ever take it away; beside a service it would hold its namespace.
+        finalizers.extend((self.marks & 8 != 0 && namespace == ALICE).then_some("alice.example/keep"));
+        metadata["finalizers"] = json!(finalizers);
+        let captured = self.captured();
+        let mut template = json!({"labels": metadata["labels"], "annotations": {annotations::CAPTURED: captured}});
+        template["labels"][labels::TEMPLATE] = "0000000000".into();
+        let spec = match self.kind() {
+            Kind::ExtensionService => {
+                metadata["annotations"] = json!({annotations::MEMORY: self.memory()});
+                evil()
+            }
+            Kind::ContourConfiguration => {
+                let rolled_out = if self.has(3) {
+                    "2030-01-01T00:00:00Z"
+                } else {
+                    "9999-12-31T23:59:59Z"
+                };
+                metadata["annotations"] =
+                    json!({annotations::ROLLED_OUT: rolled_out, annotations::SALT: self.number(3)});
+                self.settings()
+            }
+            Kind::Pod => {
+                metadata["annotations"] = json!({annotations::CAPTURED: captured});
+                let phase = if self.has(7) { "Running" } else { "Pending" };
+                return json!({"metadata": metadata, "spec": {}, "status": {"phase": phase}});
+            }
+            Kind::ReplicaSet | Kind::Deployment | Kind::DaemonSet => {
+                json!({"replicas": 1, "template": {"metadata": template, "spec": {}}})
+            }
+            Kind::Service => json!({"selector": {"app": "evil"}, "ports": [{"port": 9}]}),
+            _ => return json!({"metadata": metadata}),
+        };
+        json!({"metadata": metadata, "spec": spec})
+    }
+}
+
+/// The spec of an ExtensionService that nobody has judged.
+fn evil() -> Value {
+    json!({"protocol": "h2c", "services": [{"name": "evil", "port": 9001}], "timeoutPolicy": {"response": "7s"}})
+}
+
+/// The name that a configuration of this content has.
+fn configuration(spec: &Value) -> String {
+    format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(spec).as_str(), "0"]))
+}
+
+/// Some of them as documents, in any namespace.
+pub fn documents(input: &mut Unstructured<'_>) -> arbitrary::Result<Vec<Value>> {
+    let mut documents = Vec::new();
+    for number in 0..input.int_in_range(0..=6)? {
+        let namespace = *input.choose(&[ALICE, ALICE, "auth", "limits", NAMESPACE])?;
+        let imitation = Imitation::arbitrary(input)?;
+        let mut document = imitation.object(namespace);
+        document["kind"] = imitation.kind().name().into();
+        document["apiVersion"] = imitation.kind().api_version().into();
+        document["metadata"]["uid"] = format!("u-imitation-{number}").into();
+        document["metadata"]["generation"] = i64::arbitrary(input)?.into();
+        if input.ratio(1_u8, 4_u8)? {
+            let times = ["2026-11-23T01:19:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"];
+            document["metadata"]["deletionTimestamp"] = (*input.choose(&times)?).into();
+            document["metadata"]["creationTimestamp"] = (*input.choose(&times)?).into();
+        }
+        documents.push(document);
+    }
+    Ok(documents)
+}
+
+/// In another namespace than the ContourDeployment's only stand-ins and blackholes are written, by their names; and where nothing
+/// refers to, what bears both labels is taken away, and nothing else is done.
+pub fn check_place(write: &Write, observed: &Observed) {
+    let (key, owner) = (key_of(write), observed.owner());
+    if !owner.is_elsewhere(&key) {
+        return;
+    }
+    let may_be_there = matches!(key.kind, Kind::ExtensionService | Kind::Service);
+    assert!(may_be_there && owner.is_stand_in(&key.name), "{key} is none of ours");
+    if !is_referred_to(observed, &key.namespace) {
+        assert!(
+            matches!(write, Write::Delete(_) | Write::Release(_)),
+            "{key} is changed"
+        );
+        let live = observed.objects.get(&key).expect("it was observed");
+        assert!(owner.is_named_by(live), "{key} bears no labels");
+    }
+}
+
+/// What stands where nothing refers to steers nothing: without it the plan is the same, but for what takes it away, and for the end of a
+/// deletion, which waits for that.
+pub fn check_steered(observed: &Observed) {
+    let is_theirs = |key: &Key| key.namespace == ALICE;
+    if is_referred_to(observed, ALICE) || !observed.objects.keys().any(is_theirs) {
+        return;
+    }
+    let mut without = observed.clone();
+    without.objects.retain(|key, _| !is_theirs(key));
+    without.services.retain(|(namespace, _), _| namespace != ALICE);
+    without
+        .extension_services
+        .retain(|(namespace, _), _| namespace != ALICE);
+    let written = |observed: &Observed| {
+        let (plan, _) = answered(observed);
+        let writes = plan.waves.iter().flat_map(|wave| wave.writes.clone());
+        let (theirs, ours): (Vec<_>, Vec<_>) = writes.partition(|write| is_theirs(&key_of(write)));
+        (theirs, ours, plan)
+    };
+    let (theirs, with, plan) = written(observed);
+    let (_, mut expected, other) = written(&without);
+    let is_deleted = observed.deployment.metadata.deletion_timestamp.is_some();
+    if is_deleted && !theirs.is_empty() {
+        expected.retain(|write| key_of(write).kind != Kind::ContourDeployment);
+    }
+    assert_eq!(with, expected, "steered by what stands in {ALICE}");
+    if theirs.is_empty() && !is_deleted {
+        assert_eq!(
+            plan.status, other.status,
+            "the status is steered by what stands in {ALICE}"
+        );
+    }
+}
+
+/// Whether a configuration is one that somebody made up in the ContourDeployment's own namespace.
+pub fn is_of_home(configuration: &Object, observed: &Observed) -> bool {
+    let bears_it = |text: String| text.replace('\\', "").contains("\"disabled\":true");
+    let mut at_home = observed
+        .objects
+        .values()
+        .filter(|object| object.namespace() == NAMESPACE);
+    configuration.at("/spec").is_some_and(|spec| bears_it(spec.to_string()))
+        && at_home.any(|object| bears_it(object.to_json().to_string()))
+}
+
+/// Whether the specification names a namespace, or a template in the ContourDeployment's own, whoever wrote that.
+fn is_referred_to(observed: &Observed, namespace: &str) -> bool {
+    let settings = serde_json::to_string(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
+    let own = observed
+        .objects
+        .values()
+        .filter(|object| object.namespace() == NAMESPACE);
+    let templates = own.filter_map(|object| object.at("/spec/template").map(Value::to_string));
+    let quoted = format!("\"{namespace}");
+    templates
+        .chain([settings])
+        .any(|text| text.replace('\\', "").contains(&quoted))
+}
+
+/// Whether an object is as somebody else made it.
+pub fn is_untouched(object: &Object) -> bool {
+    object.annotation(annotations::APPLIED).is_none()
+}
