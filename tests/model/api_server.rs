@@ -23,6 +23,13 @@ pub enum Refusal {
     Conflict,
     NamespaceTerminating,
     Invalid,
+    Forbidden,
+}
+
+/// Whether something can be called so: a DNS subdomain (the names with colons are of bindings, which are no business of this file's).
+pub fn is_a_name(name: &str) -> bool {
+    let is_part = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b':');
+    !name.is_empty() && name.bytes().all(is_part)
 }
 
 /// A new object.

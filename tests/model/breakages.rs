@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::{FINALIZER, annotations, labels};
-use slipway::plan::{Kind, Object, Observed, Plan, Target, Wave, Write};
+use slipway::plan::{Kind, Object, Observed, Owner, Plan, Target, Wave, Write, hash, hash_json};
+
+use crate::checks::MOST_SALT;
+use crate::scopes::{ALICE, AUTH};
 
 /// What is removed from how a plan is carried out.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // one at a time
 pub struct Flaws {
     /// Deletions carry no uid.
     pub ignores_uid: bool,
@@ -16,6 +20,8 @@ pub struct Flaws {
     pub never_looks: bool,
     /// A name that is taken is taken over.
     pub adopts: bool,
+    /// What is refused in another namespace stops what comes after it.
+    pub stops_at_refusals: bool,
 }
 
 /// A guard that is removed.
@@ -37,6 +43,7 @@ const NONE: Breakage = Breakage {
         ignores_uid: false,
         never_looks: false,
         adopts: false,
+        stops_at_refusals: false,
     },
 };
 
@@ -272,6 +279,156 @@ pub static ALL: &[Breakage] = &[
         },
         ..NONE
     },
+    Breakage {
+        name: "what the Deployment does not control is not held for",
+        scope: "deletion",
+        observe: forget_strangers,
+        ..NONE
+    },
+    Breakage {
+        name: "a pod elsewhere is held for",
+        scope: "tenant",
+        observe: |observed| {
+            for pod in elsewhere(observed, Kind::Pod) {
+                bring_home(observed, &pod);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "what a pod elsewhere has captured is needed",
+        scope: "tenant",
+        observe: |observed| {
+            for pod in elsewhere(observed, Kind::Pod) {
+                believe(observed, &pod, &json!(pod.metadata.annotations));
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "the template of a ReplicaSet that is not the Deployment's counts",
+        scope: "tenant",
+        observe: |observed| {
+            for set in elsewhere(observed, Kind::ReplicaSet) {
+                let annotations = set.at("/spec/template/metadata/annotations").cloned();
+                believe(observed, &set, &annotations.unwrap_or_default());
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a Deployment elsewhere is taken for Contour's",
+        scope: "tenant",
+        observe: |observed| {
+            for deployment in elsewhere(observed, Kind::Deployment) {
+                bring_home(observed, &deployment);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a configuration elsewhere is the last good one if it says so, whatever Contour runs on",
+        scope: "tenant",
+        observe: |observed| {
+            for configuration in elsewhere(observed, Kind::ContourConfiguration) {
+                bring_home(observed, &configuration);
+                forget_what_is_available(observed);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a configuration is the last good one if it says so, without a proof",
+        scope: "configurations",
+        observe: |observed| {
+            forget_what_is_available(observed);
+            let configurations = observed
+                .objects
+                .values()
+                .filter(|it| it.kind == Kind::ContourConfiguration);
+            for mut configuration in configurations.cloned().collect::<Vec<_>>() {
+                let name = configuration_name(&observed.owner(), &configuration);
+                Arc::make_mut(&mut configuration).metadata.name = Some(name);
+                observed.objects.entry(configuration.key()).or_insert(configuration);
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a stand-in counts in a namespace that nothing refers to",
+        scope: "tenant",
+        observe: |observed| {
+            for stand_in in elsewhere(observed, Kind::ExtensionService) {
+                let mut stand_in = Object::clone(&stand_in);
+                stand_in.metadata.namespace = Some(AUTH.to_owned());
+                observed.objects.insert(stand_in.key(), Arc::new(stand_in));
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "numbers have no bounds",
+        scope: "tenant beside the service",
+        plan: |observed, plan| {
+            let salt = |object: &Object| {
+                let memory: Value = serde_json::from_str(object.annotation(annotations::MEMORY)?).ok()?;
+                memory["salt"].as_u64()
+            };
+            let salts = observed.objects.values().filter_map(|object| salt(object));
+            let Some(highest) = salts.max().filter(|salt| *salt > MOST_SALT) else {
+                return;
+            };
+            for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
+                remember(object, |memory| {
+                    drop(memory.insert("salt".to_owned(), json!(highest + 1)));
+                });
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "what bears our labels is taken away wherever it is",
+        scope: "tenant",
+        plan: |observed, plan| {
+            if plan.is_settled() {
+                let elsewhere = Kind::ALL.iter().flat_map(|kind| elsewhere(observed, *kind));
+                let writes = elsewhere.map(|object| Write::Delete(Target::of(&object)));
+                plan.waves = vec![Wave::of("what bears our labels", writes.collect())];
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "what can't be taken away elsewhere is waited for",
+        scope: "tenant",
+        plan: |observed, plan| {
+            let is_left = !elsewhere(observed, Kind::ExtensionService).is_empty();
+            if is_left && observed.deployment.metadata.deletion_timestamp.is_some() {
+                plan.waves.iter_mut().for_each(|wave| {
+                    wave.writes.retain(
+                        |write| !matches!(write, Write::Release(target) if target.key.kind == Kind::ContourDeployment),
+                    );
+                });
+            }
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "what was refused elsewhere is forgotten, and stops what comes after it",
+        scope: "tenant",
+        observe: |observed| observed.attempts = Arc::default(),
+        apply: Flaws {
+            stops_at_refusals: true,
+            ..NONE.apply
+        },
+        ..NONE
+    },
+    Breakage {
+        name: "a name that is taken beside the service is insisted on",
+        scope: "tenant beside the service",
+        observe: |observed| observed.attempts = Arc::default(),
+        ..NONE
+    },
 ];
 
 /// The breakage of this name.
@@ -279,6 +436,81 @@ pub fn named(name: &str) -> &'static Breakage {
     ALL.iter()
         .find(|breakage| breakage.name == name)
         .unwrap_or_else(|| panic!("no breakage is called {name:?}"))
+}
+
+/// What a tenant made in a namespace that nothing refers to.
+fn elsewhere(observed: &Observed, kind: Kind) -> Vec<Arc<Object>> {
+    let objects = observed.objects.values();
+    let objects = objects.filter(|object| object.namespace() == ALICE && object.kind == kind);
+    objects.cloned().collect()
+}
+
+/// An object is taken for one of the ContourDeployment's namespace.
+fn bring_home(observed: &mut Observed, object: &Object) {
+    let mut object = object.clone();
+    object.metadata.namespace = Some(observed.owner().namespace);
+    observed.objects.insert(object.key(), Arc::new(object));
+}
+
+/// These annotations are taken for those of a template of a ReplicaSet of Contour's Deployment.
+fn believe(observed: &mut Observed, object: &Object, annotations: &Value) {
+    let owner = observed.owner();
+    let deployment = observed.object(Kind::Deployment, &owner.namespace, &owner.contour());
+    let Some(uid) = deployment.map(|deployment| deployment.uid().to_owned()) else {
+        return;
+    };
+    let controller = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "name": owner.contour(), "uid": uid, "controller": true,
+    });
+    let metadata = json!({
+        "namespace": owner.namespace, "name": object.name(), "labels": object.metadata.labels, "ownerReferences": [controller],
+    });
+    let spec = json!({"replicas": 1, "template": {"metadata": {"annotations": annotations}}});
+    let set = json!({"metadata": metadata, "spec": spec, "status": {"observedGeneration": 1}});
+    let set = Object::from_json(Kind::ReplicaSet, set).expect("an object");
+    observed.objects.insert(set.key(), Arc::new(set));
+}
+
+/// Nothing is seen of the ReplicaSets that Contour's pods are available of.
+fn forget_what_is_available(observed: &mut Observed) {
+    for object in observed
+        .objects
+        .values_mut()
+        .filter(|object| object.kind == Kind::ReplicaSet)
+    {
+        if let Some(Value::Object(status)) = Arc::make_mut(object).content.get_mut("status") {
+            status.remove("availableReplicas");
+        }
+    }
+}
+
+/// ReplicaSets and pods that the present Deployment does not control are not seen.
+fn forget_strangers(observed: &mut Observed) {
+    let owner = observed.owner();
+    let contour = observed
+        .object(Kind::Deployment, &owner.namespace, &owner.contour())
+        .cloned();
+    let is_controlled = |object: &Object, by: &[Object]| by.iter().any(|by| object.is_controlled_by(by));
+    let deployments: Vec<Object> = contour.into_iter().collect();
+    let sets = observed
+        .objects
+        .values()
+        .filter(|object| object.kind == Kind::ReplicaSet);
+    let sets = sets.filter(|set| is_controlled(set, &deployments));
+    let sets: Vec<Object> = sets.map(|set| Object::clone(set)).collect();
+    observed.objects.retain(|_, object| match object.kind {
+        Kind::ReplicaSet => is_controlled(object, &deployments),
+        Kind::Pod => is_controlled(object, &sets),
+        _ => true,
+    });
+}
+
+/// The name that proves what is in a configuration.
+fn configuration_name(owner: &Owner, configuration: &Object) -> String {
+    let spec = configuration.at("/spec").cloned().unwrap_or_default();
+    let salt = configuration.annotation(annotations::SALT).unwrap_or("0");
+    let parts = [owner.namespace.as_str(), &owner.name, &hash_json(&spec), salt];
+    owner.configuration(&hash(parts))
 }
 
 /// Changes what is remembered on a stand-in.

@@ -7,7 +7,9 @@ use slipway::plan::{Kind, Object, Observed, Plan, Write};
 use crate::api_server::Refusal;
 use crate::items::{Id, Item, KeyId, Said};
 use crate::model::Model;
+use crate::plans::FACTS;
 use crate::requests::key_of;
+use crate::scopes::{ALICE, AUTH};
 use crate::state::{Container, State};
 
 /// Reasons that speak of what a stand-in points at (docs/design.md, "Rules of a stand-in", 3).
@@ -17,6 +19,12 @@ const EVICTING: [&str; 4] = [
     "TLSUpstreamValidation",
     "CACertificateNotDelegated",
 ];
+
+/// In the memory of a stand-in.
+const EVICTED: &str = "\"evicted\":true";
+
+/// No salt of Slipway's is greater.
+pub const MOST_SALT: u64 = 1_000_000;
 
 impl Model {
     /// What is wrong in this state.
@@ -59,10 +67,15 @@ impl Model {
     /// has judged valid. What a foreigner wrote is not Slipway's doing; that it is put right the end shows.
     fn is_closed(&self, state: &State, item: &Item, owner: Option<usize>) -> bool {
         let name = &self.items.key(item.key).name;
+        let has_a_way_out = |service: KeyId| {
+            let ways = ["/spec/selector", "/spec/externalName"];
+            let service = self.live(state, service);
+            service.is_some_and(|service| ways.iter().any(|way| service.object.at(way).is_some()))
+        };
         let is_blackhole = item
             .services
             .iter()
-            .all(|(service, _)| self.items.key(*service).name == *name);
+            .all(|(service, _)| self.items.key(*service).name == *name && !has_a_way_out(*service));
         let is_proven = (0..3).any(|form| self.forms[form] == item.unweighted && state.judged & 1 << form != 0);
         (item.owner == owner && (is_blackhole || is_proven)) || self.foreign.contains(&item.spec)
     }
@@ -94,6 +107,10 @@ impl Model {
             if !self.is_owned_by(live, owner) {
                 problems.push(format!("I6: {} is somebody else's, and was written", key_of(write)));
             }
+            let takes_away = matches!(write, Write::Delete(_) | Write::Release(_));
+            if self.items.is_aside(key) && !takes_away {
+                problems.push(format!("I6: {} is a tenant's, and was changed", key_of(write)));
+            }
             if let Write::Delete(target) = write
                 && live.object.uid() != target.uid
             {
@@ -102,6 +119,9 @@ impl Model {
                     key_of(write)
                 ));
             }
+        }
+        if let Write::Create(object) | Write::Replace(object) = write {
+            problems.extend(check_numbers(object));
         }
         if let (Write::Replace(object), Some(live), Ok(_)) = (write, live, result)
             && object.kind == Kind::ExtensionService
@@ -134,10 +154,16 @@ impl Model {
             .filter_map(|slot| self.items.get(slot.view))
             .any(|item| {
                 item.kind() == Kind::ExtensionService
-                    && item.owner == live.owner
+                    && (item.owner == live.owner || self.is_nameless(item))
+                    && !self.items.is_aside(item.key)
                     && (evicting(item) || remembers_eviction(item))
             });
-        (was_copy && is_blackhole && !gone && !unresolved && !evicted)
+        // A tenant beside the service says so, and takes that back while the plan is carried out.
+        let was_said = self.scope.tenant_in == AUTH
+            && object
+                .annotation(annotations::MEMORY)
+                .is_some_and(|memory| memory.contains(EVICTED));
+        (was_copy && is_blackhole && !gone && !unresolved && !evicted && !was_said)
             .then(|| format!("rule 3: {} is made a blackhole for no reason", self.items.key(key)))
     }
 
@@ -175,6 +201,55 @@ impl Model {
         problems
     }
 
+    /// What stands where nothing refers to steers nothing: without it the plan is the same, but for what takes it away, and for the end
+    /// of a deletion, which waits for that.
+    pub fn check_steered(&self, seen: &[u32], planned: &Plan) -> Vec<String> {
+        let is_theirs = |id: &u32| self.items.get(*id).is_some_and(|item| self.items.is_aside(item.key));
+        let (facts, objects) = seen.split_at(FACTS);
+        if self.scope.tenant_in != ALICE || !objects.iter().any(is_theirs) {
+            return Vec::new();
+        }
+        let others = objects.iter().filter(|id| !is_theirs(id));
+        let without: Vec<u32> = facts.iter().chain(others).copied().collect();
+        let (observed, without) = self.planned(&without).expect("the ContourDeployment is seen");
+        let writes = |plan: &Plan| {
+            let writes = plan.waves.iter().flat_map(|wave| &wave.writes);
+            let (theirs, ours): (Vec<_>, Vec<_>) = writes.cloned().partition(|write| key_of(write).namespace == ALICE);
+            (theirs.len(), ours)
+        };
+        let ((theirs, with), (_, mut expected)) = (writes(planned), writes(&without));
+        let is_being_deleted = observed.deployment.metadata.deletion_timestamp.is_some();
+        if is_being_deleted && theirs > 0 {
+            expected
+                .retain(|write| !matches!(write, Write::Release(target) if target.key.kind == Kind::ContourDeployment));
+        }
+        let mut problems = Vec::new();
+        if let Some(write) = with.iter().find(|write| !expected.contains(write)) {
+            problems.push(format!(
+                "steered: {} is written because of what a tenant made",
+                key_of(write)
+            ));
+        } else if let Some(write) = expected.iter().find(|write| !with.contains(write)) {
+            problems.push(format!(
+                "steered: {} is not written because of what a tenant made",
+                key_of(write)
+            ));
+        }
+        // What can't be taken away is said.
+        let told = |plan: &Plan| {
+            let mut status = plan.status.clone();
+            status
+                .conditions
+                .retain(|it| it.type_ != "Degraded" || it.reason != "LeftBehind");
+            serde_json::to_value(status).expect("JSON")
+        };
+        let is_said = planned.status.conditions.iter().any(|it| it.reason == "LeftBehind");
+        if theirs == 0 && !is_being_deleted && !is_said && told(planned) != told(&without) {
+            problems.push("steered: the status is another because of what a tenant made".to_owned());
+        }
+        problems
+    }
+
     /// What is wrong with a plan: a configuration lacks a block, has another `failOpen`, or another content than its name says.
     pub fn check_plan(&mut self, observed: &Observed, planned: &Plan) -> Vec<String> {
         let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
@@ -194,7 +269,8 @@ impl Model {
                 Some(_) => problems.push(format!("I1: {} is written with another content", object.key())),
                 None => {
                     let (wanted, block) = (&settings["globalExtAuth"], &content["globalExtAuth"]);
-                    if wanted.is_null() != block.is_null() || wanted["failOpen"] != block["failOpen"] {
+                    let differs = |field: &str| wanted[field] != block[field];
+                    if wanted.is_null() != block.is_null() || differs("failOpen") || differs("authPolicy") {
                         problems.push(format!(
                             "I1: {} is to ask {block}, and the specification says {wanted}",
                             object.key()
@@ -208,11 +284,24 @@ impl Model {
     }
 }
 
+/// Numbers come back from annotations, which others may have written, and are counted up: they have an end.
+fn check_numbers(object: &Object) -> Option<String> {
+    const MOST: [(&str, u64); 2] = [("salt", MOST_SALT), ("moves", 1000)];
+    let memory: Value = serde_json::from_str(object.annotation(annotations::MEMORY)?).ok()?;
+    let number = |field: &str| memory[field].as_u64().unwrap_or_default();
+    let (field, _) = MOST.into_iter().find(|(field, most)| number(field) > *most)?;
+    Some(format!(
+        "bounds: {} is written with {field} {}",
+        object.key(),
+        number(field)
+    ))
+}
+
 fn remembers_eviction(item: &Item) -> bool {
     item.object
         .metadata
         .annotations
         .iter()
         .flatten()
-        .any(|(_, text)| text.contains("\"evicted\":true"))
+        .any(|(_, text)| text.contains(EVICTED))
 }

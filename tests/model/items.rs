@@ -15,7 +15,7 @@ use slipway::api::contour::{ExtensionService, Verdict};
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object};
 
-use crate::scopes::OWNERS;
+use crate::scopes::{ALICE, AUTH, OWNERS};
 
 /// The number of an object in one of its states; 0: there is none.
 pub type Id = u32;
@@ -122,6 +122,7 @@ pub struct Items {
     by_content: HashMap<u128, Id>,
     keys: Vec<Key>,
     kinds: Vec<Kind>,
+    aside: Vec<bool>,
     by_key: HashMap<Key, KeyId>,
     specs: HashMap<u128, u32>,
 }
@@ -140,6 +141,12 @@ impl Items {
         self.kinds[id as usize]
     }
 
+    /// Whether an object of this key is where nothing of Slipway's or the user's ever is: it is a tenant's, and nobody but the
+    /// operator takes notice of it.
+    pub fn is_aside(&self, id: KeyId) -> bool {
+        self.aside[id as usize]
+    }
+
     pub fn key_id(&mut self, key: &Key) -> KeyId {
         if let Some(id) = self.by_key.get(key) {
             return *id;
@@ -147,6 +154,7 @@ impl Items {
         let id = number(self.keys.len());
         self.keys.push(key.clone());
         self.kinds.push(key.kind);
+        self.aside.push(is_aside(key));
         self.by_key.insert(key.clone(), id);
         id
     }
@@ -268,6 +276,11 @@ impl Items {
             object: Arc::new(object),
         }
     }
+}
+
+fn is_aside(key: &Key) -> bool {
+    let may_be_ours = matches!(key.kind, Kind::ExtensionService | Kind::Service);
+    key.namespace == ALICE || (key.namespace == AUTH && !may_be_ours)
 }
 
 /// 128 bits of `SipHash`: two different contents never share them in practice.

@@ -213,7 +213,12 @@ impl Model {
 
     fn scale(&mut self, state: &mut State, key: KeyId, replicas: i64) {
         self.change(state, key, Change::Scale(replicas), |set| {
-            api_server::edited(set, |set| set.content["spec"]["replicas"] = replicas.into())
+            api_server::edited(set, |set| {
+                set.content["spec"]["replicas"] = replicas.into();
+                if replicas > 0 {
+                    set.metadata.annotations = None;
+                }
+            })
         });
     }
 
@@ -272,7 +277,7 @@ impl Model {
             let present = self.replica_set_of(live);
             let sets: Vec<_> = state.of_kind(&self.items, Kind::ReplicaSet).collect();
             let (mut all, mut updated, mut ready) = (0_i64, 0_i64, 0_i64);
-            for set in sets {
+            for set in &sets {
                 let item = self.item(set.live);
                 if item.references.first() != self.item(live).uid.as_ref() {
                     continue;
@@ -281,13 +286,17 @@ impl Model {
                 let there = pods.iter().filter(|pod| !self.item(pod.live).is_terminating()).count();
                 let there = i64::try_from(there).expect("few");
                 all += there;
-                ready += i64::try_from(pods.iter().filter(|pod| self.is_running(**pod)).count()).expect("few");
+                let running = i64::try_from(pods.iter().filter(|pod| self.is_running(**pod)).count()).expect("few");
+                ready += running;
                 if set.key == present {
                     updated += there;
                 } else if item.replicas() == 0 && item.is_observed() && pods.is_empty() {
                     state.set_live(set.key, 0);
+                    continue;
                 }
+                self.report_available(state, set.key, running);
             }
+            self.number(state, key, &sets);
             let object = &self.item(live).object;
             let number = |field: &str| object.at(field).and_then(Value::as_i64).unwrap_or(-1);
             let told = (
@@ -309,6 +318,49 @@ impl Model {
                 let available = if ready > 0 { "True" } else { "False" };
                 status["conditions"] = json!([{"type": "Available", "status": available}]);
                 Some(deployment)
+            });
+        }
+    }
+}
+
+impl Model {
+    fn report_available(&mut self, state: &mut State, key: KeyId, available: i64) {
+        let object = &self.item(state.live(key)).object;
+        let told = object.at("/status/availableReplicas").and_then(Value::as_i64);
+        if told.unwrap_or_default() == available || object.at("/status/observedGeneration").is_none() {
+            return;
+        }
+        self.change(state, key, Change::Available(available), |set| {
+            let mut set = set.clone();
+            let status = set.content.get_mut("status").expect("just seen");
+            status["availableReplicas"] = available.into();
+            Some(set)
+        });
+    }
+
+    /// The Deployment controller numbers its ReplicaSets, the newest last. Here they begin with 1 again as soon as one is gone.
+    fn number(&mut self, state: &mut State, deployment: KeyId, sets: &[crate::state::Slot]) {
+        const REVISION: &str = "deployment.kubernetes.io/revision";
+        let uid = self.item(state.live(deployment)).uid;
+        let mine = sets.iter().filter(|set| {
+            let item = self.live(state, set.key);
+            item.is_some_and(|item| item.references.first() == uid.as_ref())
+        });
+        let number = |object: &Object| object.annotation(REVISION).and_then(|it| it.parse::<usize>().ok());
+        let mut numbered: Vec<_> = mine
+            .map(|set| (number(&self.item(state.live(set.key)).object), set.key))
+            .collect();
+        // One that was just made, or is scaled up again, has no number yet.
+        numbered.sort_by_key(|(number, key)| (number.unwrap_or(usize::MAX), *key));
+        for (index, (number, key)) in numbered.into_iter().enumerate() {
+            let wanted = index + 1;
+            if number == Some(wanted) {
+                continue;
+            }
+            self.change(state, key, Change::Revision(wanted), |set| {
+                let mut set = set.clone();
+                set.annotate(REVISION, wanted.to_string());
+                Some(set)
             });
         }
     }

@@ -11,6 +11,7 @@ use crate::breakages::Breakage;
 use crate::furniture::Furniture;
 use crate::items::{Id, Items, KeyId};
 use crate::plans::Plans;
+use crate::refused::Refused;
 use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start};
 use crate::state::{Budgets, Control, MOST_OWNERS, Slot, State};
 
@@ -55,6 +56,8 @@ pub enum Action {
     UserRespecifies(u8, u8),
     UserDeletesContourDeployment(u8),
     Foreigner(Mischief, KeyId),
+    TenantMakes(u8),
+    TenantDeletes(u8),
 }
 
 impl Action {
@@ -78,6 +81,8 @@ impl Action {
                 | Self::UserRespecifies(..)
                 | Self::UserDeletesContourDeployment(_)
                 | Self::Foreigner(..)
+                | Self::TenantMakes(_)
+                | Self::TenantDeletes(_)
         )
     }
 }
@@ -101,12 +106,16 @@ pub enum Change {
     Age,
     EndOfPod,
     Scale(i64),
+    Available(i64),
+    Revision(usize),
     Observation,
     Report(i64, i64, i64),
     Verdict(Verdict),
     Form(u8),
     Wish(u8),
     Mischief(Mischief),
+    /// What a tenant makes.
+    Imitation(u8),
     /// A request of the operator's.
     Write(u32),
     /// A new object, from the one that it is made after, or from nothing; by a number of the maker's.
@@ -139,6 +148,8 @@ pub struct Keys {
     pub extension_service: KeyId,
     pub deployments: Vec<KeyId>,
     pub contours: Vec<KeyId>,
+    /// What the tenant makes, in the order of the scope.
+    pub imitations: Vec<KeyId>,
 }
 
 pub struct Model {
@@ -157,6 +168,8 @@ pub struct Model {
     pub furniture: Vec<Furniture>,
     pub furnished: HashMap<(u32, u32), u32>,
     pub verdicts: Vec<SettingsVerdict>,
+    /// What may be remembered of writes that were refused.
+    pub refused: Vec<Vec<Refused>>,
     pub changes: HashMap<(Change, Id, u32), Result<Id, Refusal>>,
     pub renamed: HashMap<(Id, Vec<u32>), Id>,
     pub renamed_furniture: HashMap<(u32, Vec<u32>), u32>,
@@ -182,6 +195,12 @@ impl Model {
                 .iter()
                 .map(|(namespace, name)| key(Kind::Deployment, namespace, &format!("{name}-contour")))
                 .collect(),
+            imitations: scope
+                .imitations
+                .iter()
+                .map(|imitation| imitation.key(scope.tenant_in))
+                .map(|it| key(it.kind, &it.namespace, &it.name))
+                .collect(),
         };
         let forms = crate::scopes::Form::ALL.map(|form| items.spec(&form.spec()));
         Self {
@@ -198,6 +217,7 @@ impl Model {
             furnished: HashMap::new(),
             changes: HashMap::new(),
             verdicts: vec![SettingsVerdict::Unchecked],
+            refused: vec![Vec::new()],
             renamed: HashMap::new(),
             renamed_furniture: HashMap::new(),
             replica_sets: HashMap::new(),
@@ -239,6 +259,7 @@ impl Model {
             furniture: [0; MOST_OWNERS],
             control: [Control::default(); MOST_OWNERS],
             answers: [0; MOST_OWNERS],
+            refused: [0; MOST_OWNERS],
             budgets: self.scope.budgets,
             judged: 0,
             form: 0,
@@ -307,6 +328,7 @@ impl Model {
         self.contour_actions(state, &mut actions);
         self.user_actions(state, &mut actions);
         self.foreign_actions(state, &mut actions);
+        self.tenant_actions(state, &mut actions);
         actions
     }
 
@@ -355,6 +377,7 @@ impl Model {
             | Action::ContourJudges(_)
             | Action::ContourLooksAgain => self.contour_step(&mut step),
             Action::Foreigner(mischief, key) => self.foreign_step(&mut step, mischief, key),
+            Action::TenantMakes(_) | Action::TenantDeletes(_) => self.tenant_step(&mut step),
             _ => self.user_step(&mut step),
         }
         self.contour_overlooks(state, action, &mut step.to);

@@ -24,7 +24,8 @@ struct Position {
 impl Model {
     pub fn operator_actions(&mut self, state: &State, owner: usize, actions: &mut Vec<Action>) {
         let crash = state.budgets.crashes > 0 && owner == 0;
-        if crash && (state.control.iter().any(|control| control.plan != 0) || state.answers != [0; 2]) {
+        let knows = state.answers != [0; 2] || state.refused != [0; 2];
+        if crash && (state.control.iter().any(|control| control.plan != 0) || knows) {
             actions.push(Action::Crash);
         }
         if self.waits(state, owner) {
@@ -60,12 +61,13 @@ impl Model {
     fn waits(&mut self, state: &State, owner: usize) -> bool {
         let is_new = state.slots.iter().any(|slot| self.is_young(slot.live));
         let is_silent = state.slots.iter().any(|slot| self.is_silent(state, slot));
-        if state.control[owner].plan != 0 || !(is_new || is_silent) {
+        let retries = self.retries(state, owner);
+        if state.control[owner].plan != 0 || !(is_new || is_silent || retries) {
             return false;
         }
         let plan = self.plan_for(state, owner, false);
         plan.and_then(|plan| self.plans.get(plan))
-            .is_some_and(|plan| plan.waits && (is_new || plan.waves.is_empty()))
+            .is_some_and(|plan| plan.waits && (is_new || retries || plan.waves.is_empty()))
     }
 
     /// Whether the operator sees that Contour says nothing of this, whose word was lost, and the time of another nudge is to come. There
@@ -113,6 +115,7 @@ impl Model {
                 spend(&mut step.to.budgets.crashes);
                 step.to.control = [Control::default(); 2];
                 step.to.answers = [0; 2];
+                step.to.refused = [0; 2];
                 for slot in &mut step.to.slots {
                     slot.view = slot.live;
                 }
@@ -137,6 +140,9 @@ impl Model {
             Action::TimePasses => {
                 step.name = "time passes, which something waits for";
                 step.wrote = false;
+                for owner in 0..self.scope.owners {
+                    self.may_be_tried_again(&mut step.to, owner);
+                }
                 for slot in &mut step.to.slots {
                     let again = self.is_silent(&state, slot);
                     for id in [&mut slot.live, &mut slot.view] {
@@ -155,6 +161,7 @@ impl Model {
         let loses_words = self.scope.mischief.contains(&Mischief::LoseWord);
         matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration)
             && (item.owner.is_some() || loses_words)
+            && !self.items.is_aside(item.key)
     }
 
     fn is_young(&self, id: Id) -> bool {
@@ -291,6 +298,9 @@ impl Model {
             Ok(id) => {
                 step.to.set_live(key, id);
                 step.problems.extend(self.check_captured(&before, &step.to));
+                if self.remembers(&key_of(write)) {
+                    self.forget_refused(&mut step.to, owner, &key_of(write));
+                }
                 if lost {
                     return false;
                 }
@@ -316,14 +326,21 @@ impl Model {
                         step.wrote = true;
                     }
                     // A collision: it is reported, and nothing is done.
-                    Refusal::AlreadyExists if !owns => step.name = "the operator meets an object of somebody else's",
+                    Refusal::AlreadyExists if !owns => {
+                        step.name = "the operator meets an object of somebody else's";
+                        return self.is_set_aside(step, owner, write, refusal);
+                    }
                     Refusal::NotFound if matches!(write, Write::Create(_)) => {
                         step.name = "the operator can't write: no namespace";
                     }
                     Refusal::NamespaceTerminating => {
                         step.name = "the operator can't write: the namespace is being deleted";
+                        return self.is_set_aside(step, owner, write, refusal);
                     }
-                    Refusal::Invalid => step.name = "the operator's write is refused",
+                    Refusal::Invalid | Refusal::Forbidden => {
+                        step.name = "the operator's write is refused";
+                        return self.is_set_aside(step, owner, write, refusal);
+                    }
                     Refusal::AlreadyExists | Refusal::Conflict | Refusal::NotFound => {
                         step.name = "the operator finds that its view is old";
                         step.to.set_view(key, live);
@@ -331,6 +348,18 @@ impl Model {
                 }
                 false
             }
+        }
+    }
+
+    /// What is refused in another namespace is remembered, and the next plan does without it. Whether this one goes on. To try it again
+    /// and again would be a restless world, too.
+    fn is_set_aside(&mut self, step: &mut Step, owner: usize, write: &Write, refusal: Refusal) -> bool {
+        let flaws = self.breakage.map(|breakage| breakage.apply).unwrap_or_default();
+        self.remembers(&key_of(write)) && {
+            step.wrote = true;
+            step.problems.extend(self.check_pace(&step.to, owner, write));
+            let goes_on = self.note_refused(&mut step.to, owner, write, refusal);
+            goes_on && !flaws.stops_at_refusals
         }
     }
 }

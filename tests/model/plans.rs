@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slipway::api::ContourDeployment;
 use slipway::plan::{
     Key, Kind, NamespacePhase, Object, Observed, Owner, Plan, Question, ServiceAccountRef, SettingsVerdict, Write,
-    ours, plan, targets,
+    bears_our_name, ours, plan, targets,
 };
 use slipway::render::answered;
 
@@ -19,6 +19,9 @@ use crate::model::Model;
 use crate::requests::key_of;
 use crate::scopes::OWNERS;
 use crate::state::State;
+
+/// How much of what a plan depends on stands before the objects.
+pub const FACTS: usize = 5;
 
 /// A plan, as far as it is carried out here.
 #[derive(Clone, Debug)]
@@ -87,7 +90,20 @@ impl Model {
         if let Some(known) = self.plans.by_observed.get(&seen) {
             return Some(*known);
         }
-        let mut observed = self.observe(&seen)?;
+        let (observed, planned) = self.planned(&seen)?;
+        let mut problems = self.check_plan(&observed, &planned);
+        problems.extend(self.check_steered(&seen, &planned));
+        let number = self.compile(planned);
+        if !problems.is_empty() {
+            self.plans.problems.insert(number, problems);
+        }
+        self.plans.by_observed.insert(seen, number);
+        Some(number)
+    }
+
+    /// What is observed, and what the core plans.
+    pub fn planned(&self, seen: &[u32]) -> Option<(Observed, Plan)> {
+        let mut observed = self.observe(seen)?;
         if let Some(breakage) = self.breakage {
             (breakage.observe)(&mut observed);
         }
@@ -103,13 +119,7 @@ impl Model {
         if let Some(breakage) = self.breakage {
             (breakage.plan)(&observed, &mut planned);
         }
-        let problems = self.check_plan(&observed, &planned);
-        let number = self.compile(planned);
-        if !problems.is_empty() {
-            self.plans.problems.insert(number, problems);
-        }
-        self.plans.by_observed.insert(seen, number);
-        Some(number)
+        Some((observed, planned))
     }
 
     /// What a plan depends on, as numbers: the ContourDeployment first.
@@ -123,6 +133,7 @@ impl Model {
             state.answers[owner],
             state.furniture[owner],
             deployment,
+            state.refused[owner],
         ];
         for slot in &state.slots {
             let kind = self.items.kind(slot.key);
@@ -141,15 +152,18 @@ impl Model {
     /// As the controller's gather step does it.
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
         let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
-        let items: Vec<&Item> = seen[4..].iter().filter_map(|id| self.items.get(*id)).collect();
-        let labelled = items
-            .iter()
-            .filter(|item| item.owner.is_some())
-            .map(|item| item.object.clone());
-        let mut objects: BTreeMap<Key, Arc<Object>> = labelled.map(|object| (object.key(), object)).collect();
+        let items: Vec<&Item> = seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect();
+        let owner = Owner::of(&deployment.metadata);
+        // A stand-in that lost its labels while nobody looked is known by its name.
+        let is_shown = |item: &&&Item| {
+            let is_nameless = item.owner.is_none() && item.kind() == Kind::ExtensionService;
+            item.owner.is_some() || (is_nameless && bears_our_name(&owner, &item.object))
+        };
+        let shown = items.iter().filter(is_shown).map(|item| item.object.clone());
+        let mut objects: BTreeMap<Key, Arc<Object>> = shown.map(|object| (object.key(), object)).collect();
         objects.extend(self.furniture[seen[2] as usize].objects.clone());
         let settings = &deployment.spec.runtime_settings;
-        let wanted = targets(settings, ours(&Owner::of(&deployment.metadata), settings, &objects));
+        let wanted = targets(settings, ours(&owner, settings, &objects));
         let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
         let of_kind = |kind: Kind| {
             items
@@ -198,7 +212,7 @@ impl Model {
             settings: self.verdicts[seen[1] as usize].clone(),
             issued: None,
             failures: Vec::new(),
-            attempts: Arc::default(),
+            attempts: Arc::new(self.attempts(seen[4])),
         })
     }
 

@@ -1,10 +1,11 @@
 //! What the API server makes of the operator's requests.
 
-use slipway::plan::{Key, Kind, Object, Target, Write};
+use slipway::plan::{Key, Kind, Object, Owner, Target, Write};
 
 use crate::api_server::{self, Refusal};
 use crate::items::{Id, Item, KeyId, Uid};
 use crate::model::{Change, Model};
+use crate::scopes::{ALICE, AUTH, OWNERS};
 use crate::state::State;
 
 impl Model {
@@ -38,7 +39,13 @@ impl Model {
 
     fn stored(&self, live: Id, uid: Uid, write: &Write) -> Result<Option<Object>, Refusal> {
         if let Write::Create(object) = write {
+            if !api_server::is_a_name(object.name()) {
+                return Err(Refusal::Invalid);
+            }
             return Ok(Some(api_server::created(object.clone(), uid.text())));
+        }
+        if matches!(write, Write::Delete(_)) && self.is_guarded(self.item(live).key) {
+            return Err(Refusal::Forbidden);
         }
         let object = &self.item(live).object;
         let flaws = self.breakage.map(|breakage| breakage.apply).unwrap_or_default();
@@ -72,8 +79,26 @@ impl Model {
     }
 
     pub fn is_owned_by(&self, item: &Item, owner: usize) -> bool {
-        item.owner == Some(owner)
-            || (item.kind() == Kind::ContourDeployment && item.key == self.keys.deployments[owner])
+        let key = self.items.key(item.key);
+        if item.kind() == Kind::ContourDeployment {
+            return item.key == self.keys.deployments[owner];
+        }
+        if key.namespace == ALICE {
+            return self.is_leftover(item);
+        }
+        (item.owner == Some(owner) && !self.items.is_aside(item.key)) || self.is_nameless(item)
+    }
+
+    /// Whether an object beside the service has our finalizer and a name of ours, and lost its labels, or looks so.
+    pub fn is_nameless(&self, item: &Item) -> bool {
+        let (key, (namespace, name)) = (self.items.key(item.key), OWNERS[0]);
+        let owner = Owner {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: String::new(),
+        };
+        let is_beside_the_service = key.namespace == AUTH && owner.is_stand_in(&key.name);
+        item.owner.is_none() && is_beside_the_service && item.object.has_our_finalizer()
     }
 }
 

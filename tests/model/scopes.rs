@@ -4,12 +4,16 @@ use serde_json::{Value, json};
 use slipway::plan::Kind;
 
 use crate::state::{Budgets, UNLIMITED};
+use crate::tenant::Imitation;
 
 /// The ContourDeployments, as namespace and name.
 pub const OWNERS: [(&str, &str); 2] = [("projectcontour", "edge"), ("projectcontour", "rear")];
 
 /// Where the user's ExtensionService is, and what it and its Service are called.
 pub const AUTH: &str = "auth";
+
+/// A tenant's namespace, which nothing refers to.
+pub const ALICE: &str = "alice";
 
 /// A form of the user's ExtensionService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +125,10 @@ pub struct Scope {
     pub budgets: Budgets,
     /// Answers to writes get lost.
     pub loses_answers: bool,
+    /// What a tenant makes,
+    pub imitations: &'static [Imitation],
+    /// and where. (Elsewhere what is refused in other namespaces is not remembered.)
+    pub tenant_in: &'static str,
 }
 
 /// What the user makes.
@@ -150,6 +158,8 @@ impl Scope {
         mischief: &[],
         budgets: FREE,
         loses_answers: false,
+        imitations: &[],
+        tenant_in: ALICE,
     };
 }
 
@@ -451,6 +461,54 @@ pub fn all() -> Vec<Scope> {
             start: Start::Empty,
             lags: &[Kind::ExtensionService, Kind::ContourConfiguration, Kind::Deployment],
             loses_answers: true,
+            ..base.clone()
+        },
+        Scope {
+            name: "tenant",
+            what: "a tenant makes imitations in a namespace that nothing refers to, while the specification is refused, or the ContourDeployment is \
+                   deleted and made again",
+            start: Start::Settled,
+            wishes: &[Wish::FailClosed, Wish::Refused],
+            budgets: Budgets {
+                respecifications: 1,
+                deletions: 1,
+                crashes: UNLIMITED,
+                tenant: 2,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::ExtensionService],
+            imitations: Imitation::ELSEWHERE,
+            ..base.clone()
+        },
+        Scope {
+            name: "tenant beside the service",
+            what: "a tenant makes imitations in the service's namespace, while the ExtensionService gets another timeout",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 1,
+                tenant: 1,
+                ..Budgets::NONE
+            },
+            lags: &[Kind::ExtensionService],
+            imitations: Imitation::BESIDE_THE_SERVICE,
+            tenant_in: AUTH,
+            ..base.clone()
+        },
+        Scope {
+            name: "tenant who takes names",
+            what: "a tenant takes the names of the next stand-in or its blackhole; the operator is killed, and forgets what was refused",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            budgets: Budgets {
+                changes: 1,
+                crashes: UNLIMITED,
+                tenant: 1,
+                ..Budgets::NONE
+            },
+            lags: &[],
+            imitations: Imitation::NEXT,
+            tenant_in: AUTH,
             ..base.clone()
         },
         Scope {

@@ -8,11 +8,15 @@
 //! - the timeout of a blackhole: facts are kept for an object that is absent;
 //! - what a stand-in points at, and what follows from it for traffic, while the user's object is not valid: the last proven
 //!   copy stays in use;
+//! - what a tenant made and Slipway must not touch, or can't take away;
+//! - what a container has captured of its stand-in, and what follows from it, while somebody's Service takes the name of one in the
+//!   service's namespace: what is in use stays, or the blackhole at home does;
 //! - everything, while the specification is refused (what ran goes on running, whatever that was), or while a name is taken by
 //!   somebody else (that is a condition, and nothing is forced).
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 use slipway::api::vocabulary::{annotations, labels};
 use slipway::plan::{Kind, Object, plan};
@@ -35,10 +39,13 @@ impl Model {
         if is_taken {
             return Vec::new();
         }
-        let mut problems = Vec::new();
+        let mut problems = self.check_tenants(state);
+        let is_in_the_way = state
+            .of_kind(&self.items, Kind::Service)
+            .any(|slot| self.is_in_the_way(self.item(slot.live)));
         for slot in state.slots.iter().filter(|slot| slot.live != 0) {
             let item = self.item(slot.live);
-            if item.is_terminating() {
+            if item.is_terminating() && !self.items.is_aside(slot.key) {
                 problems.push(format!("I7: {} hangs in its deletion", self.items.key(slot.key)));
             }
             if slot.view != slot.live {
@@ -46,7 +53,7 @@ impl Model {
             }
         }
         for pod in state.of_kind(&self.items, Kind::Pod).collect::<Vec<_>>() {
-            problems.extend(self.check_pod(state, pod));
+            problems.extend(self.check_pod(state, pod, is_in_the_way));
         }
         let wishes: Vec<Option<u8>> = (0..self.scope.owners).map(|owner| self.wish_of(state, owner)).collect();
         let is_refused = wishes
@@ -55,6 +62,14 @@ impl Model {
             .any(|wish| self.scope.wishes[usize::from(*wish)] == Wish::Refused);
         if !problems.is_empty() || is_refused {
             return problems;
+        }
+        if is_in_the_way {
+            let runs = |owner: &usize| wishes[*owner].is_none() || state.live(self.keys.contours[*owner]) != 0;
+            let stuck = (0..self.scope.owners).find(|owner| !runs(owner));
+            return stuck
+                .map(|owner| format!("I5: {} is not installed", OWNERS[owner].1))
+                .into_iter()
+                .collect();
         }
         let form = self.form_of(state);
         let (namespace, service) = (state.live(self.keys.namespace) != 0, state.live(self.keys.service) != 0);
@@ -85,8 +100,25 @@ impl Model {
         problems
     }
 
+    /// What steers the operator, and what it has left of what a tenant made: what looks as if it had been left behind goes, unless its
+    /// maker holds it.
+    fn check_tenants(&mut self, state: &State) -> Vec<String> {
+        let mut problems = Vec::new();
+        for owner in 0..self.scope.owners {
+            let plan = self.plan_for(state, owner, false).unwrap_or_default();
+            problems.extend(self.plans.problems.get(&plan).into_iter().flatten().cloned());
+            let wish = self.wish_of(state, owner);
+            let is_run = wish.is_some_and(|wish| self.scope.wishes[usize::from(wish)] != Wish::Refused);
+            let live = state.slots.iter().filter_map(|slot| self.items.get(slot.live));
+            let left = live.filter(|item| is_run && self.is_leftover(item));
+            let left = left.filter(|item| !item.is_terminating() && !self.is_guarded(item.key));
+            problems.extend(left.map(|item| format!("I7: {} is left over", self.items.key(item.key))));
+        }
+        problems
+    }
+
     /// Every container runs, on what its stand-ins say now.
-    fn check_pod(&self, state: &State, pod: crate::state::Slot) -> Option<String> {
+    fn check_pod(&self, state: &State, pod: crate::state::Slot, is_in_the_way: bool) -> Option<String> {
         let name = self.items.key(pod.key);
         let Container::Running(captured) = Container::of(pod.extra) else {
             return Some(format!("I2: the container of {name} does not run"));
@@ -97,6 +129,9 @@ impl Model {
             .is_none_or(|item| item.spec != captured.spec)
         {
             return Some(format!("I5: {name} runs on what its ContourConfiguration does not say"));
+        }
+        if is_in_the_way {
+            return None;
         }
         captured.facts.iter().find_map(|(stand_in, captured)| {
             let now = self.live(state, *stand_in).map(facts);
@@ -143,7 +178,8 @@ impl Model {
             .slots
             .iter()
             .filter_map(|slot| self.items.get(slot.live))
-            .filter(|item| item.owner.is_some() && !item.object.name().contains("-trial-"))
+            .filter(|item| item.owner.is_some() && !self.items.is_aside(item.key))
+            .filter(|item| !item.object.name().contains("-trial-"))
         {
             let value = match item.kind() {
                 Kind::ReplicaSet | Kind::Pod => json!("is there"),
@@ -165,11 +201,7 @@ impl Model {
             }
             if let Some(observed) = self.observed_now(state, owner) {
                 let status = plan(&observed).status;
-                let conditions: Vec<_> = status
-                    .conditions
-                    .iter()
-                    .map(|it| format!("{} {} {}", it.type_, it.status, it.reason))
-                    .collect();
+                let conditions: Vec<_> = status.conditions.iter().map(masked_condition).collect();
                 let services: Vec<_> = status
                     .extension_services
                     .iter()
@@ -255,6 +287,14 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
         }
     }
     serde_json::from_str(&unsalted(&object.to_json().to_string())).expect("JSON")
+}
+
+/// A condition, without times. That something can't be taken away elsewhere is told only if nothing else is wrong.
+fn masked_condition(condition: &Condition) -> String {
+    if condition.reason == "LeftBehind" {
+        return "Degraded False Healthy".to_owned();
+    }
+    format!("{} {} {}", condition.type_, condition.status, condition.reason)
 }
 
 /// Takes the hashes out of names.

@@ -87,6 +87,8 @@ pub struct Budgets {
     pub kills: u8,
     /// The operator is killed, or an answer lost.
     pub crashes: u8,
+    /// A tenant makes an imitation.
+    pub tenant: u8,
 }
 
 pub const UNLIMITED: u8 = u8::MAX;
@@ -102,9 +104,10 @@ impl Budgets {
         foreign: 0,
         kills: 0,
         crashes: 0,
+        tenant: 0,
     };
 
-    fn bytes(self) -> [u8; 9] {
+    fn bytes(self) -> [u8; 10] {
         let Self {
             flaps,
             changes,
@@ -115,6 +118,7 @@ impl Budgets {
             foreign,
             kills,
             crashes,
+            tenant,
         } = self;
         [
             flaps,
@@ -126,10 +130,11 @@ impl Budgets {
             foreign,
             kills,
             crashes,
+            tenant,
         ]
     }
 
-    fn of(bytes: [u8; 9]) -> Self {
+    fn of(bytes: [u8; 10]) -> Self {
         let [
             flaps,
             changes,
@@ -140,6 +145,7 @@ impl Budgets {
             foreign,
             kills,
             crashes,
+            tenant,
         ] = bytes;
         Self {
             flaps,
@@ -151,6 +157,7 @@ impl Budgets {
             foreign,
             kills,
             crashes,
+            tenant,
         }
     }
 }
@@ -177,6 +184,8 @@ pub struct State {
     pub control: [Control; MOST_OWNERS],
     /// What the operator remembers of the API server's word on the settings; 0: nothing.
     pub answers: [u32; MOST_OWNERS],
+    /// What it remembers of its writes that were refused (`Model::refused`); 0: nothing.
+    pub refused: [u32; MOST_OWNERS],
     pub budgets: Budgets,
     /// Forms of the user's ExtensionService that Contour has found valid, as bits.
     pub judged: u8,
@@ -220,12 +229,12 @@ impl State {
         self.slot_mut(key).view = id;
     }
 
-    /// Live objects of a kind.
+    /// Live objects of a kind, but for those that are [aside](Items::is_aside).
     pub fn of_kind<'a>(&'a self, items: &'a Items, kind: Kind) -> impl Iterator<Item = Slot> + 'a {
         self.slots
             .iter()
             .copied()
-            .filter(move |slot| slot.live != 0 && items.kind(slot.key) == kind)
+            .filter(move |slot| slot.live != 0 && items.kind(slot.key) == kind && !items.is_aside(slot.key))
     }
 
     /// Forgets what is nowhere any more.
@@ -235,7 +244,7 @@ impl State {
     }
 
     pub fn pack(&self) -> Vec<u32> {
-        let mut packed = Vec::with_capacity(self.slots.len() * 4 + 18);
+        let mut packed = Vec::with_capacity(self.slots.len() * 4 + 20);
         packed.push(u32::try_from(self.slots.len()).expect("few"));
         for slot in &self.slots {
             packed.extend([slot.key, slot.live, slot.view, slot.extra]);
@@ -246,10 +255,11 @@ impl State {
             packed.extend([control.plan, position]);
         }
         packed.extend(self.answers);
+        packed.extend(self.refused);
         let budgets = self.budgets.bytes();
         packed.push(u32::from_le_bytes([budgets[0], budgets[1], budgets[2], budgets[3]]));
         packed.push(u32::from_le_bytes([budgets[4], budgets[5], budgets[6], budgets[7]]));
-        packed.push(u32::from_le_bytes([self.judged, self.form, budgets[8], 0]));
+        packed.push(u32::from_le_bytes([self.judged, self.form, budgets[8], budgets[9]]));
         packed
     }
 
@@ -271,15 +281,17 @@ impl State {
             done: (rest[at + 1] & 0xffff) as u16,
             failed: rest[at + 1] >> 31 == 1,
         };
-        let [judged, form, last, _] = rest[10].to_le_bytes();
-        let mut budgets = [last; 9];
-        budgets[..4].copy_from_slice(&rest[8].to_le_bytes());
-        budgets[4..8].copy_from_slice(&rest[9].to_le_bytes());
+        let [judged, form, last @ ..] = rest[12].to_le_bytes();
+        let mut budgets = [0; 10];
+        budgets[..4].copy_from_slice(&rest[10].to_le_bytes());
+        budgets[4..8].copy_from_slice(&rest[11].to_le_bytes());
+        budgets[8..].copy_from_slice(&last);
         Self {
             slots,
             furniture: [rest[0], rest[1]],
             control: [control(2), control(4)],
             answers: [rest[6], rest[7]],
+            refused: [rest[8], rest[9]],
             budgets: Budgets::of(budgets),
             judged,
             form,

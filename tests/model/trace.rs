@@ -68,6 +68,8 @@ pub const ACTIONS: &[&str] = &[
     "a foreigner takes a ContourConfiguration's name",
     "a foreigner alters a ContourConfiguration",
     "Contour's verdict is lost",
+    "a tenant deletes what he made",
+    "a tenant makes an imitation",
     "another Contour says that an ExtensionService is not valid",
 ];
 
@@ -189,6 +191,8 @@ impl Model {
             }
             Action::UserDeletesContourDeployment(it) => format!("user: deletes ContourDeployment {it}"),
             Action::Foreigner(mischief, it) => format!("foreigner: {mischief:?} {}", key(it)),
+            Action::TenantMakes(it) => format!("tenant: makes {:?}", self.scope.imitations[usize::from(it)]),
+            Action::TenantDeletes(it) => format!("tenant: deletes {:?}", self.scope.imitations[usize::from(it)]),
         }
     }
 
