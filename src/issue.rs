@@ -1,5 +1,5 @@
 //! Issues certificates. It is here and not in the core because keys need randomness; what is issued, and when, the core
-//! says (`plan::certificates`).
+//! says (`plan/certificates.rs`).
 
 use std::time::Duration;
 

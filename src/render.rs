@@ -78,15 +78,7 @@ pub fn answered(observed: &Observed) -> (Plan, Observed) {
         for question in &planned.questions {
             match question {
                 Question::Settings { hash, candidate } => {
-                    let spec = candidate
-                        .at("/spec")
-                        .and_then(Value::as_object)
-                        .cloned()
-                        .unwrap_or_default();
-                    observed.settings = SettingsVerdict::Accepted {
-                        hash: hash.clone(),
-                        spec,
-                    };
+                    observed.settings = SettingsVerdict::of(hash, candidate, candidate);
                 }
                 Question::Certificates(request) => observed.issued = placeholders(request, observed.now),
             }

@@ -189,14 +189,14 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
     for question in &planned.questions {
         if let Question::Settings { hash, candidate } = question {
             let answer = client::create(&context.client, candidate, true).await;
-            let outcome = if answer.is_ok() {
-                Outcome::Success
-            } else {
-                Outcome::Error("refused")
+            let answer = answer.map(|object| SettingsVerdict::of(hash, candidate, &object));
+            let outcome = match answer {
+                Ok(SettingsVerdict::Accepted { .. }) => Outcome::Success,
+                _ => Outcome::Error("refused"),
             };
             context.telemetry.metrics.tried(outcome);
             let verdict = match answer {
-                Ok(object) => SettingsVerdict::of(hash, candidate, &object),
+                Ok(verdict) => verdict,
                 Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused {
                     hash: hash.clone(),
                     message: error.to_string(),

@@ -1,5 +1,5 @@
-//! From what is observed to what is to be thought of it: each fact is worked out once, here or in the module that this file asks, and
-//! has a type. What comes after this reads no raw objects but to compare them (`diff`).
+//! From what is observed to facts that have types, worked out here or in the modules that this file calls. After this stage only `diff`
+//! reads raw objects, to compare them.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::write::Target;
 use crate::api::vocabulary::FINALIZER;
 use crate::api::{ContourDeployment, Traffic};
 
-/// What is to be thought of a ContourDeployment and everything around it.
+/// What is known of a ContourDeployment and everything around it.
 pub struct Assessment<'a> {
     /// What the desired objects are made from, beside what is decided.
     pub instance: Instance<'a>,
@@ -143,7 +143,7 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
         look_again: None,
     };
     if observed.deployment.metadata.deletion_timestamp.is_some() {
-        let (deletion, look_again) = deletion::assess(sorted);
+        let (deletion, look_again) = deletion::assess(sorted, assessment.unheld.is_none());
         assessment.phase = Phase::Deleting(deletion);
         assessment.look_again = look_again;
         return assessment;
@@ -231,7 +231,7 @@ impl Assessment<'_> {
         let old_pods = rollout::old_pods(observed, Some(&contour::template_hash(&self.instance, &captured)));
         let contour = rollout::contour(observed);
         let gate = rollout::gate(observed, &contour, &old_pods);
-        let is_rolled_out = configuration::is_rolled_out(&contour, &old_pods);
+        let is_rolled_out = rollout::is_rolled_out(&contour, &old_pods);
         for wait in [certificates.renew_in, old_pods.look_again, stays] {
             self.look_in(wait);
         }

@@ -359,7 +359,11 @@ mod tests {
         // Nor does another write, much later.
         let mut other = stand_in("one");
         other.metadata.name = Some("edge-ext-auth-1111111111".to_owned());
-        attempts.failed(&Write::Create(other), failure(FailureCause::Refused), at(3600));
+        let refused = Failure {
+            key: other.key(),
+            ..failure(FailureCause::Refused)
+        };
+        attempts.failed(&Write::Create(other), refused, at(3600));
         assert!(attempts.is_overruled(&id));
         assert!(attempts.taken(&create, Some(&stand_in("one")), at(3601)), "it is ours");
         assert!(!attempts.is_overruled(&id));

@@ -12,7 +12,6 @@ use super::captured::{Captured, Contours, configuration_name, references};
 use super::names::salts_from;
 use super::object::{Kind, Object, Owner};
 use super::observed::Observed;
-use super::rollout::{OldPods, Rollout, Workload};
 use super::settings::Accepted;
 use super::stand_in::RolePlan;
 use super::succession;
@@ -118,11 +117,6 @@ fn marked(observed: &Observed) -> Option<Captured> {
     });
     let newest = rolled_out.max_by(|(a, one), (b, other)| (a, &one.configuration).cmp(&(b, &other.configuration)));
     newest.map(|(_, captured)| captured)
-}
-
-/// Whether every Contour that runs has captured what its Deployment's present template says, and enough of them are available.
-pub fn is_rolled_out(contour: &Workload, old_pods: &OldPods) -> bool {
-    contour.rollout == Rollout::Complete && contour.available && old_pods.waited_for.is_empty()
 }
 
 /// A ContourConfiguration that containers have captured, or are to capture.

@@ -20,10 +20,18 @@ pub struct Deletion {
 }
 
 /// How far the deletion is, and how long until a pod that hangs is not waited for any more. It needs neither Contour's CRDs nor the
-/// users' ExtensionServices.
-pub fn assess(sorted: &Sorted) -> (Deletion, Option<Duration>) {
+/// users' ExtensionServices. If our finalizer does not hold the ContourDeployment any more, nothing is waited for.
+pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
     let observed = &sorted.observed;
     let owner = observed.owner();
+    if !is_held {
+        let over = Deletion {
+            namespace_stays: false,
+            contour_is_gone: false,
+            waiting: Vec::new(),
+        };
+        return (over, None);
+    }
     // In a namespace that goes too the namespace controller deletes, and our own access may already be gone.
     let namespace_stays = observed.namespace(&owner.namespace) == Some(NamespacePhase::Active);
     let old = rollout::old_pods(observed, None);

@@ -14,10 +14,14 @@ pub fn desire(assessment: &Assessment<'_>) -> Vec<Step> {
         Phase::NamespaceTerminating => Vec::new(),
         Phase::CrdsMissing(_) => without_crds(),
         Phase::SecretsUnread => following(assessment),
-        Phase::Unchecked(kept) => [following(assessment), kept_running(assessment, kept.as_ref())].concat(),
-        Phase::Refused(refused) => [following(assessment), kept_running(assessment, refused.kept.as_ref())].concat(),
-        Phase::Running(running) => [following(assessment), self::running(assessment, running)].concat(),
+        Phase::Unchecked(kept) => followed_by(assessment, kept_running(assessment, kept.as_ref())),
+        Phase::Refused(refused) => followed_by(assessment, kept_running(assessment, refused.kept.as_ref())),
+        Phase::Running(running) => followed_by(assessment, self::running(assessment, running)),
     }
+}
+
+fn followed_by(assessment: &Assessment<'_>, then: Vec<Step>) -> Vec<Step> {
+    following(assessment).into_iter().chain(then).collect()
 }
 
 /// First of all what decides on traffic: no trouble elsewhere may keep a stand-in from following its service.

@@ -5,7 +5,7 @@ pub mod admission;
 mod assess;
 mod attempts;
 mod captured;
-pub mod certificates;
+mod certificates;
 mod compare;
 mod configuration;
 mod deletion;
@@ -43,7 +43,7 @@ pub use ours::of as ours;
 pub use report::{Besides, DEGRADED, READY, Rule, patience_left};
 pub use stand_in::{bears_our_name, targets};
 pub use waves::{Event, Plan, Question, Severity, Wave};
-pub use write::{Desired, Fields, Target, Write};
+pub use write::{Target, Write};
 
 /// What to do about this ContourDeployment now.
 pub fn plan(observed: &Observed) -> Plan {

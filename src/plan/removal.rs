@@ -10,8 +10,8 @@ use super::step::{Part, Selection};
 use super::waves::Wave;
 use super::write::{Target, Write};
 
-/// What is selected, and not named by any step, goes: delete, and then, where our finalizer holds it, release. What could not be deleted
-/// elsewhere waits for its next try.
+/// Deletes what is selected and named by no step, and then, where our finalizer holds it, releases it. A deletion that failed in another
+/// namespace waits for its next try.
 pub fn wave(
     name: &'static str,
     selection: Selection,
@@ -24,7 +24,9 @@ pub fn wave(
     let attempts = &sorted.observed.attempts;
     for object in sorted.objects(selection.reaches_leftovers()) {
         let key = object.key();
-        if named.contains(&key) || !selects(selection, object, assessment, sorted) {
+        // While a specification is refused, what is on its way out is not what a step names.
+        let is_spared = selection != Selection::Going && named.contains(&key);
+        if is_spared || !selects(selection, object, assessment, sorted) {
             continue;
         }
         let write = if !object.is_terminating() {

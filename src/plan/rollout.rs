@@ -14,6 +14,13 @@ use crate::api::vocabulary::labels;
 /// is stuck, and a person has to look.
 const PATIENCE_WITH_TERMINATING: Duration = Duration::from_mins(1);
 
+/// How many per cent of Contour's pods may be missing without its being called unavailable: what may be while it rolls (`maxUnavailable` in
+/// `operand/contour.rs`), but rounded up, so that one node that is not ready changes nothing.
+const MAY_MISS_OF_CONTOUR: i64 = 25;
+
+/// The same of Envoy's (`operand/envoy.rs`).
+const MAY_MISS_OF_ENVOY: i64 = 10;
+
 /// How far a workload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rollout {
@@ -32,7 +39,7 @@ pub enum Rollout {
 pub struct Workload {
     /// How far its rollout is.
     pub rollout: Rollout,
-    /// Whether enough pods are available.
+    /// Whether enough pods are available: some may be missing.
     pub available: bool,
     /// Whether all pods that are wanted are available.
     pub is_whole: bool,
@@ -54,7 +61,7 @@ pub fn contour(observed: &Observed) -> Workload {
     let owner = observed.owner();
     observed
         .object(Kind::Deployment, &owner.namespace, &owner.contour())
-        .map_or(Workload::ABSENT, deployment)
+        .map_or(Workload::ABSENT, |object| deployment(object, MAY_MISS_OF_CONTOUR))
 }
 
 /// Since when Contours can be heard, counted anew each time that their Deployment becomes available or ceases to be; none: not one is
@@ -73,7 +80,7 @@ pub fn envoy(observed: &Observed, kind: Kind) -> Workload {
     match observed.object(kind, &owner.namespace, &owner.envoy()) {
         None => Workload::ABSENT,
         Some(object) if kind == Kind::DaemonSet => daemon_set(object),
-        Some(object) => deployment(object),
+        Some(object) => deployment(object, MAY_MISS_OF_ENVOY),
     }
 }
 
@@ -131,7 +138,7 @@ pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<()
         return Ok(());
     }
     match &contour.rollout {
-        Rollout::Complete if contour.available && old.waited_for.is_empty() => Ok(()),
+        _ if is_rolled_out(contour, old) => Ok(()),
         Rollout::Complete if old.waited_for.is_empty() => Err("Contour is not available".to_owned()),
         Rollout::Complete => Err(format!(
             "Contour's old pods are still there: {}",
@@ -142,6 +149,11 @@ pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<()
     }
 }
 
+/// Whether every Contour that runs has captured what its Deployment's present template says, and enough of them are available.
+pub fn is_rolled_out(contour: &Workload, old: &OldPods) -> bool {
+    contour.rollout == Rollout::Complete && contour.available && old.waited_for.is_empty()
+}
+
 /// Whether there is an Envoy, of whatever workload type.
 pub fn has_envoy(observed: &Observed) -> bool {
     let owner = observed.owner();
@@ -150,7 +162,7 @@ pub fn has_envoy(observed: &Observed) -> bool {
         .any(|kind| observed.object(kind, &owner.namespace, &owner.envoy()).is_some())
 }
 
-fn deployment(object: &Object) -> Workload {
+fn deployment(object: &Object, may_miss: i64) -> Workload {
     let wanted = wanted_replicas(object).unwrap_or(1);
     let status = ReplicasStatus::of(object);
     let ReplicasStatus {
@@ -176,8 +188,8 @@ fn deployment(object: &Object) -> Workload {
     };
     Workload {
         rollout,
-        available: is_enough(status.available_replicas, wanted),
-        is_whole: status.available_replicas >= wanted,
+        available: is_enough(status.available_replicas, wanted, may_miss),
+        is_whole: is_enough(status.available_replicas, wanted, 0),
         pods: Some(format!("{}/{wanted}", status.ready_replicas)),
     }
 }
@@ -199,17 +211,16 @@ fn daemon_set(object: &Object) -> Workload {
     };
     Workload {
         rollout,
-        available: is_enough(status.number_available, wanted),
-        is_whole: wanted > 0 && status.number_available >= wanted,
+        available: is_enough(status.number_available, wanted, MAY_MISS_OF_ENVOY),
+        is_whole: is_enough(status.number_available, wanted, 0),
         pods: Some(format!("{}/{wanted}", status.number_ready)),
     }
 }
 
-/// Whether so many of the wanted pods are enough: a tenth, rounded up, may be missing, as `maxUnavailable` of Envoy's allows while it
-/// rolls. So a node that is not ready, or that came just now, makes nothing unavailable.
-fn is_enough(available: i64, wanted: i64) -> bool {
-    let may_miss = (wanted + 9) / 10;
-    wanted > 0 && available > 0 && available + may_miss >= wanted
+/// Whether so many of the wanted pods are enough, if so many per cent of them, rounded up, may be missing. One at least must be there.
+fn is_enough(available: i64, wanted: i64, may_miss: i64) -> bool {
+    let missing = wanted.saturating_sub(available);
+    available > 0 && wanted > 0 && missing <= wanted.saturating_mul(may_miss).saturating_add(99) / 100
 }
 
 #[cfg(test)]
@@ -231,7 +242,7 @@ mod tests {
     fn a_deployment_is_complete_when_all_its_pods_are_new_and_no_other_is_left() {
         for (updated, all, is_complete) in [(2, 2, true), (2, 3, false), (1, 1, false), (1, 2, false)] {
             let status = json!({"updatedReplicas": updated, "replicas": all});
-            let seen = deployment(&workload(Kind::Deployment, &json!({"replicas": 2}), &status));
+            let seen = deployment(&workload(Kind::Deployment, &json!({"replicas": 2}), &status), 0);
             assert_eq!(seen.rollout == Rollout::Complete, is_complete, "{updated} new of {all}");
         }
     }
@@ -243,7 +254,10 @@ mod tests {
                 "updatedReplicas": updated, "replicas": all, "availableReplicas": updated,
                 "conditions": [{"type": "Progressing", "status": "True", "reason": reason}],
             });
-            deployment(&workload(Kind::Deployment, &json!({"replicas": 20}), &status))
+            deployment(
+                &workload(Kind::Deployment, &json!({"replicas": 20}), &status),
+                MAY_MISS_OF_ENVOY,
+            )
         };
         let scaled = seen(18, 18, "NewReplicaSetAvailable");
         assert!(
@@ -259,20 +273,26 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_rounded_up_may_be_missing() {
-        for (available, wanted, expected) in [
-            (0, 0, false),
-            (0, 1, false),
-            (1, 1, true),
-            (1, 2, true),
-            (1, 3, false),
-            (9, 10, true),
-            (8, 10, false),
-            (9, 11, true),
-            (18, 20, true),
-            (17, 20, false),
+    fn of_the_wanted_pods_so_many_rounded_up_may_be_missing_and_one_must_be_there() {
+        for (available, wanted, of_contour, of_envoy, is_whole) in [
+            (0, 0, false, false, false),
+            (0, 1, false, false, false),
+            (1, 1, true, true, true),
+            (2, 1, true, true, true),
+            (1, 2, true, true, false),
+            (1, 3, false, false, false),
+            (2, 3, true, true, false),
+            (6, 8, true, false, false),
+            (5, 8, false, false, false),
+            (9, 10, true, true, false),
+            (9, 11, true, true, false),
+            (17, 20, true, false, false),
+            (18, 20, true, true, false),
+            (i64::MAX, i64::MAX, true, true, true),
         ] {
-            assert_eq!(is_enough(available, wanted), expected, "{available} of {wanted}");
+            let found =
+                [MAY_MISS_OF_CONTOUR, MAY_MISS_OF_ENVOY, 0].map(|may_miss| is_enough(available, wanted, may_miss));
+            assert_eq!(found, [of_contour, of_envoy, is_whole], "{available} of {wanted}");
         }
     }
 

@@ -49,8 +49,8 @@ pub fn assess(observed: &Observed) -> Settings {
 }
 
 impl SettingsVerdict {
-    /// What the answer to a dry run says of the settings that were asked about. If it has others it is a refusal, like one that is in
-    /// words, and is asked about again like it: what changed them may do so no longer.
+    /// Judges the answer to a dry run. If something changed the settings on the way, that is a refusal, and is asked about again like any
+    /// other.
     pub fn of(hash: &str, asked: &Object, answer: &Object) -> Self {
         let spec = |object: &Object| {
             object

@@ -275,13 +275,10 @@ impl Cluster {
         if let Some(message) = self.refuses_settings.clone() {
             return SettingsVerdict::Refused { hash, message };
         }
-        let mut spec = candidate
-            .at("/spec")
-            .and_then(Value::as_object)
-            .cloned()
-            .expect("a spec");
+        let mut answer = candidate.clone();
+        let spec = answer.content["spec"].as_object_mut().expect("a spec");
         spec.entry("xdsServer").or_insert_with(|| json!({"type": "envoy"}));
-        SettingsVerdict::Accepted { hash, spec }
+        SettingsVerdict::of(&hash, candidate, &answer)
     }
 
     /// False: the world is not as it was observed.

@@ -97,3 +97,55 @@ fn quantities_are_looked_at_only_where_resources_are() {
     assert!(holds("requests") && holds("limits") && !holds("data"));
     assert!(!value_holds("limits", &json!({"cpu": "1"}), &json!({"memory": "1"})));
 }
+
+#[test]
+fn which_fields_must_be_ours_whoever_changes_them() {
+    use Kind::{ContourConfiguration, Deployment, ExtensionService, RoleBinding, Secret, Service, ServiceAccount};
+    // Whether they must be where we set them, and where somebody adds them.
+    let table = [
+        (ServiceAccount, "metadata.finalizers", true, true),
+        (ServiceAccount, "metadata.ownerReferences[0].uid", true, true),
+        (ServiceAccount, "metadata.labels[contour.slipway.dev/role]", true, true),
+        (ServiceAccount, "metadata.labels[team]", false, false),
+        (ServiceAccount, "metadata.finalizersX", false, false),
+        (ExtensionService, "spec.services[0].name", true, true),
+        (ExtensionService, "spec.validation", true, true),
+        (ExtensionService, "spec.timeoutPolicy.response", true, true),
+        (ExtensionService, "spec.protocol", true, true),
+        (ExtensionService, "spec.circuitBreakerPolicy", true, false),
+        (
+            ExtensionService,
+            "metadata.annotations[contour.slipway.dev/memory]",
+            true,
+            false,
+        ),
+        (ExtensionService, "metadata.annotations[a]", false, false),
+        (ContourConfiguration, "spec.globalExtAuth.authPolicy", true, true),
+        (ContourConfiguration, "spec.rateLimitService.failOpen", true, true),
+        (ContourConfiguration, "spec.tracing", true, true),
+        (ContourConfiguration, "spec.gateway", true, false),
+        (Service, "spec.selector", true, true),
+        (Service, "spec.externalName", true, true),
+        (Service, "spec.type", true, true),
+        (Service, "spec.ports[0].port", true, true),
+        (Service, "spec.sessionAffinity", false, false),
+        (Deployment, "spec.selector", true, true),
+        (Deployment, "spec.template.metadata.labels[app]", true, true),
+        (Deployment, "spec.template.spec.serviceAccountName", true, true),
+        (Deployment, "spec.template.spec.volumes[0]", true, true),
+        (Deployment, "spec.template.spec.containers[contour].args", true, true),
+        (Deployment, "spec.template.spec.containers[contour].image", false, false),
+        (Deployment, "spec.template.spec.tolerations", false, false),
+        (RoleBinding, "subjects[0].name", true, true),
+        (RoleBinding, "roleRef", true, true),
+        (Secret, "data", true, true),
+        (Secret, "immutable", false, false),
+    ];
+    for (kind, field, where_set, where_added) in table {
+        let key = Key::new(kind, "projectcontour", "edge");
+        for (is_added, expected) in [(false, where_set), (true, where_added)] {
+            let found = must_be_ours(&key, field, is_added);
+            assert_eq!(found, expected, "{kind} {field}, added: {is_added}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::vocabulary::FINALIZER;
+use crate::api::vocabulary::labels;
 use crate::plan::attempts::Attempts;
 use crate::plan::operand::tests::observed;
 use crate::plan::write::Target;
@@ -437,58 +438,6 @@ fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_th
     );
 }
 
-#[test]
-fn which_fields_must_be_ours_whoever_changes_them() {
-    use Kind::{ContourConfiguration, Deployment, ExtensionService, RoleBinding, Secret, Service, ServiceAccount};
-    // Whether they must be where we set them, and where somebody adds them.
-    let table = [
-        (ServiceAccount, "metadata.finalizers", true, true),
-        (ServiceAccount, "metadata.ownerReferences[0].uid", true, true),
-        (ServiceAccount, "metadata.labels[contour.slipway.dev/role]", true, true),
-        (ServiceAccount, "metadata.labels[team]", false, false),
-        (ServiceAccount, "metadata.finalizersX", false, false),
-        (ExtensionService, "spec.services[0].name", true, true),
-        (ExtensionService, "spec.validation", true, true),
-        (ExtensionService, "spec.timeoutPolicy.response", true, true),
-        (ExtensionService, "spec.protocol", true, true),
-        (ExtensionService, "spec.circuitBreakerPolicy", true, false),
-        (
-            ExtensionService,
-            "metadata.annotations[contour.slipway.dev/memory]",
-            true,
-            false,
-        ),
-        (ExtensionService, "metadata.annotations[a]", false, false),
-        (ContourConfiguration, "spec.globalExtAuth.authPolicy", true, true),
-        (ContourConfiguration, "spec.rateLimitService.failOpen", true, true),
-        (ContourConfiguration, "spec.tracing", true, true),
-        (ContourConfiguration, "spec.gateway", true, false),
-        (Service, "spec.selector", true, true),
-        (Service, "spec.externalName", true, true),
-        (Service, "spec.type", true, true),
-        (Service, "spec.ports[0].port", true, true),
-        (Service, "spec.sessionAffinity", false, false),
-        (Deployment, "spec.selector", true, true),
-        (Deployment, "spec.template.metadata.labels[app]", true, true),
-        (Deployment, "spec.template.spec.serviceAccountName", true, true),
-        (Deployment, "spec.template.spec.volumes[0]", true, true),
-        (Deployment, "spec.template.spec.containers[contour].args", true, true),
-        (Deployment, "spec.template.spec.containers[contour].image", false, false),
-        (Deployment, "spec.template.spec.tolerations", false, false),
-        (RoleBinding, "subjects[0].name", true, true),
-        (RoleBinding, "roleRef", true, true),
-        (Secret, "data", true, true),
-        (Secret, "immutable", false, false),
-    ];
-    for (kind, field, where_set, where_added) in table {
-        let key = Key::new(kind, "projectcontour", "edge");
-        for (is_added, expected) in [(false, where_set), (true, where_added)] {
-            let found = must_be_ours(&key, field, is_added);
-            assert_eq!(found, expected, "{kind} {field}, added: {is_added}");
-        }
-    }
-}
-
 fn stand_in(namespace: &str, name: &str, service: &str) -> Object {
     let owner = json!({labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge"});
     let metadata = json!({"namespace": namespace, "name": name, "labels": owner});
@@ -510,10 +459,13 @@ fn a_creation_that_was_refused_keeps_others_in_its_namespace_back_if_that_is_ano
         attempts.failed(&Write::Create(refused), failure, observed.now);
         observed.attempts = Arc::new(attempts);
         let next = Desired::whole_spec(stand_in(namespace, "edge-ext-auth-1111111111", "one"));
-        let step = step(&next, &observed, &observed.owner());
-        match step {
-            Step::Wait(held) => assert!(is_held && !held.blocks && held.failure.is_none(), "{namespace}"),
-            step => assert!(!is_held && matches!(step, Step::Write(Write::Create(_))), "{namespace}"),
+        let found = need(&next, &observed, &observed.owner());
+        match found {
+            Need::Wait(held) => assert!(is_held && !held.blocks && held.failure.is_none(), "{namespace}"),
+            other => assert!(
+                !is_held && matches!(other, Need::Write(Write::Create(_))),
+                "{namespace}"
+            ),
         }
     }
 }
@@ -525,13 +477,13 @@ fn what_somebody_changes_as_we_write_it_holds_up_what_goes_by_it_at_home_only() 
         let live = stand_in(namespace, "edge-ext-auth-0000000000", "evil");
         observed.objects.insert(live.key(), Arc::new(live.clone()));
         let desired = Desired::whole_spec(stand_in(namespace, "edge-ext-auth-0000000000", "one"));
-        let Step::Write(write) = step(&desired, &observed, &observed.owner()) else {
+        let Need::Write(write) = need(&desired, &observed, &observed.owner()) else {
             panic!("it is not written")
         };
         let mut attempts = Attempts::default();
         assert!(!attempts.taken(&write, Some(&live), observed.now));
         observed.attempts = Arc::new(attempts);
-        let Step::Wait(held) = step(&desired, &observed, &observed.owner()) else {
+        let Need::Wait(held) = need(&desired, &observed, &observed.owner()) else {
             panic!("it is written again at once")
         };
         assert_eq!(held.blocks, blocks, "{namespace}");

@@ -127,6 +127,7 @@ fn template(namespace: &str, is_proved: bool) -> Value {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn a_namespace_is_referenced_by_the_specification_and_by_proved_templates_of_our_own_deployment() {
     let workload = |kind, namespace: &str, name: &str, controller: Option<&str>, of: Value| {
         let mut object = object(kind, namespace, name, Mark::BothLabels);
@@ -228,8 +229,8 @@ fn a_namespace_is_referenced_by_the_specification_and_by_proved_templates_of_our
             Standing::Leftover
         };
         assert_eq!(standing_of(&observed, &stand_in), expected, "the template is {whose}");
-        let (sorted, leftovers) = sort(&observed);
-        let is_kept = sorted.objects.contains_key(&stand_in.key());
+        let Sorted { observed, leftovers } = sort(&observed);
+        let is_kept = observed.objects.contains_key(&stand_in.key());
         assert_eq!(
             (is_kept, leftovers.len()),
             (is_referenced, usize::from(!is_referenced)),

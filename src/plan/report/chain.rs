@@ -38,7 +38,7 @@ pub enum Besides {
 pub const READY: &[Rule] = &[
     Rule {
         when: "an object can't be written, and a person has to act: nothing that Slipway waits for can cure it, or it has lasted for half a minute",
-        reasons: &FAILURES,
+        reasons: FAILURES.split_at(FAILURES.len() - 1).0,
         besides: Besides::Stalled,
         holds: |input| {
             input
@@ -49,7 +49,7 @@ pub const READY: &[Rule] = &[
     },
     Rule {
         when: "an object can't be written, and it is tried again",
-        reasons: &FAILURES,
+        reasons: FAILURES.split_at(1).1,
         besides: Besides::Reconciling,
         holds: |input| input.failure().map(failed),
     },
@@ -108,7 +108,7 @@ pub const READY: &[Rule] = &[
         holds: |input| unavailable(CONTOUR, &input.running()?.contour),
     },
     Rule {
-        when: "Envoy waits for Contour, old pods of which are still there",
+        when: "Envoy waits until Contour is available and its old pods are gone",
         reasons: &[reasons::ROLLING_OUT],
         besides: Besides::Reconciling,
         holds: |input| Some((reasons::ROLLING_OUT, input.running()?.gate.clone().err()?)),
@@ -220,7 +220,7 @@ pub fn first(chain: &'static [Rule], input: &Input<'_>) -> Option<(&'static Rule
 const CONTOUR: &str = "Contour";
 const ENVOY: &str = "Envoy";
 
-/// Those that [`failed`] tells, the worst first.
+/// Those that [`failed`] tells, the worst first. The first is a person's turn at once, the last never is.
 const FAILURES: [&str; 8] = [
     reasons::NOT_TAKEN,
     reasons::NAME_COLLISION,

@@ -1,5 +1,5 @@
-//! Where a stand-in points, and why: at a copy of the user's object, or at its blackhole. This is the only place where that is decided;
-//! what status says of it derives from the reason.
+//! Where a stand-in points, and why: at a copy of the user's object, or at its blackhole. This is the only place where that is decided; in
+//! which namespace it stands is decided in `name`. What status says derives from the reason.
 
 use super::Proven;
 use super::evidence::Evidence;
@@ -16,7 +16,7 @@ pub enum PointsAt {
     Blackhole(Why),
 }
 
-/// How a copy, which is in use, is.
+/// The condition of a copy that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copied {
     /// Somebody answers.

@@ -8,6 +8,7 @@ use crate::plan::duration;
 use crate::plan::names::{hash, salts_from};
 use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::observed::{NamespacePhase, Observed};
+use crate::plan::rollout;
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
 /// can be made in it then), beside the ContourDeployment.
@@ -32,10 +33,7 @@ pub fn facts(
         }
         // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
         // that are no Go durations would stop Contour.
-        let no_envoy = !observed
-            .objects
-            .values()
-            .any(|object| is_envoy_workload(object, &observed.owner()));
+        let no_envoy = !rollout::has_envoy(observed);
         if let Some(user) = evidence.user.filter(|_| no_envoy)
             && user
                 .spec
@@ -132,8 +130,4 @@ pub fn current<'e, 'o>(
 fn deployed(observed: &Observed) -> Vec<NamespacedName> {
     let captured = Contours::of(observed).deployment.and_then(Captured::of_template);
     captured.iter().flat_map(Captured::stand_ins).collect()
-}
-
-fn is_envoy_workload(object: &Object, owner: &Owner) -> bool {
-    matches!(object.kind, Kind::DaemonSet | Kind::Deployment) && object.name() == owner.envoy()
 }
