@@ -1,6 +1,7 @@
 //! What the demo and the end-to-end tests stand on: a real cluster, real traffic, and a real external authorization
 //! server.
 
+pub mod attack;
 pub mod authorizer;
 pub mod certificate;
 pub mod cluster;

@@ -449,7 +449,7 @@ pub struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 impl Metrics {
     /// Label values here have no commas and no quotes in them.
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
         let samples = text
             .lines()
             .filter(|line| !line.starts_with('#') && !line.is_empty())

@@ -39,7 +39,7 @@ impl Kubelet {
                 let Ok(list) = pods.list(&ListParams::default()).await else {
                     continue;
                 };
-                for pod in list.items.iter().filter(|pod| !is_running(pod)) {
+                for pod in list.items.iter().filter(|pod| !is_running(pod) && !is_gated(pod)) {
                     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
                     if !namespace.starts_with(&prefix) {
                         continue;
@@ -61,6 +61,12 @@ impl Drop for Kubelet {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Whether no scheduler gives it to a node yet.
+fn is_gated(pod: &Pod) -> bool {
+    let mut gates = pod.spec.iter().filter_map(|spec| spec.scheduling_gates.as_ref());
+    gates.any(|gates| !gates.is_empty())
 }
 
 pub(super) fn is_running(pod: &Pod) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. One at a time.
 
+mod attacks;
 mod stage;
 
 use anyhow::{Context as _, ensure};

@@ -1,0 +1,130 @@
+//! What can be tried in the namespace of the ContourDeployment itself, with `edit`. Who may edit there reads the Secrets of Contour
+//! and runs pods as Contour; that the operator is not led astray is all that can be had.
+
+use serde_json::{Value, json};
+
+use super::Given::{Available, Missing};
+use super::Outcome::{Nothing, Pruned, Refused, Role, Rolled};
+use super::Who::Editor;
+use super::forged::{CAPTURED, FORGED_DATA, Forged, Victim, pod_spec};
+use super::tenant::{pod, workload};
+use super::{Attack, Outcome, Step, When, attack};
+use crate::lab::Thing;
+
+fn says(forged: &Forged) -> Value {
+    json!({CAPTURED: forged.captured(&[]).to_string()})
+}
+
+fn real_pod(victim: &Victim) -> Thing {
+    Thing::new(
+        "Pod",
+        &victim.home,
+        victim.pod["metadata"]["name"].as_str().unwrap_or_default(),
+    )
+}
+
+/// The rows.
+pub fn rows() -> Vec<Attack> {
+    let row = |name, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>| {
+        attack(name, Editor, Available, steps, outcomes)
+    };
+    let holds = |row: Attack| Attack { may_hold: true, ..row };
+    vec![
+        holds(row("home-pod", [Nothing, Nothing], |it| {
+            let captured = it
+                .unchecked()
+                .captured(&[format!("{}/edge-ext-auth-BAD NAME", it.auth)]);
+            vec![Step::Create(pod(it, &it.home, "unchecked", &captured.to_string()))]
+        })),
+        // Envoys find Contours by their labels: one that runs here may tell them anything.
+        holds(row("home-pod-that-runs", [Role("Unknown"), Role("Unknown")], |it| {
+            let mut pod = pod(it, &it.home, "running", "{}");
+            pod["spec"] = pod_spec();
+            vec![Step::Create(pod)]
+        })),
+        holds(row("home-replica-set", [Nothing, Nothing], |it| {
+            let mut set = workload(it, "ReplicaSet", &it.home, "edge-contour-forged", 0);
+            set["metadata"]["annotations"] = json!({"deployment.kubernetes.io/revision": "999"});
+            vec![Step::Create(set)]
+        })),
+        // The Deployment takes it for one of its own, and ends its pods.
+        row("home-replica-set-with-pods", [Rolled, Rolled], |it| {
+            vec![Step::Create(workload(
+                it,
+                "ReplicaSet",
+                &it.home,
+                "edge-contour-forged",
+                1,
+            ))]
+        }),
+        // The ReplicaSet takes it for one of its own.
+        row("home-pod-adopted", [Rolled, Rolled], |it| {
+            let mut pod = pod(it, &it.home, "adopted", "");
+            pod["metadata"]["labels"] = it.pod["metadata"]["labels"].clone();
+            pod["metadata"]["annotations"] = says(&it.unchecked());
+            vec![Step::Create(pod)]
+        }),
+        holds(row("home-pod-annotated", [Nothing, Nothing], |it| {
+            vec![Step::Patch(
+                real_pod(it),
+                json!({"metadata": {"annotations": says(&it.unchecked())}}),
+            )]
+        })),
+        holds(row("home-pod-annotated-greatest", [Nothing, Nothing], |it| {
+            let annotations = says(&it.succeeding(u32::MAX));
+            vec![Step::Patch(
+                real_pod(it),
+                json!({"metadata": {"annotations": annotations}}),
+            )]
+        })),
+        row("home-deployment-annotated", [Rolled, Rolled], |it| {
+            let template = json!({"metadata": {"annotations": says(&it.unchecked())}});
+            let deployment = Thing::new("Deployment", &it.home, "edge-contour");
+            vec![Step::Patch(deployment, json!({"spec": {"template": template}}))]
+        }),
+        row("home-deployment-changed", [Rolled, Rolled], |it| {
+            let template = json!({"spec": {"serviceAccountName": "default"}});
+            let deployment = Thing::new("Deployment", &it.home, "edge-contour");
+            vec![Step::Patch(deployment, json!({"spec": {"template": template}}))]
+        }),
+        row("home-configuration", [Refused, Pruned], |it| {
+            vec![Step::Create(it.unchecked().object(it, &it.home))]
+        }),
+        Attack {
+            when: When::Away,
+            given: Missing,
+            ..row("home-configuration-overnight", [Refused, Pruned], |it| {
+                vec![Step::Create(it.unchecked().object(it, &it.home))]
+            })
+        },
+        row("home-configuration-altered", [Refused, Rolled], |it| {
+            let name = it.configuration["metadata"]["name"].as_str().unwrap_or_default();
+            let spec = json!({"globalExtAuth": {"authPolicy": {"disabled": true}}});
+            vec![Step::Patch(
+                Thing::new("ContourConfiguration", &it.home, name),
+                json!({"spec": spec}),
+            )]
+        }),
+        row("home-secret", [Refused, Pruned], |it| {
+            vec![Step::Create(it.marked("Secret", &it.home, "labelled"))]
+        }),
+        row("home-secret-altered", [Refused, Rolled], |it| {
+            let data = json!({"tls.crt": FORGED_DATA, "tls.key": FORGED_DATA, "ca.crt": FORGED_DATA});
+            vec![Step::Patch(
+                Thing::new("Secret", &it.home, "edge-contour-cert"),
+                json!({"data": data}),
+            )]
+        }),
+        row("home-service-account", [Refused, Pruned], |it| {
+            vec![Step::Create(it.marked("ServiceAccount", &it.home, "labelled"))]
+        }),
+        row("home-service", [Refused, Pruned], |it| {
+            let mut service = it.marked("Service", &it.home, "labelled");
+            service["spec"] = json!({"ports": [{"port": 1}]});
+            vec![Step::Create(service)]
+        }),
+        row("home-lease", [Pruned, Pruned], |it| {
+            vec![Step::Create(it.marked("Lease", &it.home, "labelled"))]
+        }),
+    ]
+}

@@ -1,0 +1,233 @@
+//! Whom an attack is aimed at, and what can be forged from what is known of them. The names of Slipway's objects are hashes that
+//! anybody can compute.
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+use slipway::plan::{hash, hash_json};
+
+use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
+use crate::lab::Thing;
+use crate::lab::made::FINALIZER;
+
+/// The annotation of what is remembered of a stand-in.
+pub const MEMORY: &str = "contour.slipway.dev/memory";
+
+/// The annotation of what a container captures.
+pub const CAPTURED: &str = "contour.slipway.dev/captured";
+
+/// What is written into Secrets.
+pub const FORGED_DATA: &str = "Zm9yZ2Vk";
+
+/// A ContourDeployment `edge`, and what an attacker may know of it.
+#[derive(Clone, Debug, Default)]
+pub struct Victim {
+    /// Its namespace.
+    pub home: String,
+    /// The namespace of its authorization service.
+    pub auth: String,
+    /// A namespace that it has nothing to do with.
+    pub alice: String,
+    /// A namespace that does not exist, and that nobody ought to ask for.
+    pub elsewhere: String,
+    /// Its uid.
+    pub uid: String,
+    /// The uid of the user's ExtensionService.
+    pub service: String,
+    /// Its ContourConfiguration.
+    pub configuration: Value,
+    /// Its stand-in.
+    pub stand_in: Value,
+    /// Contour's Deployment.
+    pub deployment: Value,
+    /// A pod of it.
+    pub pod: Value,
+}
+
+/// A ContourConfiguration that was not made by the operator.
+#[derive(Clone, Debug)]
+pub struct Forged {
+    /// The name that its content hashes to.
+    pub name: String,
+    /// Its spec.
+    pub spec: Value,
+    /// Its salt.
+    pub salt: u32,
+}
+
+impl Victim {
+    /// Both labels of the owner.
+    pub fn labels(&self) -> Value {
+        json!({OWNER_NAME: "edge", OWNER_NAMESPACE: self.home, "app.kubernetes.io/managed-by": "slipway", "app.kubernetes.io/part-of": "contour"})
+    }
+
+    /// The labels of Contour's pods.
+    pub fn contour_labels(&self) -> Value {
+        let mut labels = self.labels();
+        labels[COMPONENT] = json!(Component::Contour.label());
+        labels["app.kubernetes.io/name"] = json!("contour");
+        labels["contour.slipway.dev/template"] = json!("forged");
+        labels
+    }
+
+    /// An object with both labels.
+    pub fn marked(&self, kind: &'static str, namespace: &str, name: &str) -> Value {
+        let mut object = object(kind, namespace, name);
+        object["metadata"]["labels"] = self.labels();
+        object
+    }
+
+    /// The name of the stand-in for the authorization service with this timeout, the successor of so many others.
+    pub fn stand_in_name(&self, response: Option<&str>, salt: u32) -> String {
+        let response = response.map_or_else(|| "-".to_owned(), |value| format!("={value}"));
+        let parts = [&self.home, "edge", "ext-auth", &response, "-", &salt.to_string()];
+        format!("edge-ext-auth-{}", hash(parts))
+    }
+
+    /// The name of the ContourConfiguration with this spec.
+    pub fn configuration_name(&self, spec: &Value, salt: u32) -> String {
+        let parts = [&self.home, "edge", &hash_json(spec), &salt.to_string()];
+        format!("edge-{}", hash(parts))
+    }
+
+    /// A ContourConfiguration under which nothing is checked, made from just the settings of the specification, under the name
+    /// that it hashes to; and that comes before the real one wherever they are sorted.
+    pub fn unchecked(&self) -> Forged {
+        let mut spec = self.configuration["spec"].clone();
+        let real = self.configuration["metadata"]["name"].as_str().unwrap_or_default();
+        let (name, spec) = (0..10_000)
+            .map(|number| {
+                spec["globalExtAuth"]["authPolicy"] = json!({"disabled": true, "context": {"n": number.to_string()}});
+                (self.configuration_name(&spec, 0), spec.clone())
+            })
+            .find(|(name, _)| name.as_str() < real)
+            .expect("half of all names come before another one");
+        Forged { name, spec, salt: 0 }
+    }
+
+    /// The real ContourConfiguration, as if so many others had been altered.
+    pub fn succeeding(&self, salt: u32) -> Forged {
+        let spec = self.configuration["spec"].clone();
+        Forged {
+            name: self.configuration_name(&spec, salt),
+            spec,
+            salt,
+        }
+    }
+
+    /// A stand-in, or what looks like one: the name is made from `salt`, and no facts.
+    pub fn forged_stand_in(&self, namespace: &str, salt: u32, memory: &Value) -> Value {
+        let mut object = self.marked("ExtensionService", namespace, &self.stand_in_name(None, salt));
+        object["metadata"]["labels"]["contour.slipway.dev/role"] = json!("ext-auth");
+        object["metadata"]["finalizers"] = json!([FINALIZER]);
+        object["metadata"]["annotations"] = json!({MEMORY: memory.to_string()});
+        object["spec"] = points_at("evil");
+        object
+    }
+
+    /// The stand-in.
+    pub fn stand_in(&self) -> Thing {
+        let [namespace, name] =
+            ["namespace", "name"].map(|key| self.stand_in["metadata"][key].as_str().unwrap_or_default());
+        Thing::new("ExtensionService", namespace, name)
+    }
+
+    /// The blackhole.
+    pub fn blackhole(&self) -> Thing {
+        Thing {
+            kind: "Service",
+            ..self.stand_in()
+        }
+    }
+
+    /// What a container of the real Contour captures.
+    pub fn captured(&self) -> Value {
+        let annotations = &self.deployment["spec"]["template"]["metadata"]["annotations"];
+        let text = annotations[CAPTURED].as_str();
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Forged {
+    /// The annotation that says that a container has captured this.
+    pub fn captured(&self, stand_ins: &[String]) -> Value {
+        json!({
+            "configuration": self.name, "salt": self.salt, "spec": self.spec, "standIns": stand_ins,
+        })
+    }
+
+    /// The object, marked as one that a rollout was completed on, at the end of time.
+    pub fn object(&self, victim: &Victim, namespace: &str) -> Value {
+        let mut object = victim.marked("ContourConfiguration", namespace, &self.name);
+        object["metadata"]["annotations"] = json!({"contour.slipway.dev/rolled-out": "2099-01-01T00:00:00Z"});
+        object["spec"] = self.spec.clone();
+        object
+    }
+}
+
+/// The kinds that are made here.
+const KINDS: [(&str, &str); 16] = [
+    ("ClusterRole", "rbac.authorization.k8s.io/v1"),
+    ("ClusterRoleBinding", "rbac.authorization.k8s.io/v1"),
+    ("ContourConfiguration", "projectcontour.io/v1alpha1"),
+    ("DaemonSet", "apps/v1"),
+    ("Deployment", "apps/v1"),
+    ("EndpointSlice", "discovery.k8s.io/v1"),
+    ("ExtensionService", "projectcontour.io/v1alpha1"),
+    ("Lease", "coordination.k8s.io/v1"),
+    ("Namespace", "v1"),
+    ("Pod", "v1"),
+    ("ReplicaSet", "apps/v1"),
+    ("ResourceQuota", "v1"),
+    ("RoleBinding", "rbac.authorization.k8s.io/v1"),
+    ("Secret", "v1"),
+    ("Service", "v1"),
+    ("ServiceAccount", "v1"),
+];
+
+/// An object without anything.
+pub fn object(kind: &'static str, namespace: &str, name: &str) -> Value {
+    let known = KINDS.iter().find(|(known, _)| *known == kind);
+    let (_, version) = known.expect("a kind that is made here");
+    let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
+    if !namespace.is_empty() {
+        metadata.insert("namespace".to_owned(), json!(namespace));
+    }
+    json!({"apiVersion": version, "kind": kind, "metadata": metadata})
+}
+
+/// Which object this is.
+pub fn thing(object: &Value) -> anyhow::Result<Thing> {
+    let known = KINDS.iter().find(|(known, _)| object["kind"] == *known);
+    let (kind, _) = known.with_context(|| format!("a kind that is made here: {object}"))?;
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+    Ok(Thing::new(kind, text("namespace"), text("name")))
+}
+
+/// The spec of an ExtensionService.
+pub fn points_at(service: &str) -> Value {
+    json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]})
+}
+
+/// The spec of a pod.
+pub fn pod_spec() -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "contour", "image": "example.com/nothing:1"}],
+    })
+}
+
+/// The spec of one that never runs.
+pub fn pending_pod_spec() -> Value {
+    let mut spec = pod_spec();
+    spec["schedulingGates"] = json!([{"name": "example.com/never"}]);
+    spec
+}
+
+/// The spec of a Deployment or ReplicaSet of such pods.
+pub fn pods_spec(labels: &Value, annotations: &Value, replicas: u32) -> Value {
+    json!({
+        "replicas": replicas, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": pending_pod_spec()},
+    })
+}

@@ -1,0 +1,610 @@
+//! The whole table at once: the victims, the attacks, and after each moment a fence and a look at what has changed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use futures::future::try_join_all;
+use kube::Client;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::Request;
+use serde_json::{Value, json};
+
+use super::forged::Victim;
+use super::place::{Place, Row, places};
+use super::sight::{self, Sight};
+use super::{Attack, Given, Outcome, Step, When, Who, rights, table};
+use crate::lab::contour::Contour;
+use crate::lab::players::Kubelet;
+use crate::lab::{Lab, POKE, PROMPT, audit, specification, wait};
+use crate::narration::say;
+use crate::wait::Look;
+
+/// For what takes rollouts, of all victims at the same time.
+const LONG: Duration = Duration::from_mins(3);
+
+/// For what is put right, and for a rollout.
+const REPAIR: Duration = Duration::from_secs(45);
+
+/// The annotation of Envoy's Service that a change of the specification brings.
+const ROUND: &str = "test.example.com/round";
+
+/// When it is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    Running,
+    Restarted,
+    Gone,
+    Deleted,
+}
+
+/// What is seen at which moment that is not as it should be.
+type Findings = BTreeMap<(usize, Moment), Vec<String>>;
+
+/// Plays the table. `is_guarded`: the policies are installed. An error names the rows of which something else has come than they
+/// say.
+pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
+    let chosen = std::env::var("ONLY").unwrap_or_default();
+    let is_apart = std::env::var("APART").is_ok_and(|value| value == "1");
+    let rows = table().into_iter();
+    let rows: Vec<Attack> = rows
+        .filter(|row| chosen.is_empty() || chosen.split(',').any(|name| name == row.name))
+        .collect();
+    ensure!(!rows.is_empty(), "no row is called {chosen}");
+    let mut clients = BTreeMap::new();
+    for who in Who::ALL {
+        clients.insert(who, who.client(lab).await?);
+    }
+    let game = Game {
+        lab,
+        is_guarded,
+        clients,
+    };
+    let mut places = places(lab, rows, is_guarded, is_apart);
+    // The Contour that judges for all, and the kubelet of all but the strangers.
+    let _contour = Contour::of(&lab.client, &lab.namespace);
+    let _kubelet = Kubelet::of_all(lab);
+    game.prepare(&mut places).await?;
+    let mut findings = Findings::new();
+    let played = game.moments(&mut places, &mut findings).await;
+    let reported = report(&places, &findings, is_guarded);
+    match (played, reported) {
+        (Err(error), Err(before)) => Err(error.context(format!("{before:#}"))),
+        (played, reported) => played.and(reported),
+    }
+}
+
+struct Game<'a> {
+    lab: &'a Lab,
+    is_guarded: bool,
+    clients: BTreeMap<Who, Client>,
+}
+
+impl Game<'_> {
+    /// Everything that is there before.
+    async fn prepare(&self, places: &mut [Place]) -> anyhow::Result<()> {
+        let lab = self.lab;
+        for grant in rights::everywhere() {
+            lab.apply(&grant).await?;
+        }
+        lab.edge(&specification("nowhere")).await?;
+        try_join_all(places.iter().map(|place| place.make(lab))).await?;
+        given(lab, places, false).await?;
+        try_join_all(places.iter().map(|place| place.finish(lab))).await?;
+        given(lab, places, true).await?;
+        wait("nothing is written any more", LONG)
+            .until(async || {
+                let mark = audit::mark(lab.world)?;
+                fence(lab, places).await?;
+                let entries = sight::entries(lab, mark)?;
+                let written: Vec<_> = places
+                    .iter()
+                    .flat_map(|it| sight::requests(&entries, &it.victim))
+                    .collect();
+                Ok(Look::when(written.is_empty(), written.join(", ")))
+            })
+            .await?;
+        let sight = Sight::of(lab).await?;
+        places.iter_mut().try_for_each(|place| place.remember(&sight))?;
+        say(format!(
+            "{} rows on {} ContourDeployments",
+            places.iter().map(|it| it.rows.len()).sum::<usize>(),
+            places.len()
+        ));
+        Ok(())
+    }
+
+    async fn moments(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+        self.first(places, findings).await?;
+        self.restarted(places, findings).await?;
+        self.gone(places, findings).await?;
+        self.deleted(places, findings).await
+    }
+
+    /// The attacks while the operator runs.
+    async fn first(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+        let mark = audit::mark(self.lab.world)?;
+        self.attack(places, Moment::Running, findings, |row| {
+            row.attack.when == When::Running
+        })
+        .await?;
+        for place in places.iter().filter(|place| place.given == Given::NotYet) {
+            place.make_deployment(self.lab).await?;
+        }
+        self.look(places, mark, Moment::Running, findings).await
+    }
+
+    /// The operator is restarted, and other attacks are made while it is away. Then a change of the specification.
+    async fn restarted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+        let mark = audit::mark(self.lab.world)?;
+        self.lab.world.stop_operator().await?;
+        self.attack(places, Moment::Restarted, findings, |row| row.attack.when == When::Away)
+            .await?;
+        self.start().await?;
+        self.look(places, mark, Moment::Restarted, findings).await?;
+        let round = json!({"spec": {"envoy": {"networkPublishing": {"serviceAnnotations": {ROUND: "1"}}}}});
+        for place in places.iter() {
+            self.lab.patch(&place.deployment(), &round).await?;
+        }
+        let late = self.eventually(places, blocked).await?;
+        note(findings, Moment::Restarted, late);
+        Ok(())
+    }
+
+    /// The attackers take away what they made, and the operator is restarted once more.
+    async fn gone(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+        let mark = audit::mark(self.lab.world)?;
+        for place in places.iter_mut() {
+            for row in &mut place.rows {
+                self.take_away(row).await.with_context(|| row.attack.name)?;
+            }
+        }
+        fence(self.lab, places).await?;
+        self.lab.world.stop_operator().await?;
+        self.start().await?;
+        self.look(places, mark, Moment::Gone, findings).await
+    }
+
+    /// What can be tried again is, and the ContourDeployments are deleted.
+    async fn deleted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+        self.attack(places, Moment::Deleted, findings, |row| {
+            !matches!(row.attack.outcome(self.is_guarded), Outcome::Role(_))
+        })
+        .await?;
+        fence(self.lab, places).await?;
+        for place in places.iter() {
+            self.lab.delete(&place.deployment()).await?;
+        }
+        for place in places
+            .iter_mut()
+            .filter(|place| place.rows.iter().any(|row| row.attack.may_hold))
+        {
+            for row in &mut place.rows {
+                self.take_away(row).await.with_context(|| row.attack.name)?;
+            }
+        }
+        let left = self
+            .eventually(places, |place, sight| {
+                let metadata = sight.deployment(&place.victim)["metadata"].take();
+                if metadata.is_null() {
+                    return Vec::new();
+                }
+                let conditions = &sight.status(&place.victim)["conditions"];
+                vec![format!("its deletion does not end: {conditions}")]
+            })
+            .await?;
+        note(findings, Moment::Deleted, left);
+        Ok(())
+    }
+
+    async fn start(&self) -> anyhow::Result<()> {
+        self.lab.world.start_operator().await?;
+        self.lab.world.operator_is_ready().await
+    }
+
+    /// Makes these attacks, with what is known by then.
+    async fn attack(
+        &self,
+        places: &mut [Place],
+        moment: Moment,
+        findings: &mut Findings,
+        is_due: impl Fn(&Row) -> bool,
+    ) -> anyhow::Result<()> {
+        let sight = Sight::of(self.lab).await?;
+        for (number, place) in places.iter_mut().enumerate() {
+            let victim = sight.known(&place.victim);
+            for row in place.rows.iter_mut().filter(|row| is_due(row)) {
+                if let Err(error) = self.carry_out(row, &victim).await {
+                    let words = format!("{} could not be tried: {error:#}", row.attack.name);
+                    findings.entry((number, moment)).or_default().push(words);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, row: &mut Row, victim: &Victim) -> anyhow::Result<()> {
+        let who = row.attack.who;
+        for step in (row.attack.steps)(victim) {
+            match self.ask(who, &step).await? {
+                Ok(()) => {}
+                Err(refusal) => {
+                    row.refused = Some(refusal);
+                    return Ok(());
+                }
+            }
+            let thing = step.thing()?;
+            row.touched.push(thing.clone());
+            if !matches!(step, Step::Create(_)) {
+                continue;
+            }
+            if thing.kind == "Namespace" {
+                // Whoever lets people make namespaces gives them rights in these.
+                for grant in rights::grants(who, victim) {
+                    self.lab.apply(&grant).await?;
+                }
+            }
+            row.made.push(thing);
+        }
+        Ok(())
+    }
+
+    /// One request; the inner error is the refusal of one of our policies. A right that was just granted may not be known yet.
+    async fn ask(&self, who: Who, step: &Step) -> anyhow::Result<Result<(), String>> {
+        let client = &self.clients[&who];
+        wait(&format!("{who:?} may do this: {step:?}"), PROMPT)
+            .until(async || {
+                let error = match client.request::<Value>(request(self.lab, step)?).await {
+                    Ok(_) => return Ok(Look::Reached(Ok(()))),
+                    Err(kube::Error::Api(error)) => error,
+                    Err(error) => return Err(error.into()),
+                };
+                let is_policy = error.message.contains("ValidatingAdmissionPolicy 'slipway-");
+                match error.code {
+                    _ if is_policy && self.is_guarded => Ok(Look::Reached(Err(error.message.clone()))),
+                    403 => Ok(Look::NotYet(error.message.clone())),
+                    _ => bail!("{step:?}: {}", error.message),
+                }
+            })
+            .await
+    }
+
+    /// The attacker takes away what it made, and its finalizers with it.
+    async fn take_away(&self, row: &mut Row) -> anyhow::Result<()> {
+        let client = &self.clients[&row.attack.who];
+        for thing in row.made.drain(..).rev() {
+            let api = self.lab.api(thing.kind, &thing.namespace);
+            let delete = Request::new(api.resource_url()).delete(&thing.name, &DeleteParams::default())?;
+            match client.request::<Value>(delete).await {
+                Err(kube::Error::Api(error)) if error.code == 404 => continue,
+                deleted => deleted.map(drop)?,
+            }
+            if thing.kind == "Namespace" {
+                continue;
+            }
+            wait(&format!("{thing} is gone"), REPAIR)
+                .until(async || {
+                    let Some(found) = self.lab.find(&thing).await? else {
+                        return Ok(Look::Reached(()));
+                    };
+                    let unheld = Step::Patch(thing.clone(), json!({"metadata": {"finalizers": null}}));
+                    match client.request::<Value>(request(self.lab, &unheld)?).await {
+                        Ok(_) => {}
+                        Err(kube::Error::Api(error)) if error.code == 404 => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    Ok(Look::NotYet(found["metadata"].to_string()))
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A fence, and what is to be seen then. What may take a while is waited for.
+    async fn look(
+        &self,
+        places: &[Place],
+        mark: audit::Mark,
+        moment: Moment,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
+        fence(self.lab, places).await?;
+        let entries = sight::entries(self.lab, mark)?;
+        let at_once = |place: &&Place| place.outcome(self.is_guarded).leaves_all_as_it_is();
+        let sight = Sight::of(self.lab).await?;
+        for (number, place) in places.iter().enumerate().filter(|(_, place)| at_once(place)) {
+            let mut wrong = self.written(place, &entries);
+            wrong.extend(self.changed(place, &sight));
+            if !wrong.is_empty() {
+                findings.entry((number, moment)).or_default().extend(wrong);
+            }
+        }
+        let late = self
+            .eventually(places, |place, sight| {
+                if at_once(&place) {
+                    return Vec::new();
+                }
+                self.differs(place, sight, moment)
+            })
+            .await?;
+        note(findings, moment, late);
+        let due = match moment {
+            Moment::Running => Some(When::Running),
+            Moment::Restarted => Some(When::Away),
+            Moment::Gone | Moment::Deleted => None,
+        };
+        for (number, place) in places.iter().enumerate() {
+            let wrong = self.let_through(place, due);
+            findings.entry((number, moment)).or_default().extend(wrong);
+        }
+        say(format!("{moment:?}: looked"));
+        Ok(())
+    }
+
+    /// What was let through, or refused, against what the table says.
+    fn let_through(&self, place: &Place, due: Option<When>) -> Vec<String> {
+        let rows = place.rows.iter().filter(|row| Some(row.attack.when) == due);
+        let wrong = rows.filter_map(|row| {
+            let expected = row.attack.outcome(self.is_guarded) == Outcome::Refused;
+            match &row.refused {
+                Some(words) if !expected => Some(format!("{} was refused: {words}", row.attack.name)),
+                None if expected => Some(format!("{} was let through", row.attack.name)),
+                _ => None,
+            }
+        });
+        wrong.collect()
+    }
+
+    /// What the operator wrote and should not have.
+    fn written(&self, place: &Place, entries: &[Value]) -> Vec<String> {
+        let pruned = place
+            .rows
+            .iter()
+            .filter(|row| row.attack.outcome(self.is_guarded) == Outcome::Pruned);
+        let prunable: Vec<_> = pruned
+            .flat_map(|row| &row.touched)
+            .map(|it| format!("{}/{} ", it.namespace, it.name))
+            .collect();
+        let removes = |line: &String| {
+            ["delete ", "patch ", "update "]
+                .iter()
+                .any(|verb| line.starts_with(verb))
+        };
+        let is_pruning = |line: &String| removes(line) && prunable.iter().any(|name| line.contains(name.as_str()));
+        let lines = sight::requests(entries, &place.victim).into_iter();
+        let mut lines: Vec<_> = lines
+            .filter(|line| !is_pruning(line))
+            .map(|line| format!("the operator: {line}"))
+            .collect();
+        if lines.len() > 12 {
+            let more = lines.len() - 10;
+            lines.truncate(10);
+            lines.push(format!("and {more} more requests"));
+        }
+        lines
+    }
+
+    /// What is not as it was, to the last word.
+    fn changed(&self, place: &Place, sight: &Sight) -> Vec<String> {
+        let now = sight.status(&place.victim);
+        let mut changed = objects(place, sight);
+        let pruned = place
+            .rows
+            .iter()
+            .filter(|row| row.attack.outcome(self.is_guarded) == Outcome::Pruned);
+        for thing in pruned.flat_map(|row| &row.made) {
+            let metadata = &sight.object(thing.kind, &thing.namespace, &thing.name)["metadata"];
+            if metadata.is_object() && metadata["deletionTimestamp"].is_null() {
+                changed.push(format!("not pruned: {thing}"));
+            }
+        }
+        if now != place.before.status {
+            changed.push(format!("status{}", sight::difference(&place.before.status, &now)));
+        }
+        changed
+    }
+
+    /// What is not as the outcome says.
+    fn differs(&self, place: &Place, sight: &Sight, moment: Moment) -> Vec<String> {
+        let now = sight::said(&sight.status(&place.victim));
+        let alike = || {
+            let before = sight::said(&place.before.status);
+            let difference = sight::difference(&before, &now);
+            if difference.is_empty() {
+                Vec::new()
+            } else {
+                vec![format!("status{difference}")]
+            }
+        };
+        match place.outcome(self.is_guarded) {
+            Outcome::Repaired => [objects(place, sight), alike()].concat(),
+            Outcome::Role(traffic) => {
+                let is = |condition: &str| now["conditions"][condition][0] == "True";
+                // What is refused is tried again for half a minute before it is a person's turn; nothing else waits for it.
+                let is_refused = now["conditions"]["Reconciling"][1] == "Refused";
+                let goes_on = is("ContourAvailable") && is("EnvoyAvailable") && (!is("Reconciling") || is_refused);
+                let seen = now["services"][0][1].as_str().unwrap_or_default();
+                // Without the attacker it is one or the other, in time.
+                let is_right = seen == traffic || (moment == Moment::Gone && ["Denied", "Enforced"].contains(&seen));
+                if goes_on && is_right {
+                    Vec::new()
+                } else {
+                    vec![format!("{now}")]
+                }
+            }
+            _ => [likeness(place, sight), alike()].concat(),
+        }
+    }
+
+    /// Looks at all until there is nothing to be said any more, or for as long as a repair may take. What is left then.
+    async fn eventually(
+        &self,
+        places: &[Place],
+        wrong: impl Fn(&Place, &Sight) -> Vec<String>,
+    ) -> anyhow::Result<BTreeMap<usize, Vec<String>>> {
+        let (seen, before) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
+        let waited = wait("all is as it should be", REPAIR)
+            .every(Duration::from_millis(500))
+            .until(async || {
+                let sight = Sight::of(self.lab).await?;
+                let mut left = BTreeMap::new();
+                for (number, place) in places.iter().enumerate() {
+                    let wrong = wrong(place, &sight);
+                    if !wrong.is_empty() {
+                        left.insert(number, wrong);
+                    }
+                }
+                let is_empty = left.is_empty();
+                if !is_empty {
+                    before.replace(left.keys().map(|number| &*places[*number].name).collect());
+                }
+                seen.replace(left);
+                Ok(Look::when(is_empty, String::new()))
+            })
+            .await;
+        let left = seen.into_inner();
+        say(format!("waited for last: {}", before.into_inner().join(" ")));
+        if waited.is_err() && left.is_empty() {
+            waited?;
+        }
+        Ok(left)
+    }
+}
+
+fn note(findings: &mut Findings, moment: Moment, found: BTreeMap<usize, Vec<String>>) {
+    for (number, wrong) in found {
+        findings.entry((number, moment)).or_default().extend(wrong);
+    }
+}
+
+/// What of ours is not as it was.
+fn objects(place: &Place, sight: &Sight) -> Vec<String> {
+    compared(place, &place.before.ours, &sight.ours(&place.victim))
+}
+
+/// The same, where names may be others: of a successor of the stand-in, of a ContourConfiguration.
+fn likeness(place: &Place, sight: &Sight) -> Vec<String> {
+    compared(place, &place.before.likeness, &sight.likeness(&place.victim))
+}
+
+fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<String, Value>) -> Vec<String> {
+    let gone = before
+        .keys()
+        .filter(|name| !now.contains_key(*name))
+        .map(|name| format!("gone: {name}"));
+    let others = now.iter().filter_map(|(name, now)| match before.get(name) {
+        None => (!place.is_touched(name)).then(|| format!("new: {name}")),
+        Some(before) if before != now => Some(format!("{name}{}", sight::difference(before, now))),
+        Some(_) => None,
+    });
+    gone.chain(others).collect()
+}
+
+/// Why a change of the specification has not gone through, if it has not.
+fn blocked(place: &Place, sight: &Sight) -> Vec<String> {
+    let deployment = sight.deployment(&place.victim);
+    let service = sight.object("Service", &place.victim.home, "edge-envoy");
+    // What is refused is observed, and not applied.
+    let is_applied = service["metadata"]["annotations"][ROUND] == "1" || place.given == Given::Refused;
+    let is_observed = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
+    if is_applied && is_observed {
+        Vec::new()
+    } else {
+        vec!["a change of the specification does not go through".to_owned()]
+    }
+}
+
+/// Waits until all are as they are given.
+async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result<()> {
+    let made: Vec<_> = places.iter().filter(|place| place.given != Given::NotYet).collect();
+    wait("the ContourDeployments are as they are given", LONG)
+        .every(Duration::from_millis(500))
+        .until(async || {
+            let sight = Sight::of(lab).await?;
+            let words: Vec<_> = made
+                .iter()
+                .map(|place| place.is_as_given(&sight, is_finished))
+                .collect();
+            let words: Vec<_> = words.into_iter().filter(|words| !words.is_empty()).collect();
+            Ok(Look::when(words.is_empty(), words.join("; ")))
+        })
+        .await
+}
+
+/// Touches each ContourDeployment, waits until it was reconciled, and once more: what began after the first touch has seen
+/// everything that was there before.
+async fn fence(lab: &Lab, places: &[Place]) -> anyhow::Result<()> {
+    let there = sight::deployments(lab).await?;
+    let places: Vec<_> = places
+        .iter()
+        .filter(|place| there.contains(&place.victim.home))
+        .collect();
+    for _ in 0..2 {
+        let since = sight::log_end(lab)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let poke = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
+        for place in &places {
+            lab.patch(&place.deployment(), &poke).await?;
+        }
+        wait("each was reconciled", LONG)
+            .until(async || {
+                let done = sight::reconciles(lab, since)?;
+                let left: Vec<_> = places
+                    .iter()
+                    .filter(|it| !done.contains_key(&it.victim.home))
+                    .map(|it| &*it.name)
+                    .collect();
+                Ok(Look::when(left.is_empty(), left.join(", ")))
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+fn request(lab: &Lab, step: &Step) -> anyhow::Result<hyper::Request<Vec<u8>>> {
+    let thing = step.thing()?;
+    let api = lab.api(thing.kind, &thing.namespace);
+    let request = Request::new(api.resource_url());
+    let parameters = PatchParams::default();
+    Ok(match step {
+        Step::Create(object) => request.create(&PostParams::default(), serde_json::to_vec(object)?)?,
+        Step::Patch(_, patch) => request.patch(&thing.name, &parameters, &Patch::Merge(patch))?,
+        Step::PatchStatus(_, patch) => {
+            request.patch_subresource("status", &thing.name, &parameters, &Patch::Merge(patch))?
+        }
+        Step::Delete(_) => request.delete(&thing.name, &DeleteParams::default())?,
+    })
+}
+
+/// Prints the table, and is an error if a row came to something else than it says.
+fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Result<()> {
+    let mut wrong = String::new();
+    for (number, place) in places.iter().enumerate() {
+        let found: Vec<_> = findings
+            .iter()
+            .filter(|((its, _), found)| *its == number && !found.is_empty())
+            .collect();
+        for row in &place.rows {
+            let outcome = row.attack.outcome(is_guarded);
+            let verdict = if found.is_empty() {
+                "as it should be"
+            } else {
+                "NOT AS IT SHOULD BE"
+            };
+            say(format!(
+                "{}: {:?}, {:?}: {outcome:?}: {verdict}",
+                row.attack.name, row.attack.who, row.attack.given
+            ));
+        }
+        for ((_, moment), found) in found {
+            writeln!(wrong, "{}, {moment:?}: {}", place.name, found.join("\n    "))?;
+        }
+    }
+    ensure!(
+        wrong.is_empty(),
+        "policies installed: {is_guarded}; not as it should be:\n{wrong}"
+    );
+    Ok(())
+}

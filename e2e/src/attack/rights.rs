@@ -1,0 +1,100 @@
+//! Who may do what: each attacker is a user of its own, impersonated, with the rights that are said here and no others.
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+use super::Who;
+use super::forged::{Victim, object};
+use crate::lab::Lab;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+impl Who {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Tenant,
+        Self::Owner,
+        Self::Founder,
+        Self::Binder,
+        Self::Provider,
+        Self::Editor,
+    ];
+
+    /// The user.
+    pub fn user(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Owner => "owner",
+            Self::Founder => "founder",
+            Self::Binder => "binder",
+            Self::Provider => "provider",
+            Self::Editor => "editor",
+        }
+    }
+
+    /// A client that acts as this user.
+    pub async fn client(self, lab: &Lab) -> anyhow::Result<Client> {
+        let file = lab.world.state.join("kubeconfig");
+        let file = Kubeconfig::read_from(&file).with_context(|| format!("reading {}", file.display()))?;
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        config.auth_info.impersonate = Some(self.user().to_owned());
+        Client::try_from(config).context("making a client")
+    }
+
+    /// Where, and which ClusterRoles.
+    fn roles<'a>(self, victim: &'a Victim) -> (&'a str, &'static [&'static str]) {
+        match self {
+            Self::Tenant => (&victim.alice, &["edit", "attack-contour-kinds"]),
+            Self::Owner => (&victim.alice, &["cluster-admin"]),
+            Self::Founder | Self::Provider => (&victim.auth, &["cluster-admin"]),
+            Self::Binder => ("", &[]),
+            Self::Editor => (&victim.home, &["edit", "attack-contour-kinds"]),
+        }
+    }
+}
+
+/// What is granted once: the ClusterRoles, and what is granted in the whole cluster.
+pub fn everywhere() -> Vec<Value> {
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let write = ["get", "list", "create", "update", "patch", "delete"];
+    let mut bind_view = rule(GROUP, "clusterroles", &["bind"]);
+    bind_view["resourceNames"] = json!(["view"]);
+    let kinds = ["extensionservices", "contourconfigurations"].map(|kind| rule("projectcontour.io", kind, &write));
+    let roles = [
+        ("attack-contour-kinds", json!(kinds)),
+        (
+            "attack-namespaces",
+            json!([rule("", "namespaces", &["create", "get", "delete"])]),
+        ),
+        (
+            "attack-bindings",
+            json!([rule(GROUP, "clusterrolebindings", &write), bind_view]),
+        ),
+    ];
+    let roles = roles.map(|(name, rules)| {
+        let mut role = object("ClusterRole", "", name);
+        role["rules"] = rules;
+        role
+    });
+    let bindings = [(Who::Founder, "attack-namespaces"), (Who::Binder, "attack-bindings")];
+    let bindings = bindings.map(|(who, role)| binding("ClusterRoleBinding", "", who, role));
+    roles.into_iter().chain(bindings).collect()
+}
+
+/// What is granted to one of them in the namespaces of one ContourDeployment.
+pub fn grants(who: Who, victim: &Victim) -> Vec<Value> {
+    let (namespace, roles) = who.roles(victim);
+    roles
+        .iter()
+        .map(|role| binding("RoleBinding", namespace, who, role))
+        .collect()
+}
+
+fn binding(kind: &'static str, namespace: &str, who: Who, role: &str) -> Value {
+    let mut binding = object(kind, namespace, &format!("attack-{}-{role}", who.user()));
+    binding["roleRef"] = json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": role});
+    binding["subjects"] = json!([{"apiGroup": GROUP, "kind": "User", "name": who.user()}]);
+    binding
+}
