@@ -159,9 +159,8 @@ impl Place {
         let said = sight::said(status);
         let is = |condition: &str, value: &str| said["conditions"][condition][0] == value;
         let expected = match self.given {
-            Given::Available => json!(["Available", "Enforced"]),
             Given::Edited if is_finished => json!(["Invalid", "Enforced"]),
-            Given::Edited => json!(["Available", "Enforced"]),
+            Given::Available | Given::Edited => json!(["Available", "Enforced"]),
             _ => json!(["Missing", "Denied"]),
         };
         let is_settled = is("ContourAvailable", "True") && is("EnvoyAvailable", "True") && !is("Reconciling", "True");

@@ -387,6 +387,7 @@ impl Game<'_> {
     }
 
     /// What is not as it was, to the last word.
+    #[allow(clippy::unused_self)] // one of several ways to look
     fn changed(&self, place: &Place, sight: &Sight) -> Vec<String> {
         let now = sight.status(&place.victim);
         let mut changed = objects(place, sight);

@@ -30,6 +30,7 @@ fn annotated(victim: &Victim, memory: &str) -> Step {
 }
 
 /// The rows.
+#[allow(clippy::too_many_lines)] // a table
 pub fn rows() -> Vec<Attack> {
     let row = |name, given, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>| {
         attack(name, Provider, given, steps, outcomes)

@@ -44,7 +44,7 @@ impl Who {
     }
 
     /// Where, and which ClusterRoles.
-    fn roles<'a>(self, victim: &'a Victim) -> (&'a str, &'static [&'static str]) {
+    fn roles(self, victim: &Victim) -> (&str, &'static [&'static str]) {
         match self {
             Self::Tenant => (&victim.alice, &["edit", "attack-contour-kinds"]),
             Self::Owner => (&victim.alice, &["cluster-admin"]),
@@ -57,20 +57,21 @@ impl Who {
 
 /// What is granted once: the ClusterRoles, and what is granted in the whole cluster.
 pub fn everywhere() -> Vec<Value> {
-    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let permission = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
     let write = ["get", "list", "create", "update", "patch", "delete"];
-    let mut bind_view = rule(GROUP, "clusterroles", &["bind"]);
+    let mut bind_view = permission(GROUP, "clusterroles", &["bind"]);
     bind_view["resourceNames"] = json!(["view"]);
-    let kinds = ["extensionservices", "contourconfigurations"].map(|kind| rule("projectcontour.io", kind, &write));
+    let kinds =
+        ["extensionservices", "contourconfigurations"].map(|kind| permission("projectcontour.io", kind, &write));
     let roles = [
         ("attack-contour-kinds", json!(kinds)),
         (
             "attack-namespaces",
-            json!([rule("", "namespaces", &["create", "get", "delete"])]),
+            json!([permission("", "namespaces", &["create", "get", "delete"])]),
         ),
         (
             "attack-bindings",
-            json!([rule(GROUP, "clusterrolebindings", &write), bind_view]),
+            json!([permission(GROUP, "clusterrolebindings", &write), bind_view]),
         ),
     ];
     let roles = roles.map(|(name, rules)| {

@@ -247,6 +247,7 @@ pub fn difference(before: &Value, now: &Value) -> String {
     found.join("; ")
 }
 
+#[allow(clippy::needless_pass_by_value)] // it is built for each call
 fn differences(path: String, before: &Value, now: &Value, found: &mut Vec<String>) {
     match (before, now) {
         (before, now) if before == now => {}

@@ -77,6 +77,7 @@ pub fn rows() -> Vec<Attack> {
     rows
 }
 
+#[allow(clippy::too_many_lines)] // a table
 fn pods() -> Vec<Attack> {
     vec![
         attack(

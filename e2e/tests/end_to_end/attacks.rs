@@ -30,6 +30,7 @@ async fn what_a_tenant_makes_in_another_namespace_lets_no_request_pass_unchecked
         let folder = places::repository().join("config/admission");
         let policies = folder.to_string_lossy();
         let tried = async {
+            policies_are(stage, "True").await?;
             tenant(stage, true).await?;
             stage.kubectl(&["delete", "-k", &policies]).await?;
             policies_are(stage, "False").await?;
@@ -38,7 +39,7 @@ async fn what_a_tenant_makes_in_another_namespace_lets_no_request_pass_unchecked
         let tried = hosts.watch_until(tried).await;
         // Whatever came of it: the next test has them.
         let put_back = stage.kubectl(&["apply", "-k", &policies]).await;
-        let (_, watched) = tried?;
+        let ((), watched) = tried?;
         put_back?;
         policies_are(stage, "True").await?;
         say(format!("meanwhile: {watched}"));
@@ -137,10 +138,10 @@ async fn a_toleration_that_the_api_server_shortens_is_written_once() {
             let before = metrics(stage).await?.sum("slipway_writes_total", &[]);
             looks_again(stage).await?;
             let after = metrics(stage).await?.sum("slipway_writes_total", &[]);
-            ensure!(before == after, "{} writes in two reconciles", after - before);
+            ensure!(after - before < 0.5, "{} writes in two reconciles", after - before);
             Ok(())
         };
-        let (_, watched) = hosts.watch_until(tolerated).await?;
+        let ((), watched) = hosts.watch_until(tolerated).await?;
         watched.only(&[401])?;
         tolerate(stage, &Value::Null).await?;
         stage.settled(Auth::Complete).await.map(drop)

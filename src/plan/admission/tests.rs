@@ -163,3 +163,24 @@ fn other_peoples_policies_are_nobodys_business() {
     assert!(!is_ours(&named(Kind::ValidatingAdmissionPolicy, "theirs")));
     assert!(!is_ours(&named(Kind::ClusterRoleBinding, "slipway-marks")));
 }
+
+/// kustomize and others make one line break more of it than YAML says (a defect of go-yaml), and what is installed would not be what is
+/// shipped.
+#[test]
+fn no_folded_text_has_lines_that_are_indented_further() {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    for (name, text) in FILES {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.ends_with(": >-")) {
+            let start = line.len() - line.trim_start_matches([' ', '-']).len();
+            let below = lines[number + 1..].iter().take_while(|below| indent(below) > start);
+            let indents: BTreeSet<usize> = below.map(|below| indent(below)).collect();
+            assert_eq!(
+                indents.len(),
+                1,
+                "config/admission/{name}, line {}: write |-",
+                number + 1
+            );
+        }
+    }
+}
