@@ -23,11 +23,18 @@ fn real_pod(victim: &Victim) -> Thing {
     )
 }
 
+fn row(name: &'static str, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>) -> Attack {
+    attack(name, Editor, Available, steps, outcomes)
+}
+
 /// The rows.
 pub fn rows() -> Vec<Attack> {
-    let row = |name, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>| {
-        attack(name, Editor, Available, steps, outcomes)
-    };
+    let mut rows = workloads();
+    rows.extend(objects());
+    rows
+}
+
+fn workloads() -> Vec<Attack> {
     let holds = |row: Attack| Attack { may_hold: true, ..row };
     vec![
         holds(row("home-pod", [Nothing, Nothing], |it| {
@@ -87,6 +94,11 @@ pub fn rows() -> Vec<Attack> {
             let deployment = Thing::new("Deployment", &it.home, "edge-contour");
             vec![Step::Patch(deployment, json!({"spec": {"template": template}}))]
         }),
+    ]
+}
+
+fn objects() -> Vec<Attack> {
+    vec![
         row("home-configuration", [Refused, Pruned], |it| {
             vec![Step::Create(it.unchecked().object(it, &it.home))]
         }),

@@ -27,7 +27,7 @@ pub enum Who {
     Owner,
     /// Who may make namespaces, and do everything in those.
     Founder,
-    /// Who may write `ClusterRoleBindings` to `view`, and nothing else.
+    /// Who may bind users to ClusterRole `view` in the whole cluster, and nothing else.
     Binder,
     /// Who may do everything in the namespace of the authorization service.
     Provider,

@@ -429,11 +429,11 @@ impl Game<'_> {
                 let seen = now["services"][0][1].as_str().unwrap_or_default();
                 // Without the attacker it is one or the other, in time.
                 let is_right = seen == traffic || (moment == Moment::Gone && ["Denied", "Enforced"].contains(&seen));
-                if goes_on && is_right {
-                    Vec::new()
-                } else {
-                    vec![format!("{now}")]
+                let mut wrong = sight.dangling(&place.victim);
+                if !(goes_on && is_right) {
+                    wrong.push(now.to_string());
                 }
+                wrong
             }
             _ => [likeness(place, sight), alike()].concat(),
         }

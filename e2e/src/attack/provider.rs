@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::Given::{Available, Edited, Missing, NotYet};
+use super::Given::{self, Available, Edited, Missing, NotYet};
 use super::Outcome::{Nothing, Pruned, Refused, Repaired, Role, Rolled};
 use super::Who::Provider;
 use super::forged::{MEMORY, Victim, object, points_at};
@@ -29,12 +29,22 @@ fn annotated(victim: &Victim, memory: &str) -> Step {
     )
 }
 
+fn row(name: &'static str, given: Given, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>) -> Attack {
+    attack(name, Provider, given, steps, outcomes)
+}
+
 /// The rows.
 #[allow(clippy::too_many_lines)] // a table
 pub fn rows() -> Vec<Attack> {
-    let row = |name, given, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>| {
-        attack(name, Provider, given, steps, outcomes)
-    };
+    let mut rows = places();
+    rows.extend(stand_ins());
+    rows.extend(memories());
+    rows.extend(others());
+    rows
+}
+
+/// That it refuses Slipway a place.
+fn places() -> Vec<Attack> {
     vec![
         row("quota", NotYet, [Role("Denied"), Role("Denied")], |it| {
             let mut quota = object("ResourceQuota", &it.auth, "nothing");
@@ -51,6 +61,12 @@ pub fn rows() -> Vec<Attack> {
             taken["spec"] = points_at("evil");
             vec![Step::Create(taken)]
         }),
+    ]
+}
+
+/// What it changes of stand-ins and blackholes.
+fn stand_ins() -> Vec<Attack> {
+    vec![
         row("blackhole-external-name", Missing, [Refused, Repaired], |it| {
             let spec =
                 json!({"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null});
@@ -94,6 +110,12 @@ pub fn rows() -> Vec<Attack> {
                 json!({"metadata": {"finalizers": [FINALIZER, HOLD]}}),
             )]
         }),
+    ]
+}
+
+/// What it changes of what is remembered on a stand-in.
+fn memories() -> Vec<Attack> {
+    vec![
         row("remembers-salt", Available, [Refused, Rolled], |it| {
             remembers(it, &json!({"tainted": true, "salt": 4_000_000}))
         }),
@@ -115,6 +137,12 @@ pub fn rows() -> Vec<Attack> {
             let proven = json!({"uid": it.service, "generation": i64::MAX, "spec": {"services": "evil"}});
             remembers(it, &json!({"proven": proven}))
         }),
+    ]
+}
+
+/// What it makes beside them.
+fn others() -> Vec<Attack> {
+    vec![
         row("stand-in-forged", Available, [Refused, Pruned], |it| {
             let memory = json!({"salt": u32::MAX, "tainted": true, "pinned": {}, "reference": [it.auth, "auth"]});
             vec![Step::Create(it.forged_stand_in(&it.auth, u32::MAX, &memory))]

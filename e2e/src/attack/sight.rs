@@ -107,6 +107,23 @@ impl Sight {
         known
     }
 
+    /// What a Contour would miss that starts now, and exit.
+    pub fn dangling(&self, victim: &Victim) -> Vec<String> {
+        let known = self.known(victim);
+        let captured = known.captured();
+        let mut needed = vec![("ContourConfiguration", &*known.home, captured["configuration"].as_str())];
+        for id in captured["standIns"].as_array().into_iter().flatten() {
+            let (namespace, name) = id.as_str().and_then(|id| id.split_once('/')).unwrap_or_default();
+            needed.extend(["ExtensionService", "Service"].map(|kind| (kind, namespace, Some(name))));
+        }
+        let is_missing = |(kind, namespace, name): &(&str, &str, Option<&str>)| {
+            let metadata = &self.object(kind, namespace, name.unwrap_or_default())["metadata"];
+            metadata["uid"].is_null() || metadata["deletionTimestamp"].is_string()
+        };
+        let missing = needed.iter().filter(|needed| is_missing(needed));
+        missing.map(|needed| format!("Contour misses {needed:?}")).collect()
+    }
+
     /// Everything that carries the labels of this ContourDeployment: what of it is ours.
     pub fn ours(&self, victim: &Victim) -> BTreeMap<String, Value> {
         let labelled = self.0.iter().filter(|(kind, object)| {
@@ -243,19 +260,18 @@ pub fn said(status: &Value) -> Value {
 /// Where two values differ, in few words.
 pub fn difference(before: &Value, now: &Value) -> String {
     let mut found = Vec::new();
-    differences(String::new(), before, now, &mut found);
+    differences("", before, now, &mut found);
     found.join("; ")
 }
 
-#[allow(clippy::needless_pass_by_value)] // it is built for each call
-fn differences(path: String, before: &Value, now: &Value, found: &mut Vec<String>) {
+fn differences(path: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
     match (before, now) {
         (before, now) if before == now => {}
         (Value::Object(one), Value::Object(other)) => {
             let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
             for key in keys {
                 differences(
-                    format!("{path}.{key}"),
+                    &format!("{path}.{key}"),
                     &before[key.as_str()],
                     &now[key.as_str()],
                     found,
@@ -264,7 +280,7 @@ fn differences(path: String, before: &Value, now: &Value, found: &mut Vec<String
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
             for (number, (one, other)) in one.iter().zip(other).enumerate() {
-                differences(format!("{path}[{number}]"), one, other, found);
+                differences(&format!("{path}[{number}]"), one, other, found);
             }
         }
         _ => found.push(format!("{path} was {}, is {}", short(before), short(now))),

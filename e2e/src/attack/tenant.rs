@@ -71,6 +71,7 @@ fn odd(victim: &Victim) -> Vec<String> {
 /// The rows.
 pub fn rows() -> Vec<Attack> {
     let mut rows = pods();
+    rows.extend(workloads());
     rows.extend(objects());
     rows.extend(extension_services());
     rows.extend(others());
@@ -151,6 +152,11 @@ fn pods() -> Vec<Attack> {
             },
             [Nothing, Nothing],
         ),
+    ]
+}
+
+fn workloads() -> Vec<Attack> {
+    vec![
         attack(
             "replica-set",
             Tenant,

@@ -1,4 +1,4 @@
-//! What the cases share: one API server that knows MutatingAdmissionPolicies, one operator, one played Contour, one ledger.
+//! What the cases share: one API server that knows `MutatingAdmissionPolicy`, one operator, one played Contour, one ledger.
 
 use std::panic::AssertUnwindSafe;
 

@@ -69,8 +69,9 @@ pub async fn a_word_that_is_not_known_is_in_a_stored_status(lab: &Lab) -> anyhow
     is_quiet(lab, &edge).await?;
     let crd = Thing::new("CustomResourceDefinition", "", "contourdeployments.contour.slipway.dev");
     let mut versions = lab.read(&crd).await?["spec"]["versions"].clone();
-    let states = "/0/schema/openAPIV3Schema/properties/status/properties/extensionServices/items/properties/state/enum";
-    let words = versions.pointer_mut(states).and_then(Value::as_array_mut);
+    let enumeration =
+        "/0/schema/openAPIV3Schema/properties/status/properties/extensionServices/items/properties/state/enum";
+    let words = versions.pointer_mut(enumeration).and_then(Value::as_array_mut);
     words.context("states are an enumeration")?.push(json!("Resting"));
     lab.patch(&crd, &json!({"spec": {"versions": versions}})).await?;
     let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
