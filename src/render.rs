@@ -15,8 +15,8 @@ use crate::api::vocabulary::annotations;
 use crate::issue::issue_with;
 use crate::plan::issuing::{Issued, Request};
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
-    SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
+    Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
+    ServiceAccountRef, SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
 };
 
 /// Why documents can't be rendered.
@@ -218,12 +218,12 @@ fn settings_question(planned: &Plan) -> Option<String> {
 
 /// Puts an object where the controller's gather step would put it.
 fn place(observed: &mut Observed, object: Object) {
-    let id = (object.namespace().to_owned(), object.name().to_owned());
+    let id = object.id();
     let ours = observed.owner().owns(&object);
     if object.kind != Kind::Namespace && object.kind.is_namespaced() {
         observed
             .namespaces
-            .entry(id.0.clone())
+            .entry(id.namespace.clone())
             .or_insert(NamespacePhase::Active);
     }
     match object.kind {
@@ -233,7 +233,7 @@ fn place(observed: &mut Observed, object: Object) {
             } else {
                 NamespacePhase::Active
             };
-            observed.namespaces.insert(id.1, phase);
+            observed.namespaces.insert(id.name, phase);
         }
         Kind::ExtensionService if !ours => {
             if let Ok(service) = object.parse::<ExtensionService>() {
@@ -244,7 +244,9 @@ fn place(observed: &mut Observed, object: Object) {
             if let Some(service) = object.label("kubernetes.io/service-name")
                 && has_ready_endpoint(&object)
             {
-                observed.ready_services.insert((id.0, service.to_owned()));
+                observed
+                    .ready_services
+                    .insert(NamespacedName::new(id.namespace, service));
             }
         }
         Kind::Service => {

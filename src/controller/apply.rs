@@ -99,7 +99,7 @@ impl Apply<'_> {
     /// Carries out a write and counts it.
     async fn write(&self, write: Write) -> Outcome {
         let (verb, key) = describe(&write);
-        let whose: NamespacedName = (self.owner.namespace.clone(), self.owner.name.clone());
+        let whose: NamespacedName = NamespacedName::new(&*self.owner.namespace, &*self.owner.name);
         let result = match &write {
             Write::Create(object) => client::create(self.client, object, false).await.map(Some),
             Write::Apply { object, adopt_creation } => self.apply(object, adopt_creation.as_ref()).await.map(Some),

@@ -382,7 +382,7 @@ impl StoreId {
 /// blackholes are anywhere else. Nobody is woken for it, and nothing of it is kept.
 fn is_stray(id: &StoreId, object: &Object) -> bool {
     let is_of_ours = matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) && object.kind.is_namespaced();
-    let Some((namespace, name)) = owner(object).filter(|_| is_of_ours) else {
+    let Some(NamespacedName { namespace, name }) = owner(object).filter(|_| is_of_ours) else {
         return false;
     };
     if namespace == object.namespace() {
@@ -398,9 +398,9 @@ fn is_stray(id: &StoreId, object: &Object) -> bool {
 
 /// Whose an object is, by its labels.
 pub fn owner(object: &Object) -> Option<NamespacedName> {
-    Some((
-        object.label(labels::OWNER_NAMESPACE)?.to_owned(),
-        object.label(labels::OWNER_NAME)?.to_owned(),
+    Some(NamespacedName::new(
+        object.label(labels::OWNER_NAMESPACE)?,
+        object.label(labels::OWNER_NAME)?,
     ))
 }
 
@@ -439,7 +439,7 @@ mod tests {
         let (cache, id) = (Cache::default(), StoreId::owned(Kind::Secret));
         cache.apply(&id, Event::Apply(secret("7")));
         cache.apply(&id, Event::Delete(secret("9")));
-        (cache, id, ("a".to_owned(), "edge".to_owned()))
+        (cache, id, NamespacedName::new("a", "edge"))
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
             cache.apply(&id, event);
         }
         assert_eq!(since(), first, "read anew");
-        cache.note(&object(4, "1", 1), &("a".into(), "edge".into()));
+        cache.note(&object(4, "1", 1), &NamespacedName::new("a", "edge"));
         assert_eq!(since(), first, "an answer");
         cache.apply(&id, Event::Apply(object(5, "1", 2)));
         let second = since();
@@ -492,7 +492,7 @@ mod tests {
         let (cache, id, whose) = (
             Cache::default(),
             StoreId::all(Kind::ExtensionService),
-            ("a".into(), "edge".into()),
+            NamespacedName::new("a", "edge"),
         );
         let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
         cache.apply(&id, Event::Apply(stand_in("1", "1", labels)));

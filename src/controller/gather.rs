@@ -108,7 +108,7 @@ pub enum Gathered {
 impl Sources<'_> {
     /// Observes one ContourDeployment.
     pub fn gather(&self, whose: &NamespacedName) -> Gathered {
-        let (namespace, name) = whose;
+        let NamespacedName { namespace, name } = whose;
         let key = Key::new(Kind::ContourDeployment, namespace, name);
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
             return Gathered::Gone;
@@ -130,7 +130,7 @@ impl Sources<'_> {
             .collect();
         let settings = &deployment.spec.runtime_settings;
         let targets = targets(settings, ours(&owner, settings, &objects));
-        let referenced: BTreeSet<String> = targets.iter().map(|(namespace, _)| namespace.clone()).collect();
+        let referenced: BTreeSet<String> = targets.iter().map(|target| target.namespace.clone()).collect();
         let secrets = StoreId::owned_in(Kind::Secret, namespace);
         let around: BTreeSet<StoreId> = referenced
             .iter()
@@ -200,7 +200,7 @@ impl Sources<'_> {
         targets: &BTreeSet<NamespacedName>,
     ) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
         let parse = |target: &NamespacedName| {
-            let key = Key::new(Kind::ExtensionService, &target.0, &target.1);
+            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
             let object = self.cache.get(&StoreId::all(Kind::ExtensionService), &key)?;
             // One that can't be read is as good as absent; the API server's schema lets none through.
             Some((target.clone(), Arc::new(object.parse().ok()?)))
@@ -211,7 +211,7 @@ impl Sources<'_> {
     fn unchanged_since(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Timestamp> {
         let id = StoreId::all(Kind::ExtensionService);
         let since = |target: &NamespacedName| {
-            let key = Key::new(Kind::ExtensionService, &target.0, &target.1);
+            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
             Some((target.clone(), self.cache.unchanged_since(&id, &key)?))
         };
         targets.iter().filter_map(since).collect()
@@ -221,8 +221,7 @@ impl Sources<'_> {
         let all = namespaces
             .iter()
             .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
-        all.map(|service| ((service.namespace().to_owned(), service.name().to_owned()), service))
-            .collect()
+        all.map(|service| (service.id(), service)).collect()
     }
 
     fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
@@ -232,10 +231,8 @@ impl Sources<'_> {
         slices
             .filter(|slice| has_ready_endpoint(slice))
             .filter_map(|slice| {
-                Some((
-                    slice.namespace().to_owned(),
-                    slice.label("kubernetes.io/service-name")?.to_owned(),
-                ))
+                let service = slice.label("kubernetes.io/service-name")?;
+                Some(NamespacedName::new(slice.namespace(), service))
             })
             .collect()
     }
@@ -308,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_asked_about_again_and_an_acceptance_is_not() {
-        let whose = ("a".to_owned(), "edge".to_owned());
+        let whose = NamespacedName::new("a", "edge");
         let long_ago = Instant::now()
             .checked_sub(REFUSED)
             .expect("the clock has run for so long");

@@ -145,7 +145,7 @@ pub async fn run(
     .graceful_shutdown_on(shutdown)
     .run(
         |object, context: Arc<Context>| async move {
-            let whose = (object.namespace().unwrap_or_default(), object.name_any());
+            let whose = NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any());
             Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
         },
         |_, error, _| match *error {},
@@ -170,7 +170,7 @@ impl Context {
         self.watches.need(whose, BTreeSet::new());
         self.answers.forget(whose);
         self.backoff.reset(whose);
-        self.telemetry.metrics.forget(&whose.0, &whose.1);
+        self.telemetry.metrics.forget(&whose.namespace, &whose.name);
         self.new_bindings
             .lock()
             .expect("nobody panics with the lock")
@@ -281,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn one_of_the_same_name_waits_for_its_access_as_if_there_had_been_none() {
         let context = context();
-        let whose = ("projectcontour".to_owned(), "edge".to_owned());
+        let whose = NamespacedName::new("projectcontour", "edge");
         context.note_binding(&whose);
         let long_ago = Instant::now().checked_sub(Duration::from_hours(1));
         let long_ago = long_ago.expect("the clock has run for so long");

@@ -39,7 +39,7 @@ pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     context
         .telemetry
         .metrics
-        .reconciled(&whose.0, &whose.1, outcome, started.elapsed());
+        .reconciled(&whose.namespace, &whose.name, outcome, started.elapsed());
     action
 }
 
@@ -222,11 +222,11 @@ async fn report(
     context
         .telemetry
         .metrics
-        .observe_status(&whose.0, &whose.1, &planned.status, observed.now);
+        .observe_status(&whose.namespace, &whose.name, &planned.status, observed.now);
     if observed.deployment.status.as_ref() == Some(&planned.status) {
         return Ok(());
     }
-    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
+    let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
     // The object may just have gone with its finalizer.
     let status = serde_json::to_value(&planned.status)?;
     match client::replace_status(&context.client, &key, &status).await {

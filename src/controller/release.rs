@@ -29,11 +29,11 @@ pub async fn held(client: &Client, whose: Whose) -> Result<Vec<Target>, Error> {
     let running: BTreeSet<NamespacedName> = deployments
         .iter()
         .filter(|deployment| !deployment.is_terminating())
-        .map(|deployment| (deployment.namespace().to_owned(), deployment.name().to_owned()))
+        .map(Object::id)
         .collect();
     let is_ended = |object: &Object| {
         let named = if object.kind == Kind::ContourDeployment {
-            Some((object.namespace().to_owned(), object.name().to_owned()))
+            Some(object.id())
         } else {
             owner(object)
         };

@@ -42,10 +42,10 @@ pub async fn relay(
             && key.kind == Kind::ContourDeployment
             && context.cache.get(&StoreId::all(key.kind), key).is_none()
         {
-            context.forget(&(key.namespace.clone(), key.name.clone()));
+            context.forget(&NamespacedName::new(&*key.namespace, &*key.name));
             continue;
         }
-        for (namespace, name) in concerned(&context.cache, &touched) {
+        for NamespacedName { namespace, name } in concerned(&context.cache, &touched) {
             let reference = ObjectRef::new_with(&name, watches::resource(Kind::ContourDeployment)).within(&namespace);
             if trigger.send(reference).is_err() {
                 return;
@@ -57,17 +57,16 @@ pub async fn relay(
 /// The ContourDeployments that this may matter to.
 fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
     let deployments = || cache.all(&StoreId::all(Kind::ContourDeployment));
-    let name = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
     match touched {
         Touched::Nothing => BTreeSet::new(),
-        Touched::Everything => deployments().iter().map(|object| name(object)).collect(),
+        Touched::Everything => deployments().iter().map(|object| object.id()).collect(),
         Touched::Object { key, owners } => {
             let mut concerned = owners.clone();
             let place = match key.kind {
                 Kind::CustomResourceDefinition
                 | Kind::ValidatingAdmissionPolicy
                 | Kind::ValidatingAdmissionPolicyBinding => {
-                    return deployments().iter().map(|object| name(object)).collect();
+                    return deployments().iter().map(|object| object.id()).collect();
                 }
                 Kind::Namespace => Some(&key.name),
                 Kind::ExtensionService | Kind::Service | Kind::EndpointSlice => Some(&key.namespace),
@@ -77,7 +76,7 @@ fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
                 let refers = |object: &&Arc<Object>| {
                     object.namespace() == place || references(object).any(|namespace| namespace == *place)
                 };
-                concerned.extend(deployments().iter().filter(refers).map(|object| name(object)));
+                concerned.extend(deployments().iter().filter(refers).map(|object| object.id()));
                 concerned.extend(stand_ins_in(cache, place));
             }
             concerned

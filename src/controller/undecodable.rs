@@ -31,7 +31,7 @@ pub async fn report(context: &Context, whose: &NamespacedName, error: &str) -> A
 }
 
 async fn write(context: &Context, whose: &NamespacedName, error: &str) -> Result<(), client::Error> {
-    let key = Key::new(Kind::ContourDeployment, &whose.0, &whose.1);
+    let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
     let Some(known) = context.cache.get(&StoreId::all(key.kind), &key) else {
         return Ok(());
     };
@@ -40,7 +40,7 @@ async fn write(context: &Context, whose: &NamespacedName, error: &str) -> Result
     let now = Timestamp::now();
     let status = status(before.as_ref(), known.metadata.generation, error, now);
     let metrics = &context.telemetry.metrics;
-    metrics.observe_status(&whose.0, &whose.1, &status, now);
+    metrics.observe_status(&whose.namespace, &whose.name, &status, now);
     if before.as_ref() == Some(&status) {
         return Ok(());
     }

@@ -210,7 +210,7 @@ impl Attempts {
     }
 
     /// Whether somebody changed this stand-in or its blackhole as we wrote it.
-    pub fn is_overruled(&self, (namespace, name): &NamespacedName) -> bool {
+    pub fn is_overruled(&self, NamespacedName { namespace, name }: &NamespacedName) -> bool {
         [Kind::ExtensionService, Kind::Service].into_iter().any(|kind| {
             let key = Key::new(kind, namespace, name);
             match self.0.get(&key).map(|attempt| &attempt.came_to) {
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_stand_in_that_somebody_changes_as_it_is_made_is_known_until_it_is_as_it_was_written() {
-        let id = ("auth".to_owned(), "edge-ext-auth-0000000000".to_owned());
+        let id = NamespacedName::new("auth", "edge-ext-auth-0000000000");
         let (create, key) = (Write::Create(stand_in("one")), stand_in("one").key());
         let mut attempts = Attempts::default();
         assert!(

@@ -57,7 +57,7 @@ impl Captured {
     /// The stand-ins, by namespace and name.
     pub fn stand_ins(&self) -> impl Iterator<Item = NamespacedName> {
         let pairs = self.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
-        pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+        pairs.map(|(namespace, name)| NamespacedName::new(namespace, name))
     }
 }
 
@@ -147,7 +147,11 @@ fn has_ended(pod: &Object) -> bool {
 
 /// The ExtensionServices that the spec of a ContourConfiguration references.
 pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
-    Role::ALL.into_iter().filter_map(|role| role.referenced(spec)).collect()
+    Role::ALL
+        .into_iter()
+        .filter_map(|role| role.referenced(spec))
+        .map(NamespacedName::from)
+        .collect()
 }
 
 /// The name of a ContourConfiguration of this spec that succeeds so many others.

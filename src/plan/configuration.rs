@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::captured::{Captured, Contours, configuration_name, references};
 use super::names::salts_from;
-use super::object::{Kind, Object, Owner};
+use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
 use super::settings::Accepted;
 use super::stand_in::RolePlan;
@@ -32,7 +32,7 @@ pub fn captured(
     let mut spec = accepted.spec.clone();
     let mut captured = Captured::default();
     for role in roles {
-        let (namespace, name) = &role.planned;
+        let NamespacedName { namespace, name } = &role.planned;
         role.seen.reference.role.refer(&mut spec, namespace, name);
         captured.stand_ins.push(format!("{namespace}/{name}"));
     }
@@ -107,9 +107,7 @@ fn marked(observed: &Observed) -> Option<Captured> {
         let captured = Captured {
             configuration: object.name().to_owned(),
             salt: salt(object),
-            stand_ins: stand_ins
-                .map(|(namespace, name)| format!("{namespace}/{name}"))
-                .collect(),
+            stand_ins: stand_ins.map(|stand_in| stand_in.to_string()).collect(),
             spec,
         };
         let time: jiff::Timestamp = object.annotation(annotations::ROLLED_OUT)?.parse().ok()?;

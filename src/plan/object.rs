@@ -101,8 +101,42 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name.
-pub type NamespacedName = (String, String);
+/// Namespace and name. In annotations it is a list of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(String, String)", into = "(String, String)")]
+#[allow(missing_docs)]
+pub struct NamespacedName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl NamespacedName {
+    /// This namespace and name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl From<(String, String)> for NamespacedName {
+    fn from((namespace, name): (String, String)) -> Self {
+        Self { namespace, name }
+    }
+}
+
+impl From<NamespacedName> for (String, String) {
+    fn from(NamespacedName { namespace, name }: NamespacedName) -> Self {
+        (namespace, name)
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
 
 /// Which object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,6 +253,11 @@ impl Object {
     /// Which object this is.
     pub fn key(&self) -> Key {
         Key::new(self.kind, self.namespace(), self.name())
+    }
+
+    /// Its namespace and name.
+    pub fn id(&self) -> NamespacedName {
+        NamespacedName::new(self.namespace(), self.name())
     }
 
     /// Its name.

@@ -92,7 +92,7 @@ fn namespaces<'a>(
     let captured = proved.flat_map(|captured| references(&captured.spec));
     let specified = stand_in::references(settings).into_iter();
     let specified = specified.map(|reference| reference.target);
-    let referenced = specified.chain(captured).map(|(namespace, _)| namespace);
+    let referenced = specified.chain(captured).map(|referenced| referenced.namespace);
     referenced.chain([owner.namespace.clone()]).collect()
 }
 

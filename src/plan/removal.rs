@@ -71,9 +71,8 @@ fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, s
     let is_made_by_others = matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
     let may_be_captured = object.kind.is_captured() && (object.kind != Kind::Service || object.has_our_finalizer());
     let has_stand_in = |among: &dyn Fn(&Object) -> bool| {
-        let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
         let mut others = sorted.objects(true).filter(|other| among(other));
-        others.any(|other| other.kind == Kind::ExtensionService && id(other) == id(object))
+        others.any(|other| other.kind == Kind::ExtensionService && other.id() == object.id())
     };
     match selection {
         Selection::Unwanted { other_envoy } => match object.kind {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::captured::{Captured, Contours};
 use super::configuration::is_altered;
-use super::object::{Kind, Object};
+use super::object::{Kind, NamespacedName, Object};
 use super::observed::Observed;
 use super::settings::changed;
 use super::stand_in::{Reference, is_blackhole};
@@ -81,7 +81,7 @@ fn answers(observed: &Observed, stand_in: &Object) -> bool {
     let ready = |name: String| {
         observed
             .ready_services
-            .contains(&(stand_in.namespace().to_owned(), name))
+            .contains(&NamespacedName::new(stand_in.namespace(), name))
     };
     !is_blackhole(stand_in) && spec.services().into_iter().any(|service| ready(service.name))
 }

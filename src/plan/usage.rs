@@ -72,7 +72,7 @@ impl Usage {
 
     /// Whether a pod or a ReplicaSet says that it needs a stand-in of this name.
     pub fn holds_name(&self, namespace: &str, name: &str) -> bool {
-        self.uncertain || self.held_stand_ins.contains(&(namespace.to_owned(), name.to_owned()))
+        self.uncertain || self.held_stand_ins.contains(&NamespacedName::new(namespace, name))
     }
 
     /// Adds what the plan names.

@@ -246,10 +246,8 @@ pub fn check_steered(observed: &Observed) {
     }
     let mut without = observed.clone();
     without.objects.retain(|key, _| !is_theirs(key));
-    without.services.retain(|(namespace, _), _| namespace != ALICE);
-    without
-        .extension_services
-        .retain(|(namespace, _), _| namespace != ALICE);
+    without.services.retain(|id, _| id.namespace != ALICE);
+    without.extension_services.retain(|id, _| id.namespace != ALICE);
     let written = |observed: &Observed| {
         let (plan, _) = answered(observed);
         let writes = plan.waves.iter().flat_map(|wave| wave.writes.clone());

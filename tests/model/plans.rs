@@ -164,7 +164,7 @@ impl Model {
         objects.extend(self.furniture[seen[2] as usize].objects.clone());
         let settings = &deployment.spec.runtime_settings;
         let wanted = targets(settings, ours(&owner, settings, &objects));
-        let id = |object: &Object| (object.namespace().to_owned(), object.name().to_owned());
+        let id = Object::id;
         let of_kind = |kind: Kind| {
             items
                 .iter()
@@ -175,7 +175,7 @@ impl Model {
             .filter(|object| wanted.contains(&id(object)))
             .map(|object| (id(object), Arc::new(object.parse().expect("an ExtensionService"))))
             .collect();
-        let referenced: BTreeSet<&str> = wanted.iter().map(|target| target.0.as_str()).collect();
+        let referenced: BTreeSet<&str> = wanted.iter().map(|target| target.namespace.as_str()).collect();
         let services: BTreeMap<_, _> = of_kind(Kind::Service)
             .filter(|object| referenced.contains(object.namespace()))
             .map(|object| (id(object), object.clone()))

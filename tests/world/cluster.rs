@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
 use slipway::api::{ContourDeployment, ContourDeploymentStatus};
 use slipway::plan::{
-    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, Object, Observed, Plan, Question, ServiceAccountRef,
-    SettingsVerdict, Write, has_ready_endpoint, ours, plan, targets,
+    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
+    ServiceAccountRef, SettingsVerdict, Write, has_ready_endpoint, ours, plan, targets,
 };
 use slipway::render::answered;
 
@@ -123,7 +123,7 @@ impl Cluster {
         let settings = &observed.deployment.spec.runtime_settings;
         let targets = targets(settings, ours(&owner, settings, &observed.objects));
         for target in &targets {
-            if let Some(object) = self.api.get(Kind::ExtensionService, &target.0, &target.1) {
+            if let Some(object) = self.api.get(Kind::ExtensionService, &target.namespace, &target.name) {
                 let since = self.api.unchanged_since[&object.key()];
                 observed.unchanged_since.insert(target.clone(), since);
                 observed
@@ -131,14 +131,14 @@ impl Cluster {
                     .insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
             }
         }
-        let referenced: BTreeSet<&str> = targets.iter().map(|target| target.0.as_str()).collect();
+        let referenced: BTreeSet<&str> = targets.iter().map(|target| target.namespace.as_str()).collect();
         for object in self
             .api
             .objects
             .values()
             .filter(|object| referenced.contains(object.namespace()))
         {
-            let id = |name: &str| (object.namespace().to_owned(), name.to_owned());
+            let id = |name: &str| NamespacedName::new(object.namespace(), name);
             if object.kind == Kind::Service {
                 observed.services.insert(id(object.name()), Arc::new(object.clone()));
             } else if object.kind == Kind::EndpointSlice && has_ready_endpoint(object) {

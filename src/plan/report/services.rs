@@ -8,6 +8,7 @@ use super::conditions;
 use crate::api::vocabulary::reasons;
 use crate::api::{ExtensionServiceState, ExtensionServiceStatus, StandInRef};
 use crate::plan::assess::{AssessedRole, Assessment};
+use crate::plan::object::NamespacedName;
 use crate::plan::traffic;
 
 /// The entries of status.
@@ -15,7 +16,7 @@ pub fn extension_services(assessment: &Assessment<'_>, roles: &[AssessedRole]) -
     let before = assessment.deployment.status.as_ref();
     let describe = |role: &AssessedRole| {
         let AssessedRole { seen: role, traffic } = role;
-        let (namespace, name) = role.reference.target.clone();
+        let NamespacedName { namespace, name } = role.reference.target.clone();
         let last = before.into_iter().flat_map(|status| &status.extension_services);
         let since = last
             .filter(|last| last.role == role.reference.role && (&last.namespace, &last.name) == (&namespace, &name))
@@ -34,7 +35,7 @@ pub fn extension_services(assessment: &Assessment<'_>, roles: &[AssessedRole]) -
         let stand_in = role
             .stand_in
             .clone()
-            .map(|(namespace, name)| StandInRef { namespace, name });
+            .map(|NamespacedName { namespace, name }| StandInRef { namespace, name });
         ExtensionServiceStatus {
             role: role.reference.role,
             namespace,

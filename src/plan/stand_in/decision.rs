@@ -48,7 +48,7 @@ pub enum Why {
 
 /// Where the stand-in in this namespace points.
 pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
-    if namespace != evidence.target.0 {
+    if namespace != evidence.target.namespace {
         return PointsAt::Blackhole(Why::OtherNamespace);
     }
     let (verdict, copy) = match (&evidence.verdict, &evidence.proven) {
@@ -93,7 +93,7 @@ impl PointsAt {
     }
 
     /// Why the user's object is not available, in words.
-    pub fn message(&self, (namespace, name): &NamespacedName) -> Option<String> {
+    pub fn message(&self, NamespacedName { namespace, name }: &NamespacedName) -> Option<String> {
         let object = format!("ExtensionService {namespace}/{name}");
         let message = match self {
             Self::Copy(_, Copied::Available) => return None,

@@ -48,7 +48,7 @@ pub struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     /// What is known now.
     pub fn of(observed: &'a Observed, existing: &[Existing<'_>], target: &'a NamespacedName, role: Role) -> Self {
-        let (namespace, _) = target;
+        let NamespacedName { namespace, .. } = target;
         let user = observed.extension_services.get(target).map(AsRef::as_ref);
         let mine: Vec<_> = existing
             .iter()
@@ -65,7 +65,7 @@ impl<'a> Evidence<'a> {
         let unheard = heard_of.and_then(|object| unheard(observed, namespace, object));
         let services = proven.as_ref().map(|proven| proven.spec.services()).unwrap_or_default();
         let is_ready = |service: &ServiceTarget| {
-            let service = (namespace.clone(), service.name.clone());
+            let service = NamespacedName::new(&**namespace, &*service.name);
             observed.ready_services.contains(&service)
         };
         Self {
@@ -140,7 +140,7 @@ pub fn unheard(observed: &Observed, namespace: &str, object: &ExtensionService) 
     }
     let metadata = &object.metadata;
     let heard = rollout::contour_heard_since(observed)?;
-    let id = (namespace.to_owned(), metadata.name.clone().unwrap_or_default());
+    let id = NamespacedName::new(namespace, metadata.name.clone().unwrap_or_default());
     let made = || metadata.creation_timestamp.as_ref().map(|Time(made)| *made);
     let unchanged = observed.unchanged_since.get(&id).copied().or_else(made);
     Some(Due::for_silence(
@@ -153,7 +153,7 @@ pub fn unheard(observed: &Observed, namespace: &str, object: &ExtensionService) 
 
 /// A Service of the user's, or a blackhole.
 fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'a Object> {
-    let theirs = observed.services.get(&(namespace.to_owned(), name.to_owned()));
+    let theirs = observed.services.get(&NamespacedName::new(namespace, name));
     theirs
         .map(AsRef::as_ref)
         .or_else(|| observed.object(Kind::Service, namespace, name))

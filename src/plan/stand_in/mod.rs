@@ -52,7 +52,7 @@ pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
         let specified = role.specified(settings)?;
         Some(Reference {
             role,
-            target: (specified.namespace, specified.name),
+            target: NamespacedName::new(specified.namespace, specified.name),
             fail_open: specified.fail_open,
         })
     };
@@ -111,7 +111,7 @@ pub struct SeenRole {
 
 impl SeenRole {
     fn of(reference: Reference, evidence: &Evidence<'_>, stand_in: Option<NamespacedName>) -> Self {
-        let decision = decide(evidence, &reference.target.0);
+        let decision = decide(evidence, &reference.target.namespace);
         Self {
             state: decision.state(),
             message: decision.message(&reference.target),
@@ -122,7 +122,7 @@ impl SeenRole {
 
     /// Nothing can be made beside the user's object, which exists or does not.
     fn is_blocked(&mut self, exists: bool, why: &str) {
-        let (namespace, _) = &self.reference.target;
+        let NamespacedName { namespace, .. } = &self.reference.target;
         let words = format!("Slipway can't make its stand-in in namespace {namespace}, and tries again: {why}");
         if exists {
             self.state = ExtensionServiceState::Blocked;
@@ -143,7 +143,7 @@ struct Existing<'a> {
 
 impl Existing<'_> {
     fn id(&self) -> NamespacedName {
-        (self.object.namespace().to_owned(), self.object.name().to_owned())
+        self.object.id()
     }
 
     fn stands_for(&self, target: &NamespacedName) -> bool {
@@ -165,7 +165,7 @@ pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Ob
     let stand_ins = ours.filter(|object| object.kind == Kind::ExtensionService);
     let remembered = stand_ins.filter_map(|object| {
         let reference = Memory::of(object).reference;
-        reference.filter(|(namespace, _)| namespace == object.namespace())
+        reference.filter(|reference| reference.namespace == object.namespace())
     });
     references(settings)
         .into_iter()
@@ -212,14 +212,14 @@ fn refusal(
     planned: &NamespacedName,
     current: Option<&Existing<'_>>,
 ) -> Option<Refusal> {
-    let refusal = observed.attempts.refusal(&planned.0, observed.now);
+    let refusal = observed.attempts.refusal(&planned.namespace, observed.now);
     let is_current = current.is_some_and(|current| current.id() == *planned);
     let is_there = is_whole(observed, planned) && (is_current || !observed.attempts.is_overruled(planned));
-    refusal.filter(|_| planned.0 != owner.namespace && !is_there)
+    refusal.filter(|_| planned.namespace != owner.namespace && !is_there)
 }
 
 /// Whether a stand-in and its blackhole exist and stay.
-fn is_whole(observed: &Observed, (namespace, name): &NamespacedName) -> bool {
+fn is_whole(observed: &Observed, NamespacedName { namespace, name }: &NamespacedName) -> bool {
     [Kind::ExtensionService, Kind::Service].into_iter().all(|kind| {
         let object = observed.object(kind, namespace, name);
         object.is_some_and(|object| !object.is_terminating())
@@ -232,16 +232,18 @@ impl StandIns {
         let target = reference.target.clone();
         let evidence = Evidence::of(observed, existing, &target, reference.role);
         let place = |home: String| {
-            let facts = name::facts(observed, existing, &reference, &evidence, home == target.0);
+            let facts = name::facts(observed, existing, &reference, &evidence, home == target.namespace);
             let (name, salt) = name::name(observed, owner, existing, reference.role, &home, &facts);
-            ((home, name), salt, facts)
+            (NamespacedName::new(home, name), salt, facts)
         };
         let current = name::current(observed, existing, &reference);
         let (mut planned, mut salt, mut facts) = place(name::home(observed, &reference, owner));
         let refusal = refusal(observed, owner, &planned, current);
         if let Some(refusal) = &refusal {
             self.look_again_in(refusal.wait);
-            let beside = current.map(Existing::id).filter(|current| current.0 == planned.0);
+            let beside = current
+                .map(Existing::id)
+                .filter(|current| current.namespace == planned.namespace);
             if let Some(current) = beside.filter(|current| is_whole(observed, current)) {
                 planned = current;
             } else {
@@ -268,7 +270,7 @@ impl StandIns {
             memory.moves = memory.moves.max(moves);
         }
         self.add(observed, planned.clone(), reference.role, memory, live, &evidence);
-        let blocked = refusal.filter(|_| planned.0 != target.0);
+        let blocked = refusal.filter(|_| planned.namespace != target.namespace);
         let mut seen = SeenRole::of(reference, &evidence, Some(planned.clone()));
         if let Some(refusal) = blocked {
             seen.is_blocked(evidence.user.is_some(), &refusal.message);
@@ -303,13 +305,13 @@ impl StandIns {
         let deleted: Vec<_> = in_use.stand_ins.iter().filter(|id| !is_there(id)).cloned().collect();
         for id in deleted {
             let made_for = |role: &&RolePlan| {
-                owner.is_stand_in(&id.1) && id.1.starts_with(&owner.stand_in(role.seen.reference.role, ""))
+                owner.is_stand_in(&id.name) && id.name.starts_with(&owner.stand_in(role.seen.reference.role, ""))
             };
             let Some(reference) = self.roles.iter().find(made_for).map(|role| role.seen.reference.clone()) else {
                 continue;
             };
-            let is_home = id.0 == owner.namespace || id.0 == reference.target.0;
-            if !is_home || observed.namespace(&id.0) != Some(NamespacePhase::Active) {
+            let is_home = id.namespace == owner.namespace || id.namespace == reference.target.namespace;
+            if !is_home || observed.namespace(&id.namespace) != Some(NamespacePhase::Active) {
                 continue;
             }
             let evidence = Evidence::of(observed, existing, &reference.target, reference.role);
@@ -331,14 +333,16 @@ impl StandIns {
         live: Option<&Existing<'_>>,
         evidence: &Evidence<'_>,
     ) {
-        let points_at = decide(evidence, &id.0);
+        let points_at = decide(evidence, &id.namespace);
         let live = live.map(|live| live.object);
         memory.tainted |= taints(observed, &memory.pinned, &points_at, live);
         memory.reference = Some(evidence.target.clone());
-        memory.evicted = decide(evidence, &evidence.target.0).is_withdrawn();
+        memory.evicted = decide(evidence, &evidence.target.namespace).is_withdrawn();
         memory.proven.clone_from(&evidence.proven);
         let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
-        let own = said.as_ref().and_then(|said| evidence::outdated(observed, &id.0, said));
+        let own = said
+            .as_ref()
+            .and_then(|said| evidence::outdated(observed, &id.namespace, said));
         let dues = || evidence.due.iter().chain(&own);
         dues().for_each(|due| self.look_again_in(due.next));
         memory.nudge = match dues().find(|due| due.is_due()) {
@@ -346,11 +350,11 @@ impl StandIns {
             // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
             // where two Contours disagree there would be no end to giving it and taking it back.
             None => memory.nudge.filter(|_| {
-                said.is_some_and(|said| said.spec.services() == points_at.spec(&id.1, &memory.pinned).services())
+                said.is_some_and(|said| said.spec.services() == points_at.spec(&id.name, &memory.pinned).services())
             }),
         };
         // One for all roles that reference it; and where nothing can be made any more, none.
-        let (namespace, _) = evidence.target;
+        let NamespacedName { namespace, .. } = evidence.target;
         let is_active = observed.namespace(namespace) == Some(NamespacePhase::Active);
         let tried = evidence.user.filter(|user| is_active && trial::needs_one(user));
         let is_new = |user: &&ExtensionService| {
@@ -373,7 +377,7 @@ impl StandIns {
 }
 
 /// Whether a stand-in and its blackhole exist.
-fn is_there(observed: &Observed, (namespace, name): &NamespacedName) -> bool {
+fn is_there(observed: &Observed, NamespacedName { namespace, name }: &NamespacedName) -> bool {
     [Kind::ExtensionService, Kind::Service]
         .into_iter()
         .all(|kind| observed.object(kind, namespace, name).is_some())
@@ -388,7 +392,8 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
             let mut memory = Memory::of(object);
             // A stand-in beside one object can't stand for an object of another namespace.
             let is_home = object.namespace() == owner.namespace;
-            let may_stand_for = |(namespace, _): &NamespacedName| is_home || namespace == object.namespace();
+            let may_stand_for =
+                |NamespacedName { namespace, .. }: &NamespacedName| is_home || namespace == object.namespace();
             if !memory.reference.as_ref().is_none_or(may_stand_for) {
                 memory = Memory::unreadable();
             }

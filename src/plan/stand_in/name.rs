@@ -13,8 +13,8 @@ use crate::plan::rollout;
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
 /// can be made in it then), beside the ContourDeployment.
 pub fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String {
-    match observed.namespace(&reference.target.0) {
-        Some(NamespacePhase::Active) => reference.target.0.clone(),
+    match observed.namespace(&reference.target.namespace) {
+        Some(NamespacePhase::Active) => reference.target.namespace.clone(),
         Some(NamespacePhase::Terminating) | None => owner.namespace.clone(),
     }
 }
@@ -77,7 +77,7 @@ pub fn name(
         .unwrap_or_default();
     let is_spent = |name: &String| {
         existing.iter().any(|existing| {
-            existing.id() == (home.to_owned(), name.clone())
+            existing.id() == NamespacedName::new(home, &**name)
                 && (existing.memory.tainted || existing.object.is_terminating())
         }) || observed
             .object(Kind::Service, home, name)

@@ -6,7 +6,7 @@ use super::decision::PointsAt;
 use super::{Facts, StandIn, blackhole, trial};
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::vocabulary::{FINALIZER, annotations, labels};
-use crate::plan::object::{Kind, Object, Owner};
+use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::write::Desired;
 
 impl PointsAt {
@@ -22,7 +22,7 @@ impl PointsAt {
 impl StandIn {
     /// The stand-in.
     pub fn object(&self, owner: &Owner) -> Desired {
-        let ExtensionServiceSpec(mut spec) = self.points_at.spec(&self.id.1, &self.memory.pinned);
+        let ExtensionServiceSpec(mut spec) = self.points_at.spec(&self.id.name, &self.memory.pinned);
         if let Some(nudge) = &self.memory.nudge {
             nudge.put_into(&mut spec);
         }
@@ -48,7 +48,7 @@ impl StandIn {
     }
 
     fn metadata(&self, owner: &Owner, kind: Kind) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-        let (namespace, name) = &self.id;
+        let NamespacedName { namespace, name } = &self.id;
         let mut metadata = owner.metadata(kind, namespace, name);
         metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         let labels = metadata.labels.get_or_insert_default();

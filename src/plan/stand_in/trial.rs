@@ -12,7 +12,11 @@ use crate::plan::observed::Observed;
 use crate::plan::write::Desired;
 
 /// The trial of the user's object in its present form, if it needs one and that exists.
-pub fn of(observed: &Observed, (namespace, _): &NamespacedName, user: &ExtensionService) -> Option<ExtensionService> {
+pub fn of(
+    observed: &Observed,
+    NamespacedName { namespace, .. }: &NamespacedName,
+    user: &ExtensionService,
+) -> Option<ExtensionService> {
     let name = name(&observed.owner(), user)?;
     let trial = observed.object(Kind::ExtensionService, namespace, &name)?;
     let trial = trial.parse::<ExtensionService>().ok()?;
@@ -20,7 +24,11 @@ pub fn of(observed: &Observed, (namespace, _): &NamespacedName, user: &Extension
 }
 
 /// The trial of the user's object, if it needs one.
-pub fn desired(owner: &Owner, (namespace, _): &NamespacedName, user: &ExtensionService) -> Option<Desired> {
+pub fn desired(
+    owner: &Owner,
+    NamespacedName { namespace, .. }: &NamespacedName,
+    user: &ExtensionService,
+) -> Option<Desired> {
     Some(Desired::whole_spec(Object {
         kind: Kind::ExtensionService,
         metadata: owner.metadata(Kind::ExtensionService, namespace, &name(owner, user)?),
