@@ -46,7 +46,7 @@ pub struct Specified {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// What is asked for while it can't be asked; none for tracing.
+    /// `failOpen` as specified; none for tracing.
     pub fail_open: Option<bool>,
 }
 

@@ -20,8 +20,8 @@ use super::views::{ReplicasStatus, wanted_replicas};
 use super::write::Desired;
 use crate::api::vocabulary::annotations;
 
-/// What a container is to capture that starts on these settings and stand-ins; and how long until that may be another one, if
-/// it is one that somebody altered and that has to stay for a while. `usage` is what is in use already.
+/// What a container that starts now is to capture: these settings and stand-ins. And how long until that may be another
+/// configuration, if somebody altered this one and it has to stay for a while. `usage` is what is in use already.
 pub fn captured(
     observed: &Observed,
     accepted: &Accepted,
@@ -98,7 +98,7 @@ pub fn last_good(observed: &Observed) -> Option<Captured> {
         .or_else(|| marked(observed))
 }
 
-/// What the newest ContourConfiguration makes a container capture that is marked as rolled out, and is as it was made.
+/// What a container captures from the newest ContourConfiguration that is marked as rolled out and is as it was made.
 fn marked(observed: &Observed) -> Option<Captured> {
     let owner = observed.owner();
     let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
@@ -127,8 +127,8 @@ pub struct InUse {
     is_remade: bool,
 }
 
-/// Those that are in use. `planned` is the one that is to be captured, `rolled_out` whether Contour was rolled out to it just now. What is
-/// in one can't be told if its name does not bear it out: that is not made again.
+/// The configurations that are in use. `planned` is the one that is to be captured; `rolled_out` says whether Contour was rolled out to it
+/// just now. A configuration whose name does not prove its content is left out: nobody knows what was in it.
 pub fn in_use(observed: &Observed, usage: &Usage, planned: Option<&Captured>, rolled_out: bool) -> Vec<InUse> {
     let owner = observed.owner();
     let intact = usage

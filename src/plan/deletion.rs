@@ -64,8 +64,8 @@ pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
     (deletion, old.look_again)
 }
 
-/// Whether an object is to go with the ContourDeployment, if need be by our doing. Controllers delete pods and ReplicaSets; our own access
-/// goes with the ContourDeployment.
+/// Whether Slipway deletes this object together with the ContourDeployment. Controllers delete pods and ReplicaSets; the garbage collector
+/// deletes our own access.
 pub fn has_to_go(owner: &Owner, namespace_goes: bool, object: &Object) -> bool {
     let is_made_by_others = matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
     let is_our_access = object.kind == Kind::RoleBinding && access::is_operators(owner, object.name());

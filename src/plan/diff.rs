@@ -19,7 +19,7 @@ use super::write::{Desired, Fields, Write};
 use crate::api::OverruledFields;
 use crate::api::vocabulary::annotations;
 
-/// The waves that these steps take, as far as nothing has to wait that the rest goes by.
+/// The waves for these steps, up to the first wave that blocks the rest.
 pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> Vec<Wave> {
     let observed = &sorted.observed;
     let named: BTreeSet<Key> = steps.iter().flat_map(Step::keys).collect();

@@ -85,8 +85,8 @@ impl Kind {
         }
     }
 
-    /// Whether the absence or presence of such an object decides what a Contour container captures: they go only after a second, live
-    /// look.
+    /// Whether the absence or presence of objects of this kind decides what a Contour container captures. They are deleted only after a
+    /// second, live look.
     pub fn is_captured(self) -> bool {
         matches!(
             self,

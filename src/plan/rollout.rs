@@ -64,8 +64,8 @@ pub fn contour(observed: &Observed) -> Workload {
         .map_or(Workload::ABSENT, |object| deployment(object, MAY_MISS_OF_CONTOUR))
 }
 
-/// Since when Contours can be heard, counted anew each time that their Deployment becomes available or ceases to be; none: not one is
-/// ready. What the Deployment does not say is long ago.
+/// Since when Contour could have written verdicts: the last time that its Deployment became available or ceased to be. None if no Contour is
+/// ready. A Deployment that does not say when has been so for long.
 pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     let owner = observed.owner();
     let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;

@@ -1,5 +1,5 @@
 //! What is in use: the ContourConfigurations and stand-ins that a Contour container has captured, or may capture when it
-//! starts again. They are never pruned.
+//! starts again. While they are in use they are not pruned.
 //!
 //! What is *needed* is made again if it is gone, and followed; only pod templates that our own Deployment controls say what that is.
 //! What is *held* is merely not taken away, and there anybody's word is enough that may come from a Contour of ours.

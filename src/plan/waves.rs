@@ -108,7 +108,7 @@ impl Wave {
         }
     }
 
-    /// Whether what comes after it has to wait for a write that has to wait.
+    /// Whether a held write stops the waves after this one.
     pub fn blocks(&self) -> bool {
         self.held.iter().any(|held| held.blocks)
     }

@@ -120,7 +120,7 @@ impl PointsAt {
         Some(message)
     }
 
-    /// Whether a copy that was in use went bad: it stays away until Contour calls the user's object valid.
+    /// Whether a copy that was in use went bad. Such a copy stays away until Contour calls the user's object valid.
     pub fn is_withdrawn(&self) -> bool {
         matches!(self, Self::Blackhole(Why::Unusable(_) | Why::Withdrawn(_)))
     }

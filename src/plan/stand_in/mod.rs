@@ -42,7 +42,7 @@ pub struct Reference {
     pub role: Role,
     /// The user's ExtensionService.
     pub target: NamespacedName,
-    /// What is asked for while it can't be asked; none for tracing.
+    /// `failOpen` as specified; none for tracing.
     pub fail_open: Option<bool>,
 }
 
@@ -204,8 +204,8 @@ pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
     SeenRole::of(reference, &evidence, stand_in)
 }
 
-/// Why the planned stand-in can't be made in its namespace, if that is so. What is there already is not made; but one that
-/// somebody changes as we make it is none of ours, unless Contour runs on it.
+/// Why the planned stand-in can't be made in its namespace, if that is so. A stand-in that exists needs no making; but if somebody changes
+/// it as we make it, it is not ours, unless Contour runs on it.
 fn refusal(
     observed: &Observed,
     owner: &Owner,
@@ -323,7 +323,7 @@ impl StandIns {
         }
     }
 
-    /// Adds a stand-in of which this is remembered, and which exists or does not.
+    /// Adds a stand-in with this memory. `live` is the stand-in as it exists, if it does.
     fn add(
         &mut self,
         observed: &Observed,
