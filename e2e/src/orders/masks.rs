@@ -23,8 +23,6 @@ const ROLLED_OUT: &str = "contour.slipway.dev/rolled-out";
 const SALT: &str = "contour.slipway.dev/salt";
 /// Annotation: what a stand-in remembers.
 const MEMORY: &str = "contour.slipway.dev/memory";
-/// Annotation: the hash of the settings that the API server accepted, and of what was made of them.
-const SETTINGS: &str = "contour.slipway.dev/settings";
 /// Annotation of Contour's pod template: what a container captures at its start.
 const CAPTURED: &str = "contour.slipway.dev/captured";
 /// Label: the hash of Contour's pod template.
@@ -300,9 +298,7 @@ fn remove(object: Option<&mut Value>, field: &str) {
 fn without_hashes(objects: &Objects) -> Objects {
     let mut text = serde_json::to_value(objects).expect("JSON");
     for object in text.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
-        for annotation in [SETTINGS, SALT] {
-            remove(object.pointer_mut("/metadata/annotations"), annotation);
-        }
+        remove(object.pointer_mut("/metadata/annotations"), SALT);
         for path in ["/labels", "/metadata/labels", "/spec/template/metadata/labels"] {
             remove(object.pointer_mut(path), TEMPLATE);
         }
