@@ -490,6 +490,20 @@ pub fn all() -> Vec<Scope> {
                 tenant: 1,
                 ..Budgets::NONE
             },
+            lags: &[],
+            imitations: Imitation::BESIDE_THE_SERVICE,
+            tenant_in: AUTH,
+            ..base.clone()
+        },
+        Scope {
+            name: "tenant beside the service, seen late",
+            what: "a tenant makes imitations in the service's namespace; the operator is killed, and sees them late",
+            start: Start::Settled,
+            budgets: Budgets {
+                crashes: UNLIMITED,
+                tenant: 1,
+                ..Budgets::NONE
+            },
             lags: &[Kind::ExtensionService],
             imitations: Imitation::BESIDE_THE_SERVICE,
             tenant_in: AUTH,
