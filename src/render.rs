@@ -48,10 +48,40 @@ pub enum Error {
 
 /// What `slipway render` prints: everything that would be made, in waves, and the status that would be reported.
 pub fn render(input: &str) -> Result<String, Error> {
-    let (mut planned, _) = answered(&observe(input)?);
+    let (planned, observed) = answered(&observe(input)?);
+    let mut planned = continued(planned, observed);
     planned.waves.iter_mut().for_each(withhold_secrets);
     Ok(serde_saphyr::to_string(&planned)?)
 }
+
+/// A plan may end with the creation of a ContourConfiguration, because what comes after it names its uid. Here it gets a placeholder.
+fn continued(mut planned: Plan, mut observed: Observed) -> Plan {
+    let ends_with = planned.waves.last().into_iter().flat_map(|wave| &wave.writes);
+    let created: Vec<_> = ends_with
+        .filter_map(|write| match write {
+            Write::Create(object) if object.kind == Kind::ContourConfiguration => Some(object.clone()),
+            _ => None,
+        })
+        .collect();
+    if created.is_empty() {
+        return planned;
+    }
+    for mut object in created {
+        object.metadata.uid = Some(NO_UID.to_owned());
+        object.metadata.generation = Some(1);
+        place(&mut observed, object);
+    }
+    let rest = plan(&observed);
+    let rest_of_waves = rest.waves.into_iter().skip(planned.waves.len());
+    planned.waves.extend(rest_of_waves);
+    Plan {
+        waves: planned.waves,
+        ..rest
+    }
+}
+
+/// The uid of what does not exist yet.
+const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Stands in the place of certificates and keys.
 const WITHHELD: &str = "(made when it is applied)";
@@ -171,9 +201,7 @@ impl From<FailedWrite> for Failure {
 fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Facts) -> Observed {
     let metadata = &mut deployment.metadata;
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
-    metadata
-        .uid
-        .get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
+    metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     metadata.generation.get_or_insert(1);
     let mut observed = Observed {
         now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),

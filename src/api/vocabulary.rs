@@ -40,15 +40,13 @@ pub mod annotations {
         APPLIED = "contour.slipway.dev/applied";
         /// On a stand-in: what must be remembered of it (JSON; docs/design.md, "Rules of a stand-in", 7).
         MEMORY = "contour.slipway.dev/memory";
-        /// On Contour's pod template: what a container captures at its start (JSON: configuration and stand-ins).
+        /// On Contour's pod template: what a container captures at its start (JSON: the ContourConfiguration, its uid, generation and
+        /// spec, and the stand-ins).
         CAPTURED = "contour.slipway.dev/captured";
-        /// On a ContourConfiguration that succeeds one that somebody altered: the number that makes its name another one.
-        SALT = "contour.slipway.dev/salt";
-        /// On a ContourConfiguration: when a rollout of Contour to it was complete. The newest so marked is the last good one.
+        /// On a ContourConfiguration whose predecessor hangs in its deletion: the uid of that one, from which its own name is made.
+        IN_PLACE_OF = "contour.slipway.dev/in-place-of";
+        /// On a ContourConfiguration: when the last rollout of Contour to it was complete. The newest so marked is the last good one.
         ROLLED_OUT = "contour.slipway.dev/rolled-out";
-        /// On a ContourConfiguration that somebody deleted while a container could read it: it was made again, and nobody can say
-        /// what it was when it was read.
-        REMADE = "contour.slipway.dev/remade";
     }
 }
 
@@ -118,7 +116,7 @@ pub mod reasons {
         CONFIGURATION_UNCHECKED = "ConfigurationUnchecked";
         /// Contour or Envoy is being rolled out.
         ROLLING_OUT = "RollingOut";
-        /// Somebody altered a ContourConfiguration that is in use; Contour is being rolled to a successor.
+        /// Somebody altered or deleted a ContourConfiguration that is in use; it is repaired, and Contour is being rolled to it.
         CONFIGURATION_ALTERED = "ConfigurationAltered";
         /// A rollout does not make progress.
         ROLLOUT_STUCK = "RolloutStuck";

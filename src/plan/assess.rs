@@ -1,11 +1,12 @@
 //! From what is observed to facts that have types, worked out here or in the modules that this file calls. After this stage only `diff`
 //! reads raw objects, to compare them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::captured::Captured;
+use super::captured::{Captured, Contours};
 use super::certificates::{self, Certificates};
 use super::configuration::{self, InUse};
 use super::deletion::{self, Deletion};
@@ -17,6 +18,7 @@ use super::ours::Sorted;
 use super::rollout::{self, OldPods, Rollout, Workload};
 use super::settings::{self, Settings};
 use super::stand_in::{self, SeenRole, StandIns};
+use super::succession;
 use super::traffic;
 use super::usage::Usage;
 use super::waves::Question;
@@ -98,8 +100,8 @@ pub struct Refused {
 pub struct Running {
     /// What is seen of each reference.
     pub roles: Vec<AssessedRole>,
-    /// What a container captures that starts now.
-    pub captured: Captured,
+    /// What a container captures that starts now. None: its ContourConfiguration does not exist yet.
+    pub captured: Option<Captured>,
     /// The ContourConfigurations in use, with the one that is captured now.
     pub configurations: Vec<InUse>,
     /// The certificates.
@@ -114,8 +116,8 @@ pub struct Running {
     pub gate: Result<(), String>,
     /// Pods of other templates.
     pub old_pods: OldPods,
-    /// ContourConfigurations in use that somebody altered.
-    pub altered: Vec<String>,
+    /// ContourConfigurations that a Contour may have read in another form than the present one.
+    pub altered: BTreeSet<String>,
 }
 
 /// What is seen of a reference, and what happens to the requests that it is about.
@@ -217,8 +219,8 @@ impl Assessment<'_> {
             .extend(certificates.request.take().map(Question::Certificates));
         Some(Kept {
             certificates,
-            configurations: configuration::in_use(observed, &self.usage, None, false),
-            last_good,
+            configurations: configuration::in_use(observed, &self.usage, None),
+            last_good: last_good.and_then(|captured| configuration::identified(observed, &captured)),
             has_envoy: rollout::has_envoy(observed),
         })
     }
@@ -226,13 +228,31 @@ impl Assessment<'_> {
     /// Everything that a running Contour and its Envoys need.
     fn running(&mut self, observed: &Observed, accepted: &settings::Accepted) -> Running {
         let mut certificates = certificates::plan(observed);
-        let (captured, stays) = configuration::captured(observed, accepted, &self.stand_ins.roles, &self.usage);
-        self.usage.add_captured(&captured);
-        let old_pods = rollout::old_pods(observed, Some(&contour::template_hash(&self.instance, &captured)));
+        let wanted = configuration::wanted(observed, accepted, &self.stand_ins.roles);
+        self.usage.add_captured(&wanted);
+        let template = |captured: &Captured| contour::template_hash(&self.instance, captured);
+        let identified = configuration::identified(observed, &wanted);
+        let stays = identified
+            .as_ref()
+            .and_then(|wanted| succession::stays(observed, wanted, template));
+        let wait = stays.as_ref().map(|(_, wait)| *wait);
+        let captured = stays.map(|(present, _)| present).or(identified);
+        let template = captured.as_ref().map(template);
+        let old_pods = rollout::old_pods(observed, template.as_deref());
         let contour = rollout::contour(observed);
-        let gate = rollout::gate(observed, &contour, &old_pods);
-        let is_rolled_out = rollout::is_rolled_out(&contour, &old_pods);
-        for wait in [certificates.renew_in, old_pods.look_again, stays] {
+        let gate = match captured {
+            Some(_) => rollout::gate(observed, &contour, &old_pods),
+            None => Err(format!(
+                "ContourConfiguration {} does not exist yet",
+                wanted.configuration
+            )),
+        };
+        let is_present = template.as_deref() == Contours::of(observed).template();
+        let is_rolled_out = is_present && wait.is_none() && rollout::is_rolled_out(&contour, &old_pods);
+        let rolled_out = captured.as_ref().filter(|_| is_rolled_out);
+        let rolled_out = rolled_out.map(|captured| (captured, rollout::completed_at(observed)));
+        let configurations = configuration::in_use(observed, &self.usage, rolled_out);
+        for wait in [certificates.renew_in, old_pods.look_again, wait] {
             self.look_in(wait);
         }
         self.questions
@@ -240,8 +260,8 @@ impl Assessment<'_> {
         let roles = self.stand_ins.roles.iter().map(|role| role.seen.clone());
         Running {
             roles: roles.map(|seen| AssessedRole::of(observed, seen)).collect(),
-            configurations: configuration::in_use(observed, &self.usage, Some(&captured), is_rolled_out),
-            altered: configuration::altered(observed, &self.usage),
+            configurations,
+            altered: configuration::altered(observed),
             envoy: rollout::envoy(observed, envoy::kind(self.instance.spec)),
             has_envoy: rollout::has_envoy(observed),
             captured,

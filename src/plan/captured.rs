@@ -11,20 +11,43 @@ use super::views::{pod_phase, wanted_replicas};
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{Role, RuntimeSettings};
 
-/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to make the
-/// ContourConfiguration again, for as long as a container may read it, whatever the specification says by then.
+/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to recreate the
+/// ContourConfiguration, for as long as a container may read it, whatever the specification says by then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Captured {
     /// The ContourConfiguration's name.
     pub configuration: String,
-    /// How many ContourConfigurations it succeeds that somebody altered.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub salt: u32,
+    /// Which object of that name, in which form.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// The uid of the ContourConfiguration in whose place this one was created, because that one hangs in its deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_place_of: Option<String>,
     /// The ContourConfiguration's spec.
     pub spec: Map<String, Value>,
     /// The stand-ins that it references, `namespace/name`.
     pub stand_ins: Vec<String>,
+}
+
+/// An object in one of its forms. The API server chooses both: nobody can make another object or another form look the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// Another object of the same name has another.
+    uid: String,
+    /// It is raised by every change of the spec.
+    generation: i64,
+}
+
+impl Identity {
+    /// Of an object as it is now.
+    pub fn of(object: &Object) -> Self {
+        Self {
+            uid: object.uid().to_owned(),
+            generation: object.metadata.generation.unwrap_or_default(),
+        }
+    }
 }
 
 impl Captured {
@@ -46,7 +69,19 @@ impl Captured {
     /// Whether this is what the configuration's name was made from. What stands on a pod may have been written by anybody, or by a
     /// Slipway of another version.
     pub fn is_intact(&self, owner: &Owner) -> bool {
-        self.configuration == configuration_name(owner, &self.spec, self.salt)
+        self.configuration == configuration_name(owner, &self.spec, self.in_place_of.as_deref())
+    }
+
+    /// Whether the ContourConfiguration is still the one that was captured.
+    pub fn is_unchanged(&self, observed: &Observed) -> bool {
+        self.live(observed)
+            .is_some_and(|live| Identity::of(live) == self.identity)
+    }
+
+    /// The ContourConfiguration of this name.
+    pub fn live<'a>(&self, observed: &'a Observed) -> Option<&'a Object> {
+        let namespace = &observed.owner().namespace;
+        observed.object(Kind::ContourConfiguration, namespace, &self.configuration)
     }
 
     /// The settings. What is captured was accepted, so that it is of their form.
@@ -59,11 +94,6 @@ impl Captured {
         let pairs = self.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
         pairs.map(|(namespace, name)| NamespacedName::new(namespace, name))
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
-fn is_zero(salt: &u32) -> bool {
-    *salt == 0
 }
 
 /// Contour's workload in the ContourDeployment's namespace.
@@ -117,6 +147,12 @@ impl<'a> Contours<'a> {
         }
     }
 
+    /// The hash that the Deployment's pod template bears as a label.
+    pub fn template(&self) -> Option<&'a str> {
+        let labels = self.deployment?.at("/spec/template/metadata/labels")?;
+        labels.get(labels::TEMPLATE)?.as_str()
+    }
+
     /// The pod templates whose word counts: that of the Deployment, and those of its ReplicaSets that have pods, or may make some.
     pub fn templates(&self) -> impl Iterator<Item = &'a Object> {
         let has_pods = |set: &&Object| self.pods.iter().any(|(_, of)| of.uid() == set.uid());
@@ -154,8 +190,9 @@ pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
         .collect()
 }
 
-/// The name of a ContourConfiguration of this spec that succeeds so many others.
-pub fn configuration_name(owner: &Owner, spec: &Map<String, Value>, salt: u32) -> String {
-    let parts = [&owner.namespace, &owner.name, &hash_json(spec), &salt.to_string()];
-    owner.configuration(&hash(parts.map(String::as_str)))
+/// The name of a ContourConfiguration of this spec, which may stand in the place of another that hangs in its deletion.
+pub fn configuration_name(owner: &Owner, spec: &Map<String, Value>, in_place_of: Option<&str>) -> String {
+    let spec = hash_json(spec);
+    let parts = [&owner.namespace, &owner.name, &spec].map(String::as_str);
+    owner.configuration(&hash(parts.into_iter().chain(in_place_of)))
 }

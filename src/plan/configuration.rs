@@ -1,76 +1,66 @@
 //! Contour's configuration: the user's settings, with the stand-ins in place of the users' ExtensionServices.
 //!
-//! A ContourConfiguration is content-addressed. Contour reads it once, at container start; a new content is a new object, a
-//! new name in the pod template, and so a rollout, exactly when one is needed. An old container that starts again reads the
-//! one that it had. One that somebody altered may have been read; another, of the same content, succeeds it.
+//! A ContourConfiguration is content-addressed. Contour reads it once, at container start. New content is a new object, a new name in the
+//! pod template, and so a rollout, exactly when one is needed; an old container that restarts reads its old one. The template names
+//! the object's uid and generation, too: one that somebody altered, or deleted, may have been read before it was repaired, and Contour is
+//! rolled to what exists then.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::captured::{Captured, Contours, configuration_name, references};
-use super::names::salts_from;
+use super::captured::{Captured, Contours, Identity, configuration_name, references};
 use super::object::{Kind, NamespacedName, Object, Owner};
-use super::observed::Observed;
+use super::observed::{Observed, whole_seconds};
 use super::settings::Accepted;
 use super::stand_in::RolePlan;
-use super::succession;
 use super::usage::Usage;
 use super::views::{ReplicasStatus, wanted_replicas};
 use super::write::Desired;
 use crate::api::vocabulary::annotations;
 
-/// What a container that starts now is to capture: these settings and stand-ins. And how long until that may be another
-/// configuration, if somebody altered this one and it has to stay for a while. `usage` is what is in use already.
-pub fn captured(
-    observed: &Observed,
-    accepted: &Accepted,
-    roles: &[RolePlan],
-    usage: &Usage,
-) -> (Captured, Option<Duration>) {
+/// What a container is to capture: these settings and stand-ins. The object that they are in is told by [`identified`].
+pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> Captured {
     let owner = observed.owner();
-    let mut spec = accepted.spec.clone();
-    let mut captured = Captured::default();
+    let mut captured = Captured {
+        spec: accepted.spec.clone(),
+        ..Captured::default()
+    };
     for role in roles {
         let NamespacedName { namespace, name } = &role.planned;
-        role.seen.reference.role.refer(&mut spec, namespace, name);
+        role.seen.reference.role.refer(&mut captured.spec, namespace, name);
         captured.stand_ins.push(format!("{namespace}/{name}"));
     }
-    let known = usage.configurations.values().filter(|known| known.is_intact(&owner));
-    let highest = known.map(|known| known.salt).max().unwrap_or_default();
-    let mut stays = None;
-    for salt in salts_from(highest) {
-        captured.salt = salt;
-        captured.configuration = configuration_name(&owner, &spec, salt);
-        let found = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
-        // A Deployment names one only after it was made. If it is not there, somebody deleted it, and may have altered it before.
-        let was_deleted = found.is_none() && usage.configurations.contains_key(&captured.configuration);
-        let is_spent = was_deleted || found.is_some_and(is_altered);
-        stays = found
-            .filter(|_| is_spent)
-            .and_then(|found| succession::configuration_stays(found, salt, observed.now));
-        if !is_spent || stays.is_some() {
-            break;
+    let present = Contours::of(observed).deployment.and_then(Captured::of_template);
+    captured.in_place_of = present
+        .filter(|present| present.spec == captured.spec && present.is_intact(&owner))
+        .and_then(|present| present.in_place_of);
+    // Each that hangs in its deletion has a successor, so there are no more names than objects.
+    for _ in observed.of_kind(Kind::ContourConfiguration) {
+        captured.name(&owner);
+        match captured.live(observed) {
+            Some(live) if live.is_terminating() => captured.in_place_of = Some(live.uid().to_owned()),
+            _ => break,
         }
     }
-    captured.spec = spec;
-    (captured, stays)
+    captured.name(&owner);
+    captured
 }
 
-fn salt(object: &Object) -> u32 {
-    object
-        .annotation(annotations::SALT)
-        .and_then(|salt| salt.parse().ok())
-        .unwrap_or_default()
+/// What a container captures that starts now: the ContourConfiguration of this name as it exists. None: it does not, or is being deleted.
+pub fn identified(observed: &Observed, wanted: &Captured) -> Option<Captured> {
+    let live = wanted.live(observed).filter(|live| !live.is_terminating())?;
+    Some(Captured {
+        identity: Identity::of(live),
+        ..wanted.clone()
+    })
 }
 
-/// Whether somebody changed its spec, or is deleting it, or did so to the one that it was made again for. Slipway changes no
-/// spec but to put it right, so that its generation stays 1, and a container that started after the change has captured
-/// something else than the name says.
-pub fn is_altered(object: &Object) -> bool {
-    object.is_terminating()
-        || object.annotation(annotations::REMADE).is_some()
-        || object.metadata.generation.is_some_and(|generation| generation != 1)
+impl Captured {
+    fn name(&mut self, owner: &Owner) {
+        self.configuration = configuration_name(owner, &self.spec, self.in_place_of.as_deref());
+    }
 }
 
 /// What the newest completely rolled-out ReplicaSet of Contour's Deployment has captured. Where none is left (the Deployment was
@@ -106,7 +96,8 @@ fn marked(observed: &Observed) -> Option<Captured> {
         let stand_ins = references(&spec).into_iter();
         let captured = Captured {
             configuration: object.name().to_owned(),
-            salt: salt(object),
+            identity: Identity::of(object),
+            in_place_of: object.annotation(annotations::IN_PLACE_OF).map(str::to_owned),
             stand_ins: stand_ins.map(|stand_in| stand_in.to_string()).collect(),
             spec,
         };
@@ -121,31 +112,26 @@ fn marked(observed: &Observed) -> Option<Captured> {
 #[derive(Clone, Debug)]
 pub struct InUse {
     captured: Captured,
-    /// When Contour was rolled out to it.
+    /// When the last rollout of Contour to it was complete.
     rolled_out: Option<String>,
-    /// Whether it is made again for one that somebody deleted, and may have altered before.
-    is_remade: bool,
 }
 
-/// The configurations that are in use. `planned` is the one that is to be captured; `rolled_out` says whether Contour was rolled out to it
-/// just now. A configuration whose name does not prove its content is left out: nobody knows what was in it.
-pub fn in_use(observed: &Observed, usage: &Usage, planned: Option<&Captured>, rolled_out: bool) -> Vec<InUse> {
+/// The configurations that are in use. `rolled_out` is the one to which Contour is rolled out now, and since when. A configuration whose name
+/// does not prove its content is left out: nobody knows what was in it.
+pub fn in_use(observed: &Observed, usage: &Usage, rolled_out: Option<(&Captured, Option<Timestamp>)>) -> Vec<InUse> {
     let owner = observed.owner();
-    let intact = usage
-        .configurations
-        .values()
-        .filter(|captured| captured.is_intact(&owner));
-    let in_use = intact.map(|captured| {
-        let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
-        let kept = |key| live.and_then(|live| live.annotation(key)).map(str::to_owned);
-        let is_planned = planned == Some(captured);
-        let now = jiff::Timestamp::from_second(observed.now.as_second()).unwrap_or(observed.now);
-        let just_now = || (rolled_out && is_planned).then(|| now.to_string());
+    let known = usage.configurations.values();
+    let in_use = known.filter(|captured| captured.is_intact(&owner)).map(|captured| {
+        let live = captured.live(observed);
+        let mark = live.and_then(|live| live.annotation(annotations::ROLLED_OUT));
+        let mark = mark.map(str::to_owned);
+        let rolled_out = rolled_out.filter(|(present, _)| present.configuration == captured.configuration);
         InUse {
-            rolled_out: kept(annotations::ROLLED_OUT).or_else(just_now),
-            // A template names one only after it was made. The mark comes with it: a crash before Contour is rolled to the successor must
-            // not leave one that looks as if nothing had happened.
-            is_remade: kept(annotations::REMADE).is_some() || (live.is_none() && !is_planned),
+            rolled_out: match rolled_out {
+                Some((_, Some(since))) => Some(whole_seconds(since).to_string()),
+                Some((_, None)) => mark.or_else(|| Some(whole_seconds(observed.now).to_string())),
+                None => mark,
+            },
             captured: captured.clone(),
         }
     });
@@ -158,7 +144,7 @@ impl InUse {
         let Captured {
             configuration,
             spec,
-            salt,
+            in_place_of,
             ..
         } = &self.captured;
         let mut object = Object {
@@ -168,25 +154,25 @@ impl InUse {
             creation_entry: None,
         };
         let annotations = [
-            (annotations::SALT, (*salt > 0).then(|| salt.to_string())),
-            (annotations::ROLLED_OUT, self.rolled_out.clone()),
-            (annotations::REMADE, self.is_remade.then(|| "true".to_owned())),
+            (annotations::IN_PLACE_OF, in_place_of),
+            (annotations::ROLLED_OUT, &self.rolled_out),
         ];
         for (key, value) in annotations {
             if let Some(value) = value {
-                object.annotate(key, value);
+                object.annotate(key, value.clone());
             }
         }
         Desired::whole_spec(object)
     }
 }
 
-/// Those in use that somebody altered.
-pub fn altered(observed: &Observed, usage: &Usage) -> Vec<String> {
-    let in_use = observed
-        .of_kind(Kind::ContourConfiguration)
-        .filter(|object| usage.configurations.contains_key(object.name()) && is_altered(object));
-    in_use.map(|object| object.name().to_owned()).collect()
+/// Those that a Contour may have read in another form than the present one: somebody altered or deleted them.
+pub fn altered(observed: &Observed) -> BTreeSet<String> {
+    let owner = observed.owner();
+    let contours = Contours::of(observed);
+    let captured = contours.templates().filter_map(Captured::of_template);
+    let altered = captured.filter(|captured| captured.is_intact(&owner) && !captured.is_unchanged(observed));
+    altered.map(|captured| captured.configuration).collect()
 }
 
 #[cfg(test)]
@@ -201,19 +187,24 @@ mod tests {
         let owner = observed.owner();
         let spec = |value: &str| Map::from_iter([("debug".to_owned(), value.into())]);
         let captured = Captured {
-            configuration: configuration_name(&owner, &spec("a"), 2),
-            salt: 2,
+            configuration: configuration_name(&owner, &spec("a"), Some("uid")),
+            in_place_of: Some("uid".to_owned()),
             spec: spec("a"),
-            stand_ins: Vec::new(),
+            ..Captured::default()
         };
         let made = |captured: &Captured| {
             let mut usage = Usage::default();
             usage.add_captured(captured);
-            in_use(&observed, &usage, Some(captured), false)
+            in_use(&observed, &usage, None)
         };
         let [made_again] = <[InUse; 1]>::try_from(made(&captured)).expect("it is as it was made");
-        assert_eq!(salt(&made_again.object(&owner).object), 2);
-        let changes: [fn(&mut Captured); 3] = [|it| it.configuration.push('x'), |it| it.salt = 1, |it| it.spec.clear()];
+        let object = made_again.object(&owner).object;
+        assert_eq!(object.annotation(annotations::IN_PLACE_OF), Some("uid"));
+        let changes: [fn(&mut Captured); 3] = [
+            |it| it.configuration.push('x'),
+            |it| it.in_place_of = None,
+            |it| it.spec.clear(),
+        ];
         for (number, change) in changes.into_iter().enumerate() {
             let mut other = captured.clone();
             change(&mut other);

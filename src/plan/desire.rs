@@ -47,11 +47,6 @@ fn following(assessment: &Assessment<'_>) -> Vec<Step> {
 /// Everything that a running Contour and its Envoys need, and the end of what is not needed any more.
 fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
     let owner = &assessment.instance.owner;
-    let Operand {
-        services,
-        contour,
-        envoy,
-    } = Operand::of(&assessment.instance, &running.captured);
     let certificates = running.certificates.desired.iter().cloned();
     // Pods can't start without their certificates.
     let with_certificates = if running.certificates.are_complete() {
@@ -59,26 +54,40 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
     } else {
         When::Later
     };
+    let configurations = running.configurations.iter();
+    let mut steps = vec![
+        Step::converge(
+            "certificates, Contour's access",
+            certificates.chain(access::contour(&assessment.instance)),
+        ),
+        // Contour is rolled to what exists, and in the form that it has then.
+        Step::converge("configurations", configurations.map(|it| it.object(owner)))
+            .when(with_certificates)
+            .first(),
+    ];
+    let Some(captured) = &running.captured else {
+        return steps;
+    };
+    let Operand {
+        services,
+        contour,
+        envoy,
+    } = Operand::of(&assessment.instance, captured);
     let envoy_in_turn = match (with_certificates, running.has_envoy, &running.gate) {
         (When::Now, false, _) => When::Now,
         (When::Now, true, Ok(())) => When::AfterThatBefore,
         _ => When::Later,
     };
     let other_envoy = running.envoy.is_whole && running.envoy.rollout == Rollout::Complete;
-    let configurations = running.configurations.iter();
-    vec![
-        Step::converge(
-            "certificates, Contour's access",
-            certificates.chain(access::contour(&assessment.instance)),
-        ),
-        Step::converge("configurations", configurations.map(|it| it.object(owner))).when(with_certificates),
+    steps.extend([
         Step::converge("services", services).when(with_certificates),
         Step::converge("Contour", [contour]).when(with_certificates),
         Step::converge("Envoy", [envoy]).when(envoy_in_turn),
         Step::remove("what is no longer wanted", Selection::Unwanted { other_envoy }).when(When::Settled),
         Step::remove("what no Contour uses any more", Selection::Unused).when(When::Settled),
         Step::remove("what is left in other namespaces", Selection::Leftovers).when(When::Settled),
-    ]
+    ]);
+    steps
 }
 
 /// While the settings are refused, or the API server has not said yet whether it takes them: what ran goes on running, on the
@@ -96,7 +105,8 @@ fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
         Step::converge(
             "configurations in use",
             kept.configurations.iter().map(|it| it.object(owner)),
-        ),
+        )
+        .first(),
     ];
     if let Some(last_good) = kept.last_good.as_ref().filter(|_| kept.certificates.are_complete()) {
         let Operand {

@@ -25,7 +25,13 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> V
     let named: BTreeSet<Key> = steps.iter().flat_map(Step::keys).collect();
     let mut waves = Vec::<Wave>::new();
     let mut is_settled = true;
-    for Step { name, content, when } in steps {
+    for Step {
+        name,
+        content,
+        when,
+        comes_first,
+    } in steps
+    {
         let is_due = match when {
             When::Now => true,
             When::Later => false,
@@ -46,7 +52,7 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> V
             Content::Write(write) => Wave::of(name, write.into_iter().collect()),
         };
         is_settled &= is_removal || wave.writes.is_empty();
-        let blocks = wave.blocks();
+        let blocks = wave.blocks() || (comes_first && !wave.is_done());
         waves.push(wave);
         if blocks {
             break;

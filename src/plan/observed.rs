@@ -136,6 +136,11 @@ impl Observed {
     }
 }
 
+/// Kubernetes stores times in whole seconds; anything finer would look like a change at each comparison.
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// Whether anybody answers behind an EndpointSlice. An endpoint without a word on its readiness is ready
 /// (discovery.k8s.io/v1, `EndpointConditions.ready`).
 pub fn has_ready_endpoint(slice: &Object) -> bool {

@@ -21,6 +21,10 @@ const MAY_MISS_OF_CONTOUR: i64 = 25;
 /// The same of Envoy's (`operand/envoy.rs`).
 const MAY_MISS_OF_ENVOY: i64 = 10;
 
+/// The reason of a Deployment's condition Progressing when its rollout is complete. It stays while the Deployment is scaled
+/// (`syncRolloutStatus`, Kubernetes 1.34).
+const ROLLED_OUT: &str = "NewReplicaSetAvailable";
+
 /// How far a workload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rollout {
@@ -72,6 +76,15 @@ pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     let status = ReplicasStatus::of(object);
     let since = status.condition("Available").and_then(|it| it.last_transition_time);
     (status.ready_replicas > 0).then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// When Contour's last rollout was complete, if its Deployment says it.
+pub fn completed_at(observed: &Observed) -> Option<Timestamp> {
+    let owner = observed.owner();
+    let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;
+    let status = ReplicasStatus::of(object);
+    let progress = status.condition("Progressing");
+    progress.filter(|it| it.reason == ROLLED_OUT)?.last_update_time
 }
 
 /// Envoy's workload of the kind that the specification asks for.
@@ -173,8 +186,7 @@ fn deployment(object: &Object, may_miss: i64) -> Workload {
     let name = object.name();
     let progress = status.condition("Progressing");
     let progress_is = |reason: &str| progress.filter(|condition| condition.reason == reason);
-    // The reason stays what it is while a complete Deployment is scaled (`syncRolloutStatus`, Kubernetes 1.34).
-    let is_scaling = all == updated && progress_is("NewReplicaSetAvailable").is_some();
+    let is_scaling = all == updated && progress_is(ROLLED_OUT).is_some();
     let rollout = if !is_observed(object) {
         Rollout::Progressing(format!("Deployment {name}: the change has not been picked up yet"))
     } else if is_scaling || (updated == wanted && all == updated) {

@@ -13,6 +13,8 @@ pub struct Step {
     pub content: Content,
     /// Whether it is done now.
     pub when: When,
+    /// Whether no later step is due until this one has nothing to do any more.
+    pub comes_first: bool,
 }
 
 /// What is to be done in a step.
@@ -108,6 +110,14 @@ impl Step {
         Self { when, ..self }
     }
 
+    /// The same, and no later step is due until it has nothing to do any more.
+    pub fn first(self) -> Self {
+        Self {
+            comes_first: true,
+            ..self
+        }
+    }
+
     /// The objects that it names.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let desired = match &self.content {
@@ -122,6 +132,7 @@ impl Step {
             name,
             content,
             when: When::Now,
+            comes_first: false,
         }
     }
 }

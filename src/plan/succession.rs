@@ -1,5 +1,5 @@
-//! How soon one object may succeed another. Each succession rolls Contour, so that somebody who keeps changing what is ours, or
-//! a namespace that comes and goes, must not keep Contour rolling for ever.
+//! How soon Contour is rolled again, so that somebody who keeps changing what is ours, or a namespace that comes and goes, does not keep it
+//! rolling for ever. Changes of the specification are never held.
 //!
 //! What is counted stands on the objects, and time is their age, so that a restart of the operator changes nothing.
 
@@ -8,15 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::captured::{Captured, Contours};
 use super::object::Object;
+use super::observed::Observed;
 
-/// An altered ContourConfiguration may have been read, and what was read may leave requests unchecked: its successors do not
-/// wait for long.
-const CONFIGURATION: Pace = Pace {
-    free: 1,
-    first: Duration::from_secs(5),
-    longest: Duration::from_mins(1),
-};
+/// Contour is rolled once in this time to what has the same content as before, and was altered or deleted in between. The first time it is
+/// rolled at once. What was read may leave requests unchecked, so this is not long.
+const BETWEEN_ROLLS: Duration = Duration::from_mins(1);
 
 /// A stand-in follows its service whatever its name is; a successor only changes what is captured. An installation that comes
 /// piece by piece takes up to three of them, and taking it apart again two more.
@@ -50,9 +48,30 @@ impl Pace {
     }
 }
 
-/// How long this ContourConfiguration, the successor of `salt` others, has to stay yet; none if it may be succeeded now.
-pub fn configuration_stays(object: &Object, salt: u32, now: Timestamp) -> Option<Duration> {
-    remaining(object, CONFIGURATION.wait(salt), now)
+/// What Contour stays on for now, and for how long, although a ContourConfiguration of the same content is another one by now. None: it may
+/// be rolled. `template` says which hash the pod template has with what is captured.
+pub fn stays(
+    observed: &Observed,
+    wanted: &Captured,
+    template: impl Fn(&Captured) -> String,
+) -> Option<(Captured, Duration)> {
+    let contours = Contours::of(observed);
+    let present = Captured::of_template(contours.deployment?)?;
+    let differs_in_nothing_else = present.spec == wanted.spec && contours.template()? == template(&present);
+    if present == *wanted || !differs_in_nothing_else {
+        return None;
+    }
+    let captured = |set: &Object| Captured::of_template(set).filter(|captured| captured.spec == wanted.spec);
+    let sets = contours.replica_sets.iter();
+    let sets = sets.filter_map(|set| Some((captured(set)?, *set)));
+    let (of_present, before): (Vec<_>, Vec<_>) = sets.partition(|(captured, _)| *captured == present);
+    if before.is_empty() {
+        return None;
+    }
+    let waits = of_present
+        .into_iter()
+        .filter_map(|(_, set)| remaining(set, BETWEEN_ROLLS, observed.now));
+    waits.max().map(|wait| (present, wait))
 }
 
 /// How long this stand-in, which came after so many others in a short time, has to stay yet; none if it may be succeeded now.
@@ -102,8 +121,6 @@ mod tests {
     fn the_first_successions_follow_at_once_and_each_later_one_waits_twice_as_long_up_to_a_limit() {
         let waits: Vec<_> = (0..12).map(|count| STAND_IN.wait(count).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 10, 20, 40, 80, 160, 300, 300]);
-        let waits: Vec<_> = (0..7).map(|count| CONFIGURATION.wait(count).as_secs()).collect();
-        assert_eq!(waits, [0, 5, 10, 20, 40, 60, 60]);
         assert_eq!(STAND_IN.wait(u32::MAX), STAND_IN.longest);
     }
 
@@ -114,10 +131,6 @@ mod tests {
         assert_eq!(stays("2026-01-01T00:00:04Z"), Some(Duration::from_secs(6)));
         assert_eq!(stays("2026-01-01T00:00:10Z"), None);
         assert_eq!(stays("2025-12-31T23:59:00Z"), Some(Duration::from_secs(10)));
-        assert_eq!(
-            configuration_stays(&object, 1, at("2026-01-01T00:00:04Z")),
-            Some(Duration::from_secs(1))
-        );
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use serde_json::{Map, Value};
 
 use super::captured::{Captured, Contours};
-use super::configuration::is_altered;
 use super::object::{Kind, NamespacedName, Object};
 use super::observed::Observed;
 use super::settings::changed;
@@ -42,10 +41,11 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
 /// What happens under what a container has captured.
 fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
     let owner = observed.owner();
-    let live = observed.object(Kind::ContourConfiguration, &owner.namespace, &captured.configuration);
+    let live = captured.live(observed);
+    let is_right = captured.is_unchanged(observed) && live.is_some_and(|live| is_the_same(live, &captured.spec));
     // Somebody altered or deleted it, or wrote another one on the template: nobody can say what a container that started meanwhile
     // has read.
-    if !captured.is_intact(&owner) || live.is_none_or(|live| is_altered(live) || !is_the_same(live, &captured.spec)) {
+    if !captured.is_intact(&owner) || !is_right {
         return Traffic::Unknown;
     }
     let Some(block) = captured.spec.get(role.field()) else {

@@ -151,13 +151,12 @@ mod tests {
 
     #[test]
     fn what_a_template_says_that_its_name_does_not_bear_out_is_held_and_not_needed() {
-        for (salt, is_needed) in [("0", true), ("1", false)] {
+        for (in_place_of, is_needed) in [(None, true), (Some("another"), false)] {
             let reference = json!({"namespace": "auth", "name": "edge-ext-auth-0000000000"});
             let spec = json!({"globalExtAuth": {"extensionRef": reference}});
-            let name = format!(
-                "edge-{}",
-                hash(["projectcontour", "edge", hash_json(&spec).as_str(), salt])
-            );
+            let content = hash_json(&spec);
+            let parts = ["projectcontour", "edge", content.as_str()];
+            let name = format!("edge-{}", hash(parts.into_iter().chain(in_place_of)));
             let captured = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-0000000000"]});
             let annotations = json!({annotations::CAPTURED: captured.to_string()});
             let labels = json!({labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge"});

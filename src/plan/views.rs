@@ -56,6 +56,8 @@ pub struct Condition {
     pub message: String,
     /// When its status changed last.
     pub last_transition_time: Option<Timestamp>,
+    /// When its status or its reason changed last.
+    pub last_update_time: Option<Timestamp>,
 }
 
 /// Of the spec of a Service.
@@ -168,7 +170,7 @@ mod tests {
             "observedGeneration": 3, "replicas": 1, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 4,
             "conditions": [{
                 "type": "Available", "status": "True", "reason": "Why", "message": "words",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "lastUpdateTime": "2026-01-01T00:00:01Z",
             }],
         }));
         let deployment = object(Kind::Deployment, "status", &deployment);
@@ -186,6 +188,7 @@ mod tests {
             ("Why", "words")
         );
         assert_eq!(available.last_transition_time, "2026-01-01T00:00:00Z".parse().ok());
+        assert_eq!(available.last_update_time, "2026-01-01T00:00:01Z".parse().ok());
         assert!(is_observed(&deployment));
         let daemon_set = made::<apps::DaemonSetStatus>(json!({
             "desiredNumberScheduled": 1, "currentNumberScheduled": 2, "updatedNumberScheduled": 3, "numberReady": 4, "numberAvailable": 5,

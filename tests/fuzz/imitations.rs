@@ -120,9 +120,11 @@ impl Imitation {
         } else {
             configuration(&spec)
         };
-        let salt = if self.has(3) { self.number(3) } else { "0" };
+        let generation = if self.has(3) { self.number(3) } else { "1" };
         let stand_ins = json!([format!("auth/{NAME}-ext-auth-BAD NAME"), "auth", "/"]);
-        format!(r#"{{"configuration":"{name}","salt":{salt},"spec":{spec},"standIns":{stand_ins}}}"#)
+        format!(
+            r#"{{"configuration":"{name}","uid":"u","generation":{generation},"spec":{spec},"standIns":{stand_ins}}}"#
+        )
     }
 
     fn memory(self) -> String {
@@ -169,7 +171,7 @@ impl Imitation {
                     "9999-12-31T23:59:59Z"
                 };
                 metadata["annotations"] =
-                    json!({annotations::ROLLED_OUT: rolled_out, annotations::SALT: self.number(3)});
+                    json!({annotations::ROLLED_OUT: rolled_out, annotations::IN_PLACE_OF: self.number(3)});
                 self.settings()
             }
             Kind::Pod => {
@@ -194,7 +196,7 @@ fn evil() -> Value {
 
 /// The name that a configuration of this content has.
 fn configuration(spec: &Value) -> String {
-    format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(spec).as_str(), "0"]))
+    format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(spec).as_str()]))
 }
 
 /// Some of them as documents, in any namespace.

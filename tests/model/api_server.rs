@@ -169,6 +169,8 @@ fn raise(object: &mut Object) {
             object.metadata.generation = Some(2);
             object.content.remove("status");
         }
+        // Contour's template says which it means. Whoever alters one does it a limited number of times.
+        Kind::ContourConfiguration => object.metadata.generation = Some(generation + 1),
         Kind::ContourDeployment | Kind::Namespace | Kind::Pod => {}
         _ => {
             object.metadata.generation = Some(2);

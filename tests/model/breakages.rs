@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::{FINALIZER, annotations, labels};
 use slipway::plan::{Kind, Object, Observed, Owner, Plan, Target, Wave, Write, hash, hash_json};
@@ -51,17 +52,17 @@ const NONE: Breakage = Breakage {
 pub static ALL: &[Breakage] = &[
     Breakage {
         name: "Contour before the blackholes of its stand-ins",
-        plan: |_, plan| swap(plan, "blackholes", "Contour"),
+        plan: |observed, plan| contour_first(observed, plan, "blackholes"),
         ..NONE
     },
     Breakage {
         name: "Contour before its ContourConfiguration",
-        plan: |_, plan| swap(plan, "configurations", "Contour"),
+        plan: |observed, plan| contour_first(observed, plan, "configurations"),
         ..NONE
     },
     Breakage {
         name: "Contour before its stand-ins",
-        plan: |_, plan| swap(plan, "new stand-ins", "Contour"),
+        plan: |observed, plan| contour_first(observed, plan, "new stand-ins"),
         ..NONE
     },
     Breakage {
@@ -165,17 +166,19 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a ContourConfiguration that is made again does not say so",
+        name: "a ContourConfiguration that was deleted is taken for the one that is created in its place",
         scope: "configurations",
-        plan: |_, plan| {
-            for object in created(plan).filter(|object| object.kind == Kind::ContourConfiguration) {
-                object
-                    .metadata
-                    .annotations
-                    .get_or_insert_default()
-                    .remove(annotations::REMADE);
-            }
+        observe: |observed| each_configuration(observed, |metadata| metadata.uid = Some("the same".to_owned())),
+        apply: Flaws {
+            ignores_uid: true,
+            ..NONE.apply
         },
+        ..NONE
+    },
+    Breakage {
+        name: "a ContourConfiguration that was altered is taken for one that was not",
+        scope: "configurations",
+        observe: |observed| each_configuration(observed, |metadata| metadata.generation = Some(1)),
         ..NONE
     },
     Breakage {
@@ -505,12 +508,24 @@ fn forget_strangers(observed: &mut Observed) {
     });
 }
 
+/// Changes the metadata of ContourConfigurations.
+fn each_configuration(observed: &mut Observed, change: impl Fn(&mut ObjectMeta)) {
+    let all = observed.objects.values_mut();
+    for object in all.filter(|object| object.kind == Kind::ContourConfiguration) {
+        change(&mut Arc::make_mut(object).metadata);
+    }
+}
+
 /// The name that proves what is in a configuration.
 fn configuration_name(owner: &Owner, configuration: &Object) -> String {
     let spec = configuration.at("/spec").cloned().unwrap_or_default();
-    let salt = configuration.annotation(annotations::SALT).unwrap_or("0");
-    let parts = [owner.namespace.as_str(), &owner.name, &hash_json(&spec), salt];
-    owner.configuration(&hash(parts))
+    let spec = hash_json(&spec);
+    let parts = [owner.namespace.as_str(), &owner.name, &spec];
+    owner.configuration(&hash(
+        parts
+            .into_iter()
+            .chain(configuration.annotation(annotations::IN_PLACE_OF)),
+    ))
 }
 
 /// Changes what is remembered on a stand-in.
@@ -524,11 +539,29 @@ fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
     }
 }
 
-fn swap(plan: &mut Plan, one: &str, other: &str) {
-    let place = |plan: &Plan, name: &str| plan.waves.iter().position(|wave: &Wave| wave.name == name);
-    if let (Some(one), Some(other)) = (place(plan, one), place(plan, other)) {
-        plan.waves.swap(one, other);
+/// Contour is rolled before this wave, to what the rest of the plan creates.
+fn contour_first(observed: &Observed, plan: &mut Plan, name: &str) {
+    let Some(last) = plan.waves.iter().position(|wave| wave.name == name) else {
+        return;
+    };
+    let last = plan.waves.remove(last);
+    let mut later = observed.clone();
+    let all = plan.waves.iter().chain([&last]);
+    for write in all.flat_map(|wave| &wave.writes) {
+        if let Write::Create(object) = write {
+            let mut object = object.clone();
+            object.metadata.uid = Some("early".to_owned());
+            object.metadata.generation = Some(1);
+            later.objects.insert(object.key(), Arc::new(object));
+        }
     }
+    if !last.writes.is_empty() {
+        plan.waves.retain(|wave| wave.name != "Contour");
+        let waves = slipway::plan::plan(&later).waves;
+        plan.waves
+            .extend(waves.into_iter().filter(|wave| wave.name == "Contour"));
+    }
+    plan.waves.push(last);
 }
 
 fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {

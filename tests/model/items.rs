@@ -1,10 +1,11 @@
 //! Objects as numbers. Every state of every object is kept once, with what the checks ask of it; a state of the world holds
 //! only the numbers. What grows without end on a real API server is kept small here:
 //!
-//! - a uid is the smallest number that nobody remembers (`Uid`), and is renamed when a smaller one falls free (`naming`);
+//! - a uid is the smallest number that nobody remembers (`Uid`), and is renamed when a smaller one falls free (`uids.rs`), but for those of
+//!   ContourConfigurations, which are part of what hashes are made from;
 //! - a resourceVersion is the object's content: an object that is changed and changed back is taken for the one that it was;
 //! - a generation is 1 (as it was made) or 2 (changed since), and what a controller has observed is "this" or "not this",
-//!   but for the user's ExtensionService, whose few generations are counted.
+//!   but for the user's ExtensionService and ContourConfigurations, whose few generations are counted.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -71,6 +72,8 @@ pub struct Item {
     pub key: KeyId,
     /// Every uid that it mentions.
     pub mentions: Vec<Uid>,
+    /// Of these, those that are numbered anew.
+    pub renamed: Vec<Uid>,
     /// Whether each of them is the first of its key.
     pub is_plain: bool,
     pub uid: Option<Uid>,
@@ -259,10 +262,13 @@ impl Items {
             Some(self.key_id(&Key::new(Kind::ContourConfiguration, object.namespace(), name)))
         });
         let mentions = Uid::mentioned(text);
+        let is_renamed = |uid: &&Uid| self.kind(uid.key) != Kind::ContourConfiguration;
+        let renamed: Vec<Uid> = mentions.iter().filter(is_renamed).copied().collect();
         Item {
             key,
-            is_plain: mentions.iter().all(|uid| uid.number == 0),
+            is_plain: renamed.iter().all(|uid| uid.number == 0),
             mentions,
+            renamed,
             uid: Uid::mentioned(object.uid()).first().copied(),
             owner,
             references,

@@ -125,6 +125,10 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             progress(known.len(), frontier.len());
         }
         if known.len() > most {
+            // That somebody would have noticed a guard's removal later is not shown by this.
+            if model.breakage.is_some() {
+                return finish(found, &known, model);
+            }
             let problems = vec![format!("more than {most} states: this scope does not close")];
             found.counterexample = Some(Counterexample {
                 problems,

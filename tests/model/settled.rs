@@ -240,12 +240,7 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
         .iter_mut()
         .flatten()
         .for_each(|owner| owner.uid.clear());
-    let hashes = [
-        annotations::MEMORY,
-        annotations::APPLIED,
-        annotations::SALT,
-        annotations::ROLLED_OUT,
-    ];
+    let hashes = [annotations::MEMORY, annotations::APPLIED, annotations::ROLLED_OUT];
     metadata
         .annotations
         .iter_mut()
@@ -260,8 +255,8 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
             .as_str()
             .unwrap_or_default();
         let mut captured: Value = serde_json::from_str(captured).unwrap_or_default();
-        captured["settings"] = json!("");
-        captured["salt"] = json!("");
+        captured["uid"] = json!("");
+        captured["generation"] = json!("");
         template["annotations"][annotations::CAPTURED] = captured;
     }
     if let Some(status) = object.content.get_mut("status") {

@@ -222,7 +222,7 @@ fn open(stand_in: &str) -> Value {
 /// The name that a configuration of this content has.
 pub fn configuration(spec: &Value) -> String {
     let (namespace, name) = OWNER;
-    format!("{name}-{}", hash([namespace, name, hash_json(spec).as_str(), "0"]))
+    format!("{name}-{}", hash([namespace, name, hash_json(spec).as_str()]))
 }
 
 /// The name of a stand-in with these facts.

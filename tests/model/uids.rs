@@ -52,7 +52,7 @@ impl Model {
             return;
         }
         let mut seen: BTreeMap<KeyId, Vec<u32>> = BTreeMap::new();
-        for uid in ids().flat_map(|item| &item.mentions).chain(furnished()) {
+        for uid in ids().flat_map(|item| &item.renamed).chain(furnished()) {
             let numbers = seen.entry(uid.key).or_default();
             if !numbers.contains(&uid.number) {
                 numbers.push(uid.number);
@@ -116,9 +116,9 @@ impl Model {
 
     fn renamed(&mut self, id: Id, new: &impl Fn(&Uid) -> u32) -> Id {
         let Some(item) = self.items.get(id) else { return 0 };
-        let numbers: Vec<u32> = item.mentions.iter().map(new).collect();
+        let numbers: Vec<u32> = item.renamed.iter().map(new).collect();
         if item
-            .mentions
+            .renamed
             .iter()
             .zip(&numbers)
             .all(|(uid, number)| uid.number == *number)
@@ -130,7 +130,7 @@ impl Model {
         }
         let mut text = item.object.to_json().to_string();
         // First to names that nobody has, so that two that change places do not run into each other.
-        for (uid, number) in item.mentions.iter().zip(&numbers) {
+        for (uid, number) in item.renamed.iter().zip(&numbers) {
             text = text.replace(&uid.text(), &format!("uid:{}:+{number}.", uid.key));
         }
         let text = text.replace(":+", ":");

@@ -131,15 +131,32 @@ impl Cluster {
             let all: usize = sets.iter().map(count).sum();
             let updated: usize = sets.iter().filter(|key| key.name == current).map(count).sum();
             let available = if all > 0 { "True" } else { "False" };
-            let now = self.api.now.to_string();
+            let progress = if all == updated {
+                "NewReplicaSetAvailable"
+            } else {
+                "ReplicaSetUpdated"
+            };
+            let now = Value::from(self.api.now.to_string());
             self.api.edit(&deployment.key(), |object| {
-                let before = object.at("/status/conditions").map(|conditions| &conditions[0]);
-                let unchanged = before.filter(|before| before["status"] == available);
-                let since = unchanged.map_or(Value::from(now), |before| before["lastTransitionTime"].clone());
-                let condition = json!({"type": "Available", "status": available, "lastTransitionTime": since});
+                let conditions = object.at("/status/conditions");
+                let since = |index: usize, field: &str, value: &str, time: &str| {
+                    let before = conditions.map(|conditions| &conditions[index]);
+                    let unchanged = before.filter(|before| before[field] == value);
+                    unchanged.map_or(now.clone(), |before| before[time].clone())
+                };
+                let conditions = json!([
+                    {
+                        "type": "Available", "status": available,
+                        "lastTransitionTime": since(0, "status", available, "lastTransitionTime"),
+                    },
+                    {
+                        "type": "Progressing", "status": "True", "reason": progress,
+                        "lastUpdateTime": since(1, "reason", progress, "lastUpdateTime"),
+                    },
+                ]);
                 let status = json!({
                     "observedGeneration": object.metadata.generation, "replicas": all, "updatedReplicas": updated,
-                    "readyReplicas": all, "availableReplicas": all, "conditions": [condition],
+                    "readyReplicas": all, "availableReplicas": all, "conditions": conditions,
                 });
                 object.content.insert("status".into(), status);
             });

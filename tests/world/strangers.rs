@@ -22,7 +22,7 @@ fn marks() -> Value {
 fn forged_capture() -> (String, Value, String) {
     let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}, "authPolicy": {"disabled": true}});
     let spec = json!({"globalExtAuth": auth});
-    let name = format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(&spec).as_str(), "0"]));
+    let name = format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(&spec).as_str()]));
     let captured = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-BAD NAME"]});
     (name, spec, captured.to_string())
 }

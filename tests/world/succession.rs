@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
@@ -19,16 +19,28 @@ fn alter_configuration(cluster: &mut Cluster) -> Key {
     key
 }
 
+/// Which ContourConfiguration Contour's Deployment means: name, uid and generation.
+fn meant(cluster: &Cluster) -> [Value; 3] {
+    let captured = captured(cluster.contour());
+    ["configuration", "uid", "generation"].map(|field| captured[field].clone())
+}
+
+/// How many ReplicaSets Contour's Deployment has had.
+fn rolls(cluster: &Cluster) -> usize {
+    cluster.api.of_kind(Kind::ReplicaSet).count()
+}
+
 #[test]
-fn an_altered_configuration_is_put_right_and_contour_is_rolled_to_a_successor_of_the_same_content() {
+fn an_altered_configuration_is_repaired_and_contour_is_rolled_to_it() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let as_it_was = cluster.configuration().at("/spec").cloned();
+    let as_it_was = cluster.configuration();
+    let [name, uid, generation] = meant(&cluster);
+    assert_eq!(generation, json!(1));
     let altered = alter_configuration(&mut cluster);
     cluster.reconcile();
-    assert_eq!(cluster.api.objects[&altered].at("/spec").cloned(), as_it_was);
-    let successor = cluster.configuration().clone();
-    assert_ne!(successor.key(), altered);
-    assert_eq!(successor.at("/spec").cloned(), as_it_was);
+    assert_eq!(cluster.configuration().at("/spec"), as_it_was.at("/spec"));
+    assert_eq!(cluster.configuration().key(), altered);
+    assert_eq!(meant(&cluster), [name, uid, json!(3)], "one roll, to the repaired form");
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
     assert_eq!(
         cluster.status().extension_services[0].traffic,
@@ -36,90 +48,147 @@ fn an_altered_configuration_is_put_right_and_contour_is_rolled_to_a_successor_of
         "a Contour that started meanwhile may not ask"
     );
     cluster.settle();
-    assert!(!cluster.api.objects.contains_key(&altered));
-    assert_eq!(cluster.configuration().key(), successor.key(), "and nothing rolls back");
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    assert_eq!(cluster.condition("Degraded"), "False/Healthy");
     assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Enforced);
+    assert_eq!(cluster.writes(), [""; 0]);
 }
 
 #[test]
-fn a_configuration_that_somebody_is_deleting_is_succeeded() {
-    let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let key = cluster.configuration().key();
-    cluster.api.edit(&key, |object| {
-        object.metadata.finalizers = Some(vec!["example.com/mine".into()]);
-    });
-    cluster.delete(key.kind, &key.namespace, &key.name);
-    cluster.reconcile();
-    assert_ne!(cluster.configuration().key(), key);
-}
-
-#[test]
-fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_is_succeeded() {
-    let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let deleted = cluster.configuration().key();
-    cluster.api.forget(&deleted);
-    cluster.reconcile();
-    assert_ne!(cluster.configuration().key(), deleted);
-    assert!(
-        cluster.api.objects.contains_key(&deleted),
-        "a container that starts again before the rollout needs it"
-    );
-    cluster.settle();
-    assert!(!cluster.api.objects.contains_key(&deleted));
-    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
-}
-
-#[test]
-fn a_configuration_that_somebody_deleted_is_succeeded_also_if_the_operator_is_killed_after_it_was_made_again() {
+fn contour_is_not_rolled_to_an_altered_configuration_before_it_is_repaired() {
     for survived in 0.. {
         let mut cluster = Cluster::enforcing(&points_at("auth"));
-        let deleted = cluster.configuration().key();
-        cluster.api.forget(&deleted);
-        cluster.reconcile_until_crash(survived);
-        let is_rolled = captured(cluster.contour())["configuration"] != deleted.name.as_str();
-        cluster.settle();
-        assert_ne!(cluster.configuration().key(), deleted, "killed after {survived} writes");
-        assert!(!cluster.api.objects.contains_key(&deleted));
-        assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
-        if is_rolled {
-            assert!(survived > 1, "one that was made again, and then its successor");
+        let before = meant(&cluster);
+        alter_configuration(&mut cluster);
+        let written = cluster.reconcile_until_crash(survived);
+        if meant(&cluster) != before {
+            assert_eq!(meant(&cluster)[2], json!(3), "killed after {survived} writes");
+            assert!(survived > 1, "it is repaired first: {:?}", described(&written));
             return;
         }
     }
 }
 
 #[test]
-fn who_keeps_altering_configurations_makes_contour_roll_ever_less_often() {
+fn a_configuration_that_hangs_in_its_deletion_gets_a_successor_of_another_name_that_stays() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let first = cluster.configuration();
+    for hung in 1..=2 {
+        cluster.api.now += Duration::from_mins(2);
+        let key = cluster.configuration().key();
+        cluster.api.edit(&key, |object| {
+            object.metadata.finalizers = Some(vec!["example.com/mine".into()]);
+        });
+        cluster.delete(key.kind, &key.namespace, &key.name);
+        cluster.settle();
+        assert_ne!(cluster.configuration().key(), key, "the {hung}. hangs");
+        assert_eq!(cluster.configuration().at("/spec"), first.at("/spec"));
+        assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+    }
+    let successor = meant(&cluster);
+    let mut hanging: Vec<_> = cluster
+        .api
+        .of_kind(Kind::ContourConfiguration)
+        .map(Object::key)
+        .collect();
+    hanging.retain(|key| *key != cluster.configuration().key());
+    assert_eq!(hanging.len(), 2);
+    for key in hanging {
+        cluster.api.forget(&key);
+    }
+    cluster.settle();
+    assert_eq!(meant(&cluster), successor, "nothing is rolled back");
+}
+
+#[test]
+fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_contour_is_rolled() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let [name, uid, _] = meant(&cluster);
+    let deleted = cluster.configuration().key();
+    cluster.api.forget(&deleted);
+    cluster.reconcile();
+    let [again, another, _] = meant(&cluster);
+    assert_eq!(again, name);
+    assert_ne!(another, uid);
+    cluster.settle();
+    assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+}
+
+#[test]
+fn contour_is_rolled_also_if_the_operator_is_killed_after_a_configuration_was_recreated() {
+    for survived in 0.. {
+        let mut cluster = Cluster::enforcing(&points_at("auth"));
+        let before = meant(&cluster);
+        let deleted = cluster.configuration().key();
+        cluster.api.forget(&deleted);
+        cluster.reconcile_until_crash(survived);
+        let is_rolled = meant(&cluster) != before;
+        cluster.settle();
+        assert_ne!(meant(&cluster), before, "killed after {survived} writes");
+        assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
+        if is_rolled {
+            assert!(survived > 0, "it is recreated before");
+            return;
+        }
+    }
+}
+
+#[test]
+fn who_keeps_altering_configurations_makes_contour_roll_once_a_minute() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     alter_configuration(&mut cluster);
     cluster.settle();
-    let second = alter_configuration(&mut cluster);
+    let [.., generation] = meant(&cluster);
+    assert_eq!(generation, json!(3), "at once");
+    cluster.api.now += Duration::from_secs(10);
+    alter_configuration(&mut cluster);
     cluster.settle();
-    assert_eq!(
-        cluster.configuration().key(),
-        second,
-        "it is new, and stays for a while"
-    );
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)));
+    assert_eq!(cluster.configuration().metadata.generation, Some(5), "repaired");
+    assert_eq!(meant(&cluster)[2], json!(3), "it stays for a while");
+    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(50)));
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
-    cluster.api.now += Duration::from_secs(5);
+    assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Unknown);
+    cluster.api.now += Duration::from_secs(50);
     cluster.settle();
-    assert_ne!(cluster.configuration().key(), second);
+    assert_eq!(meant(&cluster)[2], json!(5));
     assert_eq!(cluster.condition("Degraded"), "False/Healthy");
 }
 
 #[test]
-fn a_configuration_that_follows_a_successor_is_another_name_even_if_the_content_was_there_before() {
+fn a_change_of_the_specification_does_not_wait_for_that_minute() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let first = alter_configuration(&mut cluster);
+    for _ in 0..2 {
+        alter_configuration(&mut cluster);
+        cluster.settle();
+    }
+    assert_eq!(meant(&cluster)[2], json!(3));
+    let mut spec = serde_json::to_value(&cluster.observe().expect("it exists").deployment.spec).expect("JSON");
+    spec["contour"]["logLevel"] = "debug".into();
+    cluster.specify(spec);
     cluster.settle();
-    let spec = cluster.observe().expect("it exists").deployment.spec.clone();
-    cluster.specify(crate::scene::asks_auth_fail_open());
-    cluster.settle();
-    cluster.specify(serde_json::to_value(spec).expect("JSON"));
-    cluster.settle();
-    assert_ne!(cluster.configuration().key(), first, "the salt is not forgotten");
+    assert_eq!(meant(&cluster)[2], json!(5), "and it takes the altered one along");
+    assert!(rolls(&cluster) > 0);
+}
+
+#[test]
+fn the_last_good_configuration_is_the_one_that_was_rolled_out_last_also_if_it_was_before() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let mark = |cluster: &Cluster| {
+        let mark = cluster
+            .configuration()
+            .annotation(annotations::ROLLED_OUT)
+            .map(str::to_owned);
+        mark.expect("it is rolled out")
+    };
+    let spec = serde_json::to_value(&cluster.observe().expect("it exists").deployment.spec).expect("JSON");
+    let (first, before) = (cluster.configuration().key(), mark(&cluster));
+    for spec in [crate::scene::asks_auth_fail_open(), spec] {
+        cluster.api.now += Duration::from_mins(2);
+        cluster.specify(spec);
+        cluster.settle();
+    }
+    assert_eq!(cluster.configuration().key(), first);
+    assert!(mark(&cluster) > before, "{} after {before}", mark(&cluster));
 }
 
 /// The namespace of the authorization service goes and comes.

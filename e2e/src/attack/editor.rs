@@ -77,8 +77,8 @@ fn workloads() -> Vec<Attack> {
                 json!({"metadata": {"annotations": says(&it.unchecked())}}),
             )]
         })),
-        holds(row("home-pod-annotated-greatest", [Nothing, Nothing], |it| {
-            let annotations = says(&it.succeeding(u32::MAX));
+        holds(row("home-pod-annotated-succeeding", [Nothing, Nothing], |it| {
+            let annotations = says(&it.succeeding("another"));
             vec![Step::Patch(
                 real_pod(it),
                 json!({"metadata": {"annotations": annotations}}),

@@ -50,8 +50,8 @@ pub struct Forged {
     pub name: String,
     /// Its spec.
     pub spec: Value,
-    /// Its salt.
-    pub salt: u32,
+    /// In whose place it says that it was created.
+    pub in_place_of: Option<String>,
 }
 
 impl Victim {
@@ -84,9 +84,10 @@ impl Victim {
     }
 
     /// The name of the ContourConfiguration with this spec.
-    pub fn configuration_name(&self, spec: &Value, salt: u32) -> String {
-        let parts = [&self.home, "edge", &hash_json(spec), &salt.to_string()];
-        format!("edge-{}", hash(parts))
+    pub fn configuration_name(&self, spec: &Value, in_place_of: Option<&str>) -> String {
+        let spec = hash_json(spec);
+        let parts = [self.home.as_str(), "edge", &spec];
+        format!("edge-{}", hash(parts.into_iter().chain(in_place_of)))
     }
 
     /// A ContourConfiguration under which nothing is checked, made from just the settings of the specification, under the name
@@ -97,20 +98,24 @@ impl Victim {
         let (name, spec) = (0..10_000)
             .map(|number| {
                 spec["globalExtAuth"]["authPolicy"] = json!({"disabled": true, "context": {"n": number.to_string()}});
-                (self.configuration_name(&spec, 0), spec.clone())
+                (self.configuration_name(&spec, None), spec.clone())
             })
             .find(|(name, _)| name.as_str() < real)
             .expect("half of all names come before another one");
-        Forged { name, spec, salt: 0 }
+        Forged {
+            name,
+            spec,
+            in_place_of: None,
+        }
     }
 
-    /// The real ContourConfiguration, as if so many others had been altered.
-    pub fn succeeding(&self, salt: u32) -> Forged {
+    /// The real ContourConfiguration, as if the one with this uid hung in its deletion.
+    pub fn succeeding(&self, uid: &str) -> Forged {
         let spec = self.configuration["spec"].clone();
         Forged {
-            name: self.configuration_name(&spec, salt),
+            name: self.configuration_name(&spec, Some(uid)),
             spec,
-            salt,
+            in_place_of: Some(uid.to_owned()),
         }
     }
 
@@ -152,7 +157,8 @@ impl Forged {
     /// The annotation that says that a container has captured this.
     pub fn captured(&self, stand_ins: &[String]) -> Value {
         json!({
-            "configuration": self.name, "salt": self.salt, "spec": self.spec, "standIns": stand_ins,
+            "configuration": self.name, "uid": "forged", "generation": i64::MAX, "inPlaceOf": self.in_place_of, "spec": self.spec,
+            "standIns": stand_ins,
         })
     }
 

@@ -193,7 +193,7 @@ impl Place {
         // Otherwise no attack is one.
         let metadata = &self.victim.configuration["metadata"];
         let name = metadata["name"].as_str().context("a configuration")?;
-        let made = self.victim.configuration_name(&self.victim.configuration["spec"], 0);
+        let made = self.victim.configuration_name(&self.victim.configuration["spec"], None);
         ensure!(
             name == made,
             "a ContourConfiguration is called {name}, the attackers say {made}"

@@ -172,11 +172,12 @@ impl Sight {
     }
 }
 
-/// What a container is said to capture, but for how many came before it.
+/// What a container is said to capture, but for which object of that name it means.
 fn captured(annotation: &Value) -> Value {
     let text = annotation.as_str().unwrap_or_default();
     let mut captured: Value = serde_json::from_str(text).unwrap_or_default();
-    forget(&mut captured, "salt");
+    forget(&mut captured, "uid");
+    forget(&mut captured, "generation");
     captured
 }
 

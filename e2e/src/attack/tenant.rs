@@ -59,10 +59,10 @@ fn odd(victim: &Victim) -> Vec<String> {
     all.push("[".repeat(5000));
     all.push(json!({"configuration": "../../x", "standIns": ["", "/", "a/b/c", "../../x"]}).to_string());
     all.push(json!({"configuration": "x".repeat(100_000), "spec": {"x": "y".repeat(100_000)}}).to_string());
-    for salt in ["-1", "4294967296", "1e99", "\"1\"", "null"] {
+    for number in ["-1", "9223372036854775808", "1e99", "\"1\"", "null"] {
         let name = &victim.unchecked().name;
         all.push(format!(
-            r#"{{"configuration":"{name}","salt":{salt},"moves":{salt},"nudge":{{"step":{salt}}}}}"#
+            r#"{{"configuration":"{name}","uid":{number},"generation":{number},"inPlaceOf":{number}}}"#
         ));
     }
     all
@@ -127,17 +127,17 @@ fn pods() -> Vec<Attack> {
             [Nothing, Nothing],
         ),
         attack(
-            "pod-captured-salt",
+            "pod-captured-succeeding",
             Tenant,
             Available,
             |it| {
-                let salts = [4_000_000, u32::MAX].into_iter();
-                salts
-                    .map(|salt| {
-                        let captured = it.succeeding(salt).captured(&[]).to_string();
-                        Step::Create(pod(it, &it.alice, &format!("salt-{salt}"), &captured))
-                    })
-                    .collect()
+                let uid = it.configuration["metadata"]["uid"].as_str().unwrap_or_default();
+                let uids = ["another", uid].into_iter().enumerate();
+                uids.map(|(number, uid)| {
+                    let captured = it.succeeding(uid).captured(&[]).to_string();
+                    Step::Create(pod(it, &it.alice, &format!("succeeding-{number}"), &captured))
+                })
+                .collect()
             },
             [Nothing, Nothing],
         ),

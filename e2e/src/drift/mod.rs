@@ -430,9 +430,12 @@ impl<'a> Stage<'a> {
             .lab
             .read(&Thing::new("ContourConfiguration", namespace, named))
             .await?;
+        let captured = contour["spec"]["template"]["metadata"]["annotations"]["contour.slipway.dev/captured"].as_str();
+        let captured: Value = serde_json::from_str(captured.context("nothing is captured")?)?;
         ensure!(
-            configuration["metadata"]["generation"] == 1,
-            "{named} was altered: {}",
+            ["uid", "generation"].map(|field| &captured[field])
+                == ["uid", "generation"].map(|field| &configuration["metadata"][field]),
+            "{named} was altered after Contour was rolled: {}",
             configuration["metadata"]
         );
         let block = &configuration["spec"]["globalExtAuth"];

@@ -3,7 +3,8 @@
 //! Left out of all objects: uid, resourceVersion, generation, times, managed fields (who wrote which field when), and every
 //! status but that of ContourDeployments and ExtensionServices, where times are left out and `observedGeneration` is only
 //! compared with the generation. Left out of some: cluster addresses, what is in certificates, Contour's number of rollouts, the
-//! hash of what was last written (it covers the owner's uid), the weights of a stand-in by which Contour was nudged, and, of what it remembers,
+//! hash of what was last written (it covers the owner's uid), which ContourConfiguration of its name a pod template means and the template's
+//! hash, the weights of a stand-in by which Contour was nudged, and, of what it remembers,
 //! that nudge, the salt, how many it came after, and which uid and generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
 //! Where something was away that a stand-in depends on ([`Names::Succeeded`]) the hashes in names may differ, too.
 
@@ -19,8 +20,6 @@ use crate::orders::inventory::Objects;
 
 /// Annotation: when a Contour was completely rolled out with a configuration.
 const ROLLED_OUT: &str = "contour.slipway.dev/rolled-out";
-/// Annotation: the salt in the name of a configuration.
-const SALT: &str = "contour.slipway.dev/salt";
 /// Annotation: what a stand-in remembers.
 const MEMORY: &str = "contour.slipway.dev/memory";
 /// Annotation of Contour's pod template: what a container captures at its start.
@@ -133,6 +132,7 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
     };
     let generation = object["metadata"]["generation"].take();
     mask_metadata(&mut object["metadata"]);
+    mask_template(&mut object);
     mask_status(&kind, &mut object, &generation);
     match kind.as_str() {
         "ExtensionService.projectcontour.io" if object["metadata"]["annotations"].get(MEMORY).is_some() => {
@@ -179,6 +179,7 @@ fn shown_pod(object: &Value) -> Value {
     let metadata = &object["metadata"];
     let mut its_labels = metadata["labels"].clone();
     remove(Some(&mut its_labels), "pod-template-hash");
+    remove(Some(&mut its_labels), TEMPLATE);
     let is_terminating = !metadata["deletionTimestamp"].is_null();
     json!({"labels": its_labels, "phase": object["status"]["phase"], "isTerminating": is_terminating})
 }
@@ -220,6 +221,22 @@ fn mask_metadata(metadata: &mut Value) {
     }
     if its_annotations.as_object().is_some_and(serde_json::Map::is_empty) {
         remove(Some(metadata), "annotations");
+    }
+}
+
+/// Which ContourConfiguration a pod template means, it says with its uid and generation; and the hash of the template covers both.
+fn mask_template(object: &mut Value) {
+    for path in ["/metadata/labels", "/spec/template/metadata/labels"] {
+        remove(object.pointer_mut(path), TEMPLATE);
+    }
+    if let Some(annotations) = object.pointer_mut("/spec/template/metadata/annotations")
+        && let Some(mut captured) = annotations[CAPTURED]
+            .as_str()
+            .and_then(|text| serde_json::from_str(text).ok())
+    {
+        remove(Some(&mut captured), "uid");
+        remove(Some(&mut captured), "generation");
+        annotations[CAPTURED] = captured;
     }
 }
 
@@ -293,26 +310,9 @@ fn remove(object: Option<&mut Value>, field: &str) {
     }
 }
 
-/// With a number in place of each hash that is part of a name: the first of its prefix is 1. What is made of such names (the hash
-/// of the pod template, and that of the accepted settings) is left out.
+/// With a number in place of each hash that is part of a name: the first of its prefix is 1.
 fn without_hashes(objects: &Objects) -> Objects {
-    let mut text = serde_json::to_value(objects).expect("JSON");
-    for object in text.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
-        remove(object.pointer_mut("/metadata/annotations"), SALT);
-        for path in ["/labels", "/metadata/labels", "/spec/template/metadata/labels"] {
-            remove(object.pointer_mut(path), TEMPLATE);
-        }
-        if let Some(captured) = object.pointer_mut("/spec/template/metadata/annotations")
-            && let Some(mut names) = captured[CAPTURED]
-                .as_str()
-                .and_then(|text| serde_json::from_str(text).ok())
-        {
-            remove(Some(&mut names), "settings");
-            remove(Some(&mut names), "salt");
-            captured[CAPTURED] = names;
-        }
-    }
-    let text = text.to_string();
+    let text = serde_json::to_string(objects).expect("JSON");
     let mut seen = BTreeMap::<String, Vec<String>>::new();
     let mut plain = String::new();
     let mut word = String::new();

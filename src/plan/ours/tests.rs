@@ -116,12 +116,9 @@ fn of_what_has_no_namespace_one_binding_is_ours_by_its_name() {
 fn template(namespace: &str, is_proved: bool) -> Value {
     let reference = json!({"namespace": namespace, "name": "edge-ext-auth-0000000000"});
     let spec = json!({"globalExtAuth": {"extensionRef": reference}});
-    let proof = hash([
-        HOME,
-        "edge",
-        hash_json(&spec).as_str(),
-        if is_proved { "0" } else { "1" },
-    ]);
+    let content = hash_json(&spec);
+    let parts = [HOME, "edge", content.as_str()].into_iter();
+    let proof = hash(parts.chain((!is_proved).then_some("another")));
     let captured = json!({"configuration": format!("edge-{proof}"), "spec": spec, "standIns": []});
     json!({"metadata": {"annotations": {annotations::CAPTURED: captured.to_string()}}})
 }

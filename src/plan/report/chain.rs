@@ -175,7 +175,7 @@ pub const DEGRADED: &[Rule] = &[
         },
     },
     Rule {
-        when: "somebody altered a ContourConfiguration that is in use",
+        when: "somebody altered or deleted a ContourConfiguration that is in use",
         reasons: &[reasons::CONFIGURATION_ALTERED],
         besides: Besides::Nothing,
         holds: altered,
@@ -389,10 +389,11 @@ fn altered(input: &Input<'_>) -> Option<Told> {
     if altered.is_empty() {
         return None;
     }
+    let names: Vec<_> = altered.iter().map(String::as_str).collect();
     let message = format!(
-        "somebody altered ContourConfiguration {}: it was put right, but a Contour that started meanwhile may have read it; Contour is \
-         rolled to a successor",
-        altered.join(", ")
+        "somebody altered or deleted ContourConfiguration {}: Slipway repairs it, but a Contour that started meanwhile may have read \
+         another one, and is rolled",
+        names.join(", ")
     );
     Some((reasons::CONFIGURATION_ALTERED, message))
 }

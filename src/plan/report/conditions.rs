@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::conditions as types;
+use crate::plan::observed::whole_seconds;
 
 /// Longest message that is written (the API allows 32 KiB; this has to fit a screen).
 const LONGEST_MESSAGE: usize = 1024;
@@ -109,11 +110,6 @@ impl<'a> Conditions<'a> {
         self.now.retain(|other| other.type_ != type_);
         self.now.push(condition);
     }
-}
-
-/// Kubernetes stores times in whole seconds; anything finer would look like a change at each comparison.
-pub fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 fn shortened(message: &str) -> String {

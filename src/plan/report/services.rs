@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::conditions;
 use crate::api::vocabulary::reasons;
 use crate::api::{ExtensionServiceState, ExtensionServiceStatus, StandInRef};
 use crate::plan::assess::{AssessedRole, Assessment};
 use crate::plan::object::NamespacedName;
+use crate::plan::observed::whole_seconds;
 use crate::plan::traffic;
 
 /// The entries of status.
@@ -21,10 +21,7 @@ pub fn extension_services(assessment: &Assessment<'_>, roles: &[AssessedRole]) -
         let since = last
             .filter(|last| last.role == role.reference.role && (&last.namespace, &last.name) == (&namespace, &name))
             .find(|last| last.state == role.state)
-            .map_or_else(
-                || Time(conditions::whole_seconds(assessment.now)),
-                |last| last.since.clone(),
-            );
+            .map_or_else(|| Time(whole_seconds(assessment.now)), |last| last.since.clone());
         let message = role
             .message
             .as_ref()

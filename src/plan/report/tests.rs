@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
@@ -217,7 +219,7 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
         let mut assessment = assess(&sorted);
         assessment.phase = Phase::Running(Box::new(Running {
             roles: Vec::new(),
-            captured: Captured::default(),
+            captured: Some(Captured::default()),
             configurations: Vec::new(),
             certificates: certificates::plan(&sorted.observed),
             contour,
@@ -229,7 +231,7 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
                 hanging: Vec::new(),
                 look_again: None,
             },
-            altered: Vec::new(),
+            altered: BTreeSet::new(),
         }));
         let (status, _) = told(&assessment, &[]);
         let ready = status
