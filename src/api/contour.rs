@@ -15,6 +15,10 @@ pub const REQUIRED_CRDS: [&str; 4] = [
     "tlscertificatedelegations.projectcontour.io",
 ];
 
+/// The most bytes of JSON that the spec of an ExtensionService may have to be copied. A stand-in carries a copy twice, in its spec and, as what
+/// was proved last, in an annotation; all annotations of an object may have 256 KiB (`TotalAnnotationSizeLimitB`, apimachinery 0.34).
+pub const LARGEST_SPEC: usize = 64 * 1024;
+
 /// An ExtensionService: the user's, or a stand-in.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -53,6 +57,11 @@ impl ExtensionServiceSpec {
     /// `validation.subjectName`, which Contour captures once, at container start.
     pub fn subject_name(&self) -> Option<&str> {
         self.0.get("validation")?.get("subjectName")?.as_str()
+    }
+
+    /// Whether it is too large to be copied. What is too large is kept without its fields, which no object on the API server lacks.
+    pub fn is_too_large(&self) -> bool {
+        self.0.is_empty() || serde_json::to_vec(&self.0).is_ok_and(|json| json.len() > LARGEST_SPEC)
     }
 
     /// The Services behind it.

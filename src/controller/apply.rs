@@ -244,6 +244,8 @@ pub fn failure(key: Key, error: &Error) -> Failure {
         400 | 422 => FailureCause::Refused,
         // Server-side apply of a field that the CRD does not declare (Kubernetes 1.34).
         500 if error.to_string().contains("field not declared in schema") => FailureCause::Refused,
+        // etcd takes no request of more than 1.5 MiB (`--max-request-bytes`, etcd 3.6).
+        500 if error.to_string().contains("request is too large") => FailureCause::Refused,
         _ => FailureCause::Transient,
     };
     Failure {

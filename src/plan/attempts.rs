@@ -41,6 +41,9 @@ const REFUSED: Pace = Pace {
     longest: Duration::from_mins(5),
 };
 
+/// An update that was refused, of what decides on traffic: the next one, without what others put on the object, may go through.
+const REFUSED_UPDATE: Pace = Pace { free: 1, ..REFUSED };
+
 /// What somebody changes in our own write.
 const OVERRULED: Pace = Pace {
     free: 0,
@@ -184,6 +187,7 @@ impl Attempts {
         let attempt = self.0.get(key).filter(|attempt| attempt.wanted == wanted)?;
         let pace = match &attempt.came_to {
             CameTo::Failed { failure, .. } if failure.cause == FailureCause::Transient => TRANSIENT,
+            CameTo::Failed { creates: false, .. } if is_decisive => REFUSED_UPDATE,
             CameTo::Failed { .. } => REFUSED,
             CameTo::Taken(fields) if fields.values().any(|found| found.must_be_ours) => OVERRULED,
             CameTo::Taken(_) if is_decisive => DECISIVE,
@@ -201,6 +205,15 @@ impl Attempts {
             } => Some(failure),
             Attempt { .. } => None,
         }
+    }
+
+    /// Whether the last write of an object was an update that was refused.
+    pub fn was_refused(&self, key: &Key) -> bool {
+        let is_refused_update = |attempt: &Attempt| {
+            let is_update = matches!(attempt.came_to, CameTo::Failed { creates: false, .. });
+            is_update && is_final(attempt) && !attempt.wanted.is_empty()
+        };
+        self.0.get(key).is_some_and(is_refused_update)
     }
 
     /// Whether an object that is to go, and can't be made to, is not waited for any longer.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::{Map, Value};
 
 use super::assess::Assessment;
@@ -17,7 +17,7 @@ use super::step::{Content, Step, When};
 use super::waves::{Held, Wave};
 use super::write::{Desired, Fields, Write};
 use crate::api::OverruledFields;
-use crate::api::vocabulary::annotations;
+use crate::api::vocabulary::{FINALIZER, annotations};
 
 /// The waves for these steps, up to the first wave that blocks the rest.
 pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> Vec<Wave> {
@@ -156,7 +156,8 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
             blocks: is_not_ours && !owner.is_elsewhere(&key),
         });
     }
-    Need::Write(write(object, live, desired.fields))
+    let is_bare = observed.attempts.was_refused(&key);
+    Need::Write(write(object, live, desired.fields, is_bare))
 }
 
 /// What is said of a write after which another followed, again and again.
@@ -222,8 +223,17 @@ fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
     }
 }
 
-/// The write that makes the live object this one.
-fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
+/// The write that makes the live object this one. `is_bare`: where the whole object is replaced, without what others put on it. They may
+/// have put so much on it that nothing can be added any more.
+fn write(mut object: Object, live: &Object, fields: Fields, is_bare: bool) -> Write {
+    let replacement = || {
+        let mut replacement = live.clone();
+        if is_bare {
+            strip(&mut replacement.metadata);
+        }
+        merge_metadata(&mut replacement.metadata, &object.metadata);
+        replacement
+    };
     let apply = |mut object: Object| {
         object.metadata.uid.clone_from(&live.metadata.uid);
         let version = live.metadata.resource_version.clone().unwrap_or_default();
@@ -242,16 +252,14 @@ fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
             apply(object)
         }
         Fields::Whole(field) => {
-            let mut replacement = live.clone();
-            merge_metadata(&mut replacement.metadata, &object.metadata);
+            let mut replacement = replacement();
             if let Some(value) = object.content.get(field) {
                 replacement.content.insert(field.to_owned(), value.clone());
             }
             Write::Replace(replacement)
         }
         Fields::Sealed { absent } => {
-            let mut replacement = live.clone();
-            merge_metadata(&mut replacement.metadata, &object.metadata);
+            let mut replacement = replacement();
             overlay(&mut replacement.content, &object.content);
             for pointer in absent {
                 remove(&mut replacement.content, pointer);
@@ -259,6 +267,18 @@ fn write(mut object: Object, live: &Object, fields: Fields) -> Write {
             Write::Replace(replacement)
         }
     }
+}
+
+/// Takes away what others may have put on an object. Empty entries of managed fields reset them (`isResetManagedFields`, apimachinery 0.34).
+fn strip(metadata: &mut ObjectMeta) {
+    metadata.labels = None;
+    metadata.annotations = None;
+    metadata.owner_references = None;
+    metadata
+        .finalizers
+        .iter_mut()
+        .for_each(|finalizers| finalizers.retain(|name| name == FINALIZER));
+    metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
 }
 
 fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {

@@ -7,7 +7,7 @@ use super::captured::{Captured, Contours};
 use super::object::{Kind, NamespacedName, Object};
 use super::observed::Observed;
 use super::settings::changed;
-use super::stand_in::{Reference, is_blackhole};
+use super::stand_in::{Reference, is_blackhole, is_unusable};
 use super::views::pod_phase;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
@@ -56,6 +56,10 @@ fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
     }
     let stand_in = role.referenced(&captured.spec);
     let stand_in = stand_in.and_then(|(namespace, name)| observed.object(Kind::ExtensionService, &namespace, &name));
+    // Contour drops HTTPS virtual hosts, and says so if nothing repairs the stand-in.
+    if stand_in.is_some_and(is_unusable) {
+        return Traffic::Unknown;
+    }
     if stand_in.is_some_and(|stand_in| answers(observed, stand_in)) {
         return Traffic::Enforced;
     }

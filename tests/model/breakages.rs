@@ -539,15 +539,14 @@ fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
     }
 }
 
-/// Contour is rolled before this wave, to what the rest of the plan creates.
+/// Contour is rolled before this wave, to what this one and the others create.
 fn contour_first(observed: &Observed, plan: &mut Plan, name: &str) {
-    let Some(last) = plan.waves.iter().position(|wave| wave.name == name) else {
+    let has_writes = |wave: &Wave| wave.name == name && !wave.writes.is_empty();
+    let Some(place) = plan.waves.iter().position(has_writes) else {
         return;
     };
-    let last = plan.waves.remove(last);
     let mut later = observed.clone();
-    let all = plan.waves.iter().chain([&last]);
-    for write in all.flat_map(|wave| &wave.writes) {
+    for write in plan.waves.iter().flat_map(|wave| &wave.writes) {
         if let Write::Create(object) = write {
             let mut object = object.clone();
             object.metadata.uid = Some("early".to_owned());
@@ -555,13 +554,10 @@ fn contour_first(observed: &Observed, plan: &mut Plan, name: &str) {
             later.objects.insert(object.key(), Arc::new(object));
         }
     }
-    if !last.writes.is_empty() {
-        plan.waves.retain(|wave| wave.name != "Contour");
-        let waves = slipway::plan::plan(&later).waves;
-        plan.waves
-            .extend(waves.into_iter().filter(|wave| wave.name == "Contour"));
-    }
-    plan.waves.push(last);
+    plan.waves.retain(|wave| wave.name != "Contour");
+    let waves = slipway::plan::plan(&later).waves;
+    let contour = waves.into_iter().find(|wave| wave.name == "Contour");
+    plan.waves.splice(place..place, contour);
 }
 
 fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {

@@ -27,6 +27,9 @@ pub enum Refusal {
     Invalid(String),
 }
 
+/// The most bytes that all annotations of an object may have.
+pub const MOST_ANNOTATIONS: usize = 256 * 1024;
+
 /// Its store.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -150,7 +153,13 @@ impl ApiServer {
                 "finalizer {name} can't be added to a terminating object"
             )));
         }
+        let annotations = object.metadata.annotations.iter().flatten();
+        if annotations.map(|(key, value)| key.len() + value.len()).sum::<usize>() > MOST_ANNOTATIONS {
+            let message = format!("metadata.annotations: Too long: may not be more than {MOST_ANNOTATIONS} bytes");
+            return Err(Refusal::Invalid(message));
+        }
         let mut object = object.clone();
+        object.metadata.managed_fields = None;
         match live.content.get("status") {
             Some(status) => object.content.insert("status".into(), status.clone()),
             None => object.content.remove("status"),

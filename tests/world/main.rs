@@ -12,6 +12,7 @@ mod drift;
 mod homes;
 mod memory;
 mod order;
+mod oversize;
 mod ownership;
 mod pruning;
 mod rollout;

@@ -436,3 +436,52 @@ async fn all_three_roles_have_stand_ins_of_their_own() {
     })
     .await;
 }
+
+/// Puts as much on an object as the API server takes: many labels, as long as etcd takes them, or annotations. Ends when one byte more is
+/// refused.
+async fn fill_up(lab: &Lab, object: &Thing, labels: usize) -> anyhow::Result<()> {
+    let label = |number: usize| (format!("their-{number}"), json!("x".repeat(63)));
+    let labels: serde_json::Map<String, Value> = (0..labels).map(label).collect();
+    lab.patch(object, &json!({"metadata": {"labels": labels}})).await?;
+    let (mut fits, mut does_not) = (0, 512 * 1024);
+    while does_not - fits > 1 {
+        let pad = usize::midpoint(fits, does_not);
+        let patch = json!({"metadata": {"annotations": {"theirs": "x".repeat(pad)}}});
+        match lab.patch(object, &patch).await {
+            Ok(()) => fits = pad,
+            Err(_) => does_not = pad,
+        }
+    }
+    ensure!(fits > 0, "{object} takes nothing at all");
+    let patch = json!({"metadata": {"annotations": {"theirs": "x".repeat(fits)}}});
+    lab.patch(object, &patch).await
+}
+
+#[tokio::test]
+async fn a_stand_in_that_others_have_filled_up_still_becomes_a_blackhole() {
+    beside_others("full", async |lab: &Lab| {
+        let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
+        let auth = lab.name("auth");
+        let edge = settled_edge(lab, &auth).await?;
+        // The first number is too few for etcd's limit, so that all annotations together are; the second is not.
+        for labels in [1, 13_500] {
+            players::auth_server(lab, &auth).await?;
+            lab.apply(&extension_service(&auth, "500ms")).await?;
+            judge(lab, &auth, "auth", Verdict::Valid).await?;
+            state_is(lab, &edge, "Available", "Enforced").await?;
+            let present = stand_in(&edge).await?;
+            lab.settled(&edge).await?;
+            fill_up(lab, &present, labels).await?;
+            lab.delete(&Thing::new("Service", &auth, "auth")).await?;
+            let hole = stand_in_points_at(lab, &present, &[&present.name]).await?;
+            ensure!(
+                hole["metadata"]["annotations"]["theirs"].is_null() && hole["metadata"]["labels"]["their-0"].is_null(),
+                "what others put on it is still there"
+            );
+            ensure!(is_held(&hole), "the finalizer is gone");
+            state_is(lab, &edge, "Invalid", "Denied").await?;
+        }
+        Ok(())
+    })
+    .await;
+}

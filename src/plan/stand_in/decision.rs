@@ -4,7 +4,7 @@
 use super::Proven;
 use super::evidence::Evidence;
 use crate::api::ExtensionServiceState as State;
-use crate::api::contour::{SubCondition, Verdict};
+use crate::api::contour::{LARGEST_SPEC, SubCondition, Verdict};
 use crate::plan::object::NamespacedName;
 
 /// What a stand-in points at, and why.
@@ -27,6 +27,8 @@ pub enum Copied {
     OfAnEarlierForm(String),
     /// The user's object was edited, and Contour has not said anything of it for too long.
     Unheard,
+    /// The user's object was edited into something that is too large to be copied.
+    TooLarge,
 }
 
 /// Why a stand-in is the blackhole.
@@ -38,6 +40,8 @@ pub enum Why {
     Missing,
     /// Contour has not judged the user's object yet.
     NotJudged,
+    /// The user's object is too large to be copied.
+    TooLarge,
     /// Contour says, in these words, that it is not valid, and has never called it valid.
     NeverValid(String),
     /// A Service of the copy is seen to be unusable; in words. A Contour that noticed would drop HTTPS virtual hosts (v1.33).
@@ -53,19 +57,27 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
     }
     let (verdict, copy) = match (&evidence.verdict, &evidence.proven) {
         (None, _) => return PointsAt::Blackhole(Why::Missing),
+        (Some(_), None) if evidence.is_too_large => return PointsAt::Blackhole(Why::TooLarge),
         (Some(Verdict::Invalid(errors)), None) => return PointsAt::Blackhole(Why::NeverValid(said(errors))),
         (Some(Verdict::Valid | Verdict::None), None) => return PointsAt::Blackhole(Why::NotJudged),
         (Some(verdict), Some(copy)) => (verdict, copy.clone()),
     };
-    match (verdict, &evidence.problem, evidence.was_withdrawn) {
-        (_, Some(problem), _) => PointsAt::Blackhole(Why::Unusable(problem.clone())),
+    match (
+        verdict,
+        &evidence.problem,
+        evidence.was_withdrawn,
+        evidence.is_too_large,
+    ) {
+        (_, Some(problem), _, _) => PointsAt::Blackhole(Why::Unusable(problem.clone())),
         // Contour's word on the user's object brings a copy back; until then one that was withdrawn stays away, or the two would flip.
-        (Verdict::Invalid(errors), None, true) => PointsAt::Blackhole(Why::Withdrawn(said(errors))),
-        (Verdict::None, None, true) => {
+        (Verdict::Invalid(errors), None, true, _) => PointsAt::Blackhole(Why::Withdrawn(said(errors))),
+        // Its word on what is too large is not about the copy.
+        (Verdict::None, None, true, _) | (Verdict::Valid, None, true, true) => {
             PointsAt::Blackhole(Why::Withdrawn("what it points at is not usable any more".to_owned()))
         }
-        (Verdict::Invalid(errors), None, false) => PointsAt::Copy(copy, Copied::OfAnEarlierForm(said(errors))),
-        (Verdict::Valid, None, _) | (Verdict::None, None, false) => {
+        (Verdict::Invalid(errors), None, false, _) => PointsAt::Copy(copy, Copied::OfAnEarlierForm(said(errors))),
+        (Verdict::Valid, None, false, true) => PointsAt::Copy(copy, Copied::TooLarge),
+        (Verdict::Valid, None, _, false) | (Verdict::None, None, false, _) => {
             let copied = if !evidence.is_answered {
                 Copied::NoEndpoints(copy.spec.services().into_iter().map(|service| service.name).collect())
             } else if evidence.is_overdue {
@@ -84,8 +96,10 @@ impl PointsAt {
         match self {
             Self::Copy(_, Copied::Available) => State::Available,
             Self::Copy(_, Copied::NoEndpoints(_)) => State::NoEndpoints,
-            Self::Copy(_, Copied::OfAnEarlierForm(_))
-            | Self::Blackhole(Why::NeverValid(_) | Why::Unusable(_) | Why::Withdrawn(_)) => State::Invalid,
+            Self::Copy(_, Copied::OfAnEarlierForm(_) | Copied::TooLarge)
+            | Self::Blackhole(Why::NeverValid(_) | Why::Unusable(_) | Why::Withdrawn(_) | Why::TooLarge) => {
+                State::Invalid
+            }
             Self::Copy(_, Copied::Unheard) | Self::Blackhole(Why::NotJudged) => State::Pending,
             Self::Blackhole(Why::Missing) => State::Missing,
             Self::Blackhole(Why::OtherNamespace) => State::Blocked,
@@ -109,6 +123,10 @@ impl PointsAt {
             Self::Copy(_, Copied::Unheard) => {
                 format!("Contour has not judged the present form of {object}; its last valid form stays in use")
             }
+            Self::Copy(_, Copied::TooLarge) => {
+                format!("{}; its last valid form stays in use", too_large(&object))
+            }
+            Self::Blackhole(Why::TooLarge) => too_large(&object),
             Self::Blackhole(Why::OtherNamespace) => format!("nothing stands beside {object}"),
             Self::Blackhole(Why::Missing) => format!("{object} does not exist"),
             Self::Blackhole(Why::NotJudged) => format!("{object} exists, and Contour has not judged it yet"),
@@ -124,6 +142,11 @@ impl PointsAt {
     pub fn is_withdrawn(&self) -> bool {
         matches!(self, Self::Blackhole(Why::Unusable(_) | Why::Withdrawn(_)))
     }
+}
+
+fn too_large(object: &str) -> String {
+    let most = LARGEST_SPEC / 1024;
+    format!("the spec of {object} is larger than {most} KiB, and Slipway copies no such spec; shorten it")
 }
 
 /// Contour's words.

@@ -33,6 +33,8 @@ pub struct Evidence<'a> {
     pub verdict: Option<Verdict>,
     /// The newest spec of the present object that Contour has judged valid.
     pub proven: Option<Proven>,
+    /// Whether the user's object is too large to be copied.
+    pub is_too_large: bool,
     /// What is seen to be wrong with what that points at, in words.
     pub problem: Option<String>,
     /// Whether a copy went bad, and Contour has not called the user's object valid since.
@@ -71,10 +73,11 @@ impl<'a> Evidence<'a> {
         Self {
             target,
             user,
+            is_too_large: user.is_some_and(|user| user.spec.is_too_large()),
             problem: services
                 .iter()
                 .find_map(|service| problem(observed, namespace, service)),
-            was_withdrawn: mine.iter().any(|mine| mine.memory.evicted || is_evicted(mine.object)),
+            was_withdrawn: mine.iter().any(|mine| mine.memory.evicted || is_unusable(mine.object)),
             is_answered: services.iter().any(is_ready),
             is_overdue: unheard.as_ref().is_some_and(Due::is_due),
             due: outdated.or(unheard),
@@ -90,7 +93,7 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>, verdict: 
     let user = user?;
     let uid = user.metadata.uid.clone().unwrap_or_default();
     let generation = user.metadata.generation.unwrap_or_default();
-    if verdict == Some(&Verdict::Valid) {
+    if verdict == Some(&Verdict::Valid) && !user.spec.is_too_large() {
         return Some(Proven {
             uid,
             generation,
@@ -160,7 +163,7 @@ fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'
 }
 
 /// Whether Contour says of a stand-in's own present generation that what it points at is not usable.
-fn is_evicted(object: &Object) -> bool {
+pub fn is_unusable(object: &Object) -> bool {
     let evicts = |errors: &[SubCondition]| errors.iter().any(|error| EVICTING.contains(&error.reason.as_str()));
     object
         .parse::<ExtensionService>()

@@ -33,6 +33,7 @@ use crate::api::{ExtensionServiceState, Role, RuntimeSettings};
 pub use blackhole::is_blackhole;
 use decision::{PointsAt, decide};
 use evidence::Evidence;
+pub use evidence::is_unusable;
 pub use memory::{Facts, Memory, Proven};
 
 /// A reference of the specification.

@@ -37,9 +37,9 @@ pub fn desired(
     }))
 }
 
-/// Whether Contour never judges this object of the user's.
+/// Whether Contour never judges this object of the user's, which could be copied.
 pub fn needs_one(user: &ExtensionService) -> bool {
-    user.has_the_verdict_on_another()
+    user.has_the_verdict_on_another() && !user.spec.is_too_large()
 }
 
 fn name(owner: &Owner, user: &ExtensionService) -> Option<String> {

@@ -1,0 +1,111 @@
+//! What an editor of the service's namespace makes as large as the API server allows does not keep a stand-in as it is.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use slipway::api::Traffic;
+use slipway::plan::Kind;
+
+use crate::api_server::MOST_ANNOTATIONS;
+use crate::cluster::Cluster;
+use crate::scene::{auth, is_blackhole, points_at, remembered};
+
+/// A spec that Contour takes and that has no room in an annotation.
+fn huge() -> Value {
+    let service = json!({"name": "auth", "port": 9001});
+    json!({"protocol": "h2c", "services": vec![service; 10_000]})
+}
+
+#[test]
+fn a_stand_in_whose_annotations_are_full_is_replaced_without_those_of_others() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    cluster.api.edit(&stand_in, |object| {
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        let full: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        annotations.insert("pad".to_owned(), "x".repeat(MOST_ANNOTATIONS - full - "pad".len()));
+        object
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert("theirs".to_owned(), String::new());
+    });
+    cluster.delete(Kind::Service, "auth", "auth");
+    cluster.reconcile();
+    assert!(is_blackhole(cluster.stand_in()));
+    assert_eq!(cluster.stand_in().key(), stand_in);
+    assert_eq!(cluster.stand_in().annotation("pad"), None);
+    assert_eq!(cluster.stand_in().label("theirs"), None);
+    cluster.settle();
+    assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Denied);
+    cluster
+        .api
+        .edit(&stand_in, |object| object.annotate("theirs", "small".to_owned()));
+    cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
+    cluster.make_service("auth", "auth");
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.settle();
+    assert!(!is_blackhole(cluster.stand_in()));
+    assert_eq!(
+        cluster.stand_in().annotation("theirs"),
+        Some("small"),
+        "it is in nobody's way"
+    );
+}
+
+#[test]
+fn an_extension_service_that_is_too_large_to_be_copied_is_invalid_and_says_so() {
+    let mut cluster = Cluster::waiting_for_auth();
+    cluster.make_extension_service("auth", "auth", &huge());
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.settle();
+    assert!(is_blackhole(cluster.stand_in()));
+    assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
+    let message = cluster.status().extension_services[0]
+        .message
+        .clone()
+        .expect("a message");
+    assert!(message.contains("larger than 64 KiB"), "{message}");
+}
+
+#[test]
+fn an_edit_that_is_too_large_to_be_copied_leaves_the_last_copy_until_that_goes_bad() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    cluster.edit_auth(huge());
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+    assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
+    cluster.delete(Kind::Service, "auth", "auth");
+    cluster.settle();
+    assert!(is_blackhole(cluster.stand_in()));
+    assert_eq!(remembered(cluster.stand_in())["evicted"], true);
+    cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
+    cluster.make_service("auth", "auth");
+    cluster.settle();
+    assert!(
+        is_blackhole(cluster.stand_in()),
+        "Contour's word is about another form than the copy"
+    );
+    cluster.edit_auth(points_at("auth"));
+    cluster.contour_says(&auth(), Ok(()));
+    cluster.settle();
+    assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
+}
+
+#[test]
+fn while_contour_finds_a_stand_in_unusable_that_can_t_be_written_nobody_can_say_what_happens_to_requests() {
+    let mut cluster = Cluster::enforcing(&points_at("auth"));
+    let stand_in = cluster.stand_in().key();
+    cluster.forbids = Some(stand_in.name.clone());
+    cluster.delete(Kind::Service, "auth", "auth");
+    cluster.contour_says(&stand_in, Err(("ServiceUnresolvedReference", "no Service")));
+    cluster.settle();
+    assert!(!is_blackhole(cluster.stand_in()));
+    assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Unknown);
+    cluster.forbids = None;
+    cluster.api.now += Duration::from_secs(10);
+    cluster.settle();
+    assert!(is_blackhole(cluster.stand_in()));
+    assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Denied);
+}
