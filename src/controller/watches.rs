@@ -40,6 +40,7 @@ pub fn always() -> Vec<StoreId> {
         Kind::Deployment,
         Kind::DaemonSet,
         Kind::ReplicaSet,
+        Kind::ControllerRevision,
         Kind::Pod,
     ];
     let all = [
@@ -270,7 +271,11 @@ fn events(client: &Client, id: &StoreId) -> futures::stream::BoxStream<'static, 
     }
     let kind = id.kind;
     let resource = resource(kind);
-    if matches!(kind, Kind::Namespace | Kind::CustomResourceDefinition | Kind::Lease) {
+    let is_metadata_enough = matches!(
+        kind,
+        Kind::Namespace | Kind::CustomResourceDefinition | Kind::Lease | Kind::ControllerRevision
+    );
+    if is_metadata_enough {
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
         let to_object = move |partial: PartialObjectMeta<DynamicObject>| object(kind, partial.metadata, Map::new());
         return stream(watch::watcher(api, config), to_object).boxed();

@@ -252,7 +252,8 @@ impl Assessment<'_> {
         let rolled_out = captured.as_ref().filter(|_| is_rolled_out);
         let rolled_out = rolled_out.map(|captured| (captured, rollout::completed_at(observed)));
         let configurations = configuration::in_use(observed, &self.usage, rolled_out);
-        for wait in [certificates.renew_in, old_pods.look_again, wait] {
+        let envoy = rollout::envoy(observed, envoy::kind(self.instance.spec));
+        for wait in [certificates.renew_in, old_pods.look_again, wait, envoy.patience] {
             self.look_in(wait);
         }
         self.questions
@@ -262,7 +263,7 @@ impl Assessment<'_> {
             roles: roles.map(|seen| AssessedRole::of(observed, seen)).collect(),
             configurations,
             altered: configuration::altered(observed),
-            envoy: rollout::envoy(observed, envoy::kind(self.instance.spec)),
+            envoy,
             has_envoy: rollout::has_envoy(observed),
             captured,
             certificates,

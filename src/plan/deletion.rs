@@ -64,11 +64,9 @@ pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
     (deletion, old.look_again)
 }
 
-/// Whether Slipway deletes this object together with the ContourDeployment. Controllers delete pods and ReplicaSets; the garbage collector
-/// deletes our own access.
+/// Whether Slipway deletes this object together with the ContourDeployment. The garbage collector deletes our own access.
 pub fn has_to_go(owner: &Owner, namespace_goes: bool, object: &Object) -> bool {
-    let is_made_by_others = matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
     let is_our_access = object.kind == Kind::RoleBinding && access::is_operators(owner, object.name());
     let can_go = !namespace_goes || object.namespace() != owner.namespace || object.has_our_finalizer();
-    !is_made_by_others && !is_our_access && can_go
+    !object.kind.is_made_by_controllers() && !is_our_access && can_go
 }

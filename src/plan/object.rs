@@ -72,6 +72,7 @@ kinds! {
     Deployment: "apps" / "v1", "deployments", Namespaced;
     DaemonSet: "apps" / "v1", "daemonsets", Namespaced;
     ReplicaSet: "apps" / "v1", "replicasets", Namespaced;
+    ControllerRevision: "apps" / "v1", "controllerrevisions", Namespaced;
     Pod: "" / "v1", "pods", Namespaced;
 }
 
@@ -83,6 +84,11 @@ impl Kind {
         } else {
             format!("{}/{}", self.group(), self.version())
         }
+    }
+
+    /// Whether Kubernetes' controllers create objects of this kind from our workloads, with our labels, and delete them.
+    pub fn is_made_by_controllers(self) -> bool {
+        matches!(self, Self::Pod | Self::ReplicaSet | Self::ControllerRevision)
     }
 
     /// Whether the absence or presence of objects of this kind decides what a Contour container captures. They are deleted only after a

@@ -67,8 +67,6 @@ impl Selection {
 fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, sorted: &Sorted) -> bool {
     let usage = &assessment.usage;
     let is_used = || usage.holds(&sorted.observed, object);
-    // Controllers delete these.
-    let is_made_by_others = matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
     let may_be_captured = object.kind.is_captured() && (object.kind != Kind::Service || object.has_our_finalizer());
     let has_stand_in = |among: &dyn Fn(&Object) -> bool| {
         let mut others = sorted.objects(true).filter(|other| among(other));
@@ -76,12 +74,12 @@ fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, s
     };
     match selection {
         Selection::Unwanted { other_envoy } => match object.kind {
-            Kind::Pod | Kind::ReplicaSet => false,
+            kind if kind.is_made_by_controllers() => false,
             // Contour's is always named.
             Kind::DaemonSet | Kind::Deployment => other_envoy,
             _ => !may_be_captured && !is_used(),
         },
-        Selection::Unused => !is_made_by_others && may_be_captured && !is_used(),
+        Selection::Unused => may_be_captured && !is_used(),
         // Stand-ins go before their blackholes.
         Selection::Leftovers => {
             sorted.is_leftover(object)

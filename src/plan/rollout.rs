@@ -14,6 +14,10 @@ use crate::api::vocabulary::labels;
 /// is stuck, and a person has to look.
 const PATIENCE_WITH_TERMINATING: Duration = Duration::from_mins(1);
 
+/// A DaemonSet that is not rolled out and has got no pod for so long is stuck. Kubernetes gives a Deployment as long, by default
+/// (`progressDeadlineSeconds`), and a DaemonSet for ever.
+const PATIENCE_WITH_DAEMON_SETS: Duration = Duration::from_mins(10);
+
 /// How many per cent of Contour's pods may be missing without its being called unavailable: what may be while it rolls (`maxUnavailable` in
 /// `operand/contour.rs`), but rounded up, so that one node that is not ready changes nothing.
 const MAY_MISS_OF_CONTOUR: i64 = 25;
@@ -32,7 +36,7 @@ pub enum Rollout {
     Absent,
     /// Pods of the present template are on their way; in words.
     Progressing(String),
-    /// Kubernetes has given up waiting (`progressDeadlineSeconds`); in words.
+    /// Nothing has come for ten minutes (Deployments: `progressDeadlineSeconds`); in words.
     Stuck(String),
     /// Every pod is of the present template.
     Complete,
@@ -49,6 +53,8 @@ pub struct Workload {
     pub is_whole: bool,
     /// Ready and wanted pods, `2/2`.
     pub pods: Option<String>,
+    /// How long until it counts as stuck, where no event says so.
+    pub patience: Option<Duration>,
 }
 
 impl Workload {
@@ -57,6 +63,7 @@ impl Workload {
         available: false,
         is_whole: false,
         pods: None,
+        patience: None,
     };
 }
 
@@ -92,7 +99,7 @@ pub fn envoy(observed: &Observed, kind: Kind) -> Workload {
     let owner = observed.owner();
     match observed.object(kind, &owner.namespace, &owner.envoy()) {
         None => Workload::ABSENT,
-        Some(object) if kind == Kind::DaemonSet => daemon_set(object),
+        Some(object) if kind == Kind::DaemonSet => daemon_set(object, observed),
         Some(object) => deployment(object, MAY_MISS_OF_ENVOY),
     }
 }
@@ -203,30 +210,47 @@ fn deployment(object: &Object, may_miss: i64) -> Workload {
         available: is_enough(status.available_replicas, wanted, may_miss),
         is_whole: is_enough(status.available_replicas, wanted, 0),
         pods: Some(format!("{}/{wanted}", status.ready_replicas)),
+        patience: None,
     }
 }
 
-fn daemon_set(object: &Object) -> Workload {
+fn daemon_set(object: &Object, observed: &Observed) -> Workload {
     let status = DaemonSetStatus::of(object);
     let (wanted, updated) = (status.desired_number_scheduled, status.updated_number_scheduled);
     let name = object.name();
     // A node that came has no pod yet.
     let are_all_new = updated >= status.current_number_scheduled && (updated > 0 || wanted == 0);
+    let progress = format!("DaemonSet {name}: {updated} of {wanted} pods are of the new template");
+    let patience = last_progress(object, observed).map(|last| {
+        let idle = Duration::try_from(observed.now.duration_since(last)).unwrap_or(Duration::ZERO);
+        PATIENCE_WITH_DAEMON_SETS.saturating_sub(idle)
+    });
     let rollout = if !is_observed(object) {
         Rollout::Progressing(format!("DaemonSet {name}: the change has not been picked up yet"))
     } else if are_all_new {
         Rollout::Complete
+    } else if patience == Some(Duration::ZERO) {
+        Rollout::Stuck(format!("{progress}, and none has come for ten minutes"))
     } else {
-        Rollout::Progressing(format!(
-            "DaemonSet {name}: {updated} of {wanted} pods are of the new template"
-        ))
+        Rollout::Progressing(progress)
     };
     Workload {
+        patience: patience.filter(|_| matches!(rollout, Rollout::Progressing(_))),
         rollout,
         available: is_enough(status.number_available, wanted, MAY_MISS_OF_ENVOY),
         is_whole: is_enough(status.number_available, wanted, 0),
         pods: Some(format!("{}/{wanted}", status.number_ready)),
     }
+}
+
+/// When a DaemonSet last got a template or a pod. None: it does not show.
+fn last_progress(daemon_set: &Object, observed: &Observed) -> Option<Timestamp> {
+    let owned = [Kind::ControllerRevision, Kind::Pod]
+        .into_iter()
+        .flat_map(|kind| observed.of_kind(kind));
+    let owned = owned.filter(|object| object.is_controlled_by(daemon_set));
+    let created = owned.filter_map(|object| object.metadata.creation_timestamp.as_ref());
+    created.map(|time| time.0).max()
 }
 
 /// Whether so many of the wanted pods are enough, if so many per cent of them, rounded up, may be missing. One at least must be there.
@@ -310,6 +334,7 @@ mod tests {
 
     #[test]
     fn a_daemon_set_is_complete_when_every_node_that_has_a_pod_has_a_new_one() {
+        let observed = crate::plan::operand::tests::observed(&json!({}));
         for (wanted, current, updated, is_complete) in [
             (20, 20, 5, false),
             (20, 20, 20, true),
@@ -321,20 +346,61 @@ mod tests {
             let status = json!({
                 "desiredNumberScheduled": wanted, "currentNumberScheduled": current, "updatedNumberScheduled": updated,
             });
-            let seen = daemon_set(&workload(Kind::DaemonSet, &json!({}), &status));
+            let seen = daemon_set(&workload(Kind::DaemonSet, &json!({}), &status), &observed);
             let complete = seen.rollout == Rollout::Complete;
             assert_eq!(complete, is_complete, "{updated} new of {current}, {wanted} wanted");
         }
     }
 
     #[test]
+    fn a_daemon_set_is_stuck_when_it_has_got_neither_a_template_nor_a_pod_for_ten_minutes() {
+        let mut observed = crate::plan::operand::tests::observed(&json!({}));
+        let time = |minutes: i64| Timestamp::from_second(1_800_000_000 + 60 * minutes).expect("a time");
+        let owned = |kind, name: &str, minutes, uid: &str| {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "x", "uid": uid, "controller": true});
+            let metadata = json!({
+                "name": name, "namespace": "projectcontour", "creationTimestamp": time(minutes), "ownerReferences": [owner],
+            });
+            Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
+        };
+        let rolling = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 1});
+        let mut object = workload(Kind::DaemonSet, &json!({}), &rolling);
+        object.metadata.uid = Some("u".to_owned());
+        let add =
+            |observed: &mut Observed, object: Object| drop(observed.objects.insert(object.key(), Arc::new(object)));
+        let left = |observed: &Observed, minutes| {
+            let mut observed = observed.clone();
+            observed.now = time(minutes);
+            let seen = daemon_set(&object, &observed);
+            (matches!(seen.rollout, Rollout::Stuck(_)), seen.patience)
+        };
+        assert_eq!(left(&observed, 99), (false, None), "nothing shows when it began");
+        add(&mut observed, owned(Kind::ControllerRevision, "old", 0, "u"));
+        add(&mut observed, owned(Kind::ControllerRevision, "new", 5, "u"));
+        add(&mut observed, owned(Kind::Pod, "another-s", 30, "v"));
+        assert_eq!(left(&observed, 14), (false, Some(Duration::from_mins(1))));
+        assert_eq!(left(&observed, 15).0, true, "since the newest template");
+        add(&mut observed, owned(Kind::Pod, "new-1", 12, "u"));
+        assert_eq!(left(&observed, 15), (false, Some(Duration::from_mins(7))), "a pod came");
+        assert_eq!(left(&observed, 22).0, true);
+        let complete = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 3});
+        let mut complete = workload(Kind::DaemonSet, &json!({}), &complete);
+        complete.metadata.uid = Some("u".to_owned());
+        observed.now = time(99);
+        let seen = daemon_set(&complete, &observed);
+        assert_eq!((seen.rollout, seen.patience), (Rollout::Complete, None));
+    }
+
+    #[test]
     fn a_daemon_set_for_no_node_is_not_available_though_its_last_pod_still_is() {
+        let observed = crate::plan::operand::tests::observed(&json!({}));
         let status = json!({"desiredNumberScheduled": 0, "updatedNumberScheduled": 0, "numberAvailable": 1});
         let mut object = workload(Kind::DaemonSet, &json!({}), &status);
-        assert!(!daemon_set(&object).available);
+        assert!(!daemon_set(&object, &observed).available);
         object.metadata.generation = Some(2);
         assert!(
-            !daemon_set(&object).available,
+            !daemon_set(&object, &observed).available,
             "seen before the controller has picked up the change"
         );
     }
@@ -350,6 +416,7 @@ mod tests {
                 available,
                 is_whole: available,
                 pods: None,
+                patience: None,
             };
             let old = OldPods {
                 waited_for: pods.iter().map(ToString::to_string).collect(),

@@ -19,7 +19,7 @@ use crate::lab::{Lab, Thing};
 
 /// Kinds that Slipway reads and never makes. Whatever else it knows it makes, and a kind that is in neither place is a test
 /// that is missing.
-const READ_ONLY: [Kind; 8] = [
+const READ_ONLY: [Kind; 9] = [
     Kind::ContourDeployment,
     Kind::CustomResourceDefinition,
     Kind::ValidatingAdmissionPolicy,
@@ -27,6 +27,7 @@ const READ_ONLY: [Kind; 8] = [
     Kind::Namespace,
     Kind::EndpointSlice,
     Kind::ReplicaSet,
+    Kind::ControllerRevision,
     Kind::Pod,
 ];
 

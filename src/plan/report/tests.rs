@@ -174,6 +174,7 @@ fn workload(rollout: Rollout, available: bool) -> Workload {
         available,
         is_whole: available,
         pods: None,
+        patience: None,
     }
 }
 
