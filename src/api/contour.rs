@@ -49,6 +49,11 @@ pub struct ServiceTarget {
 }
 
 impl ExtensionServiceSpec {
+    /// This one.
+    pub fn of(spec: Option<&Map<String, Value>>) -> Self {
+        Self(spec.cloned().unwrap_or_default())
+    }
+
     /// `timeoutPolicy.response`, which Contour captures once, at container start.
     pub fn response_timeout(&self) -> Option<&str> {
         self.0.get("timeoutPolicy")?.get("response")?.as_str()

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::names::{hash, hash_json};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
-use super::views::{pod_phase, wanted_replicas};
+use super::views::{TemplateMetadata, pod_phase, wanted_replicas};
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{Role, RuntimeSettings};
 
@@ -51,19 +51,19 @@ impl Identity {
 }
 
 impl Captured {
-    /// What the annotations of a pod or of a pod template say.
-    pub fn of(annotations: Option<&Value>) -> Option<Self> {
-        serde_json::from_str(annotations?.get(annotations::CAPTURED)?.as_str()?).ok()
-    }
-
     /// What a Deployment's or a ReplicaSet's pod template says.
     pub fn of_template(object: &Object) -> Option<Self> {
-        Self::of(object.at("/spec/template/metadata/annotations"))
+        let template = TemplateMetadata::of(object);
+        Self::parse(template.annotations.get(annotations::CAPTURED)?)
     }
 
     /// What a pod's own annotation says. Whoever may write the pod may have changed it.
     pub fn of_pod(pod: &Object) -> Option<Self> {
-        Self::of(serde_json::to_value(&pod.metadata.annotations).ok().as_ref())
+        Self::parse(pod.annotation(annotations::CAPTURED)?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 
     /// Whether this is what the configuration's name was made from. What stands on a pod may have been written by anybody, or by a
@@ -149,8 +149,7 @@ impl<'a> Contours<'a> {
 
     /// The hash that the Deployment's pod template bears as a label.
     pub fn template(&self) -> Option<&'a str> {
-        let labels = self.deployment?.at("/spec/template/metadata/labels")?;
-        labels.get(labels::TEMPLATE)?.as_str()
+        TemplateMetadata::of(self.deployment?).labels.remove(labels::TEMPLATE)
     }
 
     /// The pod templates whose word counts: that of the Deployment, and those of its ReplicaSets that have pods, or may make some.

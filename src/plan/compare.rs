@@ -91,6 +91,7 @@ pub fn differences(sent: &Object, live: &Object) -> Differences {
     compare(sent, live, fields)
 }
 
+/// The fields in which an object differs from what we want, where these fields are ours.
 pub fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
     let (mut found, mut added) = (BTreeMap::new(), BTreeMap::new());
     compare_metadata(&desired.metadata, &live.metadata, &mut found);
@@ -194,28 +195,52 @@ fn compare_fields(
     }
 }
 
-fn compare_values(path: &str, key: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
-    let holds = match (desired, live) {
-        (Value::Object(desired), Value::Object(live)) if key == "requests" || key == "limits" => desired
+/// How a value is compared with what the API server has. What it stores is not to the letter what it was sent; each rule has a case in
+/// `e2e/tests/api_server/rules.rs`, where a real one stores it.
+enum Rule {
+    /// Amounts of resources: stored in their canonical form.
+    Quantities,
+    /// A map that is one value to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
+    AtomicMap,
+    /// A map in which others may have fields of their own.
+    Map,
+    /// A list that server-side apply merges by this key: our items must be there, others may be.
+    MergedList(&'static str),
+    /// A list that is one value, in each of whose items others may have fields of their own.
+    List,
+    /// Anything else.
+    Value,
+}
+
+impl Rule {
+    fn of(field: &str, desired: &Value) -> Self {
+        match desired {
+            Value::Object(_) if field == "requests" || field == "limits" => Self::Quantities,
+            Value::Object(_) if field == "selector" || field == "nodeSelector" => Self::AtomicMap,
+            Value::Object(_) => Self::Map,
+            Value::Array(items) => merge_key(field, items).map_or(Self::List, Self::MergedList),
+            _ => Self::Value,
+        }
+    }
+}
+
+fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
+    let holds = match (Rule::of(field, desired), desired, live) {
+        (Rule::Quantities, Value::Object(desired), Value::Object(live)) => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
-        // Whole values to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
-        (Value::Object(_), Value::Object(_)) if key == "selector" || key == "nodeSelector" => desired == live,
-        (Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
-        // Lists that server-side apply merges: our items must be there, others may be.
-        (Value::Array(desired), Value::Array(live)) if merge_key(key, desired).is_some() => {
-            let name = merge_key(key, desired).expect("just seen");
+        (Rule::Map, Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
+        (Rule::MergedList(key), Value::Array(desired), Value::Array(live)) => {
             for item in desired {
-                let id = item[name].as_str().unwrap_or_default();
-                let path = format!("{path}[{id}]");
-                match live.iter().find(|other| other.get(name) == item.get(name)) {
+                let path = format!("{path}[{}]", item[key].as_str().unwrap_or_default());
+                match live.iter().find(|other| other.get(key) == item.get(key)) {
                     Some(other) => compare_values(&path, "", item, other, found),
                     None => drop(found.insert(path, Value::Null)),
                 }
             }
             return;
         }
-        (Value::Array(desired), Value::Array(live)) => {
+        (Rule::List, Value::Array(desired), Value::Array(live)) => {
             let mut inner = BTreeMap::new();
             for (item, other) in desired.iter().zip(live) {
                 compare_values("", "", item, other, &mut inner);

@@ -92,7 +92,7 @@ pub fn last_good(observed: &Observed) -> Option<Captured> {
 fn marked(observed: &Observed) -> Option<Captured> {
     let owner = observed.owner();
     let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
-        let spec = object.at("/spec")?.as_object()?.clone();
+        let spec = object.spec()?.clone();
         let stand_ins = references(&spec).into_iter();
         let captured = Captured {
             configuration: object.name().to_owned(),

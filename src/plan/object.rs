@@ -319,6 +319,11 @@ impl Object {
             .any(|finalizer| finalizer == FINALIZER)
     }
 
+    /// Its spec, if it has one.
+    pub fn spec(&self) -> Option<&Map<String, Value>> {
+        self.content.get("spec")?.as_object()
+    }
+
     /// A value below the top, by a JSON pointer, `/spec/replicas` for instance.
     pub fn at(&self, pointer: &str) -> Option<&Value> {
         let (first, rest) = pointer

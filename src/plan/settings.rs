@@ -52,13 +52,7 @@ impl SettingsVerdict {
     /// Judges the answer to a dry run. If something changed the settings on the way, that is a refusal, and is asked about again like any
     /// other.
     pub fn of(hash: &str, asked: &Object, answer: &Object) -> Self {
-        let spec = |object: &Object| {
-            object
-                .at("/spec")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default()
-        };
+        let spec = |object: &Object| object.spec().cloned().unwrap_or_default();
         let (hash, spec, asked) = (hash.to_owned(), spec(answer), spec(asked));
         match changed(&asked, &spec) {
             None => Self::Accepted { hash, spec },

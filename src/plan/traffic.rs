@@ -69,19 +69,12 @@ fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
 
 /// Whether it is what it was made as, but for defaults that the CRD got later.
 fn is_the_same(live: &Object, spec: &Map<String, Value>) -> bool {
-    let live = live.at("/spec").and_then(Value::as_object);
-    live.is_some_and(|live| changed(spec, live).is_none())
+    live.spec().is_some_and(|live| changed(spec, live).is_none())
 }
 
 /// Whether somebody answers behind a stand-in.
 fn answers(observed: &Observed, stand_in: &Object) -> bool {
-    let spec = ExtensionServiceSpec(
-        stand_in
-            .at("/spec")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default(),
-    );
+    let spec = ExtensionServiceSpec::of(stand_in.spec());
     let ready = |name: String| {
         observed
             .ready_services

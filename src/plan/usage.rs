@@ -6,8 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::captured::{Captured, Contours, references};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
@@ -48,7 +46,7 @@ impl Usage {
         }
         // A configuration tells by itself what it references, should a pod's annotation have been changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
-            if let Some(Value::Object(spec)) = configuration.at("/spec")
+            if let Some(spec) = configuration.spec()
                 && usage.held_configurations.contains(configuration.name())
             {
                 usage.held_stand_ins.extend(references(spec));

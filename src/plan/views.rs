@@ -1,6 +1,8 @@
 //! The fields of Kubernetes' own objects that the core reads, in types: a field that is misspelt here is missed by a test, and one that is
 //! misspelt elsewhere does not compile. What is absent, or not of this form, is the default.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -10,6 +12,32 @@ use super::object::{Kind, Object};
 #[derive(Debug, Default, Deserialize)]
 struct ScaleSpec {
     replicas: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Templated<'a> {
+    #[serde(borrow)]
+    template: Template<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Template<'a> {
+    #[serde(borrow)]
+    metadata: TemplateMetadata<'a>,
+}
+
+/// Of the metadata of the pod template of a Deployment or a ReplicaSet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TemplateMetadata<'a> {
+    /// Labels that its pods get.
+    #[serde(borrow)]
+    pub labels: BTreeMap<&'a str, &'a str>,
+    /// Annotations that its pods get.
+    #[serde(borrow)]
+    pub annotations: BTreeMap<&'a str, &'a str>,
 }
 
 /// Of the status of a Deployment or a ReplicaSet (apps/v1).
@@ -101,6 +129,14 @@ impl ReplicasStatus {
     /// A condition of this type.
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == type_)
+    }
+}
+
+impl<'a> TemplateMetadata<'a> {
+    /// Of a Deployment's pod template, or a ReplicaSet's.
+    pub fn of(object: &'a Object) -> Self {
+        debug_assert!(matches!(object.kind, Kind::Deployment | Kind::ReplicaSet));
+        view::<Templated>(object, "spec").template.metadata
     }
 }
 
@@ -207,6 +243,11 @@ mod tests {
         assert!(!is_observed(&daemon_set), "an older generation");
         let spec = made::<apps::ReplicaSetSpec>(json!({"replicas": 7, "selector": {}}));
         assert_eq!(wanted_replicas(&object(Kind::ReplicaSet, "spec", &spec)), Some(7));
+        let metadata = json!({"labels": {"a": "b"}, "annotations": {"c": "d"}});
+        let spec = made::<apps::ReplicaSetSpec>(json!({"selector": {}, "template": {"metadata": metadata}}));
+        let set = object(Kind::ReplicaSet, "spec", &spec);
+        let template = TemplateMetadata::of(&set);
+        assert_eq!((template.labels["a"], template.annotations["c"]), ("b", "d"));
         let pod = made::<core::PodStatus>(json!({"phase": "Running"}));
         assert_eq!(pod_phase(&object(Kind::Pod, "status", &pod)), "Running");
         let spec = made::<core::ServiceSpec>(json!({"type": "ExternalName", "ports": [{"port": 80}]}));

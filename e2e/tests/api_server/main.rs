@@ -15,5 +15,6 @@ mod interface;
 mod objects;
 mod permissions;
 mod process;
+mod rules;
 mod settings;
 mod stand_ins;

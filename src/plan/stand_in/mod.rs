@@ -18,8 +18,6 @@ mod trial;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::attempts::Refusal;
 use super::captured::{Captured, Contours};
 use super::object::{Kind, NamespacedName, Object, Owner};
@@ -427,7 +425,7 @@ fn taints(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Optio
     let Some(live) = live.filter(|_| pinned.subject_name.is_some()) else {
         return false;
     };
-    let was_blackhole = live.at("/spec/validation").is_none();
+    let was_blackhole = live.spec().is_none_or(|spec| !spec.contains_key("validation"));
     let id = format!("{}/{}", live.namespace(), live.name());
     was_blackhole
         && Contours::of(observed)
@@ -444,11 +442,5 @@ fn is_altered(live: &Object, pinned: &Facts) -> bool {
 }
 
 fn spec_of(stand_in: &Object) -> ExtensionServiceSpec {
-    ExtensionServiceSpec(
-        stand_in
-            .at("/spec")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default(),
-    )
+    ExtensionServiceSpec::of(stand_in.spec())
 }
