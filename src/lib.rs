@@ -3,6 +3,7 @@
 //! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` says what must be true and why.
 
 pub mod api;
+mod contour;
 #[cfg(feature = "operator")]
 pub mod controller;
 pub mod issue;

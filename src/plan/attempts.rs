@@ -10,22 +10,12 @@ use jiff::Timestamp;
 use super::compare::{self, Differences};
 use super::failure::{Failure, FailureCause};
 use super::object::{Key, Kind, NamespacedName, Object};
+use super::pace::{CALM, Pace};
 use super::write::Write;
 use crate::api::vocabulary::annotations;
 
-/// After so long without a write of an object the next one counts as the first again.
-const CALM: Duration = Duration::from_mins(10);
-
 /// A request without a final answer (a webhook that does not answer, say) counts as refused when it has failed for so long.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// How soon the next try follows: so many at once, then after `first`, doubling up to `longest`.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    free: u32,
-    first: Duration,
-    longest: Duration,
-}
 
 /// What may go right at the next try.
 const TRANSIENT: Pace = Pace {
@@ -63,18 +53,6 @@ const DECISIVE: Pace = Pace {
     longest: Duration::from_secs(2),
     ..CONTESTED
 };
-
-impl Pace {
-    /// The wait after this many tries.
-    fn after(self, count: u32) -> Duration {
-        let Some(doublings) = count.checked_sub(self.free + 1) else {
-            return Duration::ZERO;
-        };
-        self.first
-            .saturating_mul(2_u32.saturating_pow(doublings))
-            .min(self.longest)
-    }
-}
 
 /// By object.
 #[derive(Clone, Debug, Default)]

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use super::names::hash_json;
 use super::object::{Kind, Object};
 use super::observed::{Observed, SettingsVerdict};
-use super::preflight;
 use super::waves::Question;
 use crate::api::Role;
+use crate::contour::preflight;
 
 /// What is known of the user's settings.
 #[derive(Clone, Debug)]

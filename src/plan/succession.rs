@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::captured::{Captured, Contours};
 use super::object::Object;
 use super::observed::Observed;
+use super::pace::{CALM, Pace};
 
 /// Contour is rolled once in this time to what has the same content as before, and was altered or deleted in between. The first time it is
 /// rolled at once. What was read may leave requests unchecked, so this is not long.
@@ -19,34 +20,13 @@ const BETWEEN_ROLLS: Duration = Duration::from_mins(1);
 /// A stand-in follows its service whatever its name is; a successor only changes what is captured. An installation that comes
 /// piece by piece takes up to three of them, and taking it apart again two more.
 const STAND_IN: Pace = Pace {
-    free: 5,
+    free: 4,
     first: Duration::from_secs(10),
     longest: Duration::from_mins(5),
 };
 
-/// After so long without a succession the next one counts as the first again.
-const CALM: Duration = Duration::from_mins(10);
-
 /// More moves than this are not counted: the wait is long since the longest.
 pub const MOST_MOVES: u32 = 1000;
-
-struct Pace {
-    /// So many follow at once.
-    free: u32,
-    /// The wait before the next one; it doubles with each.
-    first: Duration,
-    longest: Duration,
-}
-
-impl Pace {
-    fn wait(&self, count: u32) -> Duration {
-        let Some(doublings) = count.checked_sub(self.free) else {
-            return Duration::ZERO;
-        };
-        let factor = 2_u32.saturating_pow(doublings);
-        self.first.saturating_mul(factor).min(self.longest)
-    }
-}
 
 /// What Contour stays on for now, and for how long, although a ContourConfiguration of the same content is another one by now. None: it may
 /// be rolled. `template` says which hash the pod template has with what is captured.
@@ -76,7 +56,7 @@ pub fn stays(
 
 /// How long this stand-in, which came after so many others in a short time, has to stay yet; none if it may be succeeded now.
 pub fn stand_in_stays(object: &Object, moves: u32, now: Timestamp) -> Option<Duration> {
-    remaining(object, STAND_IN.wait(moves), now)
+    remaining(object, STAND_IN.after(moves), now)
 }
 
 /// What the successor of a stand-in counts.
@@ -115,13 +95,6 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
-    }
-
-    #[test]
-    fn the_first_successions_follow_at_once_and_each_later_one_waits_twice_as_long_up_to_a_limit() {
-        let waits: Vec<_> = (0..12).map(|count| STAND_IN.wait(count).as_secs()).collect();
-        assert_eq!(waits, [0, 0, 0, 0, 0, 10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(STAND_IN.wait(u32::MAX), STAND_IN.longest);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::ports::{Ports, XDS};
 use super::{
     Component, certificate_mount, certificate_volume, container_security, contour_image, field_env, node_selector,
     pod_security,
 };
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
+use crate::contour::ports::{Ports, XDS};
 use crate::plan::captured::Captured;
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};

@@ -13,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::contour::replica_fields;
-use super::ports::{Ports, SHUTDOWN_MANAGER, XDS};
 use super::{
     CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security,
     contour_image, field_env, node_selector, pod_security,
 };
 use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, WorkloadType};
+use crate::contour::ports::{Ports, SHUTDOWN_MANAGER, XDS};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
 use crate::plan::write::Desired;

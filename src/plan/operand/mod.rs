@@ -5,7 +5,6 @@ pub mod access;
 pub mod contour;
 pub mod envoy;
 pub mod network;
-pub mod ports;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +21,7 @@ use super::observed::Instance;
 use super::write::Desired;
 use crate::api::vocabulary::labels;
 use crate::api::{ContourDeploymentSpec, NodePlacement};
+use crate::contour::ports::Ports;
 
 /// Contour's image, if the specification names none: the newest patch of the minor version that Slipway is made for.
 pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
@@ -47,7 +47,7 @@ pub struct Operand {
 impl Operand {
     /// On this configuration.
     pub fn of(instance: &Instance<'_>, captured: &Captured) -> Self {
-        let ports = ports::Ports::of(&captured.settings());
+        let ports = Ports::of(&captured.settings());
         Self {
             services: network::services(instance, &ports),
             contour: contour::deployment(instance, captured),

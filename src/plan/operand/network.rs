@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Component;
-use super::ports::{Ports, XDS};
 use crate::api::{ExternalTrafficPolicy, IpFamilyPolicy, NetworkPublishingType};
+use crate::contour::ports::{Ports, XDS};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
 use crate::plan::write::Desired;

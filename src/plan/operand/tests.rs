@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::ports::Ports;
 use super::{access, contour, envoy, network};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
+use crate::contour::ports::Ports;
 use crate::plan::captured::Captured;
 use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
 use crate::plan::write::{Desired, Fields};

@@ -3,8 +3,8 @@
 use super::evidence::Evidence;
 use super::{Existing, Facts, Memory, Reference};
 use crate::api::Role;
+use crate::contour::duration;
 use crate::plan::captured::{Captured, Contours};
-use crate::plan::duration;
 use crate::plan::names::{hash, salts_from};
 use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::observed::{NamespacePhase, Observed};

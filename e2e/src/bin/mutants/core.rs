@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use slipway_e2e::places;
 
 /// Where it is; the same as in `.cargo/mutants.toml`.
-const FOLDERS: [&str; 2] = ["src/api", "src/plan"];
+const FOLDERS: [&str; 3] = ["src/api", "src/contour", "src/plan"];
 
 /// Tests are at the end of a file, if not in one of their own.
 const TESTS: &str = "\n#[cfg(test)]\n";

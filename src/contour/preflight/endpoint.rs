@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::Check;
-use crate::plan::operand::ports::{SHUTDOWN_MANAGER, XDS};
+use crate::contour::ports::{SHUTDOWN_MANAGER, XDS};
 
 /// Checks every endpoint by itself, and those of each container together.
 pub fn check(check: &mut Check) {
