@@ -92,11 +92,28 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
     match kind {
         // Keys and certificates are made anew for each ContourDeployment; that they are there is compared.
         "Secret" => mask(&mut object, "/data/*"),
+        // The pod template means one ContourConfiguration, by its uid, and its hash covers that.
+        "Deployment" => {
+            let template = "/spec/template/metadata";
+            let captured = format!("{template}/annotations/contour.slipway.dev~1captured");
+            change_json(&mut object, &captured, |captured| mask(captured, "/uid"));
+            mask(&mut object, &format!("{template}/labels/contour.slipway.dev~1template"));
+        }
         // Contour's verdicts are the player's; and a stand-in is made as a copy, or becomes one, as soon as there is a verdict.
         "ExtensionService" => {
             mask(&mut object, "/metadata/generation");
             mask(&mut object, "/status");
-            mask_memory(&mut object);
+            // A stand-in remembers which object it copies, by its uid.
+            change_json(
+                &mut object,
+                "/metadata/annotations/contour.slipway.dev~1memory",
+                |memory| {
+                    mask(memory, "/proven/uid");
+                    if let Some(memory) = memory.as_object_mut() {
+                        memory.remove("nudge");
+                    }
+                },
+            );
             // How often Contour was nudged depends on how much of its Services it saw at once.
             let services = object.pointer_mut("/spec/services").and_then(Value::as_array_mut);
             for service in services.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -108,18 +125,14 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
     object
 }
 
-/// A stand-in remembers which object it copies, by its uid.
-fn mask_memory(object: &mut Value) {
-    let pointer = "/metadata/annotations/contour.slipway.dev~1memory";
-    let Some(Value::String(text)) = object.pointer_mut(pointer) else {
+/// Changes the JSON that an annotation holds.
+fn change_json(object: &mut Value, annotation: &str, change: impl FnOnce(&mut Value)) {
+    let Some(Value::String(text)) = object.pointer_mut(annotation) else {
         return;
     };
-    if let Ok(mut memory) = serde_json::from_str::<Value>(text) {
-        mask(&mut memory, "/proven/uid");
-        if let Some(memory) = memory.as_object_mut() {
-            memory.remove("nudge");
-        }
-        *text = memory.to_string();
+    if let Ok(mut value) = serde_json::from_str::<Value>(text) {
+        change(&mut value);
+        *text = value.to_string();
     }
 }
 
