@@ -101,7 +101,7 @@ impl Usage {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::vocabulary::{FINALIZER, annotations, labels};
