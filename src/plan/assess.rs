@@ -63,9 +63,9 @@ pub enum Phase {
     /// The Secrets of its namespace have not been read yet.
     SecretsUnread,
     /// The API server has not said yet whether it takes the settings.
-    Unchecked(Option<Kept>),
+    Unchecked(Option<Box<Kept>>),
     /// The settings can't be used; nothing of this generation is applied.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// Everything is applied, or on its way.
     Running(Box<Running>),
 }
@@ -180,7 +180,7 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
     match settings {
         Settings::Unchecked(question) => {
             let kept = assessment.kept(observed, last_good);
-            assessment.phase = Phase::Unchecked(kept);
+            assessment.phase = Phase::Unchecked(kept.map(Box::new));
             assessment.questions.push(*question);
         }
         Settings::Refused(message) => {
@@ -191,13 +191,14 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
             let envoys = [Kind::DaemonSet, Kind::Deployment].map(|kind| rollout::envoy(observed, kind));
             let [daemon_set, deployment] = envoys;
             let is_deployment = daemon_set.rollout == Rollout::Absent && deployment.rollout != Rollout::Absent;
-            assessment.phase = Phase::Refused(Refused {
+            let refused = Refused {
                 message,
                 roles: seen.map(|seen| AssessedRole::of(observed, seen)).collect(),
                 contour: rollout::contour(observed),
                 envoy: if is_deployment { deployment } else { daemon_set },
                 kept,
-            });
+            };
+            assessment.phase = Phase::Refused(Box::new(refused));
         }
         Settings::Accepted(accepted) => {
             let running = assessment.running(observed, &accepted);

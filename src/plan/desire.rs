@@ -14,7 +14,7 @@ pub fn desire(assessment: &Assessment<'_>) -> Vec<Step> {
         Phase::NamespaceTerminating => Vec::new(),
         Phase::CrdsMissing(_) => without_crds(),
         Phase::SecretsUnread => following(assessment),
-        Phase::Unchecked(kept) => followed_by(assessment, kept_running(assessment, kept.as_ref())),
+        Phase::Unchecked(kept) => followed_by(assessment, kept_running(assessment, kept.as_deref())),
         Phase::Refused(refused) => followed_by(assessment, kept_running(assessment, refused.kept.as_ref())),
         Phase::Running(running) => followed_by(assessment, self::running(assessment, running)),
     }

@@ -380,10 +380,10 @@ mod tests {
         add(&mut observed, owned(Kind::ControllerRevision, "new", 5, "u"));
         add(&mut observed, owned(Kind::Pod, "another-s", 30, "v"));
         assert_eq!(left(&observed, 14), (false, Some(Duration::from_mins(1))));
-        assert_eq!(left(&observed, 15).0, true, "since the newest template");
+        assert!(left(&observed, 15).0, "since the newest template");
         add(&mut observed, owned(Kind::Pod, "new-1", 12, "u"));
         assert_eq!(left(&observed, 15), (false, Some(Duration::from_mins(7))), "a pod came");
-        assert_eq!(left(&observed, 22).0, true);
+        assert!(left(&observed, 22).0);
         let complete = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 3});
         let mut complete = workload(Kind::DaemonSet, &json!({}), &complete);
         complete.metadata.uid = Some("u".to_owned());

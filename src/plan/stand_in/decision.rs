@@ -57,7 +57,7 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
     }
     let (verdict, copy) = match (&evidence.verdict, &evidence.proven) {
         (None, _) => return PointsAt::Blackhole(Why::Missing),
-        (Some(_), None) if evidence.is_too_large => return PointsAt::Blackhole(Why::TooLarge),
+        (Some(_), None) if evidence.is_too_large() => return PointsAt::Blackhole(Why::TooLarge),
         (Some(Verdict::Invalid(errors)), None) => return PointsAt::Blackhole(Why::NeverValid(said(errors))),
         (Some(Verdict::Valid | Verdict::None), None) => return PointsAt::Blackhole(Why::NotJudged),
         (Some(verdict), Some(copy)) => (verdict, copy.clone()),
@@ -66,7 +66,7 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
         verdict,
         &evidence.problem,
         evidence.was_withdrawn,
-        evidence.is_too_large,
+        evidence.is_too_large(),
     ) {
         (_, Some(problem), _, _) => PointsAt::Blackhole(Why::Unusable(problem.clone())),
         // Contour's word on the user's object brings a copy back; until then one that was withdrawn stays away, or the two would flip.

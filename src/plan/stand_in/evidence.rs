@@ -33,8 +33,6 @@ pub struct Evidence<'a> {
     pub verdict: Option<Verdict>,
     /// The newest spec of the present object that Contour has judged valid.
     pub proven: Option<Proven>,
-    /// Whether the user's object is too large to be copied.
-    pub is_too_large: bool,
     /// What is seen to be wrong with what that points at, in words.
     pub problem: Option<String>,
     /// Whether a copy went bad, and Contour has not called the user's object valid since.
@@ -73,7 +71,6 @@ impl<'a> Evidence<'a> {
         Self {
             target,
             user,
-            is_too_large: user.is_some_and(|user| user.spec.is_too_large()),
             problem: services
                 .iter()
                 .find_map(|service| problem(observed, namespace, service)),
@@ -84,6 +81,13 @@ impl<'a> Evidence<'a> {
             verdict,
             proven,
         }
+    }
+}
+
+impl Evidence<'_> {
+    /// Whether the user's object is too large to be copied.
+    pub fn is_too_large(&self) -> bool {
+        self.user.is_some_and(|user| user.spec.is_too_large())
     }
 }
 
