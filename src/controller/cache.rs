@@ -215,7 +215,8 @@ impl Cache {
     /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
     pub fn note(&self, object: &Object, whose: &NamespacedName) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
-        let is_asked_for = |id: &StoreId, store: &Store| !matches!(id.scope, Scope::AllIn(_)) || store.takes(id, object);
+        let is_asked_for =
+            |id: &StoreId, store: &Store| !matches!(id.scope, Scope::AllIn(_)) || store.takes(id, object);
         for (id, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
             if !is_asked_for(id, store) {
                 continue;
@@ -325,7 +326,9 @@ impl Store {
             return !is_stray(id, object);
         };
         let is_wanted = match object.kind {
-            Kind::EndpointSlice => object.label(SERVICE_NAME).is_some_and(|name| self.wanted.contains(name)),
+            Kind::EndpointSlice => object
+                .label(SERVICE_NAME)
+                .is_some_and(|name| self.wanted.contains(name)),
             // A stand-in that lost its labels is not referred to by a name.
             Kind::ExtensionService => self.wanted.contains(object.name()) || object.has_our_finalizer(),
             _ => self.wanted.contains(object.name()),

@@ -211,7 +211,11 @@ impl Sources<'_> {
             }
             let is_going = observed.deployment.metadata.deletion_timestamp.is_some();
             let is_blind = unread.iter().any(|id| id.kind == Kind::ExtensionService) && !is_going;
-            return if is_blind { Gathered::Unread } else { Gathered::Observed(observed, unread) };
+            return if is_blind {
+                Gathered::Unread
+            } else {
+                Gathered::Observed(observed, unread)
+            };
         }
     }
 

@@ -61,7 +61,10 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
                 return (Action::await_change(), Outcome::Success);
             }
             Gathered::Unread => {
-                warn!(?whose, "the ExtensionServices that it refers to can't be read; nothing is decided meanwhile");
+                warn!(
+                    ?whose,
+                    "the ExtensionServices that it refers to can't be read; nothing is decided meanwhile"
+                );
                 return (Action::requeue(UNREAD), Outcome::Error("unread"));
             }
             Gathered::Undecodable(message) => {

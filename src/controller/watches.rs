@@ -61,10 +61,7 @@ pub fn always() -> Vec<StoreId> {
 /// The sets that can be watched only while Contour's CRDs are there.
 pub fn with_contour() -> [(&'static str, StoreId); 2] {
     [
-        (
-            EXTENSION_SERVICES,
-            StoreId::owned(Kind::ExtensionService),
-        ),
+        (EXTENSION_SERVICES, StoreId::owned(Kind::ExtensionService)),
         (
             "contourconfigurations.projectcontour.io",
             StoreId::owned(Kind::ContourConfiguration),

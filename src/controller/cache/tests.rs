@@ -75,7 +75,11 @@ fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_objec
     let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
     cache.apply(&id, 1, Event::Apply(stand_in("1", "1", labels)));
     for version in ["2", "3"] {
-        let touched = cache.apply(&id, 1, Event::Apply(stand_in(version, "1", json!({"version": version}))));
+        let touched = cache.apply(
+            &id,
+            1,
+            Event::Apply(stand_in(version, "1", json!({"version": version}))),
+        );
         let Touched::Object { owners, .. } = touched else {
             panic!("{touched:?}")
         };
@@ -96,7 +100,8 @@ fn an_object_that_only_left_the_set_is_known_once_it_was_read() {
 /// An object of a kind, with these labels.
 fn labelled(kind: Kind, id: &str, version: &str, labels: &Value) -> Object {
     let (namespace, name) = id.split_once('/').expect("a namespace and a name");
-    let metadata = json!({"namespace": namespace, "name": name, "uid": id, "resourceVersion": version, "labels": labels});
+    let metadata =
+        json!({"namespace": namespace, "name": name, "uid": id, "resourceVersion": version, "labels": labels});
     Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
 }
 
@@ -157,7 +162,10 @@ fn what_is_referred_to_later_is_unread_until_the_set_was_read_anew_by_a_watch_th
     assert!(!cache.is_synced(&id));
     assert_eq!(cache.begin(&id), 2);
     assert!(matches!(cache.apply(&id, 1, Event::InitDone), Touched::Nothing));
-    assert!(!cache.is_synced(&id), "a former watch says nothing of what is asked for now");
+    assert!(
+        !cache.is_synced(&id),
+        "a former watch says nothing of what is asked for now"
+    );
     assert_eq!(names(&cache, &id), wanted(&["x"]), "what is known stays known");
     read(&cache, &id, 2, [object("x"), object("y")]);
     assert!(cache.is_synced(&id));
@@ -176,7 +184,10 @@ fn what_bears_our_finalizer_is_kept_although_nobody_refers_to_it() {
     read(&cache, &id, 1, [stand_in.clone()]);
     assert_eq!(cache.unlabelled(&id).len(), 1);
     (stand_in.metadata.finalizers, stand_in.metadata.resource_version) = (None, Some("2".to_owned()));
-    assert!(matches!(cache.apply(&id, 1, Event::Apply(stand_in)), Touched::Object { .. }));
+    assert!(matches!(
+        cache.apply(&id, 1, Event::Apply(stand_in)),
+        Touched::Object { .. }
+    ));
     assert!(cache.all(&id).is_empty());
 }
 
@@ -226,9 +237,9 @@ fn of_an_object_in_two_sets_the_newer_state_counts() {
     let (cache, ours) = begun(StoreId::owned(Kind::ExtensionService));
     let beside = StoreId::all_in(Kind::ExtensionService, "auth");
     assert_eq!(cache.begin(&beside), 2);
-    let owner = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+    let both = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
     let stand_in = |version: &str| {
-        let mut object = labelled(Kind::ExtensionService, "auth/edge-ext-auth-0123456789", version, &owner);
+        let mut object = labelled(Kind::ExtensionService, "auth/edge-ext-auth-0123456789", version, &both);
         object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         object
     };

@@ -2,7 +2,9 @@ use kube::api::ObjectList;
 use kube::core::WatchEvent;
 use serde_json::json;
 
+use super::metadata::ENTRIES;
 use super::*;
+use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER, labels};
 use crate::plan::has_ready_endpoint;
 
 /// What is kept of this object.
@@ -42,11 +44,17 @@ fn of_a_pod_the_phase_is_kept_and_metadata_are_bounded() {
         "status": {"phase": "Running", "conditions": vec![json!({"type": "Ready"}); 10_000]},
     });
     let pod = kept::<Pods>(Kind::Pod, &pod);
-    assert_eq!(Value::Object(pod.content.clone()), json!({"status": {"phase": "Running"}}));
+    assert_eq!(
+        Value::Object(pod.content.clone()),
+        json!({"status": {"phase": "Running"}})
+    );
     assert!(length(&pod) < 100_000, "{}", length(&pod));
     assert_eq!((pod.id().to_string(), pod.uid()), ("alice/a".to_owned(), "1"));
     let metadata = &pod.metadata;
-    assert_eq!((metadata.generation, metadata.resource_version.as_deref()), (Some(3), Some("7")));
+    assert_eq!(
+        (metadata.generation, metadata.resource_version.as_deref()),
+        (Some(3), Some("7"))
+    );
     assert!(pod.is_terminating() && metadata.creation_timestamp.is_some());
     assert_eq!(metadata.owner_references.as_ref().map(Vec::len), Some(ENTRIES));
     // What is read here is kept, wherever it stands.
@@ -156,13 +164,25 @@ fn a_spec_of_an_extension_service_that_is_too_long_is_kept_as_an_empty_one() {
     }
     let endless = json!({"conditions": vec![&status["conditions"][0]; 10_000]});
     let found = kept::<ExtensionServices>(Kind::ExtensionService, &object(&spec_of(1), &endless));
-    assert_eq!((found.at("/spec"), found.at("/status")), (Some(&spec_of(1)), Some(&json!({}))));
+    assert_eq!(
+        (found.at("/spec"), found.at("/status")),
+        (Some(&spec_of(1)), Some(&json!({})))
+    );
 }
 
 #[test]
 fn an_object_of_an_unknown_form_keeps_no_other_from_being_read() {
-    for strange in [json!(null), json!(1), json!("a"), json!([1]), json!(true), json!(-1), json!(0.5)] {
-        let json = json!({"metadata": {"name": "a", "labels": null, "finalizers": null}, "spec": strange, "status": strange});
+    for strange in [
+        json!(null),
+        json!(1),
+        json!("a"),
+        json!([1]),
+        json!(true),
+        json!(-1),
+        json!(0.5),
+    ] {
+        let json =
+            json!({"metadata": {"name": "a", "labels": null, "finalizers": null}, "spec": strange, "status": strange});
         assert_eq!(kept::<Pods>(Kind::Pod, &json).name(), "a");
         assert_eq!(kept::<ExtensionServices>(Kind::ExtensionService, &json).name(), "a");
     }
@@ -185,7 +205,8 @@ fn what_is_ours_is_kept_whole_and_its_creation_is_found_as_elsewhere() {
 #[test]
 fn lists_and_events_are_decoded_in_whichever_order_they_come() {
     let item = r#"{"metadata":{"name":"a"},"spec":{"services":[{"name":"a","port":1}]}}"#;
-    let list = format!(r#"{{"kind":"List","apiVersion":"v1","items":[{item},{item}],"metadata":{{"resourceVersion":"1"}}}}"#);
+    let list =
+        format!(r#"{{"kind":"List","apiVersion":"v1","items":[{item},{item}],"metadata":{{"resourceVersion":"1"}}}}"#);
     let list: ObjectList<Found<ExtensionServices>> = serde_json::from_str(&list).expect("a list");
     assert_eq!(list.items.len(), 2);
     for text in [
@@ -193,8 +214,15 @@ fn lists_and_events_are_decoded_in_whichever_order_they_come() {
         format!(r#"{{"object":{item},"type":"ADDED"}}"#),
     ] {
         let event: WatchEvent<Found<ExtensionServices>> = serde_json::from_str(&text).expect("an event");
-        let WatchEvent::Added(found) = event else { panic!("{event:?}") };
-        assert!(found.into_object(Kind::ExtensionService).at("/spec/services/0").is_some());
+        let WatchEvent::Added(found) = event else {
+            panic!("{event:?}")
+        };
+        assert!(
+            found
+                .into_object(Kind::ExtensionService)
+                .at("/spec/services/0")
+                .is_some()
+        );
     }
 }
 
