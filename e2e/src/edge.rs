@@ -79,6 +79,8 @@ pub struct Status {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionService {
+    /// Its name.
+    pub name: String,
     /// `Missing`, `Pending`, `Invalid`, `NoEndpoints` or `Available`.
     pub state: String,
     /// `Enforced`, `AllowedUnchecked`, `Denied` or `NotSampled`.

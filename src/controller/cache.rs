@@ -3,7 +3,8 @@
 //! Unlike kube's `Store` it is indexed by owner, tells which objects a relist found gone, and takes the answers of our own
 //! writes, so that the next plan sees them before their watch events arrive.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,16 @@ use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
+use super::decode::SERVICE_NAME;
 use crate::api::vocabulary::labels;
 use crate::plan::{Key, Kind, NamespacedName, Object, Owner};
 
 /// How late the answer of a write may be; longer than any call is waited for.
 const LATE_ANSWERS: Duration = Duration::from_secs(30);
+
+/// Objects of one referenced namespace that are kept of a kind. Only there others decide how many there are: EndpointSlices of one
+/// Service. Who makes more than these hides what comes after them, and has a right to that: who answers is theirs to say.
+const MOST: usize = 4096;
 
 /// One watched set of objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +39,7 @@ pub enum Scope {
     All,
     /// Those with our labels.
     Owned,
-    /// All in one namespace.
+    /// Those in one namespace that somebody refers to, and what bears our finalizer there.
     AllIn(String),
     /// Those with our labels in one namespace.
     OwnedIn(String),
@@ -51,6 +57,8 @@ pub enum Touched {
     },
     /// Anything: the set was read anew.
     Everything,
+    /// Anything in this namespace: a set of it was read anew.
+    Namespace(String),
     /// Nothing that anybody can tell from what was known.
     Nothing,
 }
@@ -59,10 +67,15 @@ pub enum Touched {
 pub struct Cache {
     stores: RwLock<HashMap<StoreId, Store>>,
     synced: watch::Sender<u64>,
+    watches: AtomicU64,
 }
 
 #[derive(Default)]
 struct Store {
+    /// Which watch feeds it: an event of a former one says nothing of what is asked for now.
+    watch: u64,
+    /// What is asked for in a set of [`Scope::AllIn`]: names, of EndpointSlices those of their Services.
+    wanted: BTreeSet<String>,
     objects: HashMap<Key, Arc<Object>>,
     by_owner: HashMap<NamespacedName, BTreeSet<Key>>,
     /// Since when each has been known in its present generation.
@@ -80,19 +93,50 @@ impl Default for Cache {
         Self {
             stores: RwLock::default(),
             synced: watch::Sender::new(0),
+            watches: AtomicU64::default(),
         }
     }
 }
 
 impl Cache {
-    /// Takes an event of a watch.
-    pub fn apply(&self, id: &StoreId, event: Event<Object>) -> Touched {
+    /// Begins a watch of a set, which is unread until that has read it. What is known stays known until then. Returns the watch's number.
+    pub fn begin(&self, id: &StoreId) -> u64 {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.entry(id.clone()).or_default();
-        // What bears the marks of a ContourDeployment in another namespace, where it can't be ours, is as good as absent.
+        store.watch = self.watches.fetch_add(1, Ordering::Relaxed) + 1;
+        store.synced = false;
+        store.incoming = None;
+        store.watch
+    }
+
+    /// Says what is asked for in a set of [`Scope::AllIn`]. What is not, is forgotten. Whether something is asked for that was not before:
+    /// then the set counts as unread, and has to be read anew.
+    pub fn want(&self, id: &StoreId, wanted: BTreeSet<String>) -> bool {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        let store = stores.entry(id.clone()).or_default();
+        if store.wanted == wanted {
+            return false;
+        }
+        let has_grown = !wanted.is_subset(&store.wanted);
+        store.wanted = wanted;
+        store.synced &= !has_grown;
+        let dropped = store.objects.values().filter(|object| !store.takes(id, object));
+        for key in dropped.map(|object| object.key()).collect::<Vec<_>>() {
+            store.remove(&key);
+        }
+        has_grown
+    }
+
+    /// Takes an event of the watch with this number.
+    pub fn apply(&self, id: &StoreId, watch: u64, event: Event<Object>) -> Touched {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        let Some(store) = stores.get_mut(id).filter(|store| store.watch == watch) else {
+            return Touched::Nothing;
+        };
+        // What nobody asks for is as good as absent.
         let event = match event {
-            Event::InitApply(object) if is_stray(id, &object) => return Touched::Nothing,
-            Event::Apply(object) | Event::Delete(object) if is_stray(id, &object) => {
+            Event::InitApply(object) if !store.takes(id, &object) => return Touched::Nothing,
+            Event::Apply(object) | Event::Delete(object) if !store.takes(id, &object) => {
                 if !store.objects.contains_key(&object.key()) {
                     return Touched::Nothing;
                 }
@@ -111,6 +155,7 @@ impl Cache {
             }
             Event::InitDone => {
                 let mut before = std::mem::take(store);
+                (store.watch, store.wanted) = (before.watch, std::mem::take(&mut before.wanted));
                 for object in before.incoming.take().unwrap_or_default() {
                     let since = before.unchanged_since(&object);
                     store.put(object, None, since);
@@ -119,7 +164,10 @@ impl Cache {
                 store.left = before.left;
                 drop(stores);
                 self.synced.send_modify(|count| *count += 1);
-                Touched::Everything
+                match &id.scope {
+                    Scope::AllIn(namespace) => Touched::Namespace(namespace.clone()),
+                    _ => Touched::Everything,
+                }
             }
             Event::Apply(object) => {
                 let key = object.key();
@@ -167,7 +215,12 @@ impl Cache {
     /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
     pub fn note(&self, object: &Object, whose: &NamespacedName) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
-        for (_, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
+        let is_asked_for =
+            |id: &StoreId, store: &Store| !matches!(id.scope, Scope::AllIn(_)) || store.takes(id, object);
+        for (id, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
+            if !is_asked_for(id, store) {
+                continue;
+            }
             let known = store.objects.get(&object.key());
             if known.is_none_or(|known| version(known) <= version(object)) && !store.has_left(object) {
                 let since = store.unchanged_since(object);
@@ -222,14 +275,21 @@ impl Cache {
             .collect()
     }
 
-    /// All objects that belong to this ContourDeployment.
-    pub fn owned(&self, whose: &NamespacedName) -> Vec<Arc<Object>> {
+    /// All objects that belong to this ContourDeployment. One that is in two sets is taken as the newer of the two has it.
+    pub fn owned(&self, whose: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         let owned = stores.iter().filter(|(id, _)| id.is_ours()).flat_map(|(_, store)| {
             let keys = store.by_owner.get(whose).into_iter().flatten();
-            keys.filter_map(|key| store.objects.get(key)).cloned()
+            keys.filter_map(|key| store.objects.get(key))
         });
-        owned.collect()
+        let mut newest = BTreeMap::<Key, Arc<Object>>::new();
+        for object in owned {
+            let known = newest.entry(object.key()).or_insert_with(|| object.clone());
+            if version(known) < version(object) {
+                *known = object.clone();
+            }
+        }
+        newest
     }
 
     /// Whether a set has been read.
@@ -260,6 +320,23 @@ impl Cache {
 }
 
 impl Store {
+    /// Whether an object is kept in this set.
+    fn takes(&self, id: &StoreId, object: &Object) -> bool {
+        let Scope::AllIn(_) = id.scope else {
+            return !is_stray(id, object);
+        };
+        let is_wanted = match object.kind {
+            Kind::EndpointSlice => object
+                .label(SERVICE_NAME)
+                .is_some_and(|name| self.wanted.contains(name)),
+            // A stand-in that lost its labels is not referred to by a name.
+            Kind::ExtensionService => self.wanted.contains(object.name()) || object.has_our_finalizer(),
+            _ => self.wanted.contains(object.name()),
+        };
+        let count = self.incoming.as_ref().map_or(self.objects.len(), Vec::len);
+        is_wanted && (count < MOST || self.objects.contains_key(&object.key()))
+    }
+
     /// Remembers for a while that this object has left the set.
     fn note_left(&mut self, object: &Object) {
         while self
@@ -379,11 +456,14 @@ impl StoreId {
 }
 
 /// Whether an object of a set of ours says that it belongs to a ContourDeployment of another namespace, and can't: only stand-ins and
-/// blackholes are anywhere else. Nobody is woken for it, and nothing of it is kept.
+/// blackholes are anywhere else. The same is one that has not both labels, if it is of a kind that everybody may label. Nobody is woken for
+/// it, and nothing of it is kept.
 fn is_stray(id: &StoreId, object: &Object) -> bool {
-    let is_of_ours = matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) && object.kind.is_namespaced();
-    let Some(NamespacedName { namespace, name }) = owner(object).filter(|_| is_of_ours) else {
+    if !matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) || !object.kind.is_namespaced() {
         return false;
+    }
+    let Some(NamespacedName { namespace, name }) = owner(object) else {
+        return object.kind == Kind::Lease || object.kind.is_made_by_controllers();
     };
     if namespace == object.namespace() {
         return false;
@@ -393,7 +473,7 @@ fn is_stray(id: &StoreId, object: &Object) -> bool {
         name,
         uid: String::new(),
     };
-    object.kind != Kind::Service || !owner.is_stand_in(object.name())
+    !matches!(object.kind, Kind::ExtensionService | Kind::Service) || !owner.is_stand_in(object.name())
 }
 
 /// Whose an object is, by its labels.
@@ -423,95 +503,4 @@ fn version(object: &Object) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::api::vocabulary::FINALIZER;
-
-    fn secret(version: &str) -> Object {
-        let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
-        let metadata = json!({"namespace": "a", "name": "s", "uid": "1", "resourceVersion": version, "labels": labels});
-        Object::from_json(Kind::Secret, json!({"metadata": metadata})).expect("an object")
-    }
-
-    fn after_its_deletion() -> (Cache, StoreId, NamespacedName) {
-        let (cache, id) = (Cache::default(), StoreId::owned(Kind::Secret));
-        cache.apply(&id, Event::Apply(secret("7")));
-        cache.apply(&id, Event::Delete(secret("9")));
-        (cache, id, NamespacedName::new("a", "edge"))
-    }
-
-    #[test]
-    fn an_object_is_unchanged_since_its_generation_was_first_seen_whatever_else_changes() {
-        let object = |version: u32, uid: &str, generation: u32| {
-            let metadata = json!({
-                "namespace": "auth", "name": "auth", "uid": uid, "resourceVersion": version.to_string(), "generation": generation,
-            });
-            Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
-        };
-        let (cache, id) = (Cache::default(), StoreId::all(Kind::ExtensionService));
-        let since = || cache.unchanged_since(&id, &object(1, "1", 1).key());
-        assert_eq!(since(), None);
-        cache.apply(&id, Event::Apply(object(1, "1", 1)));
-        let first = since();
-        assert!(first.is_some());
-        cache.apply(&id, Event::Apply(object(2, "1", 1)));
-        assert_eq!(since(), first, "another version");
-        for event in [Event::Init, Event::InitApply(object(3, "1", 1)), Event::InitDone] {
-            cache.apply(&id, event);
-        }
-        assert_eq!(since(), first, "read anew");
-        cache.note(&object(4, "1", 1), &NamespacedName::new("a", "edge"));
-        assert_eq!(since(), first, "an answer");
-        cache.apply(&id, Event::Apply(object(5, "1", 2)));
-        let second = since();
-        assert_ne!(second, first, "another generation");
-        cache.apply(&id, Event::Apply(object(6, "2", 2)));
-        assert_ne!(since(), second, "another object");
-        cache.apply(&id, Event::Delete(object(7, "2", 2)));
-        assert_eq!(since(), None);
-    }
-
-    #[test]
-    fn an_answer_that_arrives_after_the_deletion_brings_nothing_back() {
-        let (cache, _, whose) = after_its_deletion();
-        cache.note(&secret("8"), &whose);
-        assert!(cache.owned(&whose).is_empty());
-    }
-
-    #[test]
-    fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_object() {
-        let stand_in = |version: &str, uid: &str, labels: Value| {
-            let metadata = json!({
-                "namespace": "auth", "name": "edge-ext-auth-x", "uid": uid, "resourceVersion": version, "labels": labels,
-                "finalizers": [FINALIZER],
-            });
-            Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
-        };
-        let (cache, id, whose) = (
-            Cache::default(),
-            StoreId::all(Kind::ExtensionService),
-            NamespacedName::new("a", "edge"),
-        );
-        let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
-        cache.apply(&id, Event::Apply(stand_in("1", "1", labels)));
-        for version in ["2", "3"] {
-            let touched = cache.apply(&id, Event::Apply(stand_in(version, "1", json!({"version": version}))));
-            let Touched::Object { owners, .. } = touched else {
-                panic!("{touched:?}")
-            };
-            assert!(owners.contains(&whose), "nobody is told");
-            assert_eq!(cache.owned(&whose).len(), 1);
-        }
-        cache.apply(&id, Event::Apply(stand_in("4", "2", json!({}))));
-        assert!(cache.owned(&whose).is_empty());
-    }
-
-    #[test]
-    fn an_object_that_only_left_the_set_is_known_once_it_was_read() {
-        let (cache, id, whose) = after_its_deletion();
-        cache.note(&secret("9"), &whose);
-        assert!(cache.get(&id, &secret("9").key()).is_some());
-    }
-}
+mod tests;

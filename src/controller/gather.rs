@@ -10,14 +10,15 @@ use serde_json::Value;
 
 use super::cache::{Cache, StoreId};
 use super::client;
-use super::watches::{self, Watches};
+use super::decode::SERVICE_NAME;
+use super::watches::{self, Needs, Watches};
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
 use crate::plan::{
     Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
-    bears_our_name, has_ready_endpoint, ours, targets,
+    bears_our_name, has_ready_endpoint, ours, services, stand_in_namespaces, targets,
 };
 
 /// How long to wait for sets of objects that are being read for the first time.
@@ -101,6 +102,8 @@ pub enum Gathered {
     Gone,
     /// It is not of the form that this version reads; in words.
     Undecodable(String),
+    /// ExtensionServices that matter to it have not been read yet.
+    Unread,
     /// This; and what it refers to and has not been read yet.
     Observed(Box<Observed>, Vec<StoreId>),
 }
@@ -118,45 +121,69 @@ impl Sources<'_> {
             Err(error) => return Gathered::Undecodable(error.to_string()),
         };
         let owner = Owner::of(&deployment.metadata);
-        // A stand-in that lost its labels while nobody looked is known by its name.
-        let nameless = self.cache.unlabelled(&StoreId::all(Kind::ExtensionService));
-        let nameless = nameless.into_iter().filter(|object| bears_our_name(&owner, object));
-        let objects: BTreeMap<Key, Arc<Object>> = self
-            .cache
-            .owned(whose)
-            .into_iter()
-            .chain(nameless)
-            .map(|object| (object.key(), object))
-            .collect();
         let settings = &deployment.spec.runtime_settings;
+        let mut objects = self.cache.owned(whose);
+        let places = stand_in_namespaces(&owner, settings, objects.values().map(AsRef::as_ref));
+        // A stand-in that lost its labels while nobody looked is known by its name.
+        for place in &places {
+            let nameless = self.cache.unlabelled(&StoreId::all_in(Kind::ExtensionService, place));
+            let nameless = nameless.into_iter().filter(|object| bears_our_name(&owner, object));
+            objects.extend(nameless.map(|object| (object.key(), object)));
+        }
         let targets = targets(settings, ours(&owner, settings, &objects));
+        let is_served = self.cache.is_synced(&StoreId::owned(Kind::ExtensionService));
+        let mut missing_crds = watches::missing_crds(self.cache);
+        // The CRD may have come just now; what is not watched yet is not decided on.
+        if !is_served && missing_crds.is_empty() {
+            missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
+        }
+        // What is unread now counts as unread, whatever is read meanwhile: what follows may have been looked up before.
+        let mut unread = BTreeSet::new();
+        let mut need = |wanted: &Needs| {
+            unread.extend(wanted.keys().filter(|id| !self.cache.is_synced(id)).cloned());
+        };
+        let mut wanted = Needs::new();
+        if is_served {
+            for place in places {
+                let here = targets.iter().filter(|target| target.namespace == place);
+                let names = here.map(|target| target.name.clone()).collect();
+                wanted.insert(StoreId::all_in(Kind::ExtensionService, &place), names);
+            }
+        }
+        need(&wanted);
+        let extension_services = self.extension_services(&targets);
+        let unchanged_since = self.unchanged_since(&targets);
         let referenced: BTreeSet<String> = targets.iter().map(|target| target.namespace.clone()).collect();
+        let services = services(&extension_services, ours(&owner, settings, &objects));
+        for namespace in &referenced {
+            let here = services.iter().filter(|service| service.namespace == *namespace);
+            let names: BTreeSet<String> = here.map(|service| service.name.clone()).collect();
+            for kind in [Kind::Service, Kind::EndpointSlice] {
+                wanted.insert(StoreId::all_in(kind, namespace), names.clone());
+            }
+        }
         let secrets = StoreId::owned_in(Kind::Secret, namespace);
-        let around: BTreeSet<StoreId> = referenced
-            .iter()
-            .flat_map(|namespace| [Kind::Service, Kind::EndpointSlice].map(|kind| StoreId::all_in(kind, namespace)))
-            .collect();
-        let mut wanted = around.clone();
         // Secrets can be read only where our own binding allows it.
         let binding = |object: &Arc<Object>| {
             object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
         };
+        let around: Vec<StoreId> = wanted.keys().cloned().collect();
         if objects.values().any(binding) {
-            wanted.insert(secrets.clone());
+            wanted.insert(secrets.clone(), BTreeSet::new());
         }
-        let unread = wanted.iter().filter(|id| !self.cache.is_synced(id)).cloned().collect();
-        self.watches.need(whose, wanted);
+        need(&wanted);
+        unread.extend(self.watches.need(whose, wanted));
         let observed = Box::new(Observed {
             now: Timestamp::now(),
             operator: self.operator.clone(),
             namespaces: self.namespaces(referenced.iter().chain([namespace])),
-            missing_crds: watches::missing_crds(self.cache),
+            missing_crds,
             admission_problems: admission::problems(self.operator, policies(self.cache).iter().map(AsRef::as_ref)),
-            extension_services: self.extension_services(&targets),
-            unchanged_since: self.unchanged_since(&targets),
+            extension_services,
+            unchanged_since,
             services: self.services(&referenced),
             ready_services: self.ready_services(&referenced),
-            references_synced: around.iter().all(|id| self.cache.is_synced(id)),
+            references_synced: around.iter().all(|id| !unread.contains(id)),
             secrets_synced: self.cache.is_synced(&secrets),
             settings: self.answers.get(whose),
             issued: None,
@@ -165,18 +192,30 @@ impl Sources<'_> {
             objects,
             deployment: Arc::new(deployment),
         });
-        Gathered::Observed(observed, unread)
+        Gathered::Observed(observed, unread.into_iter().collect())
     }
 
     /// Observes one ContourDeployment once everything that it refers to has been read. That is waited for, but not for long: a
-    /// namespace that can't be read must not keep the rest from being looked after.
+    /// namespace that can't be read must not keep the rest from being looked after. Without ExtensionServices there is no plan: one
+    /// that was not read yet would be taken for deleted. Only a deletion needs none.
     pub async fn gather_read(&self, whose: &NamespacedName) -> Gathered {
-        match self.gather(whose) {
-            Gathered::Observed(_, unread) if !unread.is_empty() => {
-                let _ = tokio::time::timeout(READING, self.cache.wait_for(&unread)).await;
-                self.gather(whose)
+        let deadline = tokio::time::Instant::now() + READING;
+        loop {
+            let (observed, unread) = match self.gather(whose) {
+                Gathered::Observed(observed, unread) if !unread.is_empty() => (observed, unread),
+                gathered => return gathered,
+            };
+            let is_read = self.cache.wait_for(&unread);
+            if tokio::time::timeout_at(deadline, is_read).await.is_ok() {
+                continue;
             }
-            gathered => gathered,
+            let is_going = observed.deployment.metadata.deletion_timestamp.is_some();
+            let is_blind = unread.iter().any(|id| id.kind == Kind::ExtensionService) && !is_going;
+            return if is_blind {
+                Gathered::Unread
+            } else {
+                Gathered::Observed(observed, unread)
+            };
         }
     }
 
@@ -201,7 +240,8 @@ impl Sources<'_> {
     ) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
         let parse = |target: &NamespacedName| {
             let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
-            let object = self.cache.get(&StoreId::all(Kind::ExtensionService), &key)?;
+            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
+            let object = self.cache.get(&id, &key)?;
             // One that can't be read is as good as absent; the API server's schema lets none through.
             Some((target.clone(), Arc::new(object.parse().ok()?)))
         };
@@ -209,8 +249,8 @@ impl Sources<'_> {
     }
 
     fn unchanged_since(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Timestamp> {
-        let id = StoreId::all(Kind::ExtensionService);
         let since = |target: &NamespacedName| {
+            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
             let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
             Some((target.clone(), self.cache.unchanged_since(&id, &key)?))
         };
@@ -231,7 +271,7 @@ impl Sources<'_> {
         slices
             .filter(|slice| has_ready_endpoint(slice))
             .filter_map(|slice| {
-                let service = slice.label("kubernetes.io/service-name")?;
+                let service = slice.label(SERVICE_NAME)?;
                 Some(NamespacedName::new(slice.namespace(), service))
             })
             .collect()

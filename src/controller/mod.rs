@@ -3,9 +3,11 @@
 
 mod apply;
 mod backoff;
+mod bounded;
 mod cache;
 mod client;
 mod connection;
+mod decode;
 mod gather;
 #[cfg(test)]
 mod played;
@@ -15,7 +17,7 @@ mod triggers;
 mod undecodable;
 mod watches;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -39,7 +41,7 @@ use backoff::Backoff;
 use cache::Cache;
 pub use client::Error as RequestError;
 use gather::Answers;
-use watches::Watches;
+use watches::{Needs, Watches};
 
 pub use connection::client as connect;
 
@@ -167,7 +169,7 @@ pub async fn run(
 impl Context {
     /// Forgets a ContourDeployment that is gone.
     fn forget(&self, whose: &NamespacedName) {
-        self.watches.need(whose, BTreeSet::new());
+        self.watches.need(whose, Needs::new());
         self.answers.forget(whose);
         self.backoff.reset(whose);
         self.telemetry.metrics.forget(&whose.namespace, &whose.name);

@@ -24,6 +24,9 @@ const RESYNC: Duration = Duration::from_mins(10);
 /// Nothing is looked at again before this time, unless something happens.
 const AT_LEAST: Duration = Duration::from_millis(50);
 
+/// What could not be read is waited for again after this time. Its arrival is noticed at once.
+const UNREAD: Duration = Duration::from_secs(5);
+
 /// An API server takes this long to know of a binding that was just made.
 const BINDING_SETTLES: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,13 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             Gathered::Gone => {
                 context.forget(whose);
                 return (Action::await_change(), Outcome::Success);
+            }
+            Gathered::Unread => {
+                warn!(
+                    ?whose,
+                    "the ExtensionServices that it refers to can't be read; nothing is decided meanwhile"
+                );
+                return (Action::requeue(UNREAD), Outcome::Error("unread"));
             }
             Gathered::Undecodable(message) => {
                 let action = undecodable::report(context, whose, &message).await;

@@ -25,7 +25,7 @@ pub async fn relay(
         let crds = match &touched {
             Touched::Object { key, .. } => key.kind == Kind::CustomResourceDefinition,
             Touched::Everything => true,
-            Touched::Nothing => false,
+            Touched::Namespace(_) | Touched::Nothing => false,
         };
         if crds {
             context.watches.follow_crds();
@@ -33,7 +33,7 @@ pub async fn relay(
         let policies = match &touched {
             Touched::Object { key, .. } => watches::is_policy(key.kind),
             Touched::Everything => true,
-            Touched::Nothing => false,
+            Touched::Namespace(_) | Touched::Nothing => false,
         };
         if policies {
             context.count_policies();
@@ -56,32 +56,36 @@ pub async fn relay(
 
 /// The ContourDeployments that this may matter to.
 fn concerned(cache: &Cache, touched: &Touched) -> BTreeSet<NamespacedName> {
-    let deployments = || cache.all(&StoreId::all(Kind::ContourDeployment));
+    let all = || cache.all(&StoreId::all(Kind::ContourDeployment));
     match touched {
         Touched::Nothing => BTreeSet::new(),
-        Touched::Everything => deployments().iter().map(|object| object.id()).collect(),
+        Touched::Everything => all().iter().map(|object| object.id()).collect(),
+        Touched::Namespace(namespace) => concerned_by(cache, namespace),
         Touched::Object { key, owners } => {
-            let mut concerned = owners.clone();
             let place = match key.kind {
                 Kind::CustomResourceDefinition
                 | Kind::ValidatingAdmissionPolicy
                 | Kind::ValidatingAdmissionPolicyBinding => {
-                    return deployments().iter().map(|object| object.id()).collect();
+                    return all().iter().map(|object| object.id()).collect();
                 }
                 Kind::Namespace => Some(&key.name),
                 Kind::ExtensionService | Kind::Service | Kind::EndpointSlice => Some(&key.namespace),
                 _ => None,
             };
-            if let Some(place) = place {
-                let refers = |object: &&Arc<Object>| {
-                    object.namespace() == place || references(object).any(|namespace| namespace == *place)
-                };
-                concerned.extend(deployments().iter().filter(refers).map(|object| object.id()));
-                concerned.extend(stand_ins_in(cache, place));
-            }
-            concerned
+            let around = place.map(|place| concerned_by(cache, place)).unwrap_or_default();
+            owners.union(&around).cloned().collect()
         }
     }
+}
+
+/// The ContourDeployments that are in this namespace, refer to it, or have stand-ins in it.
+fn concerned_by(cache: &Cache, namespace: &str) -> BTreeSet<NamespacedName> {
+    let refers = |object: &&Arc<Object>| {
+        object.namespace() == namespace || references(object).any(|referenced| referenced == namespace)
+    };
+    let deployments = cache.all(&StoreId::all(Kind::ContourDeployment));
+    let referring = deployments.iter().filter(refers).map(|object| object.id());
+    referring.chain(stand_ins_in(cache, namespace)).collect()
 }
 
 fn references(object: &Object) -> impl Iterator<Item = String> {
@@ -94,7 +98,7 @@ fn references(object: &Object) -> impl Iterator<Item = String> {
 
 /// Whose stand-ins are in this namespace: an old one goes on following its service after the specification has moved on.
 fn stand_ins_in<'a>(cache: &Cache, namespace: &'a str) -> impl Iterator<Item = NamespacedName> + use<'a> {
-    let stand_ins = cache.all(&StoreId::all(Kind::ExtensionService));
+    let stand_ins = cache.all(&StoreId::owned(Kind::ExtensionService));
     stand_ins
         .into_iter()
         .filter(move |object| object.namespace() == namespace)

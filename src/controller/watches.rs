@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::cache::{Cache, Scope, StoreId, Touched};
+use super::decode::{self, Form, Found, Ours};
 use crate::api::contour;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
@@ -28,6 +29,9 @@ use crate::telemetry::{Metrics, Readiness};
 /// A watch is asked for no longer than this and resumed where it ended, so that a stream that went silent is noticed within
 /// a minute (kube adds 5 s).
 pub const WATCH_SECONDS: u32 = 50;
+
+/// The CRD of ExtensionServices.
+pub const EXTENSION_SERVICES: &str = "extensionservices.projectcontour.io";
 
 /// The sets that are watched from the start, whatever is installed.
 pub fn always() -> Vec<StoreId> {
@@ -58,10 +62,7 @@ pub fn always() -> Vec<StoreId> {
 /// The sets that can be watched only while Contour's CRDs are there.
 pub fn with_contour() -> [(&'static str, StoreId); 2] {
     [
-        (
-            "extensionservices.projectcontour.io",
-            StoreId::all(Kind::ExtensionService),
-        ),
+        (EXTENSION_SERVICES, StoreId::owned(Kind::ExtensionService)),
         (
             "contourconfigurations.projectcontour.io",
             StoreId::owned(Kind::ContourConfiguration),
@@ -78,8 +79,11 @@ pub struct Watches {
     readiness: Readiness,
     running: Mutex<BTreeMap<StoreId, JoinHandle<()>>>,
     /// Who needs which of the sets that depend on what is referenced.
-    needs: Mutex<BTreeMap<NamespacedName, BTreeSet<StoreId>>>,
+    needs: Mutex<BTreeMap<NamespacedName, Needs>>,
 }
+
+/// Sets that somebody needs, and of those of [`Scope::AllIn`] the names that are asked for.
+pub type Needs = BTreeMap<StoreId, BTreeSet<String>>;
 
 impl Watches {
     /// None yet.
@@ -104,9 +108,20 @@ impl Watches {
     /// Starts the watch of a set, if it does not run.
     pub fn start(&self, id: &StoreId) {
         let mut running = self.running.lock().expect("nobody panics with the lock");
-        if running.contains_key(id) {
-            return;
+        if !running.contains_key(id) {
+            running.insert(id.clone(), self.watch(id));
         }
+    }
+
+    /// Watches a set anew: it is asked for more than before.
+    fn restart(&self, id: &StoreId) {
+        let mut running = self.running.lock().expect("nobody panics with the lock");
+        if let Some(former) = running.insert(id.clone(), self.watch(id)) {
+            former.abort();
+        }
+    }
+
+    fn watch(&self, id: &StoreId) -> JoinHandle<()> {
         debug!(kind = %id.kind, scope = ?id.scope, "watching");
         let (cache, triggers, metrics, readiness) = (
             self.cache.clone(),
@@ -114,28 +129,28 @@ impl Watches {
             self.metrics.clone(),
             self.readiness.clone(),
         );
-        let (id_, mut events) = (id.clone(), events(&self.client, id));
-        let task = tokio::spawn(async move {
+        let number = cache.begin(id);
+        let (id, mut events) = (id.clone(), events(&self.client, id));
+        tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         let done = matches!(event, Event::InitDone);
-                        let touched = cache.apply(&id_, event);
-                        if done {
-                            readiness.set(id_.kind.name(), true);
+                        let touched = cache.apply(&id, number, event);
+                        if done && matches!(id.scope, Scope::All | Scope::Owned) {
+                            readiness.set(id.kind.name(), true);
                         }
                         if !matches!(touched, Touched::Nothing) && triggers.send(touched).is_err() {
                             return;
                         }
                     }
                     Err(error) => {
-                        metrics.watch_failed(id_.kind.name());
-                        warn!(kind = %id_.kind, scope = ?id_.scope, %error, "a watch failed; it is tried again");
+                        metrics.watch_failed(id.kind.name());
+                        warn!(kind = %id.kind, scope = ?id.scope, %error, "a watch failed; it is tried again");
                     }
                 }
             }
-        });
-        running.insert(id.clone(), task);
+        })
     }
 
     /// Ends the watch of a set, and forgets what it brought.
@@ -147,30 +162,32 @@ impl Watches {
         }
     }
 
-    /// Says which sets a ContourDeployment needs; those that nobody needs any more are dropped.
-    pub fn need(&self, whose: &NamespacedName, wanted: BTreeSet<StoreId>) {
-        let (start, stop) = {
-            let mut needs = self.needs.lock().expect("nobody panics with the lock");
-            if needs.get(whose).is_some_and(|before| *before == wanted)
-                || (wanted.is_empty() && !needs.contains_key(whose))
-            {
-                return;
-            }
-            let before = if wanted.is_empty() {
-                needs.remove(whose)
-            } else {
-                needs.insert(whose.clone(), wanted.clone())
-            };
-            let still: BTreeSet<&StoreId> = needs.values().flatten().collect();
-            let stop: Vec<StoreId> = before.into_iter().flatten().filter(|id| !still.contains(id)).collect();
-            (wanted, stop)
+    /// Says what a ContourDeployment needs; what nobody needs any more is dropped. What nobody asked for until now is read anew: these
+    /// sets are returned, and count as unread until then.
+    pub fn need(&self, whose: &NamespacedName, wanted: Needs) -> Vec<StoreId> {
+        let mut needs = self.needs.lock().expect("nobody panics with the lock");
+        let mut touched: BTreeSet<StoreId> = wanted.keys().cloned().collect();
+        let before = if wanted.is_empty() {
+            needs.remove(whose)
+        } else {
+            needs.insert(whose.clone(), wanted)
         };
-        for id in &start {
-            self.start(id);
+        touched.extend(before.into_iter().flat_map(Needs::into_keys));
+        let mut grown = Vec::new();
+        for id in touched {
+            if !needs.values().any(|needs| needs.contains_key(&id)) {
+                self.stop(&id);
+                continue;
+            }
+            let wanted = needs.values().filter_map(|needs| needs.get(&id)).flatten().cloned();
+            if self.cache.want(&id, wanted.collect()) {
+                self.restart(&id);
+                grown.push(id);
+            } else {
+                self.start(&id);
+            }
         }
-        for id in &stop {
-            self.stop(id);
-        }
+        grown
     }
 
     /// The watches of Contour's own kinds that run now.
@@ -192,8 +209,9 @@ impl Watches {
             self.metrics.clone(),
             self.readiness.clone(),
         );
+        let number = cache.begin(&id);
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(id.kind));
-        let events = watch::watcher(api, watch::Config::default().timeout(WATCH_SECONDS)).backoff(backoff());
+        let events = watch::watcher(api, config(&id, Ours::PAGE)).backoff(backoff());
         events.filter_map(move |event| {
             let passed_on = match event {
                 Ok(event) => {
@@ -202,7 +220,7 @@ impl Watches {
                     }
                     // The controller sees arrivals by itself; what it does not see is an end.
                     let ends = matches!(event, Event::Delete(_) | Event::InitDone);
-                    let touched = cache.apply(&id, map(event.clone(), from_dynamic(id.kind)));
+                    let touched = cache.apply(&id, number, map(event.clone(), from_dynamic(id.kind)));
                     if ends {
                         let _ = triggers.send(touched);
                     }
@@ -237,7 +255,12 @@ impl Watches {
                 }
                 self.start(&id);
             } else {
-                self.stop(&id);
+                let running = self.running.lock().expect("nobody panics with the lock");
+                let of_its_kind: Vec<StoreId> = running.keys().filter(|it| it.kind == id.kind).cloned().collect();
+                drop(running);
+                for id in &of_its_kind {
+                    self.stop(id);
+                }
                 self.readiness.exempt(id.kind.name());
             }
         }
@@ -264,31 +287,43 @@ pub fn missing_crds(cache: &Cache) -> Vec<String> {
 }
 
 /// The events of one set. An error is an item, after which the stream goes on by its own backoff.
-fn events(client: &Client, id: &StoreId) -> futures::stream::BoxStream<'static, Result<Event<Object>, watcher::Error>> {
-    let mut config = watch::Config::default().timeout(WATCH_SECONDS);
-    if matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) {
-        config = config.labels(labels::OWNER_NAME);
+fn events(client: &Client, id: &StoreId) -> Events {
+    match (id.kind, &id.scope) {
+        (Kind::Namespace | Kind::CustomResourceDefinition, _) => events_of::<decode::Existence>(client, id),
+        (Kind::Lease | Kind::ControllerRevision, _) => events_of::<decode::Marks>(client, id),
+        (Kind::Pod, _) => events_of::<decode::Pods>(client, id),
+        (Kind::ReplicaSet, _) => events_of::<decode::ReplicaSets>(client, id),
+        (Kind::EndpointSlice, _) => events_of::<decode::EndpointSlices>(client, id),
+        (Kind::ExtensionService, _) => events_of::<decode::ExtensionServices>(client, id),
+        (Kind::Service, Scope::AllIn(_)) => events_of::<decode::Services>(client, id),
+        _ => events_of::<Ours>(client, id),
     }
-    let kind = id.kind;
-    let resource = resource(kind);
-    let is_metadata_enough = matches!(
-        kind,
-        Kind::Namespace | Kind::CustomResourceDefinition | Kind::Lease | Kind::ControllerRevision
-    );
-    if is_metadata_enough {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
-        let to_object = move |partial: PartialObjectMeta<DynamicObject>| object(kind, partial.metadata, Map::new());
-        return stream(watch::watcher(api, config), to_object).boxed();
-    }
-    let api: Api<DynamicObject> = match &id.scope {
-        Scope::All | Scope::Owned => Api::all_with(client.clone(), &resource),
+}
+
+type Events = BoxStream<'static, Result<Event<Object>, watcher::Error>>;
+
+fn events_of<F: Form>(client: &Client, id: &StoreId) -> Events {
+    let api: Api<Found<F>> = match &id.scope {
+        Scope::All | Scope::Owned => Api::all_with(client.clone(), &id.kind),
         Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => {
-            Api::namespaced_with(client.clone(), namespace, &resource)
+            Api::namespaced_with(client.clone(), namespace, &id.kind)
         }
     };
-    stream(watch::watcher(api, config), from_dynamic(kind))
+    let kind = id.kind;
+    watch::watcher(api, config(id, F::PAGE))
+        .backoff(backoff())
+        .map_ok(move |event| map(event, |found| found.into_object(kind)))
         .try_filter(|event| futures::future::ready(is_wanted(event)))
         .boxed()
+}
+
+fn config(id: &StoreId, page: u32) -> watch::Config {
+    let config = watch::Config::default().timeout(WATCH_SECONDS).page_size(page);
+    if matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) {
+        config.labels(labels::OWNER_NAME)
+    } else {
+        config
+    }
 }
 
 /// Whether an event is about an object that anybody asks for. Of policies that is ours alone; they can't be chosen by a label, which
@@ -321,13 +356,6 @@ pub fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-fn stream<K: Send + 'static>(
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-    to_object: impl Fn(K) -> Object + Send,
-) -> impl Stream<Item = Result<Event<Object>, watcher::Error>> + Send {
-    events.backoff(backoff()).map_ok(move |event| map(event, &to_object))
-}
-
 /// The first tries come soon: right after a CRD or a binding is made, the API server still says no for some milliseconds.
 fn backoff() -> ExponentialBackoff {
     let builder = backon::ExponentialBuilder::default()
@@ -355,44 +383,13 @@ fn from_dynamic(kind: Kind) -> impl Fn(DynamicObject) -> Object {
             Value::Object(content) => content,
             _ => Map::new(),
         };
-        object(kind, found.metadata, trimmed(kind, content))
-    }
-}
-
-fn object(kind: Kind, metadata: kube::core::ObjectMeta, content: Map<String, Value>) -> Object {
-    let mut object = Object {
-        kind,
-        metadata,
-        content,
-        creation_entry: None,
-    };
-    object.forget_managed_fields();
-    object
-}
-
-/// What is kept of kinds that others own and that there are many of.
-fn trimmed(kind: Kind, mut content: Map<String, Value>) -> Map<String, Value> {
-    match kind {
-        Kind::Pod => {
-            let phase = content
-                .get("status")
-                .and_then(|status| status.get("phase"))
-                .cloned()
-                .unwrap_or_default();
-            Map::from_iter([(
-                "status".to_owned(),
-                Value::Object(Map::from_iter([("phase".to_owned(), phase)])),
-            )])
-        }
-        Kind::ReplicaSet => {
-            if let Some(spec) = content
-                .get_mut("spec")
-                .and_then(|spec| spec.pointer_mut("/template/spec"))
-            {
-                *spec = Value::Null;
-            }
-            content
-        }
-        _ => content,
+        let mut object = Object {
+            kind,
+            metadata: found.metadata,
+            content,
+            creation_entry: None,
+        };
+        object.forget_managed_fields();
+        object
     }
 }

@@ -81,7 +81,7 @@ pub fn of<'a>(
 
 /// The namespaces in which stand-ins of ours may be: the ContourDeployment's, those that the specification references, and those
 /// that a pod template of our own Deployment references.
-fn namespaces<'a>(
+pub fn namespaces<'a>(
     owner: &Owner,
     settings: &RuntimeSettings,
     objects: impl Iterator<Item = &'a Object> + Clone,

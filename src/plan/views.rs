@@ -99,12 +99,27 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
 }
 
-/// A port of a Service.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ServicePort {
+/// A port of a Service. Of the users' Services the watch keeps the number alone (`controller/decode.rs`).
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum ServicePort {
     /// Its number.
-    pub port: i64,
+    Number(i64),
+    /// As Kubernetes has it.
+    Whole {
+        /// Its number.
+        #[serde(default)]
+        port: i64,
+    },
+}
+
+impl ServicePort {
+    /// Its number.
+    pub fn number(&self) -> i64 {
+        match self {
+            Self::Number(port) | Self::Whole { port } => *port,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -253,6 +268,6 @@ mod tests {
         let spec = made::<core::ServiceSpec>(json!({"type": "ExternalName", "ports": [{"port": 80}]}));
         let service = object(Kind::Service, "spec", &spec);
         let spec = ServiceSpec::of(&service);
-        assert_eq!((spec.type_.as_str(), spec.ports[0].port), ("ExternalName", 80));
+        assert_eq!((spec.type_.as_str(), spec.ports[0].number()), ("ExternalName", 80));
     }
 }

@@ -225,6 +225,12 @@ impl World {
         operator.context("the operator does not run")?.terminate().await
     }
 
+    /// The operator's process.
+    pub async fn operator_pid(&self) -> anyhow::Result<u32> {
+        let operator = self.operator.lock().await;
+        operator.as_ref().map(Operator::pid).context("no operator runs")
+    }
+
     /// Waits until `/readyz` says yes.
     pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
         Wait::for_it("the operator is ready")

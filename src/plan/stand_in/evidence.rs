@@ -190,6 +190,6 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
             "its Service {namespace}/{name} is of type ExternalName, which Contour does not take here"
         ));
     }
-    let has_port = spec.ports.iter().any(|entry| entry.port == *port);
+    let has_port = spec.ports.iter().any(|entry| entry.number() == *port);
     (!has_port).then(|| format!("its Service {namespace}/{name} has no port {port}"))
 }

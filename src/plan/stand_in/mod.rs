@@ -15,7 +15,8 @@ mod nudge;
 mod object;
 mod trial;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempts::Refusal;
@@ -171,6 +172,33 @@ pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Ob
         .map(|reference| reference.target)
         .chain(remembered)
         .collect()
+}
+
+/// The Services that matter, blackholes left out: those that these ExtensionServices of users name, and those that stand-ins of ours name,
+/// now or in a form that they remember.
+pub fn services<'a>(
+    users: &BTreeMap<NamespacedName, Arc<ExtensionService>>,
+    ours: impl Iterator<Item = &'a Object>,
+) -> BTreeSet<NamespacedName> {
+    let mut services = BTreeSet::new();
+    let mut add = |namespace: &str, stand_in: &str, spec: &ExtensionServiceSpec| {
+        let named = spec.services().into_iter().filter(|service| service.name != stand_in);
+        services.extend(named.map(|service| NamespacedName::new(namespace, service.name)));
+    };
+    for (id, user) in users {
+        add(&id.namespace, "", &user.spec);
+    }
+    for object in ours.filter(|object| object.kind == Kind::ExtensionService) {
+        add(
+            object.namespace(),
+            object.name(),
+            &ExtensionServiceSpec::of(object.spec()),
+        );
+        if let Some(proven) = Memory::of(object).proven {
+            add(object.namespace(), object.name(), &proven.spec);
+        }
+    }
+    services
 }
 
 /// Whether an ExtensionService without our labels is a stand-in of this owner's: its name is made from what it remembers.

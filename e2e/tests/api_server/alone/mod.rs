@@ -3,6 +3,7 @@
 
 mod contour;
 mod contour_crds;
+mod memory;
 mod operator;
 mod orders;
 mod permissions;

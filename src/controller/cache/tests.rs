@@ -1,0 +1,255 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::vocabulary::FINALIZER;
+
+fn secret(version: &str) -> Object {
+    let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
+    let metadata = json!({"namespace": "a", "name": "s", "uid": "1", "resourceVersion": version, "labels": labels});
+    Object::from_json(Kind::Secret, json!({"metadata": metadata})).expect("an object")
+}
+
+/// A cache in which the first watch, of this set, has begun.
+fn begun(id: StoreId) -> (Cache, StoreId) {
+    let cache = Cache::default();
+    assert_eq!(cache.begin(&id), 1);
+    (cache, id)
+}
+
+fn after_its_deletion() -> (Cache, StoreId, NamespacedName) {
+    let (cache, id) = begun(StoreId::owned(Kind::Secret));
+    cache.apply(&id, 1, Event::Apply(secret("7")));
+    cache.apply(&id, 1, Event::Delete(secret("9")));
+    (cache, id, NamespacedName::new("a", "edge"))
+}
+
+#[test]
+fn an_object_is_unchanged_since_its_generation_was_first_seen_whatever_else_changes() {
+    let object = |version: u32, uid: &str, generation: u32| {
+        let metadata = json!({
+            "namespace": "auth", "name": "auth", "uid": uid, "resourceVersion": version.to_string(), "generation": generation,
+        });
+        Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
+    };
+    let (cache, id) = begun(StoreId::owned(Kind::ExtensionService));
+    let since = || cache.unchanged_since(&id, &object(1, "1", 1).key());
+    assert_eq!(since(), None);
+    cache.apply(&id, 1, Event::Apply(object(1, "1", 1)));
+    let first = since();
+    assert!(first.is_some());
+    cache.apply(&id, 1, Event::Apply(object(2, "1", 1)));
+    assert_eq!(since(), first, "another version");
+    for event in [Event::Init, Event::InitApply(object(3, "1", 1)), Event::InitDone] {
+        cache.apply(&id, 1, event);
+    }
+    assert_eq!(since(), first, "read anew");
+    cache.note(&object(4, "1", 1), &NamespacedName::new("a", "edge"));
+    assert_eq!(since(), first, "an answer");
+    cache.apply(&id, 1, Event::Apply(object(5, "1", 2)));
+    let second = since();
+    assert_ne!(second, first, "another generation");
+    cache.apply(&id, 1, Event::Apply(object(6, "2", 2)));
+    assert_ne!(since(), second, "another object");
+    cache.apply(&id, 1, Event::Delete(object(7, "2", 2)));
+    assert_eq!(since(), None);
+}
+
+#[test]
+fn an_answer_that_arrives_after_the_deletion_brings_nothing_back() {
+    let (cache, _, whose) = after_its_deletion();
+    cache.note(&secret("8"), &whose);
+    assert!(cache.owned(&whose).is_empty());
+}
+
+#[test]
+fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_object() {
+    let stand_in = |version: &str, uid: &str, labels: Value| {
+        let metadata = json!({
+            "namespace": "auth", "name": "edge-ext-auth-x", "uid": uid, "resourceVersion": version, "labels": labels,
+            "finalizers": [FINALIZER],
+        });
+        Object::from_json(Kind::ExtensionService, json!({"metadata": metadata})).expect("an object")
+    };
+    let (cache, id) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
+    let whose = NamespacedName::new("a", "edge");
+    let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
+    cache.apply(&id, 1, Event::Apply(stand_in("1", "1", labels)));
+    for version in ["2", "3"] {
+        let touched = cache.apply(
+            &id,
+            1,
+            Event::Apply(stand_in(version, "1", json!({"version": version}))),
+        );
+        let Touched::Object { owners, .. } = touched else {
+            panic!("{touched:?}")
+        };
+        assert!(owners.contains(&whose), "nobody is told");
+        assert_eq!(cache.owned(&whose).len(), 1);
+    }
+    cache.apply(&id, 1, Event::Apply(stand_in("4", "2", json!({}))));
+    assert!(cache.owned(&whose).is_empty());
+}
+
+#[test]
+fn an_object_that_only_left_the_set_is_known_once_it_was_read() {
+    let (cache, id, whose) = after_its_deletion();
+    cache.note(&secret("9"), &whose);
+    assert!(cache.get(&id, &secret("9").key()).is_some());
+}
+
+/// An object of a kind, with these labels.
+fn labelled(kind: Kind, id: &str, version: &str, labels: &Value) -> Object {
+    let (namespace, name) = id.split_once('/').expect("a namespace and a name");
+    let metadata =
+        json!({"namespace": namespace, "name": name, "uid": id, "resourceVersion": version, "labels": labels});
+    Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
+}
+
+fn plain(kind: Kind, id: &str) -> Object {
+    labelled(kind, id, "1", &json!({}))
+}
+
+fn names(cache: &Cache, id: &StoreId) -> BTreeSet<String> {
+    cache.all(id).iter().map(|object| object.name().to_owned()).collect()
+}
+
+fn wanted(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn read(cache: &Cache, id: &StoreId, watch: u64, objects: impl IntoIterator<Item = Object>) -> Touched {
+    cache.apply(id, watch, Event::Init);
+    for object in objects {
+        cache.apply(id, watch, Event::InitApply(object));
+    }
+    cache.apply(id, watch, Event::InitDone)
+}
+
+#[test]
+fn of_a_referenced_namespace_what_is_referred_to_is_kept_and_nobody_is_woken_for_the_rest() {
+    for kind in [Kind::ExtensionService, Kind::Service, Kind::EndpointSlice] {
+        let (cache, id) = begun(StoreId::all_in(kind, "auth"));
+        assert!(cache.want(&id, wanted(&["x"])), "it was not asked for before");
+        let object = |name: &str, version: &str| {
+            let labels = json!({SERVICE_NAME: name});
+            labelled(kind, &format!("auth/{name}"), version, &labels)
+        };
+        let others = (0..1_000).map(|number| object(&format!("other-{number}"), "1"));
+        let touched = read(&cache, &id, 1, others.chain([object("x", "1")]));
+        assert!(matches!(touched, Touched::Namespace(namespace) if namespace == "auth"));
+        assert_eq!(names(&cache, &id), wanted(&["x"]));
+        for event in [Event::Apply(object("other", "2")), Event::Delete(object("other", "3"))] {
+            assert!(matches!(cache.apply(&id, 1, event), Touched::Nothing));
+        }
+        cache.note(&object("other", "4"), &NamespacedName::new("home", "edge"));
+        assert_eq!(names(&cache, &id), wanted(&["x"]));
+        // Nobody refers to it any more.
+        assert!(!cache.want(&id, wanted(&[])));
+        assert!(cache.is_synced(&id) && cache.all(&id).is_empty());
+    }
+}
+
+#[test]
+fn what_is_referred_to_later_is_unread_until_the_set_was_read_anew_by_a_watch_that_began_after_that() {
+    let (cache, id) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
+    let object = |name: &str| plain(Kind::ExtensionService, &format!("auth/{name}"));
+    cache.want(&id, wanted(&["x"]));
+    read(&cache, &id, 1, [object("x"), object("y")]);
+    assert!(cache.is_synced(&id));
+    // The first watch is in the middle of reading everything when somebody asks for another.
+    cache.apply(&id, 1, Event::Init);
+    assert!(cache.want(&id, wanted(&["x", "y"])));
+    assert!(!cache.is_synced(&id));
+    assert_eq!(cache.begin(&id), 2);
+    assert!(matches!(cache.apply(&id, 1, Event::InitDone), Touched::Nothing));
+    assert!(
+        !cache.is_synced(&id),
+        "a former watch says nothing of what is asked for now"
+    );
+    assert_eq!(names(&cache, &id), wanted(&["x"]), "what is known stays known");
+    read(&cache, &id, 2, [object("x"), object("y")]);
+    assert!(cache.is_synced(&id));
+    assert_eq!(names(&cache, &id), wanted(&["x", "y"]));
+    // A watch that was ended brings nothing back.
+    cache.forget(&id);
+    read(&cache, &id, 2, [object("x")]);
+    assert!(!cache.is_synced(&id) && cache.all(&id).is_empty());
+}
+
+#[test]
+fn what_bears_our_finalizer_is_kept_although_nobody_refers_to_it() {
+    let (cache, id) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
+    let mut stand_in = plain(Kind::ExtensionService, "auth/edge-ext-auth-x");
+    stand_in.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    read(&cache, &id, 1, [stand_in.clone()]);
+    assert_eq!(cache.unlabelled(&id).len(), 1);
+    (stand_in.metadata.finalizers, stand_in.metadata.resource_version) = (None, Some("2".to_owned()));
+    assert!(matches!(
+        cache.apply(&id, 1, Event::Apply(stand_in)),
+        Touched::Object { .. }
+    ));
+    assert!(cache.all(&id).is_empty());
+}
+
+#[test]
+fn the_endpoint_slices_of_a_service_are_bounded() {
+    let (cache, id) = begun(StoreId::all_in(Kind::EndpointSlice, "auth"));
+    cache.want(&id, wanted(&["x"]));
+    let slice = |number: usize| {
+        let labels = json!({SERVICE_NAME: "x"});
+        labelled(Kind::EndpointSlice, &format!("auth/{number}"), "1", &labels)
+    };
+    for number in 0..MOST + 10 {
+        cache.apply(&id, 1, Event::Apply(slice(number)));
+    }
+    assert_eq!(cache.all(&id).len(), MOST);
+    read(&cache, &id, 1, (MOST..3 * MOST).map(slice));
+    assert_eq!(cache.all(&id).len(), MOST);
+    // What is known is still followed.
+    let known = cache.all(&id)[0].clone();
+    cache.apply(&id, 1, Event::Delete(Object::clone(&known)));
+    assert_eq!(cache.all(&id).len(), MOST - 1);
+}
+
+#[test]
+fn what_a_tenant_marks_elsewhere_is_not_kept() {
+    let both = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+    let one = json!({labels::OWNER_NAME: "edge"});
+    for (kind, name, labels, is_kept) in [
+        (Kind::Pod, "alice/a", &both, false),
+        (Kind::Pod, "alice/a", &one, false),
+        (Kind::Pod, "home/a", &both, true),
+        (Kind::ReplicaSet, "alice/a", &one, false),
+        (Kind::Lease, "alice/a", &one, false),
+        (Kind::ExtensionService, "alice/a", &both, false),
+        (Kind::ExtensionService, "alice/edge-ext-auth-0123456789", &both, true),
+        (Kind::Service, "alice/edge-ext-auth-0123456789", &both, true),
+    ] {
+        let (cache, id) = begun(StoreId::owned(kind));
+        let touched = cache.apply(&id, 1, Event::Apply(labelled(kind, name, "1", labels)));
+        assert_eq!(cache.all(&id).len(), usize::from(is_kept), "{kind} {name} {labels}");
+        assert_eq!(!matches!(touched, Touched::Nothing), is_kept, "{kind} {name} {labels}");
+    }
+}
+
+#[test]
+fn of_an_object_in_two_sets_the_newer_state_counts() {
+    let (cache, ours) = begun(StoreId::owned(Kind::ExtensionService));
+    let beside = StoreId::all_in(Kind::ExtensionService, "auth");
+    assert_eq!(cache.begin(&beside), 2);
+    let both = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+    let stand_in = |version: &str| {
+        let mut object = labelled(Kind::ExtensionService, "auth/edge-ext-auth-0123456789", version, &both);
+        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        object
+    };
+    let seen = || {
+        let owned = cache.owned(&NamespacedName::new("home", "edge"));
+        owned.into_values().map(|object| version(&object)).collect::<Vec<_>>()
+    };
+    cache.apply(&ours, 1, Event::Apply(stand_in("5")));
+    cache.apply(&beside, 2, Event::Apply(stand_in("4")));
+    assert_eq!(seen(), [5]);
+    cache.apply(&beside, 2, Event::Apply(stand_in("6")));
+    assert_eq!(seen(), [6]);
+}

@@ -1,0 +1,248 @@
+use kube::api::ObjectList;
+use kube::core::WatchEvent;
+use serde_json::json;
+
+use super::metadata::ENTRIES;
+use super::*;
+use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER, labels};
+use crate::plan::has_ready_endpoint;
+
+/// What is kept of this object.
+fn kept<F: Form>(kind: Kind, json: &Value) -> Object {
+    let found: Found<F> = serde_json::from_str(&json.to_string()).expect("an object");
+    found.into_object(kind)
+}
+
+/// Its length as JSON, which is about what it takes in memory, as far as others decide it.
+fn length(object: &Object) -> usize {
+    object.to_json().to_string().len()
+}
+
+/// Metadata that are as large as an object may be.
+fn large_metadata() -> Value {
+    let entries: Map<String, Value> = (0..100_000).map(|number| (format!("a{number}"), json!(""))).collect();
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1"});
+    let mut finalizers = vec![json!("example.com/a"); 20_000];
+    finalizers.extend(vec![json!(FINALIZER); 20_000]);
+    let mut labels = entries.clone();
+    labels.insert(labels::OWNER_NAME.to_owned(), json!("edge"));
+    labels.insert(labels::OWNER_NAMESPACE.to_owned(), json!("home"));
+    labels.insert(SERVICE_NAME.to_owned(), json!("auth"));
+    json!({
+        "name": "a", "namespace": "alice", "uid": "1", "resourceVersion": "7", "generation": 3,
+        "creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-01T00:00:01Z",
+        "labels": labels, "annotations": entries, "ownerReferences": vec![owner; 10_000], "finalizers": finalizers,
+        "managedFields": vec![json!({"manager": "a", "operation": "Update", "fieldsV1": {"f:a": {}}}); 10_000],
+    })
+}
+
+#[test]
+fn of_a_pod_the_phase_is_kept_and_metadata_are_bounded() {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": large_metadata(),
+        "spec": {"containers": [{"env": vec![json!({"name": "a"}); 150_000]}]},
+        "status": {"phase": "Running", "conditions": vec![json!({"type": "Ready"}); 10_000]},
+    });
+    let pod = kept::<Pods>(Kind::Pod, &pod);
+    assert_eq!(
+        Value::Object(pod.content.clone()),
+        json!({"status": {"phase": "Running"}})
+    );
+    assert!(length(&pod) < 100_000, "{}", length(&pod));
+    assert_eq!((pod.id().to_string(), pod.uid()), ("alice/a".to_owned(), "1"));
+    let metadata = &pod.metadata;
+    assert_eq!(
+        (metadata.generation, metadata.resource_version.as_deref()),
+        (Some(3), Some("7"))
+    );
+    assert!(pod.is_terminating() && metadata.creation_timestamp.is_some());
+    assert_eq!(metadata.owner_references.as_ref().map(Vec::len), Some(ENTRIES));
+    // What is read here is kept, wherever it stands.
+    assert_eq!(pod.label(labels::OWNER_NAME), Some("edge"));
+    assert_eq!(pod.label(labels::OWNER_NAMESPACE), Some("home"));
+    assert!(pod.has_our_finalizer());
+    assert_eq!(metadata.finalizers.as_ref().map(Vec::len), Some(ENTRIES + 1));
+}
+
+#[test]
+fn of_a_replica_set_everything_is_kept_but_the_pod_s_spec() {
+    let set = |annotation: &str| {
+        json!({
+            "metadata": {"name": "a", "namespace": "alice"},
+            "spec": {"replicas": 2, "template": {
+                "metadata": {"annotations": {"a": annotation}},
+                "spec": {"containers": vec![json!({"name": "a"}); 100_000]},
+            }},
+            "status": {
+                "observedGeneration": 1, "replicas": 2, "readyReplicas": 1, "availableReplicas": 0,
+                "conditions": vec![json!({"message": "a"}); 100_000],
+            },
+        })
+    };
+    let kept_set = kept::<ReplicaSets>(Kind::ReplicaSet, &set("captured"));
+    let expected = json!({
+        "spec": {"replicas": 2, "template": {"metadata": {"annotations": {"a": "captured"}}}},
+        "status": {"observedGeneration": 1, "replicas": 2, "readyReplicas": 1, "availableReplicas": 0},
+    });
+    assert_eq!(Value::Object(kept_set.content), expected);
+    // Kubernetes itself takes no more than 256 KiB of annotations.
+    let longest = kept::<ReplicaSets>(Kind::ReplicaSet, &set(&"a".repeat(256 * 1024)));
+    assert!(longest.at("/spec/template/metadata").is_some());
+    let longer = kept::<ReplicaSets>(Kind::ReplicaSet, &set(&"a".repeat(LONGEST_TEMPLATE)));
+    assert!(length(&longer) < 1_000);
+}
+
+#[test]
+fn of_a_user_s_service_its_type_and_the_numbers_of_its_ports_are_kept() {
+    let ports = (1..=30_000).map(|port| json!({"name": format!("port-{port}"), "port": port, "protocol": "TCP"}));
+    let service = json!({
+        "metadata": large_metadata(),
+        "spec": {"type": "ExternalName", "externalName": "a.example.com", "ports": ports.collect::<Vec<_>>(), "selector": {"a": "b"}},
+        "status": {"loadBalancer": {"ingress": vec![json!({"ip": "192.0.2.1"}); 1_000]}},
+    });
+    let service = kept::<Services>(Kind::Service, &service);
+    let numbers: Vec<_> = (1..=PORTS).collect();
+    assert_eq!(
+        Value::Object(service.content.clone()),
+        json!({"spec": {"type": "ExternalName", "ports": numbers}})
+    );
+    assert!(length(&service) < 2_000, "{}", length(&service));
+    assert!(service.metadata.creation_timestamp.is_some() && service.is_terminating());
+    assert_eq!(service.uid(), "1");
+}
+
+#[test]
+fn of_an_endpoint_slice_is_kept_whose_it_is_and_whether_anybody_is_ready() {
+    let slice = |conditions: &Value| {
+        let endpoint = json!({"addresses": vec!["192.0.2.1"; 100], "conditions": conditions});
+        let unready = json!({"addresses": ["192.0.2.1"], "conditions": {"ready": false}});
+        let mut endpoints = vec![unready; 999];
+        endpoints.push(endpoint);
+        json!({"metadata": large_metadata(), "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 1}]})
+    };
+    for (conditions, is_ready) in [
+        (json!({"ready": true}), true),
+        (json!({"ready": false}), false),
+        (json!({"ready": null}), true),
+        (json!({}), true),
+        (json!(null), true),
+    ] {
+        let json = slice(&conditions);
+        let found = kept::<EndpointSlices>(Kind::EndpointSlice, &json);
+        assert_eq!(has_ready_endpoint(&found), is_ready, "{conditions}");
+        let whole = Object::from_json(Kind::EndpointSlice, json).expect("an object");
+        assert_eq!(has_ready_endpoint(&whole), is_ready, "{conditions}");
+        assert_eq!(found.label(SERVICE_NAME), Some("auth"));
+        assert!(length(&found) < 1_000, "{}", length(&found));
+    }
+    for endpoints in [json!([]), json!(null)] {
+        let json = json!({"metadata": {"name": "a"}, "endpoints": endpoints});
+        assert!(!has_ready_endpoint(&kept::<EndpointSlices>(Kind::EndpointSlice, &json)));
+    }
+}
+
+#[test]
+fn a_spec_of_an_extension_service_that_is_too_long_is_kept_as_an_empty_one() {
+    let object = |spec: &Value, status: &Value| json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
+    let condition = json!({"type": "Valid", "status": "True", "observedGeneration": 3, "errors": []});
+    let status = json!({"conditions": [condition], "loadBalancer": {"a": "b"}});
+    let spec_of = |count: usize| json!({"services": vec![json!({"name": "a", "port": 1}); count], "protocol": "h2"});
+    // As long as possible, exactly.
+    let mut longest = spec_of(2_900);
+    let rest = LARGEST_SPEC - longest.to_string().len() - r#","a":"""#.len();
+    longest["a"] = json!("a".repeat(rest));
+    assert_eq!(longest.to_string().len(), LARGEST_SPEC);
+    let found = kept::<ExtensionServices>(Kind::ExtensionService, &object(&longest, &status));
+    assert_eq!(found.at("/spec"), Some(&longest));
+    assert_eq!(found.at("/status"), Some(&json!({"conditions": status["conditions"]})));
+
+    longest["a"] = json!("a".repeat(rest + 1));
+    for spec in [longest, spec_of(45_000)] {
+        let found = kept::<ExtensionServices>(Kind::ExtensionService, &object(&spec, &status));
+        assert_eq!(found.at("/spec"), Some(&json!({})));
+        assert!(found.at("/status/conditions/0").is_some(), "the verdict is kept");
+    }
+    let endless = json!({"conditions": vec![&status["conditions"][0]; 10_000]});
+    let found = kept::<ExtensionServices>(Kind::ExtensionService, &object(&spec_of(1), &endless));
+    assert_eq!(
+        (found.at("/spec"), found.at("/status")),
+        (Some(&spec_of(1)), Some(&json!({})))
+    );
+}
+
+#[test]
+fn an_object_of_an_unknown_form_keeps_no_other_from_being_read() {
+    for strange in [
+        json!(null),
+        json!(1),
+        json!("a"),
+        json!([1]),
+        json!(true),
+        json!(-1),
+        json!(0.5),
+    ] {
+        let json =
+            json!({"metadata": {"name": "a", "labels": null, "finalizers": null}, "spec": strange, "status": strange});
+        assert_eq!(kept::<Pods>(Kind::Pod, &json).name(), "a");
+        assert_eq!(kept::<ExtensionServices>(Kind::ExtensionService, &json).name(), "a");
+    }
+}
+
+#[test]
+fn what_is_ours_is_kept_whole_and_its_creation_is_found_as_elsewhere() {
+    let entry = |manager: &str| json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:a": {}}});
+    let labels: Map<String, Value> = (0..1_000).map(|number| (format!("a{number}"), json!(""))).collect();
+    let json = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "a", "labels": labels, "managedFields": [entry("kubectl"), entry(FIELD_MANAGER), entry(FIELD_MANAGER)]},
+        "spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}, "status": {"replicas": 1},
+    });
+    let whole = Object::from_json(Kind::Deployment, json.clone()).expect("an object");
+    assert_eq!(whole.creation_entry, Some(1));
+    assert_eq!(kept::<Ours>(Kind::Deployment, &json), whole);
+}
+
+#[test]
+fn lists_and_events_are_decoded_in_whichever_order_they_come() {
+    let item = r#"{"metadata":{"name":"a"},"spec":{"services":[{"name":"a","port":1}]}}"#;
+    let list =
+        format!(r#"{{"kind":"List","apiVersion":"v1","items":[{item},{item}],"metadata":{{"resourceVersion":"1"}}}}"#);
+    let list: ObjectList<Found<ExtensionServices>> = serde_json::from_str(&list).expect("a list");
+    assert_eq!(list.items.len(), 2);
+    for text in [
+        format!(r#"{{"type":"ADDED","object":{item}}}"#),
+        format!(r#"{{"object":{item},"type":"ADDED"}}"#),
+    ] {
+        let event: WatchEvent<Found<ExtensionServices>> = serde_json::from_str(&text).expect("an event");
+        let WatchEvent::Added(found) = event else {
+            panic!("{event:?}")
+        };
+        assert!(
+            found
+                .into_object(Kind::ExtensionService)
+                .at("/spec/services/0")
+                .is_some()
+        );
+    }
+}
+
+/// An object has at most 1.5 MB as it is stored; as JSON, a Pod, which is not stored as JSON, may have about twice that. Kube's client
+/// has the text of a page three times for a moment.
+#[test]
+fn a_page_of_the_largest_objects_takes_less_than_100_mb() {
+    fn page<F: Form>() -> u32 {
+        F::PAGE
+    }
+    let of_anybody = [
+        page::<Marks>(),
+        page::<Pods>(),
+        page::<ReplicaSets>(),
+        page::<Services>(),
+        page::<EndpointSlices>(),
+        page::<ExtensionServices>(),
+    ];
+    for page in of_anybody {
+        assert!(page * 3 * 4 < 100, "{page} objects in a page");
+    }
+    assert!(page::<Existence>() * 3 * 2 < 100);
+}
