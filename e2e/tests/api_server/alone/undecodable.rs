@@ -43,8 +43,11 @@ async fn write_status(lab: &Lab, status: &Value) -> anyhow::Result<()> {
 
 /// An error if the operator writes to the ContourDeployment although nothing that matters has happened.
 async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
-    let before = audit::mark(lab.world)?;
     let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
+    // A request is in the audit log only when it has been answered, and what it wrote can be seen before. The operator looks again after
+    // the answer.
+    lab.looks_again(&edge, 1).await?;
+    let before = audit::mark(lab.world)?;
     lab.looks_again(&edge, 3).await?;
     let requests = audit::requests(lab.world, before, &lab.namespace)?;
     let writes: Vec<_> = requests
