@@ -63,7 +63,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             Gathered::Unread => {
                 warn!(
                     ?whose,
-                    "the ExtensionServices that it refers to can't be read; nothing is decided meanwhile"
+                    "the ExtensionServices that it references have not been read; no plan is made until they are"
                 );
                 return (Action::requeue(UNREAD), Outcome::Error("unread"));
             }

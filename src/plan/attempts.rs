@@ -185,11 +185,12 @@ impl Attempts {
         }
     }
 
-    /// Whether the last write of an object was an update that was refused.
-    pub fn was_refused(&self, key: &Key) -> bool {
+    /// Whether the next update of an object leaves out what others put on it: the last one was refused. Every other one does, because others
+    /// may have put something on the object without which it is refused, too (a label that a policy requires).
+    pub fn leaves_others_out(&self, key: &Key) -> bool {
         let is_refused_update = |attempt: &Attempt| {
             let is_update = matches!(attempt.came_to, CameTo::Failed { creates: false, .. });
-            is_update && is_final(attempt) && !attempt.wanted.is_empty()
+            is_update && is_final(attempt) && !attempt.wanted.is_empty() && attempt.count % 2 == 1
         };
         self.0.get(key).is_some_and(is_refused_update)
     }
@@ -312,6 +313,27 @@ mod tests {
                 attempts.failed(&delete, failure(FailureCause::Transient), at(time));
             }
             assert_eq!(attempts.gave_up(&stand_in("one").key()), is_final, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn every_other_update_after_a_refused_one_leaves_out_what_others_put_on_the_object() {
+        let (key, replace) = (stand_in("one").key(), Write::Replace(stand_in("one")));
+        let mut attempts = Attempts::default();
+        let mut found = vec![attempts.leaves_others_out(&key)];
+        for second in 0..4 {
+            attempts.failed(&replace, failure(FailureCause::Refused), at(second));
+            found.push(attempts.leaves_others_out(&key));
+        }
+        assert_eq!(found, [false, true, false, true, false]);
+        for (write, cause) in [
+            (Write::Create(stand_in("one")), FailureCause::Refused),
+            (Write::Delete(Target::of(&stand_in("one"))), FailureCause::Refused),
+            (replace, FailureCause::Transient),
+        ] {
+            let mut attempts = Attempts::default();
+            attempts.failed(&write, failure(cause), at(0));
+            assert!(!attempts.leaves_others_out(&key), "{write:?}");
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Identity {
     /// Another object of the same name has another.
     uid: String,
     /// It is raised by every change of the spec.
-    generation: i64,
+    pub generation: i64,
 }
 
 impl Identity {

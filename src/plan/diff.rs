@@ -156,7 +156,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
             blocks: is_not_ours && !owner.is_elsewhere(&key),
         });
     }
-    let is_bare = observed.attempts.was_refused(&key);
+    let is_bare = observed.attempts.leaves_others_out(&key);
     Need::Write(write(object, live, desired.fields, is_bare))
 }
 

@@ -230,7 +230,7 @@ fn daemon_set(object: &Object, observed: &Observed) -> Workload {
     } else if are_all_new {
         Rollout::Complete
     } else if patience == Some(Duration::ZERO) {
-        Rollout::Stuck(format!("{progress}, and none has come for ten minutes"))
+        Rollout::Stuck(format!("{progress}, and no pod has been created for ten minutes"))
     } else {
         Rollout::Progressing(progress)
     };

@@ -36,7 +36,8 @@ pub fn stays(
     template: impl Fn(&Captured) -> String,
 ) -> Option<(Captured, Duration)> {
     let contours = Contours::of(observed);
-    let present = Captured::of_template(contours.deployment?)?;
+    // What somebody else wrote on the template is not what Contour stays on.
+    let present = Captured::of_template(contours.deployment?).filter(|it| it.is_intact(&observed.owner()))?;
     let differs_in_nothing_else = present.spec == wanted.spec && contours.template()? == template(&present);
     if present == *wanted || !differs_in_nothing_else {
         return None;
@@ -83,9 +84,13 @@ fn age(object: &Object, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Arc;
+
+    use serde_json::{Map, json};
 
     use super::*;
+    use crate::api::vocabulary::{annotations, labels};
+    use crate::plan::captured::configuration_name;
     use crate::plan::object::Kind;
 
     fn made(at: &str) -> Object {
@@ -95,6 +100,55 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
+    }
+
+    #[test]
+    fn contour_stays_on_a_configuration_only_if_its_name_bears_out_its_content() {
+        let mut observed = crate::plan::operand::tests::observed(&json!({}));
+        let owner = observed.owner();
+        observed.now = at("2026-01-01T00:00:10Z");
+        let captured = |generation: i64, in_place_of: Option<&str>| {
+            let mut captured = Captured {
+                configuration: configuration_name(&owner, &Map::new(), in_place_of),
+                ..Captured::default()
+            };
+            captured.identity.generation = generation;
+            captured
+        };
+        let workload = |kind, name: &str, captured: &Captured| {
+            let text = serde_json::to_string(captured).expect("JSON");
+            let template = json!({"labels": {labels::TEMPLATE: "hash"}, "annotations": {annotations::CAPTURED: text}});
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": "u", "controller": true});
+            let ours = json!({
+                labels::OWNER_NAMESPACE: owner_namespace(&observed), labels::OWNER_NAME: "edge", labels::COMPONENT: "contour",
+            });
+            let metadata = json!({
+                "namespace": owner_namespace(&observed), "name": name, "uid": "u", "labels": ours, "ownerReferences": [owner],
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            });
+            let spec = json!({"replicas": 1, "template": {"metadata": template}});
+            Object::from_json(kind, json!({"metadata": metadata, "spec": spec})).expect("an object")
+        };
+        let waits = |present: &Captured| {
+            let mut observed = observed.clone();
+            let objects = [
+                workload(Kind::Deployment, &owner.contour(), present),
+                workload(Kind::ReplicaSet, "before", &captured(1, None)),
+                workload(Kind::ReplicaSet, "present", present),
+            ];
+            observed.objects = objects.map(|object| (object.key(), Arc::new(object))).into();
+            stays(&observed, &captured(5, None), |_| "hash".to_owned()).map(|(_, wait)| wait)
+        };
+        assert_eq!(waits(&captured(3, None)), Some(Duration::from_secs(50)));
+        assert_eq!(waits(&captured(5, None)), None, "it is the one that is wanted");
+        let mut forged = captured(3, None);
+        forged.configuration = "edge-forged".to_owned();
+        assert_eq!(waits(&forged), None);
+    }
+
+    fn owner_namespace(observed: &Observed) -> String {
+        observed.owner().namespace
     }
 
     #[test]

@@ -25,11 +25,6 @@ fn meant(cluster: &Cluster) -> [Value; 3] {
     ["configuration", "uid", "generation"].map(|field| captured[field].clone())
 }
 
-/// How many ReplicaSets Contour's Deployment has had.
-fn rolls(cluster: &Cluster) -> usize {
-    cluster.api.of_kind(Kind::ReplicaSet).count()
-}
-
 #[test]
 fn an_altered_configuration_is_repaired_and_contour_is_rolled_to_it() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
@@ -81,7 +76,7 @@ fn a_configuration_that_hangs_in_its_deletion_gets_a_successor_of_another_name_t
         });
         cluster.delete(key.kind, &key.namespace, &key.name);
         cluster.settle();
-        assert_ne!(cluster.configuration().key(), key, "the {hung}. hangs");
+        assert_ne!(cluster.configuration().key(), key, "number {hung} hangs");
         assert_eq!(cluster.configuration().at("/spec"), first.at("/spec"));
         assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
     }
@@ -168,7 +163,6 @@ fn a_change_of_the_specification_does_not_wait_for_that_minute() {
     cluster.specify(spec);
     cluster.settle();
     assert_eq!(meant(&cluster)[2], json!(5), "and it takes the altered one along");
-    assert!(rolls(&cluster) > 0);
 }
 
 #[test]

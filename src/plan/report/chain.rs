@@ -391,8 +391,8 @@ fn altered(input: &Input<'_>) -> Option<Told> {
     }
     let names: Vec<_> = altered.iter().map(String::as_str).collect();
     let message = format!(
-        "somebody altered or deleted ContourConfiguration {}: Slipway repairs it, but a Contour that started meanwhile may have read \
-         another one, and is rolled",
+        "somebody altered or deleted ContourConfiguration {}; Slipway repairs it and rolls Contour, because a Contour that started in \
+         between may have read something else",
         names.join(", ")
     );
     Some((reasons::CONFIGURATION_ALTERED, message))

@@ -146,7 +146,7 @@ impl PointsAt {
 
 fn too_large(object: &str) -> String {
     let most = LARGEST_SPEC / 1024;
-    format!("the spec of {object} is larger than {most} KiB, and Slipway copies no such spec; shorten it")
+    format!("the spec of {object} is larger than {most} KiB, which is more than Slipway copies; shorten it")
 }
 
 /// Contour's words.
