@@ -6,9 +6,9 @@ pub mod api;
 mod contour;
 #[cfg(feature = "operator")]
 pub mod controller;
-pub mod issue;
+pub mod issuer;
 pub mod plan;
-pub mod reference;
+pub mod reference_page;
 pub mod render;
 #[cfg(feature = "operator")]
 pub mod telemetry;

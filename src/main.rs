@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run(options),
         Command::Crd => print_crd().map(|()| ExitCode::SUCCESS),
-        Command::Reference => print(&slipway::reference::page()).map(|()| ExitCode::SUCCESS),
+        Command::Reference => print(&slipway::reference_page::page()).map(|()| ExitCode::SUCCESS),
         Command::Render { file } => print_rendered(&file).map(|()| ExitCode::SUCCESS),
         Command::Release { all, dry_run } => release(all, dry_run),
         Command::Version => print(&format!("slipway {VERSION}\n")).map(|()| ExitCode::SUCCESS),

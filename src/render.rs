@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::annotations;
-use crate::issue::issue_with;
+use crate::issuer::issue_with;
 use crate::plan::issuing::{Issued, Request};
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
@@ -136,7 +136,7 @@ fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
 /// A document of kind `Observation` sets what no object says: `now`, `missingCRDs`, `refused` (the API server's words on the
 /// settings), `failures` (writes that could not be done). Namespaces that documents are in exist; others need a document of their own.
 pub fn observe(input: &str) -> Result<Observed, Error> {
-    let mut facts = Facts::default();
+    let mut facts = ClusterFacts::default();
     let mut deployments = Vec::new();
     let mut objects = Vec::new();
     for (index, text) in documents(input).enumerate() {
@@ -169,7 +169,7 @@ pub fn observe(input: &str) -> Result<Observed, Error> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Facts {
+struct ClusterFacts {
     now: Option<Timestamp>,
     #[serde(rename = "missingCRDs")]
     missing_crds: Vec<String>,
@@ -198,7 +198,7 @@ impl From<FailedWrite> for Failure {
     }
 }
 
-fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Facts) -> Observed {
+fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: ClusterFacts) -> Observed {
     let metadata = &mut deployment.metadata;
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
     metadata.uid.get_or_insert_with(|| NO_UID.to_owned());

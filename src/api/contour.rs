@@ -31,7 +31,7 @@ pub struct ExtensionService {
     pub spec: ExtensionServiceSpec,
     /// Contour's verdict.
     #[serde(default)]
-    pub status: ExtensionServiceStatus,
+    pub status: ExtensionServiceConditions,
 }
 
 /// The spec of an ExtensionService, as it is stored.
@@ -87,7 +87,7 @@ impl ExtensionServiceSpec {
 
 /// The status of an ExtensionService.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct ExtensionServiceStatus {
+pub struct ExtensionServiceConditions {
     /// Contour writes one condition, `Valid`.
     #[serde(default)]
     pub conditions: Vec<DetailedCondition>,

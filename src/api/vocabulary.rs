@@ -39,10 +39,10 @@ pub mod annotations {
         /// Hash of what Slipway last wrote: tells "we want something else now" from "somebody changed it".
         APPLIED = "contour.slipway.dev/applied";
         /// On a stand-in: what must be remembered of it (JSON; docs/design.md, "Rules of a stand-in", 7).
-        MEMORY = "contour.slipway.dev/memory";
+        PERSISTED_STATE = "contour.slipway.dev/persisted-state";
         /// On Contour's pod template: what a container captures at its start (JSON: the ContourConfiguration, its uid, generation and
         /// spec, and the stand-ins).
-        CAPTURED = "contour.slipway.dev/captured";
+        STARTUP_INPUTS = "contour.slipway.dev/startup-inputs";
         /// On a ContourConfiguration whose predecessor hangs in its deletion: the uid of that one, from which its own name is made.
         IN_PLACE_OF = "contour.slipway.dev/in-place-of";
         /// On a ContourConfiguration: when the last rollout of Contour to it was complete. The newest so marked is the last good one.

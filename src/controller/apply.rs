@@ -31,7 +31,7 @@ pub struct Apply<'a> {
 }
 
 /// What came of a write.
-enum Outcome {
+enum WriteResult {
     Done,
     /// The world is not as it was observed, or somebody changed the object as it was written; what it is like is in the cache now.
     Stale,
@@ -50,18 +50,18 @@ impl Apply<'_> {
                 Ok(writes) => writes,
                 Err(failure) => return vec![failure],
             };
-            let outcomes: Vec<Outcome> = stream::iter(writes)
+            let outcomes: Vec<WriteResult> = stream::iter(writes)
                 .map(|write| self.write(write))
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
-            let stale = |outcome: &Outcome| matches!(outcome, Outcome::Stale | Outcome::Refused);
+            let stale = |outcome: &WriteResult| matches!(outcome, WriteResult::Stale | WriteResult::Refused);
             let stale = outcomes.iter().any(stale);
             let failures: Vec<Failure> = outcomes
                 .into_iter()
                 .filter_map(|outcome| match outcome {
-                    Outcome::Failed(failure) => Some(failure),
-                    Outcome::Done | Outcome::Stale | Outcome::Refused | Outcome::Aside => None,
+                    WriteResult::Failed(failure) => Some(failure),
+                    WriteResult::Done | WriteResult::Stale | WriteResult::Refused | WriteResult::Aside => None,
                 })
                 .collect();
             if stale || !failures.is_empty() {
@@ -74,18 +74,20 @@ impl Apply<'_> {
     /// The writes of a wave; of one that takes away what a container may have captured, those that still stand after a look at
     /// the API server itself.
     async fn writes(&self, wave: &Wave, observed: &Observed) -> Result<Vec<Write>, Failure> {
-        if !wave.look_first {
+        if !wave.needs_live_read {
             return Ok(wave.writes.clone());
         }
-        let fresh = gather::look(self.client, observed).await.map_err(|error| Failure {
-            key: Key::new(crate::plan::Kind::Pod, &self.owner.namespace, &self.owner.contour()),
-            cause: FailureCause::Transient,
-            message: format!("could not look which configurations are in use: {error}"),
-        })?;
+        let fresh = gather::read_live(self.client, observed)
+            .await
+            .map_err(|error| Failure {
+                key: Key::new(crate::plan::Kind::Pod, &self.owner.namespace, &self.owner.contour()),
+                cause: FailureCause::Transient,
+                message: format!("could not look which configurations are in use: {error}"),
+            })?;
         let still: Vec<Write> = plan(&fresh)
             .waves
             .into_iter()
-            .filter(|fresh| fresh.look_first)
+            .filter(|fresh| fresh.needs_live_read)
             .flat_map(|fresh| fresh.writes)
             .collect();
         Ok(wave
@@ -97,7 +99,7 @@ impl Apply<'_> {
     }
 
     /// Carries out a write and counts it.
-    async fn write(&self, write: Write) -> Outcome {
+    async fn write(&self, write: Write) -> WriteResult {
         let (verb, key) = describe(&write);
         let whose: NamespacedName = NamespacedName::new(&*self.owner.namespace, &*self.owner.name);
         let result = match &write {
@@ -130,15 +132,15 @@ impl Apply<'_> {
                     (None, Some(object)) => self.cache.note(&object, &whose),
                     (None, None) => {}
                 }
-                if is_ours { Outcome::Done } else { Outcome::Stale }
+                if is_ours { WriteResult::Done } else { WriteResult::Stale }
             }
             Err(error)
                 if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound")
                     || is_failed_test(&error, &write) =>
             {
                 debug!(%key, verb, %error, "not as observed");
-                match self.look_again(&write, &key, &whose, &error).await {
-                    Outcome::Failed(failure) => self.failed(&write, failure, &whose),
+                match self.requeue_after(&write, &key, &whose, &error).await {
+                    WriteResult::Failed(failure) => self.failed(&write, failure, &whose),
                     outcome => outcome,
                 }
             }
@@ -150,18 +152,18 @@ impl Apply<'_> {
 
     /// What fails in the ContourDeployment's own namespace stops what comes after it. Elsewhere it is remembered instead, and the next
     /// plan does without; only a creation that may succeed yet is waited for.
-    fn failed(&self, write: &Write, failure: Failure, whose: &NamespacedName) -> Outcome {
+    fn failed(&self, write: &Write, failure: Failure, whose: &NamespacedName) -> WriteResult {
         if !self.owner.is_elsewhere(&failure.key) {
-            return Outcome::Failed(failure);
+            return WriteResult::Failed(failure);
         }
         warn!(object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
         let now = Timestamp::now();
         self.answers
             .note(whose, |attempts| attempts.failed(write, failure.clone(), now));
         match write {
-            Write::Create(_) if failure.cause == FailureCause::Transient => Outcome::Failed(failure),
-            Write::Create(_) => Outcome::Refused,
-            _ => Outcome::Aside,
+            Write::Create(_) if failure.cause == FailureCause::Transient => WriteResult::Failed(failure),
+            Write::Create(_) => WriteResult::Refused,
+            _ => WriteResult::Aside,
         }
     }
 
@@ -177,10 +179,10 @@ impl Apply<'_> {
     }
 
     /// Reads what is really there.
-    async fn look_again(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> Outcome {
+    async fn requeue_after(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> WriteResult {
         match client::get(self.client, key).await {
             Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => {
-                Outcome::Failed(Failure {
+                WriteResult::Failed(Failure {
                     key: key.clone(),
                     cause: FailureCause::Collision,
                     message: "an object of this name exists and is not Slipway's; rename one of the two, or delete it"
@@ -189,24 +191,24 @@ impl Apply<'_> {
             }
             Ok(Some(live)) => {
                 self.cache.note(&live, whose);
-                Outcome::Stale
+                WriteResult::Stale
             }
-            Ok(None) if matches!(write, Write::Create(_)) => Outcome::Failed(failure(key.clone(), error)),
+            Ok(None) if matches!(write, Write::Create(_)) => WriteResult::Failed(failure(key.clone(), error)),
             Ok(None) => {
                 self.cache.note_gone(key, None);
-                Outcome::Stale
+                WriteResult::Stale
             }
-            Err(error) => Outcome::Failed(failure(key.clone(), &error)),
+            Err(error) => WriteResult::Failed(failure(key.clone(), &error)),
         }
     }
 }
 
 /// How a write is counted. A name that is taken is an error only if what is there is somebody else's.
-fn counted(outcome: &Outcome, refused: Option<&'static str>) -> WriteOutcome {
+fn counted(outcome: &WriteResult, refused: Option<&'static str>) -> WriteOutcome {
     match outcome {
-        Outcome::Done => WriteOutcome::Success,
-        Outcome::Stale => WriteOutcome::Stale,
-        Outcome::Refused | Outcome::Aside | Outcome::Failed(_) => WriteOutcome::Error(refused.unwrap_or("Other")),
+        WriteResult::Done => WriteOutcome::Success,
+        WriteResult::Stale => WriteOutcome::Stale,
+        WriteResult::Refused | WriteResult::Aside | WriteResult::Failed(_) => WriteOutcome::Error(refused.unwrap_or("Other")),
     }
 }
 

@@ -131,14 +131,14 @@ forms! {
 
 /// What was kept of an object.
 #[derive(Clone, Debug)]
-pub struct Found<F> {
+pub struct Decoded<F> {
     metadata: ObjectMeta,
     content: Map<String, Value>,
     creation_entry: Option<usize>,
     form: PhantomData<F>,
 }
 
-impl<F> Found<F> {
+impl<F> Decoded<F> {
     /// As an object of this kind.
     pub fn into_object(self, kind: Kind) -> Object {
         Object {
@@ -150,7 +150,7 @@ impl<F> Found<F> {
     }
 }
 
-impl<F: Form> Resource for Found<F> {
+impl<F: Form> Resource for Decoded<F> {
     type DynamicType = Kind;
     type Scope = DynamicResourceScope;
 
@@ -183,7 +183,7 @@ impl<F: Form> Resource for Found<F> {
     }
 }
 
-impl<'de, F: Form> Deserialize<'de> for Found<F> {
+impl<'de, F: Form> Deserialize<'de> for Decoded<F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
@@ -192,14 +192,14 @@ impl<'de, F: Form> Deserialize<'de> for Found<F> {
 struct ObjectVisitor<F>(PhantomData<F>);
 
 impl<'de, F: Form> Visitor<'de> for ObjectVisitor<F> {
-    type Value = Found<F>;
+    type Value = Decoded<F>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of Kubernetes")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<F>, A::Error> {
-        let mut found = Found {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoded<F>, A::Error> {
+        let mut found = Decoded {
             metadata: ObjectMeta::default(),
             content: Map::new(),
             creation_entry: None,

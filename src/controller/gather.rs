@@ -296,7 +296,7 @@ pub fn policies(cache: &Cache) -> Vec<Arc<Object>> {
 }
 
 /// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.
-pub async fn look(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
+pub async fn read_live(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
     let owner = observed.owner();
     let selector = format!(
         "{}={},{}={}",

@@ -8,12 +8,12 @@ use tracing::{debug, warn};
 use super::apply::{self, Apply};
 use super::gather::{Gathered, Sources};
 use super::{Context, client, undecodable};
-use crate::issue;
+use crate::issuer;
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
     plan, unsettled,
 };
-use crate::telemetry::Outcome;
+use crate::telemetry::ReconcileOutcome;
 
 /// Plans that may follow each other in one reconcile; more than any sequence of waves needs.
 const ROUNDS: usize = 12;
@@ -46,7 +46,7 @@ pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     action
 }
 
-async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) {
+async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, ReconcileOutcome) {
     let sources = Sources {
         cache: &context.cache,
         watches: &context.watches,
@@ -58,18 +58,18 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             Gathered::Observed(observed, _) => observed,
             Gathered::Gone => {
                 context.forget(whose);
-                return (Action::await_change(), Outcome::Success);
+                return (Action::await_change(), ReconcileOutcome::Success);
             }
             Gathered::Unread => {
                 warn!(
                     ?whose,
                     "the ExtensionServices that it references have not been read; no plan is made until they are"
                 );
-                return (Action::requeue(UNREAD), Outcome::Error("unread"));
+                return (Action::requeue(UNREAD), ReconcileOutcome::Error("unread"));
             }
             Gathered::Undecodable(message) => {
                 let action = undecodable::report(context, whose, &message).await;
-                return (action, Outcome::Error("undecodable"));
+                return (action, ReconcileOutcome::Error("undecodable"));
             }
         };
         let mut planned = plan(&observed);
@@ -78,7 +78,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
             .iter()
             .find(|question| matches!(question, Question::Certificates(_)))
         {
-            match issue::issue(request, observed.now) {
+            match issuer::issue(request, observed.now) {
                 Ok(issued) => {
                     observed.issued = Some(issued);
                     planned = plan(&observed);
@@ -113,20 +113,20 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Outcome) 
 }
 
 /// Nothing is left to write: says how it is.
-async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, planned: Plan) -> (Action, Outcome) {
+async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, planned: Plan) -> (Action, ReconcileOutcome) {
     context.backoff.reset(whose);
     context.has_access(whose);
     if let Err(error) = report(context, whose, observed, &planned).await {
         let delay = context.backoff.next(whose);
         warn!(?whose, %error, "the status could not be written");
-        return (Action::requeue(delay), Outcome::Error("status"));
+        return (Action::requeue(delay), ReconcileOutcome::Error("status"));
     }
     let waits = Waits {
         resync: context.backoff.jittered(RESYNC),
-        look_again: planned.look_again,
+        requeue_after: planned.requeue_after,
         refusal: context.answers.asks_again_in(whose),
     };
-    (Action::requeue(waits.shortest(&observed.settings)), Outcome::Success)
+    (Action::requeue(waits.shortest(&observed.settings)), ReconcileOutcome::Success)
 }
 
 /// What a settled ContourDeployment is looked at again for, although nothing happens, and in what time.
@@ -134,7 +134,7 @@ struct Waits {
     /// For whatever may have been missed.
     resync: Duration,
     /// For what the plan says.
-    look_again: Option<Duration>,
+    requeue_after: Option<Duration>,
     /// For a refusal of the API server's that was remembered: it may take the same settings later.
     refusal: Option<Duration>,
 }
@@ -144,7 +144,7 @@ impl Waits {
         // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
         let is_refused = matches!(settings, SettingsVerdict::Refused { .. });
         let refusal = self.refusal.filter(|_| is_refused);
-        let waits = [self.look_again, refusal].into_iter().flatten();
+        let waits = [self.requeue_after, refusal].into_iter().flatten();
         waits.fold(self.resync, Duration::min).max(AT_LEAST)
     }
 }
@@ -155,7 +155,7 @@ async fn fail(
     whose: &NamespacedName,
     mut observed: Observed,
     failures: Vec<Failure>,
-) -> (Action, Outcome) {
+) -> (Action, ReconcileOutcome) {
     let settles = |failure: &Failure| match failure.cause {
         FailureCause::Forbidden => context.has_new_binding(whose, BINDING_SETTLES),
         FailureCause::AccessPending => context.waits_for_access(whose, POLICY_SETTLES),
@@ -166,7 +166,7 @@ async fn fail(
             ?whose,
             "access is new, and the API server does not know of it yet; trying again"
         );
-        return (Action::requeue(Duration::from_millis(50)), Outcome::Success);
+        return (Action::requeue(Duration::from_millis(50)), ReconcileOutcome::Success);
     }
     for failure in &failures {
         warn!(?whose, object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
@@ -190,7 +190,7 @@ async fn fail(
     let delay = context.backoff.next(whose);
     let patience = patience_left(&planned.status, observed.now);
     let delay = patience.map_or(delay, |left| delay.min(left + Duration::from_millis(100)));
-    (Action::requeue(delay), Outcome::Error("write"))
+    (Action::requeue(delay), ReconcileOutcome::Error("write"))
 }
 
 /// Gets the answers to the plan's questions.
@@ -201,8 +201,8 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
             let answer = client::create(&context.client, candidate, true).await;
             let answer = answer.map(|object| SettingsVerdict::of(hash, candidate, &object));
             let outcome = match answer {
-                Ok(SettingsVerdict::Accepted { .. }) => Outcome::Success,
-                _ => Outcome::Error("refused"),
+                Ok(SettingsVerdict::Accepted { .. }) => ReconcileOutcome::Success,
+                _ => ReconcileOutcome::Error("refused"),
             };
             context.telemetry.metrics.tried(outcome);
             let verdict = match answer {
@@ -268,7 +268,7 @@ mod tests {
         };
         let unchecked = SettingsVerdict::Unchecked;
         let [hour, minute, second] = [3600, 60, 1].map(Duration::from_secs);
-        for (look_again, refusal, settings, expected) in [
+        for (requeue_after, refusal, settings, expected) in [
             (None, None, &unchecked, hour),
             (Some(minute), None, &unchecked, minute),
             (Some(minute), Some(second), &refused, second),
@@ -278,7 +278,7 @@ mod tests {
         ] {
             let waits = Waits {
                 resync: hour,
-                look_again,
+                requeue_after,
                 refusal,
             };
             assert_eq!(

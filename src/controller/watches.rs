@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::cache::{Cache, Scope, StoreId, Touched};
-use super::decode::{self, Form, Found, Ours};
+use super::decode::{self, Form, Decoded, Ours};
 use crate::api::contour;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
@@ -303,7 +303,7 @@ fn events(client: &Client, id: &StoreId) -> Events {
 type Events = BoxStream<'static, Result<Event<Object>, watcher::Error>>;
 
 fn events_of<F: Form>(client: &Client, id: &StoreId) -> Events {
-    let api: Api<Found<F>> = match &id.scope {
+    let api: Api<Decoded<F>> = match &id.scope {
         Scope::All | Scope::Owned => Api::all_with(client.clone(), &id.kind),
         Scope::AllIn(namespace) | Scope::OwnedIn(namespace) => {
             Api::namespaced_with(client.clone(), namespace, &id.kind)

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::captured::{Captured, Contours};
 use super::certificates::{self, Certificates};
 use super::configuration::{self, InUse};
 use super::deletion::{self, Deletion};
@@ -14,10 +13,11 @@ use super::failure::Failure;
 use super::object::Kind;
 use super::observed::{Instance, NamespacePhase, Observed};
 use super::operand::{contour, envoy};
-use super::ours::Sorted;
+use super::ownership::Classified;
 use super::rollout::{self, OldPods, Rollout, Workload};
 use super::settings::{self, Settings};
-use super::stand_in::{self, SeenRole, StandIns};
+use super::stand_in::{self, ObservedRole, StandIns};
+use super::startup_inputs::{Contours, StartupInputs};
 use super::succession;
 use super::traffic;
 use super::usage::Usage;
@@ -49,7 +49,7 @@ pub struct Assessment<'a> {
     /// What of the admission policies is absent or not as this version ships it, in words.
     pub admission_problems: &'a [String],
     /// Look again after this time even if nothing happens.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// How far a ContourDeployment is.
@@ -77,7 +77,7 @@ pub struct Kept {
     /// The configurations that it reads.
     pub configurations: Vec<InUse>,
     /// On what a part of it runs that somebody deleted and that is made again.
-    pub last_good: Option<Captured>,
+    pub last_good: Option<StartupInputs>,
     /// Whether there is an Envoy, of whatever workload type.
     pub has_envoy: bool,
 }
@@ -101,7 +101,7 @@ pub struct Running {
     /// What is seen of each reference.
     pub roles: Vec<AssessedRole>,
     /// What a container captures that starts now. None: its ContourConfiguration does not exist yet.
-    pub captured: Option<Captured>,
+    pub inputs: Option<StartupInputs>,
     /// The ContourConfigurations in use, with the one that is captured now.
     pub configurations: Vec<InUse>,
     /// The certificates.
@@ -123,14 +123,14 @@ pub struct Running {
 /// What is seen of a reference, and what happens to the requests that it is about.
 pub struct AssessedRole {
     /// What is seen.
-    pub seen: SeenRole,
+    pub seen: ObservedRole,
     /// What happens.
     pub traffic: Traffic,
 }
 
 /// Assesses what is observed.
-pub fn assess(sorted: &Sorted) -> Assessment<'_> {
-    let observed = &sorted.observed;
+pub fn assess(classified: &Classified) -> Assessment<'_> {
+    let observed = &classified.observed;
     let mut assessment = Assessment {
         instance: observed.instance(),
         deployment: &observed.deployment,
@@ -142,12 +142,12 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
         questions: Vec::new(),
         failures: &observed.failures,
         admission_problems: &observed.admission_problems,
-        look_again: None,
+        requeue_after: None,
     };
     if observed.deployment.metadata.deletion_timestamp.is_some() {
-        let (deletion, look_again) = deletion::assess(sorted, assessment.unheld.is_none());
+        let (deletion, requeue_after) = deletion::assess(classified, assessment.unheld.is_none());
         assessment.phase = Phase::Deleting(deletion);
-        assessment.look_again = look_again;
+        assessment.requeue_after = requeue_after;
         return assessment;
     }
     if observed.namespace(&assessment.instance.owner.namespace) == Some(NamespacePhase::Terminating) {
@@ -164,7 +164,7 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
         Settings::Unchecked(_) | Settings::Refused(_) => configuration::last_good(observed),
     };
     if let Some(last_good) = &last_good {
-        assessment.usage.add_captured(last_good);
+        assessment.usage.add_inputs(last_good);
     }
     let references = stand_in::references(&observed.deployment.spec.runtime_settings);
     // Until the settings are accepted nothing is made for them; what a Contour runs on goes on following its services.
@@ -172,11 +172,11 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
         Settings::Accepted(_) => references.clone(),
         Settings::Unchecked(_) | Settings::Refused(_) => Vec::new(),
     };
-    assessment.stand_ins = stand_in::plan(observed, planned, &assessment.usage);
+    assessment.stand_ins = stand_in::assess(observed, planned, &assessment.usage);
     if !observed.secrets_synced {
         return assessment;
     }
-    assessment.look_in(assessment.stand_ins.look_again);
+    assessment.requeue_in(assessment.stand_ins.requeue_after);
     match settings {
         Settings::Unchecked(question) => {
             let kept = assessment.kept(observed, last_good);
@@ -187,7 +187,7 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
             let kept = assessment.kept(observed, last_good);
             let seen = references
                 .into_iter()
-                .map(|reference| stand_in::see(observed, reference));
+                .map(|reference| stand_in::observe(observed, reference));
             let envoys = [Kind::DaemonSet, Kind::Deployment].map(|kind| rollout::envoy(observed, kind));
             let [daemon_set, deployment] = envoys;
             let is_deployment = daemon_set.rollout == Rollout::Absent && deployment.rollout != Rollout::Absent;
@@ -210,38 +210,38 @@ pub fn assess(sorted: &Sorted) -> Assessment<'_> {
 
 impl Assessment<'_> {
     /// What goes on running; none if nothing ran.
-    fn kept(&mut self, observed: &Observed, last_good: Option<Captured>) -> Option<Kept> {
+    fn kept(&mut self, observed: &Observed, last_good: Option<StartupInputs>) -> Option<Kept> {
         if rollout::contour(observed).rollout == Rollout::Absent && last_good.is_none() {
             return None;
         }
-        let mut certificates = certificates::plan(observed);
-        self.look_in(certificates.renew_in);
+        let mut certificates = certificates::assess(observed);
+        self.requeue_in(certificates.renew_in);
         self.questions
             .extend(certificates.request.take().map(Question::Certificates));
         Some(Kept {
             certificates,
             configurations: configuration::in_use(observed, &self.usage, None),
-            last_good: last_good.and_then(|captured| configuration::identified(observed, &captured)),
+            last_good: last_good.and_then(|inputs| configuration::identified(observed, &inputs)),
             has_envoy: rollout::has_envoy(observed),
         })
     }
 
     /// Everything that a running Contour and its Envoys need.
     fn running(&mut self, observed: &Observed, accepted: &settings::Accepted) -> Running {
-        let mut certificates = certificates::plan(observed);
+        let mut certificates = certificates::assess(observed);
         let wanted = configuration::wanted(observed, accepted, &self.stand_ins.roles);
-        self.usage.add_captured(&wanted);
-        let template = |captured: &Captured| contour::template_hash(&self.instance, captured);
+        self.usage.add_inputs(&wanted);
+        let template = |inputs: &StartupInputs| contour::template_hash(&self.instance, inputs);
         let identified = configuration::identified(observed, &wanted);
         let stays = identified
             .as_ref()
             .and_then(|wanted| succession::stays(observed, wanted, template));
         let wait = stays.as_ref().map(|(_, wait)| *wait);
-        let captured = stays.map(|(present, _)| present).or(identified);
-        let template = captured.as_ref().map(template);
+        let inputs = stays.map(|(present, _)| present).or(identified);
+        let template = inputs.as_ref().map(template);
         let old_pods = rollout::old_pods(observed, template.as_deref());
         let contour = rollout::contour(observed);
-        let gate = match captured {
+        let gate = match inputs {
             Some(_) => rollout::gate(observed, &contour, &old_pods),
             None => Err(format!(
                 "ContourConfiguration {} does not exist yet",
@@ -250,12 +250,12 @@ impl Assessment<'_> {
         };
         let is_present = template.as_deref() == Contours::of(observed).template();
         let is_rolled_out = is_present && wait.is_none() && rollout::is_rolled_out(&contour, &old_pods);
-        let rolled_out = captured.as_ref().filter(|_| is_rolled_out);
-        let rolled_out = rolled_out.map(|captured| (captured, rollout::completed_at(observed)));
+        let rolled_out = inputs.as_ref().filter(|_| is_rolled_out);
+        let rolled_out = rolled_out.map(|inputs| (inputs, rollout::completed_at(observed)));
         let configurations = configuration::in_use(observed, &self.usage, rolled_out);
         let envoy = rollout::envoy(observed, envoy::kind(self.instance.spec));
-        for wait in [certificates.renew_in, old_pods.look_again, wait, envoy.patience] {
-            self.look_in(wait);
+        for wait in [certificates.renew_in, old_pods.requeue_after, wait, envoy.patience] {
+            self.requeue_in(wait);
         }
         self.questions
             .extend(certificates.request.take().map(Question::Certificates));
@@ -266,7 +266,7 @@ impl Assessment<'_> {
             altered: configuration::altered(observed),
             envoy,
             has_envoy: rollout::has_envoy(observed),
-            captured,
+            inputs,
             certificates,
             contour,
             gate,
@@ -274,13 +274,13 @@ impl Assessment<'_> {
         }
     }
 
-    fn look_in(&mut self, wait: Option<Duration>) {
-        self.look_again = self.look_again.into_iter().chain(wait).min();
+    fn requeue_in(&mut self, wait: Option<Duration>) {
+        self.requeue_after = self.requeue_after.into_iter().chain(wait).min();
     }
 }
 
 impl AssessedRole {
-    fn of(observed: &Observed, seen: SeenRole) -> Self {
+    fn of(observed: &Observed, seen: ObservedRole) -> Self {
         let traffic = traffic::of(observed, &seen.reference);
         Self { seen, traffic }
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::backoff::{BackoffSchedule, CALM};
 use super::compare::{self, Differences};
 use super::failure::{Failure, FailureCause};
 use super::object::{Key, Kind, NamespacedName, Object};
-use super::pace::{CALM, Pace};
 use super::write::Write;
 use crate::api::vocabulary::annotations;
 
@@ -18,38 +18,38 @@ use crate::api::vocabulary::annotations;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What may go right at the next try.
-const TRANSIENT: Pace = Pace {
+const TRANSIENT: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_millis(200),
     longest: Duration::from_mins(1),
 };
 
 /// What was refused. Trying again in the service's namespace makes Contour roll if it works.
-const REFUSED: Pace = Pace {
+const REFUSED: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_secs(5),
     longest: Duration::from_mins(5),
 };
 
 /// An update that was refused, of what decides on traffic: the next one, without what others put on the object, may go through.
-const REFUSED_UPDATE: Pace = Pace { free: 1, ..REFUSED };
+const REFUSED_UPDATE: BackoffSchedule = BackoffSchedule { free: 1, ..REFUSED };
 
 /// What somebody changes in our own write.
-const OVERRULED: Pace = Pace {
+const OVERRULED: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
 
 /// What somebody changes again and again. Many a change by hand is put right at once.
-const CONTESTED: Pace = Pace {
+const CONTESTED: BackoffSchedule = BackoffSchedule {
     free: 20,
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
 
 /// The same of what decides on traffic: it must not stay changed for long.
-const DECISIVE: Pace = Pace {
+const DECISIVE: BackoffSchedule = BackoffSchedule {
     longest: Duration::from_secs(2),
     ..CONTESTED
 };
@@ -63,7 +63,7 @@ pub struct Attempts(BTreeMap<Key, Attempt>);
 struct Attempt {
     /// Hash of what was wanted; empty: that it goes.
     wanted: String,
-    came_to: CameTo,
+    came_to: AttemptResult,
     /// When the first of them was answered.
     first: Timestamp,
     /// When the last of them was.
@@ -73,7 +73,7 @@ struct Attempt {
 }
 
 #[derive(Clone, Debug)]
-enum CameTo {
+enum AttemptResult {
     /// The API server took it, but for these fields, which had this value in its answer.
     Taken(Differences),
     /// It did not.
@@ -100,7 +100,7 @@ impl Attempts {
                     .unwrap_or_default();
                 let wanted = sent.annotation(annotations::APPLIED).unwrap_or_default();
                 let is_ours = !differences.values().any(|found| found.must_be_ours);
-                self.note(sent.key(), wanted, CameTo::Taken(differences), now);
+                self.note(sent.key(), wanted, AttemptResult::Taken(differences), now);
                 return is_ours;
             }
             Write::Delete(target) | Write::Release(target) => {
@@ -125,10 +125,10 @@ impl Attempts {
             Write::Delete(_) | Write::Release(_) | Write::Hold(_) => "",
         };
         let key = failure.key.clone();
-        self.note(key, wanted, CameTo::Failed { failure, creates }, now);
+        self.note(key, wanted, AttemptResult::Failed { failure, creates }, now);
     }
 
-    fn note(&mut self, key: Key, wanted: &str, came_to: CameTo, now: Timestamp) {
+    fn note(&mut self, key: Key, wanted: &str, came_to: AttemptResult, now: Timestamp) {
         let last = self.0.get(&key).filter(|last| {
             last.wanted == wanted
                 && since(last.last, now) < CALM
@@ -143,7 +143,7 @@ impl Attempts {
         };
         self.0.retain(|_, attempt| {
             // What was taken is remembered as long as the process lives, or it would be written again.
-            matches!(attempt.came_to, CameTo::Taken(_)) || since(attempt.last, now) < CALM
+            matches!(attempt.came_to, AttemptResult::Taken(_)) || since(attempt.last, now) < CALM
         });
         self.0.insert(key, attempt);
     }
@@ -153,7 +153,7 @@ impl Attempts {
         match self.0.get(key)? {
             Attempt {
                 wanted: before,
-                came_to: CameTo::Taken(fields),
+                came_to: AttemptResult::Taken(fields),
                 ..
             } if before == wanted => Some(fields),
             _ => None,
@@ -164,12 +164,12 @@ impl Attempts {
     pub fn wait(&self, key: &Key, wanted: &str, is_decisive: bool, now: Timestamp) -> Option<Duration> {
         let attempt = self.0.get(key).filter(|attempt| attempt.wanted == wanted)?;
         let pace = match &attempt.came_to {
-            CameTo::Failed { failure, .. } if failure.cause == FailureCause::Transient => TRANSIENT,
-            CameTo::Failed { creates: false, .. } if is_decisive => REFUSED_UPDATE,
-            CameTo::Failed { .. } => REFUSED,
-            CameTo::Taken(fields) if fields.values().any(|found| found.must_be_ours) => OVERRULED,
-            CameTo::Taken(_) if is_decisive => DECISIVE,
-            CameTo::Taken(_) => CONTESTED,
+            AttemptResult::Failed { failure, .. } if failure.cause == FailureCause::Transient => TRANSIENT,
+            AttemptResult::Failed { creates: false, .. } if is_decisive => REFUSED_UPDATE,
+            AttemptResult::Failed { .. } => REFUSED,
+            AttemptResult::Taken(fields) if fields.values().any(|found| found.must_be_ours) => OVERRULED,
+            AttemptResult::Taken(_) if is_decisive => DECISIVE,
+            AttemptResult::Taken(_) => CONTESTED,
         };
         remaining(attempt, pace, now)
     }
@@ -178,7 +178,7 @@ impl Attempts {
     pub fn failure(&self, key: &Key, wanted: &str) -> Option<&Failure> {
         match self.0.get(key).filter(|attempt| attempt.wanted == wanted)? {
             Attempt {
-                came_to: CameTo::Failed { failure, .. },
+                came_to: AttemptResult::Failed { failure, .. },
                 ..
             } => Some(failure),
             Attempt { .. } => None,
@@ -189,7 +189,7 @@ impl Attempts {
     /// may have put something on the object without which it is refused, too (a label that a policy requires).
     pub fn leaves_others_out(&self, key: &Key) -> bool {
         let is_refused_update = |attempt: &Attempt| {
-            let is_update = matches!(attempt.came_to, CameTo::Failed { creates: false, .. });
+            let is_update = matches!(attempt.came_to, AttemptResult::Failed { creates: false, .. });
             is_update && is_final(attempt) && !attempt.wanted.is_empty() && attempt.count % 2 == 1
         };
         self.0.get(key).is_some_and(is_refused_update)
@@ -206,7 +206,7 @@ impl Attempts {
         [Kind::ExtensionService, Kind::Service].into_iter().any(|kind| {
             let key = Key::new(kind, namespace, name);
             match self.0.get(&key).map(|attempt| &attempt.came_to) {
-                Some(CameTo::Taken(fields)) => fields.values().any(|found| found.must_be_ours),
+                Some(AttemptResult::Taken(fields)) => fields.values().any(|found| found.must_be_ours),
                 _ => false,
             }
         })
@@ -217,12 +217,14 @@ impl Attempts {
         let in_it = self.0.iter().filter(|(key, _)| key.namespace == namespace);
         let refusals = in_it.filter_map(|(key, attempt)| {
             let message = match &attempt.came_to {
-                CameTo::Failed { failure, creates: true } if is_final(attempt) => format!("{key}: {}", failure.message),
-                CameTo::Taken(fields) => {
+                AttemptResult::Failed { failure, creates: true } if is_final(attempt) => {
+                    format!("{key}: {}", failure.message)
+                }
+                AttemptResult::Taken(fields) => {
                     let (field, _) = fields.iter().find(|(_, found)| found.must_be_ours)?;
                     format!("{key}: something between Slipway and the API server changes {field}")
                 }
-                CameTo::Failed { .. } => return None,
+                AttemptResult::Failed { .. } => return None,
             };
             let wait = remaining(attempt, REFUSED, now)?;
             Some(Refusal { message, wait })
@@ -234,14 +236,14 @@ impl Attempts {
 /// Whether trying again at once is of no use.
 fn is_final(attempt: &Attempt) -> bool {
     match &attempt.came_to {
-        CameTo::Taken(_) => false,
-        CameTo::Failed { failure, .. } => {
+        AttemptResult::Taken(_) => false,
+        AttemptResult::Failed { failure, .. } => {
             failure.cause != FailureCause::Transient || since(attempt.first, attempt.last) >= PATIENCE
         }
     }
 }
 
-fn remaining(attempt: &Attempt, pace: Pace, now: Timestamp) -> Option<Duration> {
+fn remaining(attempt: &Attempt, pace: BackoffSchedule, now: Timestamp) -> Option<Duration> {
     let left = pace.after(attempt.count).checked_sub(since(attempt.last, now))?;
     (!left.is_zero()).then_some(left)
 }

@@ -69,7 +69,7 @@ impl Peer {
 }
 
 /// What is to be done about the certificates.
-pub fn plan(observed: &Observed) -> Certificates {
+pub fn assess(observed: &Observed) -> Certificates {
     let owner = observed.owner();
     let now = observed.now.as_second();
     let issued = observed.issued.as_ref();

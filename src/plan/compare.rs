@@ -12,11 +12,11 @@ use crate::api::Role;
 use crate::api::vocabulary::{annotations, labels};
 
 /// The fields in which an object differs from what we want, by their paths.
-pub type Differences = BTreeMap<String, Found>;
+pub type Differences = BTreeMap<String, Comparison>;
 
 /// What is found where we want something else.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Comparison {
     /// The value; null: none.
     pub live: Value,
     /// Whether nothing else than ours will do.
@@ -58,7 +58,7 @@ fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
             roles.any(|role| is_below(&[&format!("spec.{}", role.field())]))
         }
         Kind::ExtensionService | Kind::ContourConfiguration => {
-            is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::MEMORY)
+            is_below(&["spec"]) || field == format!("metadata.annotations[{}]", annotations::PERSISTED_STATE)
         }
         Kind::Service => is_below(&[
             "spec.selector",
@@ -119,7 +119,7 @@ pub fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
         let key = key.clone();
         found.into_iter().map(move |(field, live)| {
             let must_be_ours = must_be_ours(&key, &field, is_added);
-            (field, Found { live, must_be_ours })
+            (field, Comparison { live, must_be_ours })
         })
     };
     judged(found, false).chain(judged(added, true)).collect()
@@ -197,7 +197,7 @@ fn compare_fields(
 
 /// How a value is compared with what the API server has. What it stores is not to the letter what it was sent; each rule has a case in
 /// `e2e/tests/api_server/rules.rs`, where a real one stores it.
-enum Rule {
+enum EqualityRule {
     /// Amounts of resources: stored in their canonical form.
     Quantities,
     /// A map that is one value to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
@@ -212,7 +212,7 @@ enum Rule {
     Value,
 }
 
-impl Rule {
+impl EqualityRule {
     fn of(field: &str, desired: &Value) -> Self {
         match desired {
             Value::Object(_) if field == "requests" || field == "limits" => Self::Quantities,
@@ -225,12 +225,12 @@ impl Rule {
 }
 
 fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found: &mut BTreeMap<String, Value>) {
-    let holds = match (Rule::of(field, desired), desired, live) {
-        (Rule::Quantities, Value::Object(desired), Value::Object(live)) => desired
+    let holds = match (EqualityRule::of(field, desired), desired, live) {
+        (EqualityRule::Quantities, Value::Object(desired), Value::Object(live)) => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
-        (Rule::Map, Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
-        (Rule::MergedList(key), Value::Array(desired), Value::Array(live)) => {
+        (EqualityRule::Map, Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
+        (EqualityRule::MergedList(key), Value::Array(desired), Value::Array(live)) => {
             for item in desired {
                 let path = format!("{path}[{}]", item[key].as_str().unwrap_or_default());
                 match live.iter().find(|other| other.get(key) == item.get(key)) {
@@ -240,7 +240,7 @@ fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found:
             }
             return;
         }
-        (Rule::List, Value::Array(desired), Value::Array(live)) => {
+        (EqualityRule::List, Value::Array(desired), Value::Array(live)) => {
             let mut inner = BTreeMap::new();
             for (item, other) in desired.iter().zip(live) {
                 compare_values("", "", item, other, &mut inner);

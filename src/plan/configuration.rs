@@ -10,54 +10,54 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::captured::{Captured, Contours, Identity, configuration_name, references};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::{Observed, whole_seconds};
 use super::settings::Accepted;
 use super::stand_in::RolePlan;
+use super::startup_inputs::{Contours, Identity, StartupInputs, configuration_name, references};
 use super::usage::Usage;
 use super::views::{ReplicasStatus, wanted_replicas};
 use super::write::Desired;
 use crate::api::vocabulary::annotations;
 
 /// What a container is to capture: these settings and stand-ins. The object that they are in is told by [`identified`].
-pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> Captured {
+pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> StartupInputs {
     let owner = observed.owner();
-    let mut captured = Captured {
+    let mut inputs = StartupInputs {
         spec: accepted.spec.clone(),
-        ..Captured::default()
+        ..StartupInputs::default()
     };
     for role in roles {
         let NamespacedName { namespace, name } = &role.planned;
-        role.seen.reference.role.refer(&mut captured.spec, namespace, name);
-        captured.stand_ins.push(format!("{namespace}/{name}"));
+        role.seen.reference.role.refer(&mut inputs.spec, namespace, name);
+        inputs.stand_ins.push(format!("{namespace}/{name}"));
     }
-    let present = Contours::of(observed).deployment.and_then(Captured::of_template);
-    captured.in_place_of = present
-        .filter(|present| present.spec == captured.spec && present.is_intact(&owner))
+    let present = Contours::of(observed).deployment.and_then(StartupInputs::of_template);
+    inputs.in_place_of = present
+        .filter(|present| present.spec == inputs.spec && present.is_intact(&owner))
         .and_then(|present| present.in_place_of);
     // Each that hangs in its deletion has a successor, so there are no more names than objects.
     for _ in observed.of_kind(Kind::ContourConfiguration) {
-        captured.name(&owner);
-        match captured.live(observed) {
-            Some(live) if live.is_terminating() => captured.in_place_of = Some(live.uid().to_owned()),
+        inputs.name(&owner);
+        match inputs.live(observed) {
+            Some(live) if live.is_terminating() => inputs.in_place_of = Some(live.uid().to_owned()),
             _ => break,
         }
     }
-    captured.name(&owner);
-    captured
+    inputs.name(&owner);
+    inputs
 }
 
 /// What a container captures that starts now: the ContourConfiguration of this name as it exists. None: it does not, or is being deleted.
-pub fn identified(observed: &Observed, wanted: &Captured) -> Option<Captured> {
+pub fn identified(observed: &Observed, wanted: &StartupInputs) -> Option<StartupInputs> {
     let live = wanted.live(observed).filter(|live| !live.is_terminating())?;
-    Some(Captured {
+    Some(StartupInputs {
         identity: Identity::of(live),
         ..wanted.clone()
     })
 }
 
-impl Captured {
+impl StartupInputs {
     fn name(&mut self, owner: &Owner) {
         self.configuration = configuration_name(owner, &self.spec, self.in_place_of.as_deref());
     }
@@ -65,7 +65,7 @@ impl Captured {
 
 /// What the newest completely rolled-out ReplicaSet of Contour's Deployment has captured. Where none is left (the Deployment was
 /// deleted) it is what the ContourConfiguration says that is marked as rolled out, and is as it was made.
-pub fn last_good(observed: &Observed) -> Option<Captured> {
+pub fn last_good(observed: &Observed) -> Option<StartupInputs> {
     let owner = observed.owner();
     let contours = Contours::of(observed);
     let wanted = contours.deployment.and_then(wanted_replicas);
@@ -83,18 +83,18 @@ pub fn last_good(observed: &Observed) -> Option<Captured> {
     };
     let complete = contours.replica_sets.iter().filter(is_complete).max_by_key(revision);
     complete
-        .and_then(|set| Captured::of_template(set))
-        .filter(|captured| captured.is_intact(&owner))
+        .and_then(|set| StartupInputs::of_template(set))
+        .filter(|inputs| inputs.is_intact(&owner))
         .or_else(|| marked(observed))
 }
 
 /// What a container captures from the newest ContourConfiguration that is marked as rolled out and is as it was made.
-fn marked(observed: &Observed) -> Option<Captured> {
+fn marked(observed: &Observed) -> Option<StartupInputs> {
     let owner = observed.owner();
     let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
         let spec = object.spec()?.clone();
         let stand_ins = references(&spec).into_iter();
-        let captured = Captured {
+        let inputs = StartupInputs {
             configuration: object.name().to_owned(),
             identity: Identity::of(object),
             in_place_of: object.annotation(annotations::IN_PLACE_OF).map(str::to_owned),
@@ -102,37 +102,41 @@ fn marked(observed: &Observed) -> Option<Captured> {
             spec,
         };
         let time: jiff::Timestamp = object.annotation(annotations::ROLLED_OUT)?.parse().ok()?;
-        captured.is_intact(&owner).then_some((time.min(observed.now), captured))
+        inputs.is_intact(&owner).then_some((time.min(observed.now), inputs))
     });
     let newest = rolled_out.max_by(|(a, one), (b, other)| (a, &one.configuration).cmp(&(b, &other.configuration)));
-    newest.map(|(_, captured)| captured)
+    newest.map(|(_, inputs)| inputs)
 }
 
 /// A ContourConfiguration that containers have captured, or are to capture.
 #[derive(Clone, Debug)]
 pub struct InUse {
-    captured: Captured,
+    inputs: StartupInputs,
     /// When the last rollout of Contour to it was complete.
     rolled_out: Option<String>,
 }
 
 /// The configurations that are in use. `rolled_out` is the one to which Contour is rolled out now, and since when. A configuration whose name
 /// does not prove its content is left out: nobody knows what was in it.
-pub fn in_use(observed: &Observed, usage: &Usage, rolled_out: Option<(&Captured, Option<Timestamp>)>) -> Vec<InUse> {
+pub fn in_use(
+    observed: &Observed,
+    usage: &Usage,
+    rolled_out: Option<(&StartupInputs, Option<Timestamp>)>,
+) -> Vec<InUse> {
     let owner = observed.owner();
     let known = usage.configurations.values();
-    let in_use = known.filter(|captured| captured.is_intact(&owner)).map(|captured| {
-        let live = captured.live(observed);
+    let in_use = known.filter(|inputs| inputs.is_intact(&owner)).map(|inputs| {
+        let live = inputs.live(observed);
         let mark = live.and_then(|live| live.annotation(annotations::ROLLED_OUT));
         let mark = mark.map(str::to_owned);
-        let rolled_out = rolled_out.filter(|(present, _)| present.configuration == captured.configuration);
+        let rolled_out = rolled_out.filter(|(present, _)| present.configuration == inputs.configuration);
         InUse {
             rolled_out: match rolled_out {
                 Some((_, Some(since))) => Some(whole_seconds(since).to_string()),
                 Some((_, None)) => mark.or_else(|| Some(whole_seconds(observed.now).to_string())),
                 None => mark,
             },
-            captured: captured.clone(),
+            inputs: inputs.clone(),
         }
     });
     in_use.collect()
@@ -141,12 +145,12 @@ pub fn in_use(observed: &Observed, usage: &Usage, rolled_out: Option<(&Captured,
 impl InUse {
     /// The ContourConfiguration.
     pub fn object(&self, owner: &Owner) -> Desired {
-        let Captured {
+        let StartupInputs {
             configuration,
             spec,
             in_place_of,
             ..
-        } = &self.captured;
+        } = &self.inputs;
         let mut object = Object {
             kind: Kind::ContourConfiguration,
             metadata: owner.metadata(Kind::ContourConfiguration, &owner.namespace, configuration),
@@ -170,9 +174,9 @@ impl InUse {
 pub fn altered(observed: &Observed) -> BTreeSet<String> {
     let owner = observed.owner();
     let contours = Contours::of(observed);
-    let captured = contours.templates().filter_map(Captured::of_template);
-    let altered = captured.filter(|captured| captured.is_intact(&owner) && !captured.is_unchanged(observed));
-    altered.map(|captured| captured.configuration).collect()
+    let inputs = contours.templates().filter_map(StartupInputs::of_template);
+    let altered = inputs.filter(|inputs| inputs.is_intact(&owner) && !inputs.is_unchanged(observed));
+    altered.map(|inputs| inputs.configuration).collect()
 }
 
 #[cfg(test)]
@@ -186,27 +190,27 @@ mod tests {
         let observed = crate::plan::operand::tests::observed(&json!({}));
         let owner = observed.owner();
         let spec = |value: &str| Map::from_iter([("debug".to_owned(), value.into())]);
-        let captured = Captured {
+        let inputs = StartupInputs {
             configuration: configuration_name(&owner, &spec("a"), Some("uid")),
             in_place_of: Some("uid".to_owned()),
             spec: spec("a"),
-            ..Captured::default()
+            ..StartupInputs::default()
         };
-        let made = |captured: &Captured| {
+        let made = |inputs: &StartupInputs| {
             let mut usage = Usage::default();
-            usage.add_captured(captured);
+            usage.add_inputs(inputs);
             in_use(&observed, &usage, None)
         };
-        let [made_again] = <[InUse; 1]>::try_from(made(&captured)).expect("it is as it was made");
+        let [made_again] = <[InUse; 1]>::try_from(made(&inputs)).expect("it is as it was made");
         let object = made_again.object(&owner).object;
         assert_eq!(object.annotation(annotations::IN_PLACE_OF), Some("uid"));
-        let changes: [fn(&mut Captured); 3] = [
+        let changes: [fn(&mut StartupInputs); 3] = [
             |it| it.configuration.push('x'),
             |it| it.in_place_of = None,
             |it| it.spec.clear(),
         ];
         for (number, change) in changes.into_iter().enumerate() {
-            let mut other = captured.clone();
+            let mut other = inputs.clone();
             change(&mut other);
             assert!(!other.is_intact(&owner), "{number}");
             assert!(made(&other).is_empty(), "{number}");

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::captured::Contours;
 use super::object::{Kind, Object, Owner};
 use super::observed::NamespacePhase;
 use super::operand::access;
-use super::ours::Sorted;
+use super::ownership::Classified;
 use super::rollout;
+use super::startup_inputs::Contours;
 
 /// A deletion, as far as it is.
 pub struct Deletion {
@@ -21,8 +21,8 @@ pub struct Deletion {
 
 /// How far the deletion is, and how long until a pod that hangs is not waited for any more. It needs neither Contour's CRDs nor the
 /// users' ExtensionServices. If our finalizer does not hold the ContourDeployment any more, nothing is waited for.
-pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
-    let observed = &sorted.observed;
+pub fn assess(classified: &Classified, is_held: bool) -> (Deletion, Option<Duration>) {
+    let observed = &classified.observed;
     let owner = observed.owner();
     if !is_held {
         let over = Deletion {
@@ -46,7 +46,7 @@ pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
         !owner.is_elsewhere(&key) || (has_to_be_written && !observed.attempts.gave_up(&key))
     };
     let waiting = if contour_is_gone {
-        let left = sorted
+        let left = classified
             .objects(true)
             .filter(|object| has_to_go(&owner, !namespace_stays, object));
         let left = left.filter(is_waited_for);
@@ -61,7 +61,7 @@ pub fn assess(sorted: &Sorted, is_held: bool) -> (Deletion, Option<Duration>) {
         contour_is_gone,
         waiting,
     };
-    (deletion, old.look_again)
+    (deletion, old.requeue_after)
 }
 
 /// Whether Slipway deletes this object together with the ContourDeployment. The garbage collector deletes our own access.

@@ -65,14 +65,14 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
             .when(with_certificates)
             .first(),
     ];
-    let Some(captured) = &running.captured else {
+    let Some(inputs) = &running.inputs else {
         return steps;
     };
     let Operand {
         services,
         contour,
         envoy,
-    } = Operand::of(&assessment.instance, captured);
+    } = Operand::of(&assessment.instance, inputs);
     let envoy_in_turn = match (with_certificates, running.has_envoy, &running.gate) {
         (When::Now, false, _) => When::Now,
         (When::Now, true, Ok(())) => When::AfterThatBefore,

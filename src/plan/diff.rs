@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::{Map, Value};
 
 use super::assess::Assessment;
-use super::compare::{self, Differences, Found, compare};
+use super::compare::{self, Differences, Comparison, compare};
 use super::failure::{Failure, FailureCause};
 use super::names::hash_json;
 use super::object::{Key, Kind, Object, Owner};
 use super::observed::Observed;
-use super::ours::Sorted;
+use super::ownership::Classified;
 use super::removal;
 use super::step::{Content, Step, When};
 use super::waves::{Held, Wave};
@@ -20,8 +20,8 @@ use crate::api::OverruledFields;
 use crate::api::vocabulary::{FINALIZER, annotations};
 
 /// The waves for these steps, up to the first wave that blocks the rest.
-pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> Vec<Wave> {
-    let observed = &sorted.observed;
+pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classified) -> Vec<Wave> {
+    let observed = &classified.observed;
     let named: BTreeSet<Key> = steps.iter().flat_map(Step::keys).collect();
     let mut waves = Vec::<Wave>::new();
     let mut is_settled = true;
@@ -48,7 +48,7 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, sorted: &Sorted) -> V
             Content::Restore(desired) => {
                 converge(name, desired.into_iter().filter(|desired| !exists(desired)), observed)
             }
-            Content::Remove(selection) => removal::wave(name, selection, &named, assessment, sorted),
+            Content::Remove(selection) => removal::wave(name, selection, &named, assessment, classified),
             Content::Write(write) => Wave::of(name, write.into_iter().collect()),
         };
         is_settled &= is_removal || wave.writes.is_empty();
@@ -71,7 +71,7 @@ fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, obse
             Need::Nothing(fields) if fields.is_empty() => {}
             Need::Nothing(fields) => wave.overruled.push(overruled(&desired.object, fields)),
             Need::Wait(held) => {
-                wave.look_again = wave.look_again.into_iter().chain([held.wait]).min();
+                wave.requeue_after = wave.requeue_after.into_iter().chain([held.wait]).min();
                 wave.held.push(held);
             }
         }
@@ -99,7 +99,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
     let wanted = hash_json(&(&desired.object.metadata, &desired.object.content));
     let mut object = desired.object.clone();
     object.annotate(annotations::APPLIED, wanted.clone());
-    let is_decisive = key.kind.is_captured();
+    let is_decisive = key.kind.is_startup_input();
     let wait = observed.attempts.wait(&key, &wanted, is_decisive, observed.now);
     let Some(live) = live else {
         let refusal = observed.attempts.refusal(&key.namespace, observed.now);
@@ -132,7 +132,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
         object.metadata.finalizers.clone_from(&live.metadata.finalizers);
     }
     let overruled = observed.attempts.overruled(&key, &wanted);
-    let is_overruled = |field: &String, found: &Found| overruled.is_some_and(|fields| fields.get(field) == Some(found));
+    let is_overruled = |field: &String, found: &Comparison| overruled.is_some_and(|fields| fields.get(field) == Some(found));
     let (taken, left): (Differences, Differences) = compare(&object, live, desired.fields)
         .into_iter()
         .partition(|(field, found)| is_overruled(field, found) && !found.must_be_ours);

@@ -4,7 +4,7 @@
 pub mod admission;
 mod assess;
 mod attempts;
-mod captured;
+mod backoff;
 mod certificates;
 mod compare;
 mod configuration;
@@ -17,13 +17,13 @@ mod names;
 mod object;
 mod observed;
 mod operand;
-mod ours;
-mod pace;
+mod ownership;
 mod removal;
 mod report;
 mod rollout;
 mod settings;
 mod stand_in;
+mod startup_inputs;
 mod step;
 mod succession;
 mod traffic;
@@ -38,7 +38,7 @@ pub use failure::{Failure, FailureCause};
 pub use names::{hash, hash_json};
 pub use object::{Key, Kind, NamespacedName, Object, Owner};
 pub use observed::{NamespacePhase, Observed, ServiceAccountRef, SettingsVerdict, has_ready_endpoint};
-pub use ours::{namespaces as stand_in_namespaces, of as ours};
+pub use ownership::{namespaces as stand_in_namespaces, of as ours};
 pub use report::{Besides, DEGRADED, READY, Rule, patience_left};
 pub use stand_in::{bears_our_name, services, targets};
 pub use waves::{Event, Plan, Question, Severity, Wave};
@@ -46,10 +46,10 @@ pub use write::{Target, Write};
 
 /// What to do about this ContourDeployment now.
 pub fn plan(observed: &Observed) -> Plan {
-    let sorted = ours::sort(observed);
-    let assessment = assess::assess(&sorted);
+    let classified = ownership::classify(observed);
+    let assessment = assess::assess(&classified);
     let steps = desire::desire(&assessment);
-    let waves = diff::diff(steps, &assessment, &sorted);
+    let waves = diff::diff(steps, &assessment, &classified);
     report::report(assessment, waves)
 }
 

@@ -33,7 +33,7 @@ pub fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     text
 }
 
-/// Hash of a JSON value. `serde_json` keeps maps sorted, so that equal values have equal text.
+/// Hash of a JSON value. `serde_json` keeps maps classified, so that equal values have equal text.
 pub fn hash_json(value: &impl serde::Serialize) -> String {
     hash([serde_json::to_string(value).expect("JSON has a text").as_str()])
 }

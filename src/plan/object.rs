@@ -38,7 +38,7 @@ macro_rules! kinds {
 
             /// Whether its objects live in namespaces.
             pub fn is_namespaced(self) -> bool {
-                match self { $(Self::$kind => matches!(Scope::$scope, Scope::Namespaced),)* }
+                match self { $(Self::$kind => matches!(KindScope::$scope, KindScope::Namespaced),)* }
             }
 
             /// The kind's name.
@@ -49,7 +49,7 @@ macro_rules! kinds {
     };
 }
 
-enum Scope {
+enum KindScope {
     Namespaced,
     Cluster,
 }
@@ -93,7 +93,7 @@ impl Kind {
 
     /// Whether the absence or presence of objects of this kind decides what a Contour container captures. They are deleted only after a
     /// second, live look.
-    pub fn is_captured(self) -> bool {
+    pub fn is_startup_input(self) -> bool {
         matches!(
             self,
             Self::ContourConfiguration | Self::ExtensionService | Self::Service

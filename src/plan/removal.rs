@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::assess::Assessment;
 use super::deletion;
 use super::object::{Key, Kind, Object};
-use super::ours::Sorted;
+use super::ownership::Classified;
 use super::step::{Part, Selection};
 use super::waves::Wave;
 use super::write::{Target, Write};
@@ -17,16 +17,16 @@ pub fn wave(
     selection: Selection,
     named: &BTreeSet<Key>,
     assessment: &Assessment<'_>,
-    sorted: &Sorted,
+    classified: &Classified,
 ) -> Wave {
     let mut wave = Wave::of(name, Vec::new());
-    wave.look_first = selection.looks_first();
-    let attempts = &sorted.observed.attempts;
-    for object in sorted.objects(selection.reaches_leftovers()) {
+    wave.needs_live_read = selection.needs_live_read();
+    let attempts = &classified.observed.attempts;
+    for object in classified.objects(selection.reaches_leftovers()) {
         let key = object.key();
         // While a specification is refused, what is on its way out is not what a step names.
         let is_spared = selection != Selection::Going && named.contains(&key);
-        if is_spared || !selects(selection, object, assessment, sorted) {
+        if is_spared || !selects(selection, object, assessment, classified) {
             continue;
         }
         let write = if !object.is_terminating() {
@@ -36,10 +36,10 @@ pub fn wave(
         } else {
             continue;
         };
-        match attempts.wait(&key, "", false, sorted.observed.now) {
+        match attempts.wait(&key, "", false, classified.observed.now) {
             Some(wait) => {
                 wave.left_behind.extend(attempts.failure(&key, "").cloned());
-                wave.look_again = wave.look_again.into_iter().chain([wait]).min();
+                wave.requeue_after = wave.requeue_after.into_iter().chain([wait]).min();
             }
             None => wave.writes.push(write),
         }
@@ -55,7 +55,7 @@ impl Selection {
 
     /// Whether pods and ReplicaSets have to be looked at first: a watch may lag behind the start of a container, which must not find gone
     /// what it reads.
-    fn looks_first(self) -> bool {
+    fn needs_live_read(self) -> bool {
         match self {
             Self::Unused | Self::Leftovers | Self::Going => true,
             Self::Remains { part, .. } => part != Part::Contour,
@@ -64,12 +64,13 @@ impl Selection {
     }
 }
 
-fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, sorted: &Sorted) -> bool {
+fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, classified: &Classified) -> bool {
     let usage = &assessment.usage;
-    let is_used = || usage.holds(&sorted.observed, object);
-    let may_be_captured = object.kind.is_captured() && (object.kind != Kind::Service || object.has_our_finalizer());
+    let is_used = || usage.holds(&classified.observed, object);
+    let may_be_startup_input =
+        object.kind.is_startup_input() && (object.kind != Kind::Service || object.has_our_finalizer());
     let has_stand_in = |among: &dyn Fn(&Object) -> bool| {
-        let mut others = sorted.objects(true).filter(|other| among(other));
+        let mut others = classified.objects(true).filter(|other| among(other));
         others.any(|other| other.kind == Kind::ExtensionService && other.id() == object.id())
     };
     match selection {
@@ -77,14 +78,14 @@ fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, s
             kind if kind.is_made_by_controllers() => false,
             // Contour's is always named.
             Kind::DaemonSet | Kind::Deployment => other_envoy,
-            _ => !may_be_captured && !is_used(),
+            _ => !may_be_startup_input && !is_used(),
         },
-        Selection::Unused => may_be_captured && !is_used(),
+        Selection::Unused => may_be_startup_input && !is_used(),
         // Stand-ins go before their blackholes.
         Selection::Leftovers => {
-            sorted.is_leftover(object)
+            classified.is_leftover(object)
                 && !usage.holds_name(object.namespace(), object.name())
-                && !(object.kind == Kind::Service && has_stand_in(&|other| sorted.is_leftover(other)))
+                && !(object.kind == Kind::Service && has_stand_in(&|other| classified.is_leftover(other)))
         }
         Selection::Going => object.is_terminating() && object.has_our_finalizer() && !is_used(),
         Selection::TerminatingStandIns => object.kind == Kind::ExtensionService && object.is_terminating(),

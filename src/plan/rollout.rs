@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::captured::Contours;
 use super::object::{Kind, Object};
 use super::observed::Observed;
+use super::startup_inputs::Contours;
 use super::views::{DaemonSetStatus, ReplicasStatus, is_observed, wanted_replicas};
 use crate::api::vocabulary::labels;
 
@@ -111,7 +111,7 @@ pub struct OldPods {
     /// They are not: they hang.
     pub hanging: Vec<String>,
     /// When the next one of the first is counted among the second.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// The pods of Contour's Deployment that are not of the template with this hash; if there is none, all that may run a Contour,
@@ -120,7 +120,7 @@ pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
     let mut old = OldPods {
         waited_for: Vec::new(),
         hanging: Vec::new(),
-        look_again: None,
+        requeue_after: None,
     };
     let contours = Contours::of(observed);
     let pods: Vec<&Object> = match template {
@@ -136,7 +136,7 @@ pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
             Some(wait) if wait.is_zero() => old.hanging.push(pod.name().to_owned()),
             wait => {
                 old.waited_for.push(pod.name().to_owned());
-                old.look_again = [old.look_again, wait].into_iter().flatten().min();
+                old.requeue_after = [old.requeue_after, wait].into_iter().flatten().min();
             }
         }
     }
@@ -421,7 +421,7 @@ mod tests {
             let old = OldPods {
                 waited_for: pods.iter().map(ToString::to_string).collect(),
                 hanging: Vec::new(),
-                look_again: None,
+                requeue_after: None,
             };
             gate(&observed, &contour, &old).err()
         };

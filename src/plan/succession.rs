@@ -8,10 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::captured::{Captured, Contours};
+use super::backoff::{BackoffSchedule, CALM};
 use super::object::Object;
 use super::observed::Observed;
-use super::pace::{CALM, Pace};
+use super::startup_inputs::{Contours, StartupInputs};
 
 /// Contour is rolled once in this time to what has the same content as before, and was altered or deleted in between. The first time it is
 /// rolled at once. What was read may leave requests unchecked, so this is not long.
@@ -19,7 +19,7 @@ const BETWEEN_ROLLS: Duration = Duration::from_mins(1);
 
 /// A stand-in follows its service whatever its name is; a successor only changes what is captured. An installation that comes
 /// piece by piece takes up to three of them, and taking it apart again two more.
-const STAND_IN: Pace = Pace {
+const STAND_IN: BackoffSchedule = BackoffSchedule {
     free: 4,
     first: Duration::from_secs(10),
     longest: Duration::from_mins(5),
@@ -32,20 +32,20 @@ pub const MOST_MOVES: u32 = 1000;
 /// be rolled. `template` says which hash the pod template has with what is captured.
 pub fn stays(
     observed: &Observed,
-    wanted: &Captured,
-    template: impl Fn(&Captured) -> String,
-) -> Option<(Captured, Duration)> {
+    wanted: &StartupInputs,
+    template: impl Fn(&StartupInputs) -> String,
+) -> Option<(StartupInputs, Duration)> {
     let contours = Contours::of(observed);
     // What somebody else wrote on the template is not what Contour stays on.
-    let present = Captured::of_template(contours.deployment?).filter(|it| it.is_intact(&observed.owner()))?;
+    let present = StartupInputs::of_template(contours.deployment?).filter(|it| it.is_intact(&observed.owner()))?;
     let differs_in_nothing_else = present.spec == wanted.spec && contours.template()? == template(&present);
     if present == *wanted || !differs_in_nothing_else {
         return None;
     }
-    let captured = |set: &Object| Captured::of_template(set).filter(|captured| captured.spec == wanted.spec);
+    let inputs = |set: &Object| StartupInputs::of_template(set).filter(|inputs| inputs.spec == wanted.spec);
     let sets = contours.replica_sets.iter();
-    let sets = sets.filter_map(|set| Some((captured(set)?, *set)));
-    let (of_present, before): (Vec<_>, Vec<_>) = sets.partition(|(captured, _)| *captured == present);
+    let sets = sets.filter_map(|set| Some((inputs(set)?, *set)));
+    let (of_present, before): (Vec<_>, Vec<_>) = sets.partition(|(inputs, _)| *inputs == present);
     if before.is_empty() {
         return None;
     }
@@ -90,8 +90,8 @@ mod tests {
 
     use super::*;
     use crate::api::vocabulary::{annotations, labels};
-    use crate::plan::captured::configuration_name;
     use crate::plan::object::Kind;
+    use crate::plan::startup_inputs::configuration_name;
 
     fn made(at: &str) -> Object {
         let metadata = json!({"name": "a", "creationTimestamp": at});
@@ -107,17 +107,18 @@ mod tests {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
         let owner = observed.owner();
         observed.now = at("2026-01-01T00:00:10Z");
-        let captured = |generation: i64, in_place_of: Option<&str>| {
-            let mut captured = Captured {
+        let inputs = |generation: i64, in_place_of: Option<&str>| {
+            let mut inputs = StartupInputs {
                 configuration: configuration_name(&owner, &Map::new(), in_place_of),
-                ..Captured::default()
+                ..StartupInputs::default()
             };
-            captured.identity.generation = generation;
-            captured
+            inputs.identity.generation = generation;
+            inputs
         };
-        let workload = |kind, name: &str, captured: &Captured| {
-            let text = serde_json::to_string(captured).expect("JSON");
-            let template = json!({"labels": {labels::TEMPLATE: "hash"}, "annotations": {annotations::CAPTURED: text}});
+        let workload = |kind, name: &str, inputs: &StartupInputs| {
+            let text = serde_json::to_string(inputs).expect("JSON");
+            let template =
+                json!({"labels": {labels::TEMPLATE: "hash"}, "annotations": {annotations::STARTUP_INPUTS: text}});
             let owner =
                 json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": "u", "controller": true});
             let ours = json!({
@@ -130,19 +131,19 @@ mod tests {
             let spec = json!({"replicas": 1, "template": {"metadata": template}});
             Object::from_json(kind, json!({"metadata": metadata, "spec": spec})).expect("an object")
         };
-        let waits = |present: &Captured| {
+        let waits = |present: &StartupInputs| {
             let mut observed = observed.clone();
             let objects = [
                 workload(Kind::Deployment, &owner.contour(), present),
-                workload(Kind::ReplicaSet, "before", &captured(1, None)),
+                workload(Kind::ReplicaSet, "before", &inputs(1, None)),
                 workload(Kind::ReplicaSet, "present", present),
             ];
             observed.objects = objects.map(|object| (object.key(), Arc::new(object))).into();
-            stays(&observed, &captured(5, None), |_| "hash".to_owned()).map(|(_, wait)| wait)
+            stays(&observed, &inputs(5, None), |_| "hash".to_owned()).map(|(_, wait)| wait)
         };
-        assert_eq!(waits(&captured(3, None)), Some(Duration::from_secs(50)));
-        assert_eq!(waits(&captured(5, None)), None, "it is the one that is wanted");
-        let mut forged = captured(3, None);
+        assert_eq!(waits(&inputs(3, None)), Some(Duration::from_secs(50)));
+        assert_eq!(waits(&inputs(5, None)), None, "it is the one that is wanted");
+        let mut forged = inputs(3, None);
         forged.configuration = "edge-forged".to_owned();
         assert_eq!(waits(&forged), None);
     }

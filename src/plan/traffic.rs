@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value};
 
-use super::captured::{Captured, Contours};
 use super::object::{Kind, NamespacedName, Object};
 use super::observed::Observed;
 use super::settings::changed;
 use super::stand_in::{Reference, is_blackhole, is_unusable};
+use super::startup_inputs::{Contours, StartupInputs};
 use super::views::pod_phase;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
@@ -16,8 +16,8 @@ use crate::api::{Role, Traffic};
 pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
     let contours = Contours::of(observed);
     let known = contours.pods.iter();
-    let known = known.map(|(_, set)| match Captured::of_template(set) {
-        Some(captured) => under(observed, &captured, reference.role),
+    let known = known.map(|(_, set)| match StartupInputs::of_template(set) {
+        Some(inputs) => under(observed, &inputs, reference.role),
         None => Traffic::Unknown,
     });
     // One that has not started is told of when its ReplicaSet is seen, too.
@@ -39,22 +39,22 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
 }
 
 /// What happens under what a container has captured.
-fn under(observed: &Observed, captured: &Captured, role: Role) -> Traffic {
+fn under(observed: &Observed, inputs: &StartupInputs, role: Role) -> Traffic {
     let owner = observed.owner();
-    let live = captured.live(observed);
-    let is_right = captured.is_unchanged(observed) && live.is_some_and(|live| is_the_same(live, &captured.spec));
+    let live = inputs.live(observed);
+    let is_right = inputs.is_unchanged(observed) && live.is_some_and(|live| is_the_same(live, &inputs.spec));
     // Somebody altered or deleted it, or wrote another one on the template: nobody can say what a container that started meanwhile
     // has read.
-    if !captured.is_intact(&owner) || !is_right {
+    if !inputs.is_intact(&owner) || !is_right {
         return Traffic::Unknown;
     }
-    let Some(block) = captured.spec.get(role.field()) else {
+    let Some(block) = inputs.spec.get(role.field()) else {
         return role.unset();
     };
     if block.pointer("/authPolicy/disabled").and_then(Value::as_bool) == Some(true) {
         return Traffic::AllowedUnchecked;
     }
-    let stand_in = role.referenced(&captured.spec);
+    let stand_in = role.referenced(&inputs.spec);
     let stand_in = stand_in.and_then(|(namespace, name)| observed.object(Kind::ExtensionService, &namespace, &name));
     // Contour drops HTTPS virtual hosts, and says so if nothing repairs the stand-in.
     if stand_in.is_some_and(is_unusable) {

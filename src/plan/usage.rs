@@ -6,16 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::captured::{Captured, Contours, references};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::Observed;
+use super::startup_inputs::{Contours, StartupInputs, references};
 use super::views::{is_observed, wanted_replicas};
 
 /// What is in use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
     /// ContourConfigurations that are needed, by name.
-    pub configurations: BTreeMap<String, Captured>,
+    pub configurations: BTreeMap<String, StartupInputs>,
     /// Stand-ins that are needed; their blackholes bear the same names.
     pub stand_ins: BTreeSet<NamespacedName>,
     /// ContourConfigurations that are held, by name; the needed ones are among them.
@@ -35,14 +35,14 @@ impl Usage {
         let contours = Contours::of(observed);
         let mut controllers = contours.deployment.into_iter().chain(contours.all_replica_sets());
         usage.uncertain = controllers.any(|object| !is_observed(object));
-        for captured in contours.templates().filter_map(Captured::of_template) {
-            usage.need(&owner, &captured);
+        for inputs in contours.templates().filter_map(StartupInputs::of_template) {
+            usage.need(&owner, &inputs);
         }
         let may_start_pods = |set: &&Object| wanted_replicas(set) != Some(0);
         let sets = contours.all_replica_sets().filter(may_start_pods);
-        let said = sets.filter_map(Captured::of_template);
-        for captured in said.chain(contours.all_pods().filter_map(Captured::of_pod)) {
-            usage.hold(&captured);
+        let said = sets.filter_map(StartupInputs::of_template);
+        for inputs in said.chain(contours.all_pods().filter_map(StartupInputs::of_pod)) {
+            usage.hold(&inputs);
         }
         // A configuration tells by itself what it references, should a pod's annotation have been changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
@@ -74,26 +74,25 @@ impl Usage {
     }
 
     /// Adds what the plan names.
-    pub fn add_captured(&mut self, captured: &Captured) {
-        self.hold(captured);
-        self.stand_ins.extend(references(&captured.spec));
-        self.configurations
-            .insert(captured.configuration.clone(), captured.clone());
+    pub fn add_inputs(&mut self, inputs: &StartupInputs) {
+        self.hold(inputs);
+        self.stand_ins.extend(references(&inputs.spec));
+        self.configurations.insert(inputs.configuration.clone(), inputs.clone());
     }
 
     /// Adds what a template of ours says that a container captures. It is needed only if the configuration's name, which nobody can
     /// change, bears it out: the annotation may have been changed, or be of another version of Slipway.
-    fn need(&mut self, owner: &Owner, captured: &Captured) {
-        if captured.is_intact(owner) {
-            self.add_captured(captured);
+    fn need(&mut self, owner: &Owner, inputs: &StartupInputs) {
+        if inputs.is_intact(owner) {
+            self.add_inputs(inputs);
         } else {
-            self.hold(captured);
+            self.hold(inputs);
         }
     }
 
-    fn hold(&mut self, captured: &Captured) {
-        self.held_configurations.insert(captured.configuration.clone());
-        self.held_stand_ins.extend(captured.stand_ins());
+    fn hold(&mut self, inputs: &StartupInputs) {
+        self.held_configurations.insert(inputs.configuration.clone());
+        self.held_stand_ins.extend(inputs.stand_ins());
     }
 }
 
@@ -118,10 +117,10 @@ mod tests {
         let stand_in = object(Kind::ExtensionService, "used");
         observed.objects.insert(stand_in.key(), Arc::new(stand_in.clone()));
         let mut usage = Usage::default();
-        usage.add_captured(&Captured {
+        usage.add_inputs(&StartupInputs {
             configuration: "used".to_owned(),
             stand_ins: vec!["auth/used".to_owned()],
-            ..Captured::default()
+            ..StartupInputs::default()
         });
         for (kind, name, held, held_if_uncertain) in [
             (Kind::ContourConfiguration, "used", true, true),
@@ -155,8 +154,8 @@ mod tests {
             let content = hash_json(&spec);
             let parts = ["projectcontour", "edge", content.as_str()];
             let name = format!("edge-{}", hash(parts.into_iter().chain(in_place_of)));
-            let captured = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-0000000000"]});
-            let annotations = json!({annotations::CAPTURED: captured.to_string()});
+            let inputs = json!({"configuration": name, "spec": spec, "standIns": ["auth/edge-ext-auth-0000000000"]});
+            let annotations = json!({annotations::STARTUP_INPUTS: inputs.to_string()});
             let labels = json!({labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge"});
             let deployment = json!({
                 "metadata": {"namespace": "projectcontour", "name": "edge-contour", "generation": 1, "labels": labels},
@@ -186,11 +185,11 @@ mod tests {
                 json!({"namespace": "projectcontour", "name": name, "labels": labels, "annotations": annotations});
             Object::from_json(kind, json!({"metadata": metadata, "spec": spec})).expect("an object")
         };
-        let captured = json!({"configuration": "edge-held", "standIns": []}).to_string();
+        let inputs = json!({"configuration": "edge-held", "standIns": []}).to_string();
         let objects = [
             object(Kind::ContourConfiguration, "edge-held", json!({})),
             object(Kind::ContourConfiguration, "edge-other", json!({})),
-            object(Kind::Pod, "pod", json!({annotations::CAPTURED: captured})),
+            object(Kind::Pod, "pod", json!({annotations::STARTUP_INPUTS: inputs})),
         ];
         let mut observed = tests::observed(&json!({}));
         observed.objects = objects.map(|object| (object.key(), Arc::new(object))).into();

@@ -23,7 +23,7 @@ pub struct Plan {
     pub events: Vec<Event>,
     /// Look again after this time even if nothing happens.
     #[serde(skip)]
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// Writes that go out together.
@@ -34,7 +34,7 @@ pub struct Wave {
     /// The writes that are needed.
     pub writes: Vec<Write>,
     /// Whether these deletions need a live look at pods and ReplicaSets first: a watch may lag behind a container's start.
-    pub look_first: bool,
+    pub needs_live_read: bool,
     /// Writes that have to wait.
     #[serde(skip)]
     pub held: Vec<Held>,
@@ -46,7 +46,7 @@ pub struct Wave {
     pub left_behind: Vec<Failure>,
     /// Look again after this time.
     #[serde(skip)]
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// A write that has to wait, and why.

@@ -140,8 +140,8 @@ where
             owner,
             [
                 ("role", role),
-                ("namespace", series.namespace.as_str()),
-                ("name", series.name.as_str()),
+                ("extension_service_namespace", series.namespace.as_str()),
+                ("extension_service", series.name.as_str()),
             ],
         )
     };

@@ -33,14 +33,14 @@ const CONDITION_STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
 /// How something ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReconcileOutcome {
     /// As intended.
     Success,
     /// It did not; the reason becomes a label, so it is a word from the code, never a message.
     Error(&'static str),
 }
 
-impl Outcome {
+impl ReconcileOutcome {
     fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -141,7 +141,7 @@ impl Metrics {
             size: Arc::default(),
         };
         // A counter that appears with its first error has no increase that an alert could see.
-        for outcome in [Outcome::Success, Outcome::Error("")] {
+        for outcome in [ReconcileOutcome::Success, ReconcileOutcome::Error("")] {
             drop(metrics.reconciles.get_or_create(&OutcomeLabels {
                 outcome: outcome.label(),
             }));
@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// Counts a reconcile.
-    pub fn reconciled(&self, namespace: &str, name: &str, outcome: Outcome, duration: Duration) {
+    pub fn reconciled(&self, namespace: &str, name: &str, outcome: ReconcileOutcome, duration: Duration) {
         self.reconciles
             .get_or_create(&OutcomeLabels {
                 outcome: outcome.label(),
@@ -240,12 +240,12 @@ impl Metrics {
         let mut deployments = self.deployments.lock();
         match outcome {
             // Not `entry`: the reconcile that finds the object gone succeeds too, and must not bring its series back.
-            Outcome::Success => {
+            ReconcileOutcome::Success => {
                 if let Some(deployment) = deployments.get_mut(&owner(namespace, name)) {
                     deployment.reconcile_failed = false;
                 }
             }
-            Outcome::Error(reason) => {
+            ReconcileOutcome::Error(reason) => {
                 deployments.entry(owner(namespace, name)).or_default().reconcile_failed = true;
                 self.reconcile_errors.get_or_create(&ReasonLabels { reason }).inc();
             }
@@ -274,7 +274,7 @@ impl Metrics {
     }
 
     /// Counts a dry run of the settings, which writes nothing.
-    pub fn tried(&self, outcome: Outcome) {
+    pub fn tried(&self, outcome: ReconcileOutcome) {
         let outcome = outcome.label();
         self.dry_runs.get_or_create(&OutcomeLabels { outcome }).inc();
     }
@@ -321,20 +321,20 @@ impl Default for Metrics {
 }
 
 /// Namespace and name of a ContourDeployment.
-type Owner = (String, String);
+type SeriesOwner = (String, String);
 
-fn owner(namespace: &str, name: &str) -> Owner {
+fn owner(namespace: &str, name: &str) -> SeriesOwner {
     (namespace.to_owned(), name.to_owned())
 }
 
 /// The series of the ContourDeployments. Not `Family`s: those keep all labels for each sample, and there are dozens of
 /// samples for each ContourDeployment.
 #[derive(Debug, Default)]
-struct Deployments(Mutex<BTreeMap<Owner, Deployment>>);
+struct Deployments(Mutex<BTreeMap<SeriesOwner, DeploymentSeries>>);
 
 /// The series of one ContourDeployment.
 #[derive(Debug, Default)]
-struct Deployment {
+struct DeploymentSeries {
     /// Type and status.
     conditions: Vec<(String, &'static str)>,
     extension_services: Vec<Series>,
@@ -343,7 +343,7 @@ struct Deployment {
 
 impl Deployments {
     /// A panic elsewhere must not take the metrics with it: no update of this map leaves it half done.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Owner, Deployment>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SeriesOwner, DeploymentSeries>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

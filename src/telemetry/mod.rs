@@ -8,7 +8,7 @@ mod metrics;
 mod probes;
 mod server;
 
-pub use metrics::{Metrics, Outcome, WriteOutcome};
+pub use metrics::{Metrics, ReconcileOutcome, WriteOutcome};
 pub use probes::{Liveness, Readiness};
 pub use server::serve;
 

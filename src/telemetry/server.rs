@@ -111,7 +111,7 @@ mod tests {
     use tokio::task::{JoinHandle, spawn_blocking};
 
     use super::*;
-    use crate::telemetry::Outcome;
+    use crate::telemetry::ReconcileOutcome;
 
     struct Server {
         address: SocketAddr,
@@ -205,7 +205,7 @@ mod tests {
         let endless = "x".repeat(20_000_000);
         server
             .metrics
-            .reconciled("projectcontour", &endless, Outcome::Error("Timeout"), Duration::ZERO);
+            .reconciled("projectcontour", &endless, ReconcileOutcome::Error("Timeout"), Duration::ZERO);
         let address = server.address;
         let unread = spawn_blocking(move || {
             let mut stream = TcpStream::connect(address).unwrap();

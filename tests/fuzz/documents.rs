@@ -35,7 +35,7 @@ fn check_text(text: &str) -> Option<usize> {
         serde_json::to_value(&again).expect("a plan is JSON"),
         "the same plan"
     );
-    assert_eq!(plan.look_again, again.look_again);
+    assert_eq!(plan.requeue_after, again.requeue_after);
     render(text).expect("what can be read can be printed");
     let writes: Vec<&Write> = plan.waves.iter().flat_map(|wave| &wave.writes).collect();
     let mut written = BTreeSet::new();

@@ -501,7 +501,7 @@ fn change(object: &mut Object, touch: &Touch) {
         Touch::StripLabels => object.metadata.labels = None,
         Touch::StripOwners => object.metadata.owner_references = None,
         Touch::StripAnnotations => object.metadata.annotations = None,
-        Touch::Memory(text) => object.annotate(annotations::MEMORY, text.clone()),
+        Touch::Memory(text) => object.annotate(annotations::PERSISTED_STATE, text.clone()),
         Touch::Respond => set("timeoutPolicy", json!({"response": "9s"})),
         Touch::Repoint => set("services", json!([{"name": "other", "port": 9001}])),
     }

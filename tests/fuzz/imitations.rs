@@ -132,7 +132,7 @@ impl Imitation {
         let namespace = if self.has(4) { "auth" } else { ALICE };
         let spec = evil();
         format!(
-            r#"{{"salt":{salt},"moves":{moves},"tainted":{},"evicted":{},"pinned":{{}},"reference":["{namespace}","one"],
+            r#"{{"salt":{salt},"moves":{moves},"retired":{},"withdrawn":{},"pinned":{{}},"reference":["{namespace}","one"],
             "proven":{{"uid":"u-{namespace}","generation":{generation},"spec":{spec}}},
             "nudge":{{"about":[],"step":{step},"odd":true}}}}"#,
             self.has(5),
@@ -157,11 +157,12 @@ impl Imitation {
         finalizers.extend((self.marks & 8 != 0 && namespace == ALICE).then_some("alice.example/keep"));
         metadata["finalizers"] = json!(finalizers);
         let captured = self.captured();
-        let mut template = json!({"labels": metadata["labels"], "annotations": {annotations::CAPTURED: captured}});
+        let mut template =
+            json!({"labels": metadata["labels"], "annotations": {annotations::STARTUP_INPUTS: captured}});
         template["labels"][labels::TEMPLATE] = "0000000000".into();
         let spec = match self.kind() {
             Kind::ExtensionService => {
-                metadata["annotations"] = json!({annotations::MEMORY: self.memory()});
+                metadata["annotations"] = json!({annotations::PERSISTED_STATE: self.memory()});
                 evil()
             }
             Kind::ContourConfiguration => {
@@ -175,7 +176,7 @@ impl Imitation {
                 self.settings()
             }
             Kind::Pod => {
-                metadata["annotations"] = json!({annotations::CAPTURED: captured});
+                metadata["annotations"] = json!({annotations::STARTUP_INPUTS: captured});
                 let phase = if self.has(7) { "Running" } else { "Pending" };
                 return json!({"metadata": metadata, "spec": {}, "status": {"phase": phase}});
             }

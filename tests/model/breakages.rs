@@ -156,11 +156,11 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "facts that change do not taint",
+        name: "facts that change do not retire",
         scope: "facts",
         plan: |_, plan| {
             for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
-                remember(object, |memory| drop(memory.remove("tainted")));
+                remember(object, |memory| drop(memory.remove("retired")));
             }
         },
         ..NONE
@@ -182,7 +182,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a bare False of any Contour's evicts a copy",
+        name: "a bare False of any Contour's withdraws a copy",
         scope: "verdicts",
         observe: |observed| {
             for object in observed
@@ -225,7 +225,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "an evicted copy comes back by itself",
+        name: "an withdrawn copy comes back by itself",
         scope: "services",
         observe: |observed| {
             for object in observed
@@ -233,7 +233,7 @@ pub static ALL: &[Breakage] = &[
                 .values_mut()
                 .filter(|object| object.kind == Kind::ExtensionService)
             {
-                remember(Arc::make_mut(object), |memory| drop(memory.remove("evicted")));
+                remember(Arc::make_mut(object), |memory| drop(memory.remove("withdrawn")));
             }
         },
         ..NONE
@@ -374,7 +374,7 @@ pub static ALL: &[Breakage] = &[
         scope: "tenant beside the service",
         plan: |observed, plan| {
             let salt = |object: &Object| {
-                let memory: Value = serde_json::from_str(object.annotation(annotations::MEMORY)?).ok()?;
+                let memory: Value = serde_json::from_str(object.annotation(annotations::PERSISTED_STATE)?).ok()?;
                 memory["salt"].as_u64()
             };
             let salts = observed.objects.values().filter_map(|object| salt(object));
@@ -530,12 +530,12 @@ fn configuration_name(owner: &Owner, configuration: &Object) -> String {
 
 /// Changes what is remembered on a stand-in.
 fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
-    let Some(text) = object.annotation(annotations::MEMORY) else {
+    let Some(text) = object.annotation(annotations::PERSISTED_STATE) else {
         return;
     };
     if let Ok(Value::Object(mut memory)) = serde_json::from_str(text) {
         change(&mut memory);
-        object.annotate(annotations::MEMORY, Value::Object(memory).to_string());
+        object.annotate(annotations::PERSISTED_STATE, Value::Object(memory).to_string());
     }
 }
 
@@ -574,7 +574,7 @@ fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
 fn without_nudges(plan: &mut Plan, for_silence: bool) {
     // That is for a generation of an object, which is remembered with it.
     let is_for_silence = |object: &Object| {
-        let memory = object.annotation(annotations::MEMORY);
+        let memory = object.annotation(annotations::PERSISTED_STATE);
         memory.is_some_and(|memory| memory.contains(".@"))
     };
     let is_nudge = |write: &Write| {

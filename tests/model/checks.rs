@@ -13,7 +13,7 @@ use crate::scopes::{ALICE, AUTH};
 use crate::state::{Container, State};
 
 /// Reasons that speak of what a stand-in points at (docs/design.md, "Rules of a stand-in", 3).
-const EVICTING: [&str; 4] = [
+const WITHDRAWING: [&str; 4] = [
     "ServiceUnresolvedReference",
     "UnsupportedServiceType",
     "TLSUpstreamValidation",
@@ -21,7 +21,7 @@ const EVICTING: [&str; 4] = [
 ];
 
 /// In the memory of a stand-in.
-const EVICTED: &str = "\"evicted\":true";
+const WITHDRAWN: &str = "\"withdrawn\":true";
 
 /// No salt of Slipway's is greater.
 pub const MOST_SALT: u64 = 1_000_000;
@@ -140,15 +140,16 @@ impl Model {
         // What Contour was nudged for bears a uid, too.
         let gone = user.is_none_or(|user| {
             let proved = format!("\"proven\":{{\"uid\":\"{}\"", user.object.uid());
-            let remembered = object.annotation(annotations::MEMORY);
+            let remembered = object.annotation(annotations::PERSISTED_STATE);
             !remembered.is_some_and(|remembered| remembered.contains(&proved))
         });
         let unresolved = live
             .services
             .iter()
             .any(|(service, port)| seen(*service).is_none_or(|service| !service.ports.contains(port)));
-        let evicting = |item: &Item| matches!(&item.said, Said::Invalid(reason) if EVICTING.contains(&reason.as_str()));
-        let evicted = state
+        let withdrawing =
+            |item: &Item| matches!(&item.said, Said::Invalid(reason) if WITHDRAWING.contains(&reason.as_str()));
+        let withdrawn = state
             .slots
             .iter()
             .filter_map(|slot| self.items.get(slot.view))
@@ -156,14 +157,14 @@ impl Model {
                 item.kind() == Kind::ExtensionService
                     && (item.owner == live.owner || self.is_nameless(item))
                     && !self.items.is_aside(item.key)
-                    && (evicting(item) || remembers_eviction(item))
+                    && (withdrawing(item) || remembers_withdrawal(item))
             });
         // A tenant beside the service says so, and takes that back while the plan is carried out.
         let was_said = self.scope.tenant_in == AUTH
             && object
-                .annotation(annotations::MEMORY)
-                .is_some_and(|memory| memory.contains(EVICTED));
-        (was_copy && is_blackhole && !gone && !unresolved && !evicted && !was_said)
+                .annotation(annotations::PERSISTED_STATE)
+                .is_some_and(|memory| memory.contains(WITHDRAWN));
+        (was_copy && is_blackhole && !gone && !unresolved && !withdrawn && !was_said)
             .then(|| format!("rule 3: {} is made a blackhole for no reason", self.items.key(key)))
     }
 
@@ -287,7 +288,7 @@ impl Model {
 /// Numbers come back from annotations, which others may have written, and are counted up: they have an end.
 fn check_numbers(object: &Object) -> Option<String> {
     const MOST: [(&str, u64); 2] = [("salt", MOST_SALT), ("moves", 1000)];
-    let memory: Value = serde_json::from_str(object.annotation(annotations::MEMORY)?).ok()?;
+    let memory: Value = serde_json::from_str(object.annotation(annotations::PERSISTED_STATE)?).ok()?;
     let number = |field: &str| memory[field].as_u64().unwrap_or_default();
     let (field, _) = MOST.into_iter().find(|(field, most)| number(field) > *most)?;
     Some(format!(
@@ -297,11 +298,11 @@ fn check_numbers(object: &Object) -> Option<String> {
     ))
 }
 
-fn remembers_eviction(item: &Item) -> bool {
+fn remembers_withdrawal(item: &Item) -> bool {
     item.object
         .metadata
         .annotations
         .iter()
         .flatten()
-        .any(|(_, text)| text.contains(EVICTED))
+        .any(|(_, text)| text.contains(WITHDRAWN))
 }

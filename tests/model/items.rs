@@ -250,10 +250,10 @@ impl Items {
         }
         let template = "/spec/template/metadata/annotations";
         let annotated = match object.kind {
-            Kind::Pod => object.annotation(annotations::CAPTURED).map(str::to_owned),
+            Kind::Pod => object.annotation(annotations::STARTUP_INPUTS).map(str::to_owned),
             Kind::ReplicaSet | Kind::Deployment => object
                 .at(template)
-                .and_then(|them| them.get(annotations::CAPTURED)?.as_str().map(str::to_owned)),
+                .and_then(|them| them.get(annotations::STARTUP_INPUTS)?.as_str().map(str::to_owned)),
             _ => None,
         };
         let configuration = annotated.and_then(|text| {

@@ -40,7 +40,7 @@ impl Model {
             actions.push(Action::Ask(number));
             return;
         };
-        if wave.look_first && !self.breakage.is_some_and(|breakage| breakage.apply.never_looks) {
+        if wave.needs_live_read && !self.breakage.is_some_and(|breakage| breakage.apply.never_looks) {
             actions.push(Action::Look(number));
             return;
         }
@@ -206,7 +206,7 @@ impl Model {
                 fresh
                     .waves
                     .iter()
-                    .filter(|wave| wave.look_first)
+                    .filter(|wave| wave.needs_live_read)
                     .flat_map(|wave| wave.planned.clone())
                     .collect()
             })

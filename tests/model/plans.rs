@@ -37,7 +37,7 @@ pub struct Compiled {
 #[derive(Clone, Debug)]
 pub struct Wave {
     pub name: &'static str,
-    pub look_first: bool,
+    pub needs_live_read: bool,
     pub writes: Vec<Doing>,
     /// As they were planned.
     pub planned: Vec<Write>,
@@ -228,15 +228,15 @@ impl Model {
         });
         let answer = answer.map_or(0, |verdict| self.verdict_id(verdict));
         // Certificates are due in months.
-        let waits = planned.look_again.is_some_and(|wait| wait < Duration::from_hours(1));
+        let waits = planned.requeue_after.is_some_and(|wait| wait < Duration::from_hours(1));
         let waves = planned.waves.into_iter().filter(|wave| !wave.writes.is_empty());
         let waves = waves
-            .map(|wave| self.wave_of(wave.name, wave.look_first, wave.writes))
+            .map(|wave| self.wave_of(wave.name, wave.needs_live_read, wave.writes))
             .collect();
         self.intern(waves, answer, waits)
     }
 
-    pub fn wave_of(&mut self, name: &'static str, look_first: bool, planned: Vec<Write>) -> Wave {
+    pub fn wave_of(&mut self, name: &'static str, needs_live_read: bool, planned: Vec<Write>) -> Wave {
         let numbers = &mut self.plans.writes;
         let mut number = |text: String| {
             let next = u32::try_from(numbers.len()).expect("fewer than 2^32");
@@ -252,14 +252,14 @@ impl Model {
         }
         Wave {
             name,
-            look_first,
+            needs_live_read,
             writes,
             planned,
         }
     }
 
     pub fn intern(&mut self, waves: Vec<Wave>, answer: u32, waits: bool) -> u32 {
-        let names = waves.iter().map(|wave| (wave.name, wave.look_first));
+        let names = waves.iter().map(|wave| (wave.name, wave.needs_live_read));
         let numbers = waves
             .iter()
             .map(|wave| wave.writes.iter().map(Doing::number).collect::<Vec<_>>());

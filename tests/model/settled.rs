@@ -240,7 +240,11 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
         .iter_mut()
         .flatten()
         .for_each(|owner| owner.uid.clear());
-    let hashes = [annotations::MEMORY, annotations::APPLIED, annotations::ROLLED_OUT];
+    let hashes = [
+        annotations::PERSISTED_STATE,
+        annotations::APPLIED,
+        annotations::ROLLED_OUT,
+    ];
     metadata
         .annotations
         .iter_mut()
@@ -251,13 +255,13 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
         .and_then(|spec| spec.pointer_mut("/template/metadata"))
     {
         template["labels"][labels::TEMPLATE] = json!("");
-        let captured = template["annotations"][annotations::CAPTURED]
+        let captured = template["annotations"][annotations::STARTUP_INPUTS]
             .as_str()
             .unwrap_or_default();
         let mut captured: Value = serde_json::from_str(captured).unwrap_or_default();
         captured["uid"] = json!("");
         captured["generation"] = json!("");
-        template["annotations"][annotations::CAPTURED] = captured;
+        template["annotations"][annotations::STARTUP_INPUTS] = captured;
     }
     if let Some(status) = object.content.get_mut("status") {
         status["observedGeneration"] = json!(null);

@@ -33,7 +33,7 @@ pub enum Imitation {
     Configuration,
     /// The same content under a name that it does not hash to.
     UnprovedConfiguration,
-    /// A stand-in whose name is made from what it remembers: great numbers, an eviction, a proof of another form.
+    /// A stand-in whose name is made from what it remembers: great numbers, an withdrawal, a proof of another form.
     StandIn,
     /// The same with our finalizer, and numbers that are too great.
     HeldStandIn,
@@ -147,7 +147,7 @@ impl Imitation {
             let captured = json!({
                 "configuration": configuration(&spec), "spec": spec, "standIns": [format!("{AUTH}/{stand_in}")],
             });
-            json!({annotations::CAPTURED: captured.to_string()})
+            json!({annotations::STARTUP_INPUTS: captured.to_string()})
         };
         let evil = json!({"protocol": "h2c", "services": [{"name": "evil", "port": 9001}]});
         match self {
@@ -179,7 +179,7 @@ impl Imitation {
             Self::ServiceAccount => json!({"metadata": metadata}),
             Self::NextStandIn => {
                 let memory = json!({"salt": 0, "pinned": {"response": "500ms"}, "reference": [AUTH, AUTH]});
-                metadata["annotations"] = json!({annotations::MEMORY: memory.to_string()});
+                metadata["annotations"] = json!({annotations::PERSISTED_STATE: memory.to_string()});
                 let mut spec = evil;
                 spec["timeoutPolicy"] = json!({"response": "500ms"});
                 json!({"metadata": metadata, "spec": spec})
@@ -193,11 +193,11 @@ impl Imitation {
                     _ => (GREAT, 1000),
                 };
                 let memory = json!({
-                    "salt": salt, "moves": moves, "tainted": true, "pinned": {}, "evicted": true, "reference": [AUTH, AUTH],
+                    "salt": salt, "moves": moves, "retired": true, "pinned": {}, "withdrawn": true, "reference": [AUTH, AUTH],
                     "proven": {"uid": "of-another", "generation": i64::MAX, "spec": evil},
                     "nudge": {"about": [], "step": u64::MAX, "odd": true},
                 });
-                metadata["annotations"] = json!({annotations::MEMORY: memory.to_string()});
+                metadata["annotations"] = json!({annotations::PERSISTED_STATE: memory.to_string()});
                 match self {
                     Self::HeldStandIn => metadata["finalizers"] = json!([FINALIZER]),
                     Self::StuckStandIn => metadata["finalizers"] = json!(["alice.example/keep"]),

@@ -260,7 +260,7 @@ impl Model {
                     words.push(format!("timeout {timeout}"));
                 }
                 words.push(format!("{:?}", item.said));
-                if let Some(memory) = object.annotation(slipway::api::vocabulary::annotations::MEMORY) {
+                if let Some(memory) = object.annotation(slipway::api::vocabulary::annotations::PERSISTED_STATE) {
                     words.push(memory.to_owned());
                 }
             }

@@ -246,7 +246,7 @@ fn alter(object: &mut Object, mischief: Mischief) {
                 .metadata
                 .annotations
                 .get_or_insert_default()
-                .remove(annotations::MEMORY);
+                .remove(annotations::PERSISTED_STATE);
         }
         Mischief::StripFinalizer => object.metadata.finalizers = None,
         _ => unreachable!("no change of an object's content"),

@@ -430,7 +430,7 @@ pub fn captured(deployment: &Object) -> Value {
     let template = deployment
         .at("/spec/template/metadata/annotations")
         .expect("annotations");
-    serde_json::from_str(template[annotations::CAPTURED].as_str().expect("captured")).expect("JSON")
+    serde_json::from_str(template[annotations::STARTUP_INPUTS].as_str().expect("captured")).expect("JSON")
 }
 
 pub fn key_of(write: &Write) -> Key {

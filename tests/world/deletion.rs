@@ -143,7 +143,7 @@ fn nothing_that_a_container_reads_goes_while_a_replica_set_may_make_a_pod() {
     let waves = cluster.plan().waves;
     let removals = waves.iter().filter(|wave| !wave.writes.is_empty());
     assert!(
-        removals.clone().count() > 0 && removals.clone().all(|wave| wave.look_first),
+        removals.clone().count() > 0 && removals.clone().all(|wave| wave.needs_live_read),
         "a watch may lag"
     );
 }

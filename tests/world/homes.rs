@@ -111,7 +111,7 @@ fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_unti
 }
 
 #[test]
-fn what_is_wrong_with_the_old_service_does_not_evict_the_copy_of_the_new_one() {
+fn what_is_wrong_with_the_old_service_does_not_withdraw_the_copy_of_the_new_one() {
     let (mut cluster, old) = referring_to_auth2();
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.reconcile();

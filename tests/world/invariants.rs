@@ -75,14 +75,18 @@ pub fn check_look(wave: &Wave, observed: &Observed) {
         }
         _ => None,
     };
-    let is_captured = |object: &Object| match object.kind {
+    let is_startup_input = |object: &Object| match object.kind {
         Kind::ContourConfiguration | Kind::ExtensionService => true,
         Kind::Service => object.has_our_finalizer(),
         _ => false,
     };
-    let captured = wave.writes.iter().filter_map(goes).find(|object| is_captured(object));
+    let captured = wave
+        .writes
+        .iter()
+        .filter_map(goes)
+        .find(|object| is_startup_input(object));
     if let Some(object) = captured.filter(|_| observed.missing_crds.is_empty()) {
-        assert!(wave.look_first, "{} goes without a look", object.key());
+        assert!(wave.needs_live_read, "{} goes without a look", object.key());
     }
 }
 
@@ -139,7 +143,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// From the template, from ReplicaSets with replicas, and from pods, all in the ContourDeployment's namespace.
 fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
-    let text = |value: Option<&Value>| value?.get(annotations::CAPTURED)?.as_str().map(str::to_owned);
+    let text = |value: Option<&Value>| value?.get(annotations::STARTUP_INPUTS)?.as_str().map(str::to_owned);
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));
     let at_home = |object: &&Object| object.namespace() == NAMESPACE;
     let active = |set: &&Object| set.at("/spec/replicas").and_then(Value::as_i64) != Some(0);
@@ -154,7 +158,7 @@ fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
         .of_kind(Kind::Pod)
         .filter(at_home)
         .filter(|pod| !ended(pod))
-        .filter_map(|pod| pod.annotation(annotations::CAPTURED).map(str::to_owned));
+        .filter_map(|pod| pod.annotation(annotations::STARTUP_INPUTS).map(str::to_owned));
     api.of_kind(Kind::Deployment)
         .filter(at_home)
         .filter_map(template)

@@ -12,9 +12,9 @@ use crate::scene::{is_blackhole, points_at, points_at_with_timeout};
 /// Overwrites the memory of the planned stand-in, and lets everybody take turns.
 fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {
     let key = cluster.stand_in().key();
-    cluster
-        .api
-        .edit(&key, |object| object.annotate(annotations::MEMORY, text.to_owned()));
+    cluster.api.edit(&key, |object| {
+        object.annotate(annotations::PERSISTED_STATE, text.to_owned())
+    });
     cluster.settle();
     cluster
 }
@@ -30,7 +30,7 @@ fn garbage() -> Vec<String> {
         "{\"salt\":-1}",
         "{\"salt\":99999999999}",
         "\u{0}",
-        "{\"tainted\":1}",
+        "{\"retired\":1}",
     ]
     .map(str::to_owned)
     .into();
@@ -38,8 +38,8 @@ fn garbage() -> Vec<String> {
         [
             json!({}),
             json!({"salt": 7}),
-            json!({"tainted": true}),
-            json!({"evicted": true, "reference": ["auth", "auth"]}),
+            json!({"retired": true}),
+            json!({"withdrawn": true, "reference": ["auth", "auth"]}),
             json!({"reference": ["auth"]}),
             json!({"reference": ["", ""]}),
             json!({"reference": ["auth", "other"]}),

@@ -88,19 +88,24 @@ fn end(cluster: &Cluster) -> BTreeMap<String, Value> {
             .for_each(|owner| owner.uid.clear());
         metadata.annotations.iter_mut().for_each(|them| {
             them.retain(|key, _| {
-                ![annotations::MEMORY, annotations::APPLIED, annotations::ROLLED_OUT].contains(&key.as_str())
+                ![
+                    annotations::PERSISTED_STATE,
+                    annotations::APPLIED,
+                    annotations::ROLLED_OUT,
+                ]
+                .contains(&key.as_str())
             });
         });
         if let Some(template) = object
             .content
             .get_mut("spec")
             .and_then(|spec| spec.pointer_mut("/template/metadata"))
-            && let Some(text) = template["annotations"][annotations::CAPTURED].as_str()
+            && let Some(text) = template["annotations"][annotations::STARTUP_INPUTS].as_str()
         {
             // It means one ContourConfiguration, by its uid.
             let mut captured: Value = serde_json::from_str(text).expect("JSON");
             captured["uid"] = json!("");
-            template["annotations"][annotations::CAPTURED] = captured;
+            template["annotations"][annotations::STARTUP_INPUTS] = captured;
             template["labels"][labels::TEMPLATE] = json!("");
         }
         if object.kind == Kind::Secret {

@@ -79,7 +79,7 @@ fn an_edit_that_is_too_large_to_be_copied_leaves_the_last_copy_until_that_goes_b
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
-    assert_eq!(remembered(cluster.stand_in())["evicted"], true);
+    assert_eq!(remembered(cluster.stand_in())["withdrawn"], true);
     cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
     cluster.make_service("auth", "auth");
     cluster.settle();

@@ -129,9 +129,9 @@ fn an_annotation_that_somebody_has_changed_on_a_pod_neither_frees_nor_rewrites_w
         let ending = |pod: &&Object| pod.is_terminating();
         let pods: Vec<Key> = cluster.contour_pods().filter(ending).map(Object::key).collect();
         for key in &pods {
-            cluster
-                .api
-                .edit(key, |pod| pod.annotate(annotations::CAPTURED, annotation.to_string()));
+            cluster.api.edit(key, |pod| {
+                pod.annotate(annotations::STARTUP_INPUTS, annotation.to_string())
+            });
         }
         cluster.reconcile();
         assert!(all_exist(&cluster, &old), "{annotation}");
@@ -163,7 +163,7 @@ fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
     let wave = planned
         .waves
         .iter()
-        .find(|wave| wave.look_first && !wave.writes.is_empty())
+        .find(|wave| wave.needs_live_read && !wave.writes.is_empty())
         .expect("a wave that looks first");
     assert!(
         wave.writes
@@ -201,7 +201,7 @@ fn what_no_container_captures_goes_without_a_look() {
         .find(|wave| !wave.writes.is_empty())
         .expect("a wave");
     assert_eq!(described(&wave.writes), strays.map(|key| format!("Delete {key}")));
-    assert!(!wave.look_first);
+    assert!(!wave.needs_live_read);
 }
 
 #[test]

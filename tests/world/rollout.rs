@@ -80,7 +80,7 @@ fn a_pod_that_hangs_in_terminating_opens_the_gate_after_a_minute_and_holds_ready
     cluster.old_pods_begin_to_end();
     // 30 s of grace, and a minute.
     cluster.api.now += Duration::from_secs(89);
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(1)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(1)));
     assert_eq!(cluster.writes(), [""; 0]);
     cluster.api.now += Duration::from_secs(1);
     assert_eq!(cluster.writes(), [ENVOY]);

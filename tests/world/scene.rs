@@ -145,5 +145,5 @@ pub fn is_blackhole(stand_in: &Object) -> bool {
 
 /// What is remembered on a stand-in.
 pub fn remembered(stand_in: &Object) -> Value {
-    serde_json::from_str(stand_in.annotation(annotations::MEMORY).expect("a memory")).expect("JSON")
+    serde_json::from_str(stand_in.annotation(annotations::PERSISTED_STATE).expect("a memory")).expect("JSON")
 }

@@ -183,18 +183,18 @@ fn new_facts_change_the_old_stand_in_at_once_and_roll_to_a_successor_of_another_
         .iter()
         .filter(|write| **write == format!("Replace {old}"))
         .count();
-    assert_eq!(repairs, 1, "the copy and the taint come together: {writes:?}");
-    let tainted = &cluster.api.objects[&old];
-    assert_eq!(tainted.at("/spec"), Some(&spec));
-    assert_eq!(remembered(tainted)["tainted"], true);
+    assert_eq!(repairs, 1, "the copy and the retire come together: {writes:?}");
+    let retired = &cluster.api.objects[&old];
+    assert_eq!(retired.at("/spec"), Some(&spec));
+    assert_eq!(remembered(retired)["retired"], true);
     assert_ne!(cluster.stand_in().key(), old);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
     assert_ne!(cluster.configuration().name(), configuration);
-    assert_eq!(remembered(cluster.stand_in()).get("tainted"), None);
+    assert_eq!(remembered(cluster.stand_in()).get("retired"), None);
 }
 
 #[test]
-fn a_tainted_name_is_never_planned_again_even_after_a_revert() {
+fn a_retired_name_is_never_planned_again_even_after_a_revert() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let mut names = vec![id(cluster.stand_in())];
     for timeout in ["900ms", "500ms", "900ms", "500ms"] {
@@ -257,7 +257,7 @@ fn alter_validation(cluster: &mut Cluster, validation: Option<serde_json::Value>
 }
 
 #[test]
-fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_may_have_read_none() {
+fn a_subject_name_that_comes_back_is_enforced_at_once_and_retires_if_a_container_may_have_read_none() {
     let spec = points_at_with_subject_name();
     let mut cluster = Cluster::enforcing(&spec);
     let old = cluster.stand_in().key();
@@ -268,12 +268,12 @@ fn a_subject_name_that_comes_back_is_enforced_at_once_and_taints_if_a_container_
     cluster.contour_says(&auth(), Ok(()));
     cluster.reconcile();
     assert_eq!(cluster.api.objects[&old].at("/spec"), Some(&spec));
-    assert_eq!(remembered(&cluster.api.objects[&old])["tainted"], true);
+    assert_eq!(remembered(&cluster.api.objects[&old])["retired"], true);
     assert_ne!(cluster.stand_in().key(), old);
 }
 
 #[test]
-fn a_subject_name_that_somebody_removes_taints_also_if_the_service_is_deleted_meanwhile() {
+fn a_subject_name_that_somebody_removes_retires_also_if_the_service_is_deleted_meanwhile() {
     for is_deleted in [false, true] {
         let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
         let old = alter_validation(&mut cluster, None);
@@ -290,7 +290,7 @@ fn a_subject_name_that_somebody_removes_taints_also_if_the_service_is_deleted_me
 }
 
 #[test]
-fn a_subject_name_that_somebody_puts_on_a_blackhole_taints() {
+fn a_subject_name_that_somebody_puts_on_a_blackhole_retires() {
     let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.settle();
@@ -358,7 +358,7 @@ fn facts_that_would_stop_contour_are_not_pinned_unjudged() {
 }
 
 #[test]
-fn a_repair_of_pinned_facts_taints_the_stand_in_and_one_of_anything_else_does_not() {
+fn a_repair_of_pinned_facts_retires_the_stand_in_and_one_of_anything_else_does_not() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let old = cluster.stand_in().key();
     cluster
@@ -373,7 +373,7 @@ fn a_repair_of_pinned_facts_taints_the_stand_in_and_one_of_anything_else_does_no
     let repaired = &cluster.api.objects[&old];
     assert_eq!(repaired.at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
     assert_eq!(
-        remembered(repaired)["tainted"],
+        remembered(repaired)["retired"],
         true,
         "a container may have captured 1ms"
     );

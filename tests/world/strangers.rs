@@ -32,16 +32,16 @@ fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
     let (configuration, spec, captured) = forged_capture();
     let metadata = |name: &str, annotations: Value| json!({"namespace": namespace, "name": name, "labels": marks(), "annotations": annotations});
     let memory = json!({
-        "salt": 4_000_000_000_u32, "moves": u32::MAX, "tainted": true, "pinned": {}, "reference": ["auth", "auth"],
+        "salt": 4_000_000_000_u32, "moves": u32::MAX, "retired": true, "pinned": {}, "reference": ["auth", "auth"],
         "proven": {"uid": "u", "generation": i64::MAX, "spec": points_at("evil")},
         "nudge": {"about": [], "step": u64::MAX, "odd": true},
     });
-    let annotated = json!({annotations::CAPTURED: captured});
+    let annotated = json!({annotations::STARTUP_INPUTS: captured});
     let template = json!({"metadata": metadata("", annotated.clone())});
     let role = json!({"contour.slipway.dev/role": "ext-auth"});
     let mut stand_in = metadata(
         "edge-ext-auth-0000000000",
-        json!({annotations::MEMORY: memory.to_string()}),
+        json!({annotations::PERSISTED_STATE: memory.to_string()}),
     );
     stand_in["labels"]
         .as_object_mut()
@@ -221,17 +221,17 @@ fn a_namespace_that_refuses_what_is_made_in_it_holds_nothing_up_and_is_tried_aga
     );
     let template = cluster.template();
     for _ in 0..20 {
-        let wait = cluster.plan().look_again.expect("it is tried again");
+        let wait = cluster.plan().requeue_after.expect("it is tried again");
         cluster.api.now += wait;
         assert_eq!(cluster.writes(), [""; 0], "a creation that is refused");
         assert_eq!(cluster.template(), template, "Contour is not rolled for it");
     }
     assert!(
-        cluster.plan().look_again.is_some_and(|wait| wait.as_secs() > 200),
+        cluster.plan().requeue_after.is_some_and(|wait| wait.as_secs() > 200),
         "ever less often"
     );
     cluster.full.clear();
-    cluster.api.now += cluster.plan().look_again.expect("it is tried again");
+    cluster.api.now += cluster.plan().requeue_after.expect("it is tried again");
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), "auth");
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");

@@ -141,7 +141,7 @@ fn who_keeps_altering_configurations_makes_contour_roll_once_a_minute() {
     cluster.settle();
     assert_eq!(cluster.configuration().metadata.generation, Some(5), "repaired");
     assert_eq!(meant(&cluster)[2], json!(3), "it stays for a while");
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(50)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(50)));
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
     assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Unknown);
     cluster.api.now += Duration::from_secs(50);
@@ -212,7 +212,7 @@ fn a_namespace_that_comes_and_goes_makes_contour_roll_ever_less_often_and_is_nev
         NAMESPACE,
         "the stand-in stays for a while"
     );
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(10)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(10)));
     cluster.api.now += Duration::from_secs(10);
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), "auth");
@@ -285,7 +285,7 @@ fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_ma
             Some(&points_at_with_timeout("auth", "900ms")),
             "and it is enforced"
         );
-        assert_eq!(remembered(&cluster.api.objects[&old])["tainted"], true);
+        assert_eq!(remembered(&cluster.api.objects[&old])["retired"], true);
         cluster.settle();
         assert!(!cluster.api.objects.contains_key(&old));
     }
@@ -352,7 +352,7 @@ fn what_a_pod_says_that_it_has_captured_makes_nothing_where_no_stand_in_belongs(
     let pod = cluster.contour_pods().next().expect("a pod").key();
     cluster
         .api
-        .edit(&pod, |pod| pod.annotate(annotations::CAPTURED, said.to_string()));
+        .edit(&pod, |pod| pod.annotate(annotations::STARTUP_INPUTS, said.to_string()));
     cluster.settle();
     let there = |object: &&Object| object.namespace() == "kube-system";
     assert_eq!(cluster.api.objects.values().filter(there).count(), 0);
@@ -420,7 +420,7 @@ fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
     cluster.settle();
     assert!(!cluster.api.objects[&stand_in].is_terminating());
     assert!(
-        cluster.plan().look_again.is_some(),
+        cluster.plan().requeue_after.is_some(),
         "its certificates are renewed all the same"
     );
 }

@@ -13,7 +13,7 @@ fn service() -> Key {
 }
 
 #[test]
-fn a_service_that_is_seen_missing_evicts_the_copy_and_its_return_brings_it_back() {
+fn a_service_that_is_seen_missing_withdraws_the_copy_and_its_return_brings_it_back() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Service, "auth", "auth");
     assert_eq!(cluster.writes().len(), 1);
@@ -51,7 +51,7 @@ fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() 
         assert_eq!(nudge(&cluster), Some(json!(weight)), "{wait} s later");
         assert_eq!(cluster.writes(), [""; 0], "once");
     }
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(295)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(295)));
 
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "it looked again")));
     cluster.contour_says(&cluster.stand_in().key(), Ok(()));
@@ -177,15 +177,15 @@ fn contour_is_made_to_look_again_by_the_clock_also_while_the_settings_are_refuse
     asks["runtimeSettings"]["foo"] = 1.into();
     cluster.specify(asks);
     assert_ne!(cluster.plan().questions.len(), 0);
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)), "unchecked");
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(5)), "unchecked");
     cluster.refuses_settings = Some("unknown field".into());
     cluster.reconcile();
     assert_eq!(cluster.condition("ConfigurationValid"), "False/ConfigurationRefused");
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)), "refused");
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(5)), "refused");
 }
 
 #[test]
-fn a_port_that_is_seen_missing_evicts_the_copy() {
+fn a_port_that_is_seen_missing_withdraws_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.edit(&service(), |object| {
         object.content["spec"]["ports"] = json!([{"port": 9002}]);
@@ -195,7 +195,7 @@ fn a_port_that_is_seen_missing_evicts_the_copy() {
 }
 
 #[test]
-fn a_service_that_becomes_an_external_name_evicts_the_copy() {
+fn a_service_that_becomes_an_external_name_withdraws_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.edit(&service(), |object| {
         object.content["spec"]["type"] = "ExternalName".into();
@@ -215,7 +215,7 @@ fn a_service_that_was_not_read_yet_is_not_missing() {
 }
 
 #[test]
-fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_evict() {
+fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     for reason in ["SecretNotValid", "SomethingNew"] {
         for key in [auth(), cluster.stand_in().key()] {
@@ -227,7 +227,7 @@ fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_evict() {
 }
 
 #[test]
-fn a_verdict_that_speaks_of_the_copy_evicts_it() {
+fn a_verdict_that_speaks_of_the_copy_withdraws_it() {
     for reason in [
         "ServiceUnresolvedReference",
         "UnsupportedServiceType",
@@ -244,14 +244,14 @@ fn a_verdict_that_speaks_of_the_copy_evicts_it() {
 }
 
 #[test]
-fn a_verdict_on_the_users_object_alone_does_not_evict() {
+fn a_verdict_on_the_users_object_alone_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
     assert_eq!(cluster.writes(), [""; 0]);
 }
 
 #[test]
-fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_evict() {
+fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let key = cluster.stand_in().key();
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
@@ -263,7 +263,7 @@ fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_evict() {
 }
 
 #[test]
-fn an_evicted_copy_stays_away_until_contour_says_that_the_users_object_is_valid() {
+fn an_withdrawn_copy_stays_away_until_contour_says_that_the_users_object_is_valid() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     for key in [auth(), stand_in.clone()] {
@@ -326,7 +326,7 @@ fn an_object_of_which_contours_word_is_lost_is_looked_at_again_and_enforced() {
             "False/ExtensionServicePending"
         );
     }
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(40)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(40)));
     seconds_pass(&mut cluster, 40);
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
@@ -342,7 +342,7 @@ fn an_edit_on_which_contours_word_is_lost_is_told_of_and_looked_at_again() {
     cluster.edit_auth(edited.clone());
     cluster.contour_loses_its_words();
     assert_eq!(cluster.writes(), [""; 0], "Contour is given some time");
-    assert_eq!(cluster.plan().look_again, Some(Duration::from_secs(5)));
+    assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(5)));
     assert_eq!(cluster.condition("Degraded"), "False/Healthy");
 
     seconds_pass(&mut cluster, 5);

@@ -98,7 +98,7 @@ fn a_configuration_that_is_changed_as_it_is_written_is_never_rolled_to() {
     let message = &stalled.expect("it is said").message;
     assert!(message.contains("spec.globalExtAuth.authPolicy"), "{message}");
     cluster.api.webhook = None;
-    cluster.api.now += cluster.plan().look_again.expect("it is tried again");
+    cluster.api.now += cluster.plan().requeue_after.expect("it is tried again");
     cluster.settle();
     assert_eq!(cluster.condition("Stalled"), "");
     assert!(cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour").is_some());

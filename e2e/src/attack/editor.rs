@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::Given::{Available, Missing};
 use super::Outcome::{Nothing, Pruned, Refused, Role, Rolled};
 use super::Who::Editor;
-use super::forged::{CAPTURED, FORGED_DATA, Forged, Victim, pod_spec};
+use super::forged::{FORGED_DATA, Forged, STARTUP_INPUTS, Victim, pod_spec};
 use super::tenant::{pod, workload};
 use super::{Attack, Outcome, Step, When, attack};
 use crate::lab::Thing;
 
 fn says(forged: &Forged) -> Value {
-    json!({CAPTURED: forged.captured(&[]).to_string()})
+    json!({STARTUP_INPUTS: forged.captured(&[]).to_string()})
 }
 
 fn real_pod(victim: &Victim) -> Thing {

@@ -10,10 +10,10 @@ use crate::lab::Thing;
 use crate::lab::made::FINALIZER;
 
 /// The annotation of what is remembered of a stand-in.
-pub const MEMORY: &str = "contour.slipway.dev/memory";
+pub const PERSISTED_STATE: &str = "contour.slipway.dev/persisted-state";
 
 /// The annotation of what a container captures.
-pub const CAPTURED: &str = "contour.slipway.dev/captured";
+pub const STARTUP_INPUTS: &str = "contour.slipway.dev/startup-inputs";
 
 /// What is written into Secrets.
 pub const FORGED_DATA: &str = "Zm9yZ2Vk";
@@ -124,7 +124,7 @@ impl Victim {
         let mut object = self.marked("ExtensionService", namespace, &self.stand_in_name(None, salt));
         object["metadata"]["labels"]["contour.slipway.dev/role"] = json!("ext-auth");
         object["metadata"]["finalizers"] = json!([FINALIZER]);
-        object["metadata"]["annotations"] = json!({MEMORY: memory.to_string()});
+        object["metadata"]["annotations"] = json!({PERSISTED_STATE: memory.to_string()});
         object["spec"] = points_at("evil");
         object
     }
@@ -147,7 +147,7 @@ impl Victim {
     /// What a container of the real Contour captures.
     pub fn captured(&self) -> Value {
         let annotations = &self.deployment["spec"]["template"]["metadata"]["annotations"];
-        let text = annotations[CAPTURED].as_str();
+        let text = annotations[STARTUP_INPUTS].as_str();
         text.and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default()
     }

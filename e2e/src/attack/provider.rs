@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use super::Given::{self, Available, Edited, Missing, NotYet};
 use super::Outcome::{Nothing, Pruned, Refused, Repaired, Role, Rolled};
 use super::Who::Provider;
-use super::forged::{MEMORY, Victim, object, points_at};
+use super::forged::{PERSISTED_STATE, Victim, object, points_at};
 use super::tenant::{HOLD, endpoint_slice, pod};
 use super::{Attack, Outcome, Step, attack};
 use crate::lab::made::FINALIZER;
 
 /// Changes what is remembered of the stand-in.
 fn remembers(victim: &Victim, more: &Value) -> Vec<Step> {
-    let annotation = victim.stand_in["metadata"]["annotations"][MEMORY].as_str();
+    let annotation = victim.stand_in["metadata"]["annotations"][PERSISTED_STATE].as_str();
     let memory = annotation.and_then(|text| serde_json::from_str(text).ok());
     let mut memory: Value = memory.unwrap_or_else(|| json!({}));
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -25,7 +25,7 @@ fn remembers(victim: &Victim, more: &Value) -> Vec<Step> {
 fn annotated(victim: &Victim, memory: &str) -> Step {
     Step::Patch(
         victim.stand_in(),
-        json!({"metadata": {"annotations": {MEMORY: memory}}}),
+        json!({"metadata": {"annotations": {PERSISTED_STATE: memory}}}),
     )
 }
 
@@ -117,13 +117,13 @@ fn stand_ins() -> Vec<Attack> {
 fn memories() -> Vec<Attack> {
     vec![
         row("remembers-salt", Available, [Refused, Rolled], |it| {
-            remembers(it, &json!({"tainted": true, "salt": 4_000_000}))
+            remembers(it, &json!({"retired": true, "salt": 4_000_000}))
         }),
         row("remembers-greatest", Available, [Refused, Rolled], |it| {
             let nudge = json!({"about": [], "step": u64::MAX, "odd": true});
             remembers(
                 it,
-                &json!({"tainted": true, "salt": u32::MAX, "moves": u32::MAX, "nudge": nudge}),
+                &json!({"retired": true, "salt": u32::MAX, "moves": u32::MAX, "nudge": nudge}),
             )
         }),
         row("remembers-nothing", Available, [Refused, Rolled], |it| {
@@ -144,7 +144,7 @@ fn memories() -> Vec<Attack> {
 fn others() -> Vec<Attack> {
     vec![
         row("stand-in-forged", Available, [Refused, Pruned], |it| {
-            let memory = json!({"salt": u32::MAX, "tainted": true, "pinned": {}, "reference": [it.auth, "auth"]});
+            let memory = json!({"salt": u32::MAX, "retired": true, "pinned": {}, "reference": [it.auth, "auth"]});
             vec![Step::Create(it.forged_stand_in(&it.auth, u32::MAX, &memory))]
         }),
         row("service-marked", Available, [Refused, Nothing], |it| {

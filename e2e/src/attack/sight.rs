@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 use serde_json::{Map, Value, json};
 
-use super::forged::{CAPTURED, FORGED_DATA, MEMORY, Victim};
+use super::forged::{FORGED_DATA, PERSISTED_STATE, STARTUP_INPUTS, Victim};
 use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::made::{APPLIED, FINALIZER};
 use crate::lab::{Lab, audit};
@@ -153,7 +153,10 @@ impl Sight {
                 forget(&mut essence, key);
             }
             // The label is a hash of all the rest.
-            for (marks, key) in [("annotations", CAPTURED), ("labels", "contour.slipway.dev/template")] {
+            for (marks, key) in [
+                ("annotations", STARTUP_INPUTS),
+                ("labels", "contour.slipway.dev/template"),
+            ] {
                 if let Some(value) = essence["spec"]["template"]["metadata"][marks].get_mut(key) {
                     *value = captured(value);
                 }
@@ -196,8 +199,9 @@ fn essence(kind: &str, object: &Value) -> Value {
     let mut annotations = metadata["annotations"].as_object().cloned().unwrap_or_default();
     // The memory says what was done; what is to come of it is in the spec. The Deployment controller counts for itself.
     let others = ["test.example.com/", "deployment.kubernetes.io/"];
-    annotations
-        .retain(|key, _| key != APPLIED && key != MEMORY && !others.iter().any(|prefix| key.starts_with(prefix)));
+    annotations.retain(|key, _| {
+        key != APPLIED && key != PERSISTED_STATE && !others.iter().any(|prefix| key.starts_with(prefix))
+    });
     let finalizers = metadata["finalizers"].as_array();
     let is_held = finalizers.is_some_and(|finalizers| finalizers.contains(&json!(FINALIZER)));
     let mut essence = Map::from_iter([

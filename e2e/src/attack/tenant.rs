@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Given::{Absent, Available, Edited, Missing, Refused as RefusedSettings};
 use super::Outcome::{Nothing, Pruned, Refused, Role};
 use super::Who::{Binder, Founder, Owner, Tenant};
-use super::forged::{CAPTURED, MEMORY, Victim, object, pending_pod_spec, pods_spec, points_at};
+use super::forged::{PERSISTED_STATE, STARTUP_INPUTS, Victim, object, pending_pod_spec, pods_spec, points_at};
 use super::{Attack, Step, When, attack};
 use crate::lab::Thing;
 use crate::lab::made::FINALIZER;
@@ -18,7 +18,7 @@ pub const HOLD: &str = "example.com/hold";
 pub fn pod(victim: &Victim, namespace: &str, name: &str, captured: &str) -> Value {
     let mut pod = victim.marked("Pod", namespace, name);
     pod["metadata"]["labels"] = victim.contour_labels();
-    pod["metadata"]["annotations"] = json!({CAPTURED: captured});
+    pod["metadata"]["annotations"] = json!({STARTUP_INPUTS: captured});
     pod["spec"] = pending_pod_spec();
     pod
 }
@@ -28,7 +28,7 @@ pub fn workload(victim: &Victim, kind: &'static str, namespace: &str, name: &str
     let mut workload = victim.marked(kind, namespace, name);
     let captured = victim.unchecked().captured(&[]).to_string();
     workload["metadata"]["labels"] = victim.contour_labels();
-    workload["spec"] = pods_spec(&victim.contour_labels(), &json!({CAPTURED: captured}), replicas);
+    workload["spec"] = pods_spec(&victim.contour_labels(), &json!({STARTUP_INPUTS: captured}), replicas);
     if kind == "DaemonSet" {
         workload["spec"].as_object_mut().expect("an object").remove("replicas");
     }
@@ -266,19 +266,19 @@ fn extension_services() -> Vec<Attack> {
     let marked = |name, steps: fn(&Victim) -> Vec<Step>| attack(name, Tenant, Available, steps, [Refused, Nothing]);
     vec![
         forged("memory-salt", Available, |it| {
-            stand_in(it, 4_000_000, &json!({"tainted": true}))
+            stand_in(it, 4_000_000, &json!({"retired": true}))
         }),
         forged("memory-greatest", Available, |it| {
             let nudge = json!({"about": [], "step": u64::MAX, "odd": true});
-            let greatest = json!({"tainted": true, "moves": u32::MAX, "evicted": true, "nudge": nudge});
+            let greatest = json!({"retired": true, "moves": u32::MAX, "withdrawn": true, "nudge": nudge});
             stand_in(it, u32::MAX, &greatest)
         }),
         forged("memory-proven", Edited, |it| {
             let proven = json!({"uid": it.service, "generation": i64::MAX, "spec": points_at("evil")});
             stand_in(it, 31, &json!({"proven": proven}))
         }),
-        forged("memory-evicted", Edited, |it| {
-            stand_in(it, 32, &json!({"evicted": true}))
+        forged("memory-withdrawn", Edited, |it| {
+            stand_in(it, 32, &json!({"withdrawn": true}))
         }),
         forged("memory-of-elsewhere", Missing, |it| {
             let elsewhere = stand_in(it, 33, &json!({"reference": [it.elsewhere, "x"]}));
@@ -289,7 +289,7 @@ fn extension_services() -> Vec<Attack> {
             let odd = odd(it).into_iter().zip(40..);
             odd.map(|(text, salt)| {
                 let mut stand_in = it.forged_stand_in(&it.alice, salt, &json!({}));
-                stand_in["metadata"]["annotations"][MEMORY] = json!(text);
+                stand_in["metadata"]["annotations"][PERSISTED_STATE] = json!(text);
                 Step::Create(stand_in)
             })
             .collect()
@@ -317,14 +317,14 @@ fn extension_services() -> Vec<Attack> {
             vec![Step::Create(trial)]
         }),
         marked("finalizer-only", |it| {
-            let mut steps = stand_in(it, 37, &json!({"tainted": true}));
+            let mut steps = stand_in(it, 37, &json!({"retired": true}));
             if let Some(Step::Create(object)) = steps.first_mut() {
                 object["metadata"]["labels"] = json!({});
             }
             steps
         }),
         marked("one-label", |it| {
-            let mut steps = stand_in(it, 38, &json!({"tainted": true}));
+            let mut steps = stand_in(it, 38, &json!({"retired": true}));
             if let Some(Step::Create(object)) = steps.first_mut() {
                 object["metadata"]["labels"] = json!({"contour.slipway.dev/contourdeployment": "edge"});
             }

@@ -358,7 +358,7 @@ impl<'a> Stage<'a> {
         let mut told = self.sight.listen();
         let done = target.disturb(self.lab, what, rng).await?;
         let answered = Instant::now();
-        let may_be_succeeded = what.may_cost_a_name() && target.is_captured();
+        let may_be_succeeded = what.may_cost_a_name() && target.is_startup_input();
         let may_go = target.thing.kind == "ContourConfiguration";
         let limit = if may_be_succeeded { PATIENT } else { PROMPT };
         let seen = told.first(done.version()?, limit, |seen| match what {
@@ -386,7 +386,7 @@ impl<'a> Stage<'a> {
         let mut told = self.sight.listen();
         target.let_go(self.lab).await?;
         let answered = Instant::now();
-        if target.is_captured() {
+        if target.is_startup_input() {
             let gone = |seen: &Seen| {
                 if seen.thing == target.thing && !seen.is_there {
                     Ok(())
@@ -430,7 +430,8 @@ impl<'a> Stage<'a> {
             .lab
             .read(&Thing::new("ContourConfiguration", namespace, named))
             .await?;
-        let captured = contour["spec"]["template"]["metadata"]["annotations"]["contour.slipway.dev/captured"].as_str();
+        let captured =
+            contour["spec"]["template"]["metadata"]["annotations"]["contour.slipway.dev/startup-inputs"].as_str();
         let captured: Value = serde_json::from_str(captured.context("nothing is captured")?)?;
         ensure!(
             ["uid", "generation"].map(|field| &captured[field])

@@ -148,7 +148,7 @@ impl Target {
     }
 
     /// Whether a Contour captures it: a stand-in, a blackhole, a configuration.
-    pub fn is_captured(&self) -> bool {
+    pub fn is_startup_input(&self) -> bool {
         self.is_held() || self.thing.kind == "ContourConfiguration"
     }
 
@@ -399,7 +399,7 @@ impl Target {
     /// The object as somebody reaches it who changes its content: past the policy that guards this, where it is guarded.
     fn content_api(&self, lab: &Lab) -> Api<DynamicObject> {
         let Thing { kind, namespace, .. } = &self.thing;
-        if self.is_captured() || *kind == "Secret" {
+        if self.is_startup_input() || *kind == "Secret" {
             lab.unguarded(kind, namespace)
         } else {
             lab.api(kind, namespace)

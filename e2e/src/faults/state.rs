@@ -95,7 +95,7 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
         // The pod template means one ContourConfiguration, by its uid, and its hash covers that.
         "Deployment" => {
             let template = "/spec/template/metadata";
-            let captured = format!("{template}/annotations/contour.slipway.dev~1captured");
+            let captured = format!("{template}/annotations/contour.slipway.dev~1startup-inputs");
             change_json(&mut object, &captured, |captured| mask(captured, "/uid"));
             mask(&mut object, &format!("{template}/labels/contour.slipway.dev~1template"));
         }
@@ -106,7 +106,7 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
             // A stand-in remembers which object it copies, by its uid.
             change_json(
                 &mut object,
-                "/metadata/annotations/contour.slipway.dev~1memory",
+                "/metadata/annotations/contour.slipway.dev~1persisted-state",
                 |memory| {
                     mask(memory, "/proven/uid");
                     if let Some(memory) = memory.as_object_mut() {

@@ -21,9 +21,9 @@ use crate::orders::inventory::Objects;
 /// Annotation: when a Contour was completely rolled out with a configuration.
 const ROLLED_OUT: &str = "contour.slipway.dev/rolled-out";
 /// Annotation: what a stand-in remembers.
-const MEMORY: &str = "contour.slipway.dev/memory";
+const PERSISTED_STATE: &str = "contour.slipway.dev/persisted-state";
 /// Annotation of Contour's pod template: what a container captures at its start.
-const CAPTURED: &str = "contour.slipway.dev/captured";
+const STARTUP_INPUTS: &str = "contour.slipway.dev/startup-inputs";
 /// Label: the hash of Contour's pod template.
 const TEMPLATE: &str = "contour.slipway.dev/template";
 
@@ -135,7 +135,7 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
     mask_template(&mut object);
     mask_status(&kind, &mut object, &generation);
     match kind.as_str() {
-        "ExtensionService.projectcontour.io" if object["metadata"]["annotations"].get(MEMORY).is_some() => {
+        "ExtensionService.projectcontour.io" if object["metadata"]["annotations"].get(PERSISTED_STATE).is_some() => {
             for service in object["spec"]["services"].as_array_mut().into_iter().flatten() {
                 remove(Some(service), "weight");
             }
@@ -216,7 +216,7 @@ fn mask_metadata(metadata: &mut Value) {
     if let Some(time) = its_annotations.get_mut(ROLLED_OUT) {
         *time = json!("a time");
     }
-    if let Some(memory) = its_annotations.get_mut(MEMORY) {
+    if let Some(memory) = its_annotations.get_mut(PERSISTED_STATE) {
         *memory = without_history(memory);
     }
     if its_annotations.as_object().is_some_and(serde_json::Map::is_empty) {
@@ -230,13 +230,13 @@ fn mask_template(object: &mut Value) {
         remove(object.pointer_mut(path), TEMPLATE);
     }
     if let Some(annotations) = object.pointer_mut("/spec/template/metadata/annotations")
-        && let Some(mut captured) = annotations[CAPTURED]
+        && let Some(mut captured) = annotations[STARTUP_INPUTS]
             .as_str()
             .and_then(|text| serde_json::from_str(text).ok())
     {
         remove(Some(&mut captured), "uid");
         remove(Some(&mut captured), "generation");
-        annotations[CAPTURED] = captured;
+        annotations[STARTUP_INPUTS] = captured;
     }
 }
 
@@ -357,7 +357,7 @@ mod tests {
     fn stand_in(hash: &str, points_at: &str) -> End {
         let name = format!("edge-ext-auth-{hash}");
         let object = json!({
-            "metadata": {"name": name, "uid": hash, "annotations": {MEMORY: r#"{"salt":1,"evicted":true}"#}},
+            "metadata": {"name": name, "uid": hash, "annotations": {PERSISTED_STATE: r#"{"salt":1,"withdrawn":true}"#}},
             "spec": {"services": [{"name": points_at}]},
         });
         end(&[
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn of_what_is_remembered_only_the_history_is_left_out() {
         let of = |memory: &str| without_history(&Value::from(memory));
-        assert_eq!(of(r#"{"salt":1,"tainted":true}"#), of(r#"{"salt":2,"tainted":true}"#));
-        assert_ne!(of(r#"{"salt":1,"tainted":true}"#), of(r#"{"salt":1}"#));
+        assert_eq!(of(r#"{"salt":1,"retired":true}"#), of(r#"{"salt":2,"retired":true}"#));
+        assert_ne!(of(r#"{"salt":1,"retired":true}"#), of(r#"{"salt":1}"#));
     }
 }

@@ -285,7 +285,7 @@ async fn what_is_nobody_s_of_slipway_s_gets_no_marks_not_even_through_its_status
         let everybody = administrator(lab);
         let marks = [
             ("labels", json!({OWNER_NAME: "edge"})),
-            ("annotations", json!({"contour.slipway.dev/memory": "{}"})),
+            ("annotations", json!({"contour.slipway.dev/persisted-state": "{}"})),
             ("finalizers", json!([FINALIZER])),
         ];
         for kind in KINDS {

@@ -114,7 +114,7 @@ async fn the_largest_settings_that_are_taken_fit_on_contours_pods() {
         wait("Contour's pods are made", PATIENT)
             .until(async || {
                 let pods = lab.all("Pod", &lab.namespace, &edge).await?;
-                let annotation = "/metadata/annotations/contour.slipway.dev~1captured";
+                let annotation = "/metadata/annotations/contour.slipway.dev~1startup-inputs";
                 let captured = pods.iter().find_map(|pod| pod.pointer(annotation)?.as_str());
                 let is_whole = captured.is_some_and(|captured| captured.len() > LARGEST);
                 Ok(Look::when(is_whole, edge.status().await?.to_string()))

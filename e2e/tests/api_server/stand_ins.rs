@@ -205,7 +205,7 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
 
 #[tokio::test]
 async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_with_it() {
-    beside_others("evicted", async |lab: &Lab| {
+    beside_others("withdrawn", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
@@ -231,7 +231,7 @@ async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_w
         judge(lab, &auth, "auth", Verdict::Valid).await?;
         stand_in_points_at(lab, &present, &["auth"]).await?;
 
-        // A reason that is about the Contour that judges evicts nothing.
+        // A reason that is about the Contour that judges withdraws nothing.
         judge(lab, &auth, "auth", Verdict::Invalid("SecretNotValid")).await?;
         judge(lab, &auth, &present.name, Verdict::Invalid("SecretNotValid")).await?;
         lab.looks_again(&edge, 2).await?;

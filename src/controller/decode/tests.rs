@@ -9,7 +9,7 @@ use crate::plan::has_ready_endpoint;
 
 /// What is kept of this object.
 fn kept<F: Form>(kind: Kind, json: &Value) -> Object {
-    let found: Found<F> = serde_json::from_str(&json.to_string()).expect("an object");
+    let found: Decoded<F> = serde_json::from_str(&json.to_string()).expect("an object");
     found.into_object(kind)
 }
 
@@ -207,13 +207,13 @@ fn lists_and_events_are_decoded_in_whichever_order_they_come() {
     let item = r#"{"metadata":{"name":"a"},"spec":{"services":[{"name":"a","port":1}]}}"#;
     let list =
         format!(r#"{{"kind":"List","apiVersion":"v1","items":[{item},{item}],"metadata":{{"resourceVersion":"1"}}}}"#);
-    let list: ObjectList<Found<ExtensionServices>> = serde_json::from_str(&list).expect("a list");
+    let list: ObjectList<Decoded<ExtensionServices>> = serde_json::from_str(&list).expect("a list");
     assert_eq!(list.items.len(), 2);
     for text in [
         format!(r#"{{"type":"ADDED","object":{item}}}"#),
         format!(r#"{{"object":{item},"type":"ADDED"}}"#),
     ] {
-        let event: WatchEvent<Found<ExtensionServices>> = serde_json::from_str(&text).expect("an event");
+        let event: WatchEvent<Decoded<ExtensionServices>> = serde_json::from_str(&text).expect("an event");
         let WatchEvent::Added(found) = event else {
             panic!("{event:?}")
         };

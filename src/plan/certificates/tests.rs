@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::x509::Certificate;
 use super::{Certificates, Pair, Peer, data, plan};
-use crate::issue::issue;
+use crate::issuer::issue;
 use crate::plan::diff;
 use crate::plan::issuing::{Issued, PrivateKey};
 use crate::plan::object::Object;

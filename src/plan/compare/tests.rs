@@ -115,7 +115,7 @@ fn which_fields_must_be_ours_whoever_changes_them() {
         (ExtensionService, "spec.circuitBreakerPolicy", true, false),
         (
             ExtensionService,
-            "metadata.annotations[contour.slipway.dev/memory]",
+            "metadata.annotations[contour.slipway.dev/persisted-state]",
             true,
             false,
         ),

@@ -288,12 +288,16 @@ fn a_deletion_or_a_finalizer_concerns_the_object_that_was_seen_and_leaves_the_fi
 
 #[test]
 fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
-    let captured: Vec<_> = Kind::ALL.iter().copied().filter(|kind| kind.is_captured()).collect();
+    let inputs: Vec<_> = Kind::ALL
+        .iter()
+        .copied()
+        .filter(|kind| kind.is_startup_input())
+        .collect();
     let mut expected = [Kind::ContourConfiguration, Kind::ExtensionService, Kind::Service];
     expected.sort();
-    let mut captured = captured;
-    captured.sort();
-    assert_eq!(captured, expected);
+    let mut inputs = inputs;
+    inputs.sort();
+    assert_eq!(inputs, expected);
 }
 
 /// A workload, what the API server answered to the write of it, and what is to be done while this is what is there.

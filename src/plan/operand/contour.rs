@@ -14,10 +14,10 @@ use super::{
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{ContourLogLevel, ContourSpec};
 use crate::contour::ports::{Ports, XDS};
-use crate::plan::captured::Captured;
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
+use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
 /// How many Contours there are, if the specification does not say it.
@@ -25,9 +25,9 @@ const REPLICAS: i32 = 2;
 
 /// Contour's Deployment. Its pod template says what a container captures when it starts, so that a change of that is a
 /// rollout, and nothing else is.
-pub fn deployment(instance: &Instance<'_>, captured: &Captured) -> Desired {
+pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
     let owner = &instance.owner;
-    let (mut template, hash) = template(instance, captured);
+    let (mut template, hash) = template(instance, inputs);
     let labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
     labels
         .expect("a template has labels")
@@ -58,25 +58,25 @@ pub fn deployment(instance: &Instance<'_>, captured: &Captured) -> Desired {
 }
 
 /// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
-pub fn template_hash(instance: &Instance<'_>, captured: &Captured) -> String {
-    template(instance, captured).1
+pub fn template_hash(instance: &Instance<'_>, inputs: &StartupInputs) -> String {
+    template(instance, inputs).1
 }
 
 /// The pod template, without the label that says its hash; and its hash.
-fn template(instance: &Instance<'_>, captured: &Captured) -> (PodTemplateSpec, String) {
+fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec, String) {
     let owner = &instance.owner;
     let spec = &instance.spec.contour;
-    let ports = &Ports::of(&captured.settings());
-    let captured_json = serde_json::to_string(captured).expect("names are JSON");
+    let ports = &Ports::of(&inputs.settings());
+    let inputs_json = serde_json::to_string(inputs).expect("names are JSON");
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(Component::Contour.pod_labels(owner)),
-            annotations: Some(BTreeMap::from([(annotations::CAPTURED.to_owned(), captured_json)])),
+            annotations: Some(BTreeMap::from([(annotations::STARTUP_INPUTS.to_owned(), inputs_json)])),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
             affinity: Some(Component::Contour.spread(owner)),
-            containers: vec![container(instance, ports, captured)],
+            containers: vec![container(instance, ports, inputs)],
             node_selector: Some(node_selector(&spec.node_placement)),
             security_context: Some(pod_security()),
             service_account_name: Some(owner.contour()),
@@ -96,14 +96,14 @@ pub fn replica_fields(replicas: Option<i32>) -> Fields {
     }
 }
 
-fn container(instance: &Instance<'_>, ports: &Ports, captured: &Captured) -> Container {
+fn container(instance: &Instance<'_>, ports: &Ports, inputs: &StartupInputs) -> Container {
     let spec = &instance.spec;
     Container {
         name: "contour".to_owned(),
         image: Some(contour_image(spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
-        args: Some(arguments(&spec.contour, &instance.owner.contour(), captured)),
+        args: Some(arguments(&spec.contour, &instance.owner.contour(), inputs)),
         // Contour reads its ContourConfiguration, and holds its Lease, in the namespace that CONTOUR_NAMESPACE names.
         env: Some(vec![
             field_env("CONTOUR_NAMESPACE", "metadata.namespace"),
@@ -139,11 +139,11 @@ fn container(instance: &Instance<'_>, ports: &Ports, captured: &Captured) -> Con
 
 /// The flags that count beside a ContourConfiguration; Contour ignores the others then (facts: `cmd/contour/serve.go`,
 /// `getConfig`, v1.33). The namespace of the Lease is `CONTOUR_NAMESPACE` by default.
-fn arguments(spec: &ContourSpec, lease: &str, captured: &Captured) -> Vec<String> {
+fn arguments(spec: &ContourSpec, lease: &str, inputs: &StartupInputs) -> Vec<String> {
     let mut arguments = vec![
         "serve".to_owned(),
         "--incluster".to_owned(),
-        format!("--contour-config-name={}", captured.configuration),
+        format!("--contour-config-name={}", inputs.configuration),
         format!("--leader-election-resource-name={lease}"),
     ];
     if let Some(level) = spec.kubernetes_log_level.filter(|level| *level > 0) {

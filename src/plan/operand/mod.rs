@@ -15,9 +15,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::captured::Captured;
 use super::object::Owner;
 use super::observed::Instance;
+use super::startup_inputs::StartupInputs;
 use super::write::Desired;
 use crate::api::vocabulary::labels;
 use crate::api::{ContourDeploymentSpec, NodePlacement};
@@ -46,11 +46,11 @@ pub struct Operand {
 
 impl Operand {
     /// On this configuration.
-    pub fn of(instance: &Instance<'_>, captured: &Captured) -> Self {
-        let ports = Ports::of(&captured.settings());
+    pub fn of(instance: &Instance<'_>, inputs: &StartupInputs) -> Self {
+        let ports = Ports::of(&inputs.settings());
         Self {
             services: network::services(instance, &ports),
-            contour: contour::deployment(instance, captured),
+            contour: contour::deployment(instance, inputs),
             envoy: envoy::workload(instance, &ports),
         }
     }

@@ -7,8 +7,8 @@ use super::{access, contour, envoy, network};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
 use crate::contour::ports::Ports;
-use crate::plan::captured::Captured;
 use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
+use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
 /// The ContourDeployment projectcontour/edge of this spec, and nothing around it.
@@ -44,19 +44,19 @@ pub fn observed(spec: &Value) -> Observed {
     }
 }
 
-fn captured() -> Captured {
-    Captured {
+fn inputs() -> StartupInputs {
+    StartupInputs {
         configuration: "edge-abc".into(),
         stand_ins: vec!["auth/edge-ext-auth-def".into()],
-        ..Captured::default()
+        ..StartupInputs::default()
     }
 }
 
-fn on_the_settings_of(observed: &Observed) -> Captured {
+fn on_the_settings_of(observed: &Observed) -> StartupInputs {
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
-    Captured {
+    StartupInputs {
         spec: settings.as_object().expect("settings are an object").clone(),
-        ..captured()
+        ..inputs()
     }
 }
 
@@ -169,10 +169,10 @@ fn workloads_and_services_select_their_own_pods_only() {
 #[test]
 fn contours_pod_template_says_what_a_container_captures() {
     let contour = contour_of(&json!({}));
-    let annotation = &at(&contour, "/spec/template/metadata/annotations")[annotations::CAPTURED];
+    let annotation = &at(&contour, "/spec/template/metadata/annotations")[annotations::STARTUP_INPUTS];
     assert_eq!(
-        serde_json::from_str::<Captured>(annotation.as_str().unwrap()).unwrap(),
-        captured()
+        serde_json::from_str::<StartupInputs>(annotation.as_str().unwrap()).unwrap(),
+        inputs()
     );
     let arguments = &containers(&contour)[0]["args"];
     assert_eq!(
@@ -216,7 +216,7 @@ fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
         assert_ne!(hash(&other), first, "{other}");
     }
     let observed = observed(&json!({}));
-    let other = Captured {
+    let other = StartupInputs {
         configuration: "edge-xyz".into(),
         ..on_the_settings_of(&observed)
     };

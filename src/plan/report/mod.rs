@@ -67,9 +67,9 @@ impl Input<'_> {
 /// The plan: these waves, what is asked, and what is told of both.
 pub fn report(assessment: Assessment<'_>, waves: Vec<Wave>) -> Plan {
     let (status, events) = told(&assessment, &waves);
-    let waits = waves.iter().filter_map(|wave| wave.look_again);
+    let waits = waves.iter().filter_map(|wave| wave.requeue_after);
     Plan {
-        look_again: waits.chain(assessment.look_again).min(),
+        requeue_after: waits.chain(assessment.requeue_after).min(),
         waves,
         questions: assessment.questions,
         status,

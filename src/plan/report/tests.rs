@@ -7,9 +7,9 @@ use super::events::events;
 use super::*;
 use crate::api::{Role, Traffic};
 use crate::plan::assess::assess;
-use crate::plan::captured::Captured;
 use crate::plan::observed::Observed;
 use crate::plan::rollout::OldPods;
+use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::waves::Severity;
 use crate::plan::{certificates, ours};
 
@@ -216,13 +216,13 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
         ),
         (complete(), Ok(()), complete(), None),
     ] {
-        let sorted = ours::sort(&observed_after(None));
-        let mut assessment = assess(&sorted);
+        let classified = ownership::classify(&observed_after(None));
+        let mut assessment = assess(&classified);
         assessment.phase = Phase::Running(Box::new(Running {
             roles: Vec::new(),
-            captured: Some(Captured::default()),
+            inputs: Some(StartupInputs::default()),
             configurations: Vec::new(),
-            certificates: certificates::plan(&sorted.observed),
+            certificates: certificates::assess(&classified.observed),
             contour,
             envoy,
             has_envoy: true,
@@ -230,7 +230,7 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
             old_pods: OldPods {
                 waited_for: Vec::new(),
                 hanging: Vec::new(),
-                look_again: None,
+                requeue_after: None,
             },
             altered: BTreeSet::new(),
         }));
@@ -250,8 +250,8 @@ fn missing_policies_are_told_of_and_change_nothing_else() {
     let told = |problems: &[&str]| {
         let mut observed = observed_after(None);
         observed.admission_problems = problems.iter().map(|&problem| problem.to_owned()).collect();
-        let sorted = ours::sort(&observed);
-        let mut assessment = assess(&sorted);
+        let classified = ownership::classify(&observed);
+        let mut assessment = assess(&classified);
         assessment.phase = Phase::NamespaceTerminating;
         let (mut status, events) = super::told(&assessment, &[]);
         let is_it = |condition: &Condition| condition.type_ == types::ADMISSION_POLICIES_INSTALLED;

@@ -14,9 +14,9 @@ use crate::plan::views::ServiceSpec;
 /// Contour's reason for a Service, or a port, that it does not find.
 const UNRESOLVED: &str = "ServiceUnresolvedReference";
 
-/// Reasons of Contour's that speak of what the copy points at, not of the Contour that judges: only these evict a copy.
+/// Reasons of Contour's that speak of what the copy points at, not of the Contour that judges: only these withdraw a copy.
 /// Another reason, a client certificate missing in *its* configuration for instance, marks every ExtensionService.
-const EVICTING: [&str; 4] = [
+const WITHDRAWING: [&str; 4] = [
     UNRESOLVED,
     "UnsupportedServiceType",
     "TLSUpstreamValidation",
@@ -62,7 +62,7 @@ impl<'a> Evidence<'a> {
         let outdated = judged.and_then(|judged| outdated(observed, namespace, judged));
         // Of an object that is to be tried Contour never says anything.
         let heard_of = trial.as_ref().or(user.filter(|user| !trial::needs_one(user)));
-        let unheard = heard_of.and_then(|object| unheard(observed, namespace, object));
+        let without_verdict = heard_of.and_then(|object| without_verdict(observed, namespace, object));
         let services = proven.as_ref().map(|proven| proven.spec.services()).unwrap_or_default();
         let is_ready = |service: &ServiceTarget| {
             let service = NamespacedName::new(&**namespace, &*service.name);
@@ -74,10 +74,12 @@ impl<'a> Evidence<'a> {
             problem: services
                 .iter()
                 .find_map(|service| problem(observed, namespace, service)),
-            was_withdrawn: mine.iter().any(|mine| mine.memory.evicted || is_unusable(mine.object)),
+            was_withdrawn: mine
+                .iter()
+                .any(|mine| mine.persisted.withdrawn || is_unusable(mine.object)),
             is_answered: services.iter().any(is_ready),
-            is_overdue: unheard.as_ref().is_some_and(Due::is_due),
-            due: outdated.or(unheard),
+            is_overdue: without_verdict.as_ref().is_some_and(Due::is_due),
+            due: outdated.or(without_verdict),
             verdict,
             proven,
         }
@@ -104,7 +106,9 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>, verdict: 
             spec: user.spec.clone(),
         });
     }
-    let remembered = existing.iter().filter_map(|existing| existing.memory.proven.as_ref());
+    let remembered = existing
+        .iter()
+        .filter_map(|existing| existing.persisted.proven.as_ref());
     remembered
         .filter(|proven| proven.uid == uid)
         .max_by_key(|proven| proven.generation)
@@ -141,7 +145,7 @@ pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService)
 
 /// The nudge for an object of whose present form Contour has said nothing. While none of its pods is ready it has an excuse; and when
 /// too few of them become ready, or enough, who leads may change, and the count begins anew.
-pub fn unheard(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
+pub fn without_verdict(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
     if object.verdict() != Verdict::None {
         return None;
     }
@@ -168,10 +172,10 @@ fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'
 
 /// Whether Contour says of a stand-in's own present generation that what it points at is not usable.
 pub fn is_unusable(object: &Object) -> bool {
-    let evicts = |errors: &[SubCondition]| errors.iter().any(|error| EVICTING.contains(&error.reason.as_str()));
+    let withdraws = |errors: &[SubCondition]| errors.iter().any(|error| WITHDRAWING.contains(&error.reason.as_str()));
     object
         .parse::<ExtensionService>()
-        .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if evicts(&errors)))
+        .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if withdraws(&errors)))
 }
 
 /// What is seen to be wrong with a Service that the copy needs. Contour publishes its routes before it writes a verdict, so

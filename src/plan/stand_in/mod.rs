@@ -9,10 +9,10 @@
 mod blackhole;
 mod decision;
 mod evidence;
-mod memory;
 mod name;
 mod nudge;
 mod object;
+mod persisted;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempts::Refusal;
-use super::captured::{Captured, Contours};
 use super::object::{Kind, NamespacedName, Object, Owner};
 use super::observed::{NamespacePhase, Observed};
+use super::startup_inputs::{Contours, StartupInputs};
 use super::succession;
 use super::usage::Usage;
 use crate::api::contour::{ExtensionService, ExtensionServiceSpec};
@@ -33,7 +33,7 @@ pub use blackhole::is_blackhole;
 use decision::{PointsAt, decide};
 use evidence::Evidence;
 pub use evidence::is_unusable;
-pub use memory::{Facts, Memory, Proven};
+pub use persisted::{Facts, PersistedState, Proven};
 
 /// A reference of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct StandIns {
     /// The planned ones, and those that a container may still have captured.
     pub all: Vec<StandIn>,
     /// When one that has to stay for a while may be succeeded, or Contour is to be nudged again.
-    pub look_again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// A stand-in, as it shall be.
@@ -78,7 +78,7 @@ pub struct StandIn {
     /// What for.
     role: Role,
     /// What is remembered of it.
-    memory: Memory,
+    persisted: PersistedState,
     /// Where it points, and why.
     points_at: PointsAt,
     /// Whether it exists, and its blackhole.
@@ -91,14 +91,14 @@ pub struct StandIn {
 #[derive(Clone, Debug)]
 pub struct RolePlan {
     /// What is seen of its reference.
-    pub seen: SeenRole,
+    pub seen: ObservedRole,
     /// The stand-in that Contour's configuration names.
     pub planned: NamespacedName,
 }
 
 /// What is seen of a reference.
 #[derive(Clone, Debug)]
-pub struct SeenRole {
+pub struct ObservedRole {
     /// The reference.
     pub reference: Reference,
     /// What state the user's object is in.
@@ -109,7 +109,7 @@ pub struct SeenRole {
     pub stand_in: Option<NamespacedName>,
 }
 
-impl SeenRole {
+impl ObservedRole {
     fn of(reference: Reference, evidence: &Evidence<'_>, stand_in: Option<NamespacedName>) -> Self {
         let decision = decide(evidence, &reference.target.namespace);
         Self {
@@ -138,7 +138,7 @@ impl SeenRole {
 struct Existing<'a> {
     object: &'a Object,
     role: Role,
-    memory: Memory,
+    persisted: PersistedState,
 }
 
 impl Existing<'_> {
@@ -147,7 +147,7 @@ impl Existing<'_> {
     }
 
     fn stands_for(&self, target: &NamespacedName) -> bool {
-        self.memory.reference.as_ref() == Some(target)
+        self.persisted.reference.as_ref() == Some(target)
     }
 
     /// How long it has to stay the planned one, if it has to. From a namespace that is being deleted it must go at once: it
@@ -156,7 +156,7 @@ impl Existing<'_> {
         if observed.namespace(self.object.namespace()) != Some(NamespacePhase::Active) {
             return None;
         }
-        succession::stand_in_stays(self.object, self.memory.moves, observed.now)
+        succession::stand_in_stays(self.object, self.persisted.moves, observed.now)
     }
 }
 
@@ -164,7 +164,7 @@ impl Existing<'_> {
 pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Object>) -> BTreeSet<NamespacedName> {
     let stand_ins = ours.filter(|object| object.kind == Kind::ExtensionService);
     let remembered = stand_ins.filter_map(|object| {
-        let reference = Memory::of(object).reference;
+        let reference = PersistedState::of(object).reference;
         reference.filter(|reference| reference.namespace == object.namespace())
     });
     references(settings)
@@ -194,7 +194,7 @@ pub fn services<'a>(
             object.name(),
             &ExtensionServiceSpec::of(object.spec()),
         );
-        if let Some(proven) = Memory::of(object).proven {
+        if let Some(proven) = PersistedState::of(object).proven {
             add(object.namespace(), object.name(), &proven.spec);
         }
     }
@@ -203,11 +203,11 @@ pub fn services<'a>(
 
 /// Whether an ExtensionService without our labels is a stand-in of this owner's: its name is made from what it remembers.
 pub fn bears_our_name(owner: &Owner, object: &Object) -> bool {
-    object.has_our_finalizer() && name::proved_role(owner, object, &Memory::of(object)).is_some()
+    object.has_our_finalizer() && name::proved_role(owner, object, &PersistedState::of(object)).is_some()
 }
 
 /// The plan for these references, and for what is in use beside them.
-pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> StandIns {
+pub fn assess(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> StandIns {
     let owner = observed.owner();
     let existing = existing(observed);
     let mut plan = StandIns::default();
@@ -220,7 +220,7 @@ pub fn plan(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> 
 }
 
 /// What is seen of a reference for which nothing is planned.
-pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
+pub fn observe(observed: &Observed, reference: Reference) -> ObservedRole {
     let existing = existing(observed);
     let target = reference.target.clone();
     let evidence = Evidence::of(observed, &existing, &target, reference.role);
@@ -228,7 +228,7 @@ pub fn see(observed: &Observed, reference: Reference) -> SeenRole {
         .iter()
         .filter(|existing| existing.role == reference.role && existing.stands_for(&reference.target));
     let stand_in = mine.map(Existing::id).next();
-    SeenRole::of(reference, &evidence, stand_in)
+    ObservedRole::of(reference, &evidence, stand_in)
 }
 
 /// Why the planned stand-in can't be made in its namespace, if that is so. A stand-in that exists needs no making; but if somebody changes
@@ -267,7 +267,7 @@ impl StandIns {
         let (mut planned, mut salt, mut facts) = place(name::home(observed, &reference, owner));
         let refusal = refusal(observed, owner, &planned, current);
         if let Some(refusal) = &refusal {
-            self.look_again_in(refusal.wait);
+            self.requeue_in(refusal.wait);
             let beside = current
                 .map(Existing::id)
                 .filter(|current| current.namespace == planned.namespace);
@@ -280,25 +280,25 @@ impl StandIns {
         if let Some(current) = current.filter(|current| current.id() != planned)
             && let Some(wait) = current.stays(observed)
         {
-            self.look_again_in(wait);
+            self.requeue_in(wait);
             planned = current.id();
         }
         let live = existing.iter().find(|existing| existing.id() == planned);
-        let mut memory = live.map_or_else(
-            || Memory {
+        let mut persisted = live.map_or_else(
+            || PersistedState {
                 salt,
                 pinned: facts,
-                ..Memory::default()
+                ..PersistedState::default()
             },
-            |live| live.memory.clone(),
+            |live| live.persisted.clone(),
         );
         if let Some(before) = current.filter(|current| current.id() != planned) {
-            let moves = succession::next_move(before.object, before.memory.moves, observed.now);
-            memory.moves = memory.moves.max(moves);
+            let moves = succession::next_move(before.object, before.persisted.moves, observed.now);
+            persisted.moves = persisted.moves.max(moves);
         }
-        self.add(observed, planned.clone(), reference.role, memory, live, &evidence);
+        self.add(observed, planned.clone(), reference.role, persisted, live, &evidence);
         let blocked = refusal.filter(|_| planned.namespace != target.namespace);
-        let mut seen = SeenRole::of(reference, &evidence, Some(planned.clone()));
+        let mut seen = ObservedRole::of(reference, &evidence, Some(planned.clone()));
         if let Some(refusal) = blocked {
             seen.is_blocked(evidence.user.is_some(), &refusal.message);
         }
@@ -314,16 +314,23 @@ impl StandIns {
             // A memory that was lost does not say for whom; what the role references now is the best guess.
             let mut references = self.roles.iter().map(|role| &role.seen.reference);
             let now = references.find(|reference| reference.role == old.role);
-            let target = old.memory.reference.clone().or_else(|| Some(now?.target.clone()));
+            let target = old.persisted.reference.clone().or_else(|| Some(now?.target.clone()));
             if let Some(target) = target {
                 let evidence = Evidence::of(observed, existing, &target, old.role);
-                self.add(observed, old.id(), old.role, old.memory.clone(), Some(old), &evidence);
+                self.add(
+                    observed,
+                    old.id(),
+                    old.role,
+                    old.persisted.clone(),
+                    Some(old),
+                    &evidence,
+                );
             }
         }
     }
 
     /// Stand-ins that a container has captured and that somebody deleted altogether, finalizer and all: the next start of that
-    /// container would fail. What they promised is lost, so that they are tainted; and what a pod's annotation says counts only
+    /// container would fail. What they promised is lost, so that they are retired; and what a pod's annotation says counts only
     /// where stand-ins are made anyway.
     fn add_deleted(&mut self, observed: &Observed, owner: &Owner, existing: &[Existing<'_>], in_use: &Usage) {
         let is_there = |id: &NamespacedName| {
@@ -342,11 +349,11 @@ impl StandIns {
                 continue;
             }
             let evidence = Evidence::of(observed, existing, &reference.target, reference.role);
-            let memory = Memory {
-                tainted: true,
-                ..Memory::default()
+            let persisted = PersistedState {
+                retired: true,
+                ..PersistedState::default()
             };
-            self.add(observed, id, reference.role, memory, None, &evidence);
+            self.add(observed, id, reference.role, persisted, None, &evidence);
         }
     }
 
@@ -356,28 +363,28 @@ impl StandIns {
         observed: &Observed,
         id: NamespacedName,
         role: Role,
-        mut memory: Memory,
+        mut persisted: PersistedState,
         live: Option<&Existing<'_>>,
         evidence: &Evidence<'_>,
     ) {
         let points_at = decide(evidence, &id.namespace);
         let live = live.map(|live| live.object);
-        memory.tainted |= taints(observed, &memory.pinned, &points_at, live);
-        memory.reference = Some(evidence.target.clone());
-        memory.evicted = decide(evidence, &evidence.target.namespace).is_withdrawn();
-        memory.proven.clone_from(&evidence.proven);
+        persisted.retired |= retires(observed, &persisted.pinned, &points_at, live);
+        persisted.reference = Some(evidence.target.clone());
+        persisted.withdrawn = decide(evidence, &evidence.target.namespace).is_withdrawn();
+        persisted.proven.clone_from(&evidence.proven);
         let said = live.and_then(|live| live.parse::<ExtensionService>().ok());
         let own = said
             .as_ref()
             .and_then(|said| evidence::outdated(observed, &id.namespace, said));
         let dues = || evidence.due.iter().chain(&own);
-        dues().for_each(|due| self.look_again_in(due.next));
-        memory.nudge = match dues().find(|due| due.is_due()) {
-            Some(due) => due.given(memory.nudge),
+        dues().for_each(|due| self.requeue_in(due.next));
+        persisted.nudge = match dues().find(|due| due.is_due()) {
+            Some(due) => due.given(persisted.nudge),
             // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
             // where two Contours disagree there would be no end to giving it and taking it back.
-            None => memory.nudge.filter(|_| {
-                said.is_some_and(|said| said.spec.services() == points_at.spec(&id.name, &memory.pinned).services())
+            None => persisted.nudge.filter(|_| {
+                said.is_some_and(|said| said.spec.services() == points_at.spec(&id.name, &persisted.pinned).services())
             }),
         };
         // One for all roles that reference it; and where nothing can be made any more, none.
@@ -391,15 +398,15 @@ impl StandIns {
         self.all.push(StandIn {
             exists: is_there(observed, &id),
             role,
-            memory,
+            persisted,
             points_at,
             tried: tried.filter(is_new).cloned(),
             id,
         });
     }
 
-    fn look_again_in(&mut self, wait: Duration) {
-        self.look_again = self.look_again.into_iter().chain([wait]).min();
+    fn requeue_in(&mut self, wait: Duration) {
+        self.requeue_after = self.requeue_after.into_iter().chain([wait]).min();
     }
 }
 
@@ -416,30 +423,34 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
     let stand_ins = observed.of_kind(Kind::ExtensionService);
     stand_ins
         .filter_map(|object| {
-            let mut memory = Memory::of(object);
+            let mut persisted = PersistedState::of(object);
             // A stand-in beside one object can't stand for an object of another namespace.
             let is_home = object.namespace() == owner.namespace;
             let may_stand_for =
                 |NamespacedName { namespace, .. }: &NamespacedName| is_home || namespace == object.namespace();
-            if !memory.reference.as_ref().is_none_or(may_stand_for) {
-                memory = Memory::unreadable();
+            if !persisted.reference.as_ref().is_none_or(may_stand_for) {
+                persisted = PersistedState::unreadable();
             }
             // A name is made from what it promises: it says for which role, should its label be gone; and a memory that
             // promises something else is not of our writing.
-            let proved = name::proved_role(&owner, object, &memory);
+            let proved = name::proved_role(&owner, object, &persisted);
             let role = object.label(labels::ROLE).and_then(Role::from_slug).or(proved)?;
             if proved != Some(role) {
-                memory.tainted = true;
-                memory.pinned = Facts::default();
-                memory.salt = 0;
+                persisted.retired = true;
+                persisted.pinned = Facts::default();
+                persisted.salt = 0;
             }
-            Some(Existing { object, role, memory })
+            Some(Existing {
+                object,
+                role,
+                persisted,
+            })
         })
         .collect()
 }
 
 /// Whether this content makes a container that starts now capture something else than the stand-in's name says.
-fn taints(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Option<&Object>) -> bool {
+fn retires(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Option<&Object>) -> bool {
     if live.is_some_and(|live| is_altered(live, pinned)) {
         return true;
     }
@@ -459,7 +470,7 @@ fn taints(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Optio
         && Contours::of(observed)
             .pods
             .iter()
-            .any(|(_, set)| Captured::of_template(set).is_none_or(|captured| captured.stand_ins.contains(&id)))
+            .any(|(_, set)| StartupInputs::of_template(set).is_none_or(|inputs| inputs.stand_ins.contains(&id)))
 }
 
 /// Whether somebody else changed the facts: a container that started meanwhile has captured what its name does not say.

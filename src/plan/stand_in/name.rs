@@ -1,14 +1,14 @@
 //! Which stand-in is planned for a reference: where it lives, which facts its name promises, and its name.
 
 use super::evidence::Evidence;
-use super::{Existing, Facts, Memory, Reference};
+use super::{Existing, Facts, PersistedState, Reference};
 use crate::api::Role;
 use crate::contour::duration;
-use crate::plan::captured::{Captured, Contours};
 use crate::plan::names::{hash, salts_from};
 use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::observed::{NamespacePhase, Observed};
 use crate::plan::rollout;
+use crate::plan::startup_inputs::{Contours, StartupInputs};
 
 /// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
 /// can be made in it then), beside the ContourDeployment.
@@ -55,11 +55,11 @@ pub fn facts(
                 existing.id(),
             )
         })
-        .map(|existing| existing.memory.pinned.clone())
+        .map(|existing| existing.persisted.pinned.clone())
         .unwrap_or_default()
 }
 
-/// The planned stand-in's name and its salt. A name that is tainted or on its way out is never planned again: the next salt
+/// The planned stand-in's name and its salt. A name that is retired or on its way out is never planned again: the next salt
 /// makes another.
 pub fn name(
     observed: &Observed,
@@ -72,13 +72,13 @@ pub fn name(
     let existing: Vec<_> = existing.iter().filter(|existing| existing.role == role).collect();
     let highest = existing
         .iter()
-        .map(|existing| existing.memory.salt)
+        .map(|existing| existing.persisted.salt)
         .max()
         .unwrap_or_default();
     let is_spent = |name: &String| {
         existing.iter().any(|existing| {
             existing.id() == NamespacedName::new(home, &**name)
-                && (existing.memory.tainted || existing.object.is_terminating())
+                && (existing.persisted.retired || existing.object.is_terminating())
         }) || observed
             .object(Kind::Service, home, name)
             .is_some_and(Object::is_terminating)
@@ -108,10 +108,10 @@ fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String 
 }
 
 /// The role for which the name of a stand-in was made from this memory, if it was made from it.
-pub fn proved_role(owner: &Owner, object: &Object, memory: &Memory) -> Option<Role> {
+pub fn proved_role(owner: &Owner, object: &Object, persisted: &PersistedState) -> Option<Role> {
     Role::ALL
         .into_iter()
-        .find(|role| stand_in_name(owner, *role, &memory.pinned, memory.salt) == object.name())
+        .find(|role| stand_in_name(owner, *role, &persisted.pinned, persisted.salt) == object.name())
 }
 
 /// The stand-in for this reference that Contour's Deployment names now.
@@ -128,6 +128,6 @@ pub fn current<'e, 'o>(
 
 /// The stand-ins that Contour's Deployment names now.
 fn deployed(observed: &Observed) -> Vec<NamespacedName> {
-    let captured = Contours::of(observed).deployment.and_then(Captured::of_template);
-    captured.iter().flat_map(Captured::stand_ins).collect()
+    let inputs = Contours::of(observed).deployment.and_then(StartupInputs::of_template);
+    inputs.iter().flat_map(StartupInputs::stand_ins).collect()
 }

@@ -22,8 +22,8 @@ impl PointsAt {
 impl StandIn {
     /// The stand-in.
     pub fn object(&self, owner: &Owner) -> Desired {
-        let ExtensionServiceSpec(mut spec) = self.points_at.spec(&self.id.name, &self.memory.pinned);
-        if let Some(nudge) = &self.memory.nudge {
+        let ExtensionServiceSpec(mut spec) = self.points_at.spec(&self.id.name, &self.persisted.pinned);
+        if let Some(nudge) = &self.persisted.nudge {
             nudge.put_into(&mut spec);
         }
         let mut object = Object {
@@ -32,7 +32,7 @@ impl StandIn {
             content: Map::from_iter([("spec".to_owned(), Value::Object(spec))]),
             creation_entry: None,
         };
-        object.annotate(annotations::MEMORY, self.memory.to_text());
+        object.annotate(annotations::PERSISTED_STATE, self.persisted.to_text());
         Desired::whole_spec(object)
     }
 
@@ -43,7 +43,7 @@ impl StandIn {
 
     /// The trial of the user's object that it stands for, if one is needed.
     pub fn trial(&self, owner: &Owner) -> Option<Desired> {
-        let reference = self.memory.reference.as_ref()?;
+        let reference = self.persisted.reference.as_ref()?;
         trial::desired(owner, reference, self.tried.as_ref()?)
     }
 

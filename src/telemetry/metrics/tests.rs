@@ -88,7 +88,7 @@ impl Scrape {
 fn ext_auth_labels(name: &str, more: &str) -> String {
     format!(
         "{{contourdeployment_namespace=\"projectcontour\",contourdeployment=\"edge\",role=\"GlobalExternalAuthorization\",\
-         namespace=\"auth\",name=\"{name}\"{more}}}"
+         extension_service_namespace=\"auth\",extension_service=\"{name}\"{more}}}"
     )
 }
 
@@ -287,11 +287,11 @@ fn a_contourdeployment_that_is_gone_leaves_no_series() {
     metrics.reconciled(
         "projectcontour",
         "edge",
-        Outcome::Error("Forbidden"),
+        ReconcileOutcome::Error("Forbidden"),
         Duration::from_millis(3),
     );
     metrics.forget("projectcontour", "edge");
-    metrics.reconciled("projectcontour", "edge", Outcome::Success, Duration::from_millis(3));
+    metrics.reconciled("projectcontour", "edge", ReconcileOutcome::Success, Duration::from_millis(3));
     let scrape = Scrape::of(&metrics, at(1));
     assert_eq!(
         scrape.series_with("contourdeployment_namespace=\"projectcontour\""),
@@ -308,12 +308,12 @@ fn reconciles_are_counted_by_outcome_and_reason_and_the_last_one_by_object() {
     let scrape = Scrape::of(&metrics, at(0));
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"success\"}"), 0.0);
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 0.0);
-    metrics.reconciled("ns", "edge", Outcome::Error("Timeout"), Duration::from_millis(700));
+    metrics.reconciled("ns", "edge", ReconcileOutcome::Error("Timeout"), Duration::from_millis(700));
     let scrape = Scrape::of(&metrics, at(0));
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 1.0);
     assert_same(scrape.value("slipway_reconcile_errors_total{reason=\"Timeout\"}"), 1.0);
     assert_same(scrape.value(failed), 1.0);
-    metrics.reconciled("ns", "edge", Outcome::Success, Duration::from_millis(3));
+    metrics.reconciled("ns", "edge", ReconcileOutcome::Success, Duration::from_millis(3));
     let scrape = Scrape::of(&metrics, at(0));
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"success\"}"), 1.0);
     assert_same(scrape.value(failed), 0.0);

@@ -119,8 +119,8 @@ fn template(namespace: &str, is_proved: bool) -> Value {
     let content = hash_json(&spec);
     let parts = [HOME, "edge", content.as_str()].into_iter();
     let proof = hash(parts.chain((!is_proved).then_some("another")));
-    let captured = json!({"configuration": format!("edge-{proof}"), "spec": spec, "standIns": []});
-    json!({"metadata": {"annotations": {annotations::CAPTURED: captured.to_string()}}})
+    let inputs = json!({"configuration": format!("edge-{proof}"), "spec": spec, "standIns": []});
+    json!({"metadata": {"annotations": {annotations::STARTUP_INPUTS: inputs.to_string()}}})
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_namespace_is_referenced_by_the_specification_and_by_proved_templates_of_our
             Standing::Leftover
         };
         assert_eq!(standing_of(&observed, &stand_in), expected, "the template is {whose}");
-        let Sorted { observed, leftovers } = sort(&observed);
+        let Classified { observed, leftovers } = classify(&observed);
         let is_kept = observed.objects.contains_key(&stand_in.key());
         assert_eq!(
             (is_kept, leftovers.len()),

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::captured::{Captured, Contours, references};
 use super::object::{Key, Kind, Object, Owner};
 use super::observed::Observed;
 use super::stand_in;
+use super::startup_inputs::{Contours, StartupInputs, references};
 use crate::api::RuntimeSettings;
 
 /// What an object is to a ContourDeployment.
@@ -27,15 +27,15 @@ enum Standing {
     Foreign,
 }
 
-/// What is observed, sorted.
-pub struct Sorted {
+/// What is observed, classified.
+pub struct Classified {
     /// The same, with nothing among its objects but what is ours.
     pub observed: Observed,
     /// What bears our marks and a name of our own pattern in namespaces that nothing of ours refers to.
     leftovers: BTreeMap<Key, Arc<Object>>,
 }
 
-impl Sorted {
+impl Classified {
     /// What is ours; and the leftovers, if these are asked for.
     pub fn objects(&self, with_leftovers: bool) -> impl Iterator<Item = &Object> {
         let leftovers = self.leftovers.values().filter(move |_| with_leftovers);
@@ -49,7 +49,7 @@ impl Sorted {
 }
 
 /// Sorts what is observed.
-pub fn sort(observed: &Observed) -> Sorted {
+pub fn classify(observed: &Observed) -> Classified {
     let owner = observed.owner();
     let settings = &observed.deployment.spec.runtime_settings;
     let namespaces = namespaces(&owner, settings, observed.objects.values().map(AsRef::as_ref));
@@ -65,7 +65,7 @@ pub fn sort(observed: &Observed) -> Sorted {
         objects: ours,
         ..observed.clone()
     };
-    Sorted { observed, leftovers }
+    Classified { observed, leftovers }
 }
 
 /// What of these objects is ours.
@@ -87,12 +87,12 @@ pub fn namespaces<'a>(
     objects: impl Iterator<Item = &'a Object> + Clone,
 ) -> BTreeSet<String> {
     let contours = Contours::among(owner, objects);
-    let captured = contours.templates().filter_map(Captured::of_template);
-    let proved = captured.filter(|captured| captured.is_intact(owner));
-    let captured = proved.flat_map(|captured| references(&captured.spec));
+    let inputs = contours.templates().filter_map(StartupInputs::of_template);
+    let proved = inputs.filter(|inputs| inputs.is_intact(owner));
+    let inputs = proved.flat_map(|inputs| references(&inputs.spec));
     let specified = stand_in::references(settings).into_iter();
     let specified = specified.map(|reference| reference.target);
-    let referenced = specified.chain(captured).map(|referenced| referenced.namespace);
+    let referenced = specified.chain(inputs).map(|referenced| referenced.namespace);
     referenced.chain([owner.namespace.clone()]).collect()
 }
 

@@ -7,7 +7,7 @@ pub const CALM: Duration = Duration::from_mins(10);
 
 /// So many times at once, then after `first`, doubling up to `longest`.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct BackoffSchedule {
     /// So many times follow the first at once.
     pub free: u32,
     /// The first wait.
@@ -16,7 +16,7 @@ pub struct Pace {
     pub longest: Duration,
 }
 
-impl Pace {
+impl BackoffSchedule {
     /// The wait after this many times.
     pub fn after(self, count: u32) -> Duration {
         let Some(doublings) = count.checked_sub(self.free + 1) else {
@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn waits_begin_after_those_that_are_free_and_double_up_to_the_longest() {
         let seconds = Duration::from_secs;
-        let pace = Pace {
+        let pace = BackoffSchedule {
             free: 4,
             first: seconds(10),
             longest: seconds(300),

@@ -15,7 +15,7 @@ use crate::api::{Role, RuntimeSettings};
 /// ContourConfiguration, for as long as a container may read it, whatever the specification says by then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Captured {
+pub struct StartupInputs {
     /// The ContourConfiguration's name.
     pub configuration: String,
     /// Which object of that name, in which form.
@@ -50,16 +50,16 @@ impl Identity {
     }
 }
 
-impl Captured {
+impl StartupInputs {
     /// What a Deployment's or a ReplicaSet's pod template says.
     pub fn of_template(object: &Object) -> Option<Self> {
         let template = TemplateMetadata::of(object);
-        Self::parse(template.annotations.get(annotations::CAPTURED)?)
+        Self::parse(template.annotations.get(annotations::STARTUP_INPUTS)?)
     }
 
     /// What a pod's own annotation says. Whoever may write the pod may have changed it.
     pub fn of_pod(pod: &Object) -> Option<Self> {
-        Self::parse(pod.annotation(annotations::CAPTURED)?)
+        Self::parse(pod.annotation(annotations::STARTUP_INPUTS)?)
     }
 
     fn parse(text: &str) -> Option<Self> {

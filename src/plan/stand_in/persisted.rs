@@ -12,7 +12,7 @@ use crate::plan::succession::MOST_MOVES;
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Memory {
+pub struct PersistedState {
     /// Distinguishes successors with the same facts; the highest of a role's rules.
     pub salt: u32,
     /// How many others it came after in a short time; the more, the longer it stays.
@@ -20,7 +20,7 @@ pub struct Memory {
     pub moves: u32,
     /// A container may have captured something else than the name says: this name is never planned again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub tainted: bool,
+    pub retired: bool,
     /// The facts that are part of the name.
     pub pinned: Facts,
     /// The user's ExtensionService that it stands for.
@@ -28,7 +28,7 @@ pub struct Memory {
     pub reference: Option<NamespacedName>,
     /// The copy went bad and was replaced by the blackhole; it comes back when Contour says that the user's object is valid.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub evicted: bool,
+    pub withdrawn: bool,
     /// The nudge that its weights are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nudge: Option<Nudge>,
@@ -65,14 +65,14 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-impl Memory {
+impl PersistedState {
     /// What is remembered on this stand-in. The annotation may have been written by somebody else: what can't be read, or has a
     /// number that Slipway never writes, counts as unreadable as a whole.
     pub fn of(object: &Object) -> Self {
-        let text = object.annotation(annotations::MEMORY).unwrap_or_default();
-        let memory: Option<Self> = serde_json::from_str(text).ok();
-        memory
-            .filter(|memory| memory.salt <= GREATEST_SALT && memory.moves <= MOST_MOVES)
+        let text = object.annotation(annotations::PERSISTED_STATE).unwrap_or_default();
+        let persisted: Option<Self> = serde_json::from_str(text).ok();
+        persisted
+            .filter(|persisted| persisted.salt <= GREATEST_SALT && persisted.moves <= MOST_MOVES)
             .unwrap_or_else(Self::unreadable)
     }
 
@@ -80,7 +80,7 @@ impl Memory {
     /// planned again.
     pub fn unreadable() -> Self {
         Self {
-            tainted: true,
+            retired: true,
             ..Self::default()
         }
     }
