@@ -1,20 +1,20 @@
-//! What can be given on the command line.
+//! The command line: commands and options.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use slipway::telemetry::logs::LogFormat;
 
-/// Runs Project Contour and its Envoys from one custom resource, in any start-up order.
+/// Runs Project Contour and its Envoys from one custom resource, in any start-up order
 #[derive(clap::Parser, Debug)]
 #[command(name = "slipway", version)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command of `slipway`.
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Run the operator until SIGTERM or SIGINT
@@ -23,18 +23,18 @@ pub enum Command {
     Crd,
     /// Print the reference page of the API, in Markdown
     Reference,
-    /// Print what would be made for a ContourDeployment, without a cluster
+    /// Print the objects that the operator would write for a ContourDeployment, without a cluster
     Render {
-        /// The file with the ContourDeployment (YAML or JSON); `-` is standard input
+        /// File with the ContourDeployment (YAML or JSON); `-` reads standard input
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
     },
-    /// Take Slipway's finalizers away, where the operator was uninstalled before its ContourDeployments were deleted
+    /// Remove Slipway's finalizers, for clusters where the operator was uninstalled before its ContourDeployments were deleted
     Release {
-        /// Those of all ContourDeployments, not only of those that are being deleted or gone
+        /// Release the objects of every ContourDeployment; by default only those of ContourDeployments that are deleted or being deleted
         #[arg(long)]
         all: bool,
-        /// Only say which objects are held
+        /// Print the objects that carry the finalizer, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
@@ -45,19 +45,19 @@ pub enum Command {
 /// Options of `slipway run`.
 #[derive(clap::Args, Debug)]
 pub struct RunOptions {
-    /// Where /livez, /readyz and /metrics are served
+    /// Address on which /livez, /readyz and /metrics are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// What a line of the log looks like
+    /// Format of the log lines
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
-    /// What is logged: a level, or a list of target=level
+    /// Events to log: a level, or a list of target=level
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
-    /// The namespace that the operator runs in
+    /// Namespace that the operator runs in
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
-    /// The ServiceAccount that the operator runs as
+    /// ServiceAccount that the operator runs as
     #[arg(long, value_name = "NAME", default_value = "slipway")]
     pub service_account: String,
 }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn run_needs_nothing_but_the_namespace() {
+    fn run_requires_only_the_namespace() {
         let cli = Cli::try_parse_from(["slipway", "run", "--namespace", "slipway-system"]).unwrap();
         let Command::Run(options) = cli.command else {
             panic!("not run: {cli:?}")

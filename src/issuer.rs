@@ -1,5 +1,5 @@
-//! Issues certificates. It is here and not in the core because keys need randomness; what is issued, and when, the core
-//! says (`plan/certificates.rs`).
+//! Issues certificates. The issuer is not part of the core because keys need randomness. The core decides which certificates
+//! are issued, and when (`plan/certificates.rs`).
 
 use std::time::Duration;
 
@@ -14,13 +14,15 @@ const DAY: Duration = Duration::from_hours(24);
 const AUTHORITY_DAYS: u32 = 3650;
 const LEAF_DAYS: u32 = 365;
 
-/// Issues what is asked for: ECDSA keys on P-256, an authority for ten years, the others for one. Everything is valid from
-/// the day before `now`, because clocks differ. Errors: the authority that came with the request can't be used.
+/// Issues the requested certificates, with ECDSA keys on P-256. An authority is valid for ten years, every other certificate for one.
+/// Each certificate is valid from the day before `now`, because clocks differ. Returns an error if the authority in the request
+/// is unusable.
 pub fn issue(request: &Request, now: Timestamp) -> Result<Issued, rcgen::Error> {
     issue_with(request, now, KeyPair::generate)
 }
 
-/// The same with keys that come from elsewhere: the offline rendering makes the same certificates each time.
+/// Issues the requested certificates with keys from `key`. The offline rendering passes the same keys each time, so that it issues the
+/// same certificates.
 pub fn issue_with(
     request: &Request,
     now: Timestamp,
@@ -32,7 +34,7 @@ pub fn issue_with(
         None
     };
     let Some(signer) = request.authority.as_ref().or(made.as_ref()) else {
-        unreachable!("one of them is there")
+        unreachable!("the request has an authority, or one was issued")
     };
     let issuer = Issuer::from_ca_cert_pem(&signer.certificate, KeyPair::from_pem(&signer.key.0)?)?;
     let leaves = request.leaves.iter().map(|leaf| {
@@ -59,7 +61,7 @@ pub fn issue_with(
 
 fn authority(now: Timestamp, key: &KeyPair) -> Result<Pair, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    // The time tells it from the authority before it: a bundle may hold both.
+    // The time in the name distinguishes this authority from its predecessor: a bundle may hold both.
     params.distinguished_name.push(
         DnType::CommonName,
         format!("Slipway xDS authority {}", now.strftime("%Y-%m-%dT%H:%M:%SZ")),

@@ -1,6 +1,6 @@
 //! Slipway runs Project Contour and its Envoys from one custom resource, `ContourDeployment`, in any start-up order.
 //!
-//! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` says what must be true and why.
+//! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` states the invariants and their reasons.
 
 pub mod api;
 mod contour;

@@ -1,5 +1,5 @@
-//! Offline: from YAML documents to what would be made of them. No cluster is asked, so everything that is not in the
-//! documents does not exist. The golden tests read their inputs with it, too.
+//! The offline rendering: turns YAML documents into the objects that Slipway would write. The rendering contacts no cluster, so an object
+//! that is not in the documents does not exist. The golden tests read their inputs with this module too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,34 +19,34 @@ use crate::plan::{
     ServiceAccountRef, SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
 };
 
-/// Why documents can't be rendered.
+/// The reason why documents can't be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A document is not YAML.
     #[error("document {number} is not YAML: {source}")]
     Yaml {
-        /// Counted from 1.
+        /// The document's number, counted from 1.
         number: usize,
-        /// What the parser says.
+        /// The parser's error.
         source: Box<serde_saphyr::Error>,
     },
-    /// A document is not an object of a kind that matters here.
+    /// A document is not an object of a kind that Slipway reads.
     #[error("document {number}: {message}")]
     Document {
-        /// Counted from 1.
+        /// The document's number, counted from 1.
         number: usize,
-        /// What is wrong.
+        /// A description of the error.
         message: String,
     },
-    /// Which ContourDeployment?
+    /// The documents have no ContourDeployment, or more than one.
     #[error("expected exactly one ContourDeployment, found {0}")]
     NotOne(usize),
-    /// The result has no text.
-    #[error("could not print: {0}")]
+    /// The result can't be written as YAML.
+    #[error("cannot write the result as YAML: {0}")]
     Print(#[from] serde_saphyr::ser::Error),
 }
 
-/// What `slipway render` prints: everything that would be made, in waves, and the status that would be reported.
+/// Returns the output of `slipway render`: the objects that Slipway would write, in waves, and the status that it would report.
 pub fn render(input: &str) -> Result<String, Error> {
     let (planned, observed) = answered(&observe(input)?);
     let mut planned = continued(planned, observed);
@@ -54,7 +54,8 @@ pub fn render(input: &str) -> Result<String, Error> {
     Ok(serde_saphyr::to_string(&planned)?)
 }
 
-/// A plan may end with the creation of a ContourConfiguration, because what comes after it names its uid. Here it gets a placeholder.
+/// Completes a plan that ends with the creation of a ContourConfiguration. Such a plan ends there because later objects refer to the
+/// ContourConfiguration's uid. The rendering sets a placeholder for that uid and plans again.
 fn continued(mut planned: Plan, mut observed: Observed) -> Plan {
     let ends_with = planned.waves.last().into_iter().flat_map(|wave| &wave.writes);
     let created: Vec<_> = ends_with
@@ -80,13 +81,13 @@ fn continued(mut planned: Plan, mut observed: Observed) -> Plan {
     }
 }
 
-/// The uid of what does not exist yet.
+/// The placeholder uid of objects that do not exist yet.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Stands in the place of certificates and keys.
-const WITHHELD: &str = "(made when it is applied)";
+/// The text that replaces certificates and keys in the output.
+const WITHHELD: &str = "(issued when applied)";
 
-/// The certificates are made up; nobody shall take them for something to use.
+/// Replaces certificates and keys with a text. They are placeholders, which must not be used.
 fn withhold_secrets(wave: &mut Wave) {
     for write in &mut wave.writes {
         if let Write::Create(object) | Write::Apply { object, .. } | Write::Replace(object) = write
@@ -99,8 +100,8 @@ fn withhold_secrets(wave: &mut Wave) {
     }
 }
 
-/// The plan, with the questions answered as a willing cluster would: it takes every setting, and certificates are issued
-/// (they are placeholders).
+/// Returns the plan after its questions are answered, and the observation with the answers. The API server accepts all settings,
+/// and certificates are issued (as placeholders).
 pub fn answered(observed: &Observed) -> (Plan, Observed) {
     let mut observed = observed.clone();
     let mut planned = plan(&observed);
@@ -118,12 +119,12 @@ pub fn answered(observed: &Observed) -> (Plan, Observed) {
     (planned, observed)
 }
 
-/// Certificates like those that the operator issues, of keys that are the same each time: the plan reads what is in them.
+/// Issues certificates as the operator does, but with the same keys each time. The plan parses the certificates, so they must be valid.
 fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
     let mut keys = 0_u8;
     let key = || {
         keys += 1;
-        // RFC 8410, section 7: an Ed25519 key. Its signatures need no randomness.
+        // An Ed25519 key (RFC 8410, section 7). Ed25519 signatures need no randomness.
         let mut der = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
         der.extend([keys; 32]);
         KeyPair::try_from(der)
@@ -131,10 +132,11 @@ fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
     issue_with(request, now, key).ok()
 }
 
-/// Reads documents as what is observed.
+/// Parses documents into an observation.
 ///
-/// A document of kind `Observation` sets what no object says: `now`, `missingCRDs`, `refused` (the API server's words on the
-/// settings), `failures` (writes that could not be done). Namespaces that documents are in exist; others need a document of their own.
+/// A document of kind `Observation` sets facts that no object states: `now`, `missingCRDs`, `refused` (the API server's message if it
+/// refuses the settings) and `failures` (writes that failed). The namespaces of the documents exist. Every other namespace needs a
+/// document of its own.
 pub fn observe(input: &str) -> Result<Observed, Error> {
     let mut facts = ClusterFacts::default();
     let mut deployments = Vec::new();
@@ -152,7 +154,7 @@ pub fn observe(input: &str) -> Result<Observed, Error> {
             continue;
         }
         let Some(kind) = Kind::ALL.iter().copied().find(|known| known.name() == kind) else {
-            return Err(wrong(format!("kind {kind:?} does not matter to Slipway")));
+            return Err(wrong(format!("Slipway does not read kind {kind:?}")));
         };
         if kind == Kind::ContourDeployment {
             let deployment: ContourDeployment =
@@ -236,7 +238,7 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Clus
     observed
 }
 
-/// The hash of the settings that the API server is to be asked about.
+/// Returns the hash of the settings that the plan wants the API server to check, or None if the plan asks no such question.
 fn settings_question(planned: &Plan) -> Option<String> {
     planned.questions.iter().find_map(|question| match question {
         Question::Settings { hash, .. } => Some(hash.clone()),
@@ -244,7 +246,7 @@ fn settings_question(planned: &Plan) -> Option<String> {
     })
 }
 
-/// Puts an object where the controller's gather step would put it.
+/// Adds an object to the part of the observation to which the controller's gather step adds it.
 fn place(observed: &mut Observed, object: Object) {
     let id = object.id();
     let ours = observed.owner().owns(&object);
@@ -291,7 +293,7 @@ fn place(observed: &mut Observed, object: Object) {
     }
 }
 
-/// The documents of a YAML stream, without the empty ones.
+/// Returns the documents of a YAML stream, without empty documents.
 fn documents(input: &str) -> impl Iterator<Item = &str> {
     let is_empty = |text: &&str| {
         text.lines()
