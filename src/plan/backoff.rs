@@ -1,23 +1,23 @@
-//! How soon something that was done is done again.
+//! Backoff schedules: how soon an action is repeated.
 
 use std::time::Duration;
 
-/// After so long without it the next time counts as the first again.
+/// After this time without the action, the next occurrence counts as the first.
 pub const CALM: Duration = Duration::from_mins(10);
 
-/// So many times at once, then after `first`, doubling up to `longest`.
+/// A number of immediate repetitions, then waits that start at `first` and double up to `longest`.
 #[derive(Clone, Copy, Debug)]
 pub struct BackoffSchedule {
-    /// So many times follow the first at once.
+    /// The number of immediate repetitions.
     pub free: u32,
     /// The first wait.
     pub first: Duration,
-    /// The longest.
+    /// The longest wait.
     pub longest: Duration,
 }
 
 impl BackoffSchedule {
-    /// The wait after this many times.
+    /// Returns the wait after this many occurrences.
     pub fn after(self, count: u32) -> Duration {
         let Some(doublings) = count.checked_sub(self.free + 1) else {
             return Duration::ZERO;
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_begin_after_those_that_are_free_and_double_up_to_the_longest() {
+    fn waits_start_after_the_free_repetitions_and_double() {
         let seconds = Duration::from_secs;
         let pace = BackoffSchedule {
             free: 4,

@@ -1,4 +1,4 @@
-//! How far a deletion of the ContourDeployment is, and what has to go with it.
+//! The progress of the deletion of a ContourDeployment, and the objects that must be deleted with the ContourDeployment.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use super::ownership::Classified;
 use super::rollout;
 use super::startup_inputs::Contours;
 
-/// A deletion, as far as it is.
+/// The progress of a deletion.
 pub struct Deletion {
-    /// Whether the ContourDeployment's namespace stays.
+    /// Whether the ContourDeployment's namespace is not being deleted.
     pub namespace_stays: bool,
-    /// Whether no Contour runs any more, and none can start.
+    /// Whether no Contour runs any more and none can start.
     pub contour_is_gone: bool,
-    /// What is waited for, in words.
+    /// The objects that the deletion waits for, each as a text.
     pub waiting: Vec<String>,
 }
 
-/// How far the deletion is, and how long until a pod that hangs is not waited for any more. It needs neither Contour's CRDs nor the
-/// users' ExtensionServices. If our finalizer does not hold the ContourDeployment any more, nothing is waited for.
+/// Assesses the progress of the deletion. The second value is the time until the next stuck pod is not waited for any more. Contour's CRDs
+/// and the users' ExtensionServices are not needed. Without Slipway's finalizer on the ContourDeployment, the deletion waits for nothing.
 pub fn assess(classified: &Classified, is_held: bool) -> (Deletion, Option<Duration>) {
     let observed = &classified.observed;
     let owner = observed.owner();
@@ -32,14 +32,14 @@ pub fn assess(classified: &Classified, is_held: bool) -> (Deletion, Option<Durat
         };
         return (over, None);
     }
-    // In a namespace that goes too the namespace controller deletes, and our own access may already be gone.
+    // In a terminating namespace, the namespace controller deletes the objects, and the operator's own access may already be deleted.
     let namespace_stays = observed.namespace(&owner.namespace) == Some(NamespacePhase::Active);
     let old = rollout::old_pods(observed, None);
     let contours = Contours::of(observed);
-    // A ReplicaSet that was not collected yet may still make a pod.
+    // A ReplicaSet that is not garbage-collected yet may still create a pod.
     let replica_sets: Vec<_> = contours.all_replica_sets().collect();
     let contour_is_gone = replica_sets.is_empty() && contours.deployment.is_none() && old.waited_for.is_empty();
-    // Elsewhere somebody else may hold an object, or refuse its deletion. That is not waited for.
+    // In other namespaces, another user may hold an object or refuse its deletion. The deletion does not wait for such objects.
     let is_waited_for = |object: &&Object| {
         let has_to_be_written = !object.is_terminating() || object.has_our_finalizer();
         let key = object.key();
@@ -64,7 +64,8 @@ pub fn assess(classified: &Classified, is_held: bool) -> (Deletion, Option<Durat
     (deletion, old.requeue_after)
 }
 
-/// Whether Slipway deletes this object together with the ContourDeployment. The garbage collector deletes our own access.
+/// Reports whether Slipway deletes this object together with the ContourDeployment. The garbage collector deletes the operator's own
+/// access.
 pub fn has_to_go(owner: &Owner, namespace_goes: bool, object: &Object) -> bool {
     let is_our_access = object.kind == Kind::RoleBinding && access::is_operators(owner, object.name());
     let can_go = !namespace_goes || object.namespace() != owner.namespace || object.has_our_finalizer();

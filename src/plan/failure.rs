@@ -1,40 +1,40 @@
-//! What could not be done, and what is in the way.
+//! Failed writes and their causes.
 
 use serde::Deserialize;
 
 use super::object::Key;
 
-/// A write that could not be done.
+/// A write that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which object.
+    /// The object.
     pub key: Key,
-    /// What is in the way.
+    /// The cause of the failure.
     pub cause: FailureCause,
-    /// In words.
+    /// The message for the user.
     pub message: String,
 }
 
-/// What is in the way of a write.
+/// The cause of a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum FailureCause {
-    /// An object of that name exists and is not ours.
+    /// An object of the same name exists and is not owned by this ContourDeployment.
     Collision,
-    /// The API server forbids it.
+    /// The API server forbids the write.
     Forbidden,
-    /// Our admission policy looks for the ContourDeployment that lets us into its namespace, in a cache of the API server's
-    /// that has not seen it yet.
+    /// The admission policy looks up the ContourDeployment that permits writes to its namespace. The cache of the API server does not
+    /// contain that ContourDeployment yet.
     AccessPending,
     /// The namespace is being deleted.
     NamespaceTerminating,
-    /// The API server refuses the object.
+    /// The API server rejects the object.
     Refused,
-    /// Something changes a field in our own write that must be as we write it.
+    /// A webhook or policy changes a field of Slipway's own write that must keep Slipway's value.
     NotTaken,
-    /// Somebody changes the object again and again.
+    /// Another user or controller keeps changing the object.
     Contested,
     /// One write followed another without an end.
     Unsettled,
-    /// Anything that trying again may cure.
+    /// Any failure that a retry may resolve.
     Transient,
 }

@@ -1,5 +1,5 @@
-//! The pure core: `plan(&Observed) -> Plan`. No clock, no randomness, no client: what a decision depends on is in
-//! [`Observed`], what is to be done is in [`Plan`]. If a decision can be made here, it is made here.
+//! The pure core: `plan(&Observed) -> Plan`. The core has no clock, no randomness and no client. [`Observed`] contains every input of a
+//! decision, and [`Plan`] contains every action. A decision that can be made in the core is made in the core.
 
 pub mod admission;
 mod assess;
@@ -44,7 +44,7 @@ pub use stand_in::{bears_our_name, services, targets};
 pub use waves::{Event, Plan, Question, Severity, Wave};
 pub use write::{Target, Write};
 
-/// What to do about this ContourDeployment now.
+/// Computes the plan for the ContourDeployment of `observed`.
 pub fn plan(observed: &Observed) -> Plan {
     let classified = ownership::classify(observed);
     let assessment = assess::assess(&classified);
@@ -53,8 +53,8 @@ pub fn plan(observed: &Observed) -> Plan {
     report::report(assessment, waves)
 }
 
-/// What is still to be written when one write has followed another for too long: a bug, or somebody's doing that nothing else tells
-/// from one.
+/// Returns one failure for each write that is left after too many rounds of writes. The cause is a bug, or another controller that cannot
+/// be distinguished from a bug.
 pub fn unsettled(plan: &Plan, observed: &Observed) -> Vec<Failure> {
     let writes = plan.waves.iter().flat_map(|wave| &wave.writes);
     writes.map(|write| diff::unsettled(write, observed)).collect()

@@ -1,27 +1,27 @@
-//! Names of the objects that Slipway makes, and the hash that is part of some of them.
+//! Names of the objects that Slipway creates, and the hash in some of these names.
 
 use sha2::{Digest, Sha256};
 
 use crate::api::Role;
 use crate::plan::object::Owner;
 
-/// What the names of trials have where those of stand-ins have the slug of their role.
+/// The part of a trial's name that takes the place of the slug of a role in the name of a stand-in.
 const TRIAL: &str = "trial";
 
-/// How many characters a hash in a name has.
+/// The number of characters of a hash in a name.
 const HASH_LENGTH: usize = 10;
 
-/// The greatest number that is counted up in names (`salt`). It comes back from annotations, which others may have written.
+/// The greatest `salt`, the number that is counted up in names. Slipway reads salts back from annotations, which others can write.
 pub const GREATEST_SALT: u32 = 1_000_000;
 
-/// The salts that may follow this one, each once: those after it, then the ones before it.
+/// Returns the salts to try after this one, each once: the salts from this one up to the greatest, then the smaller ones.
 pub fn salts_from(salt: u32) -> impl Iterator<Item = u32> {
     let salt = salt.min(GREATEST_SALT);
     (salt..=GREATEST_SALT).chain(0..salt)
 }
 
-/// 10 base32 characters (50 bits) of SHA-256 over a length-prefixed encoding of the parts, so that no two different lists of
-/// parts are the same bytes.
+/// Returns 10 base32 characters (50 bits) of SHA-256 over a length-prefixed encoding of the parts. The encoding gives different lists of
+/// parts different bytes.
 pub fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
     for part in parts {
@@ -33,61 +33,61 @@ pub fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     text
 }
 
-/// Hash of a JSON value. `serde_json` keeps maps classified, so that equal values have equal text.
+/// Returns the hash of a JSON value. `serde_json` keeps maps sorted, so equal values have equal text.
 pub fn hash_json(value: &impl serde::Serialize) -> String {
-    hash([serde_json::to_string(value).expect("JSON has a text").as_str()])
+    hash([serde_json::to_string(value).expect("serializable as JSON").as_str()])
 }
 
 impl Owner {
-    /// Contour's Deployment, its Service, ServiceAccount, Lease.
+    /// Returns the name of Contour's Deployment, Service, ServiceAccount and Lease.
     pub fn contour(&self) -> String {
         format!("{}-contour", self.name)
     }
 
-    /// Envoy's workload, its Service, ServiceAccount.
+    /// Returns the name of Envoy's workload, Service and ServiceAccount.
     pub fn envoy(&self) -> String {
         format!("{}-envoy", self.name)
     }
 
-    /// The Secret with the authority that signs both certificates.
+    /// Returns the name of the Secret with the certificate authority that signs both certificates.
     pub fn authority_secret(&self) -> String {
         format!("{}-xds-ca", self.name)
     }
 
-    /// The Secret with Contour's certificate.
+    /// Returns the name of the Secret with Contour's certificate.
     pub fn contour_secret(&self) -> String {
         format!("{}-contour-cert", self.name)
     }
 
-    /// The Secret with Envoy's certificate.
+    /// Returns the name of the Secret with Envoy's certificate.
     pub fn envoy_secret(&self) -> String {
         format!("{}-envoy-cert", self.name)
     }
 
-    /// The trial of this generation of the ExtensionService with this uid.
+    /// Returns the name of the trial for this generation of the ExtensionService with this uid.
     pub fn trial(&self, uid: &str, generation: i64) -> String {
         let generation = generation.to_string();
         let hash = hash([self.namespace.as_str(), &self.name, uid, &generation]);
         format!("{}-{TRIAL}-{hash}", self.name)
     }
 
-    /// What lets Contour read the cluster. A colon can't be part of a namespace's or a ContourDeployment's name, so that no
-    /// two of them share this name.
+    /// Returns the name of the ClusterRoleBinding that lets Contour read the cluster. The names of namespaces and ContourDeployments cannot
+    /// contain a colon, so the name is unique for each ContourDeployment.
     pub fn contour_cluster_binding(&self) -> String {
         format!("slipway:{}:{}:contour", self.namespace, self.name)
     }
 
-    /// One of the operator's own bindings in this namespace, to the ClusterRole of this name.
+    /// Returns the name of the operator's own binding to the ClusterRole of this name.
     pub fn operator_binding(&self, cluster_role: &str) -> String {
         format!("{}-{cluster_role}", self.name)
     }
 
-    /// A ContourConfiguration.
+    /// Returns the name of a ContourConfiguration.
     pub fn configuration(&self, hash: &str) -> String {
         format!("{}-{hash}", self.name)
     }
 
-    /// Whether a name is of the form that stand-ins, blackholes and trials of this owner's have.
+    /// Reports whether a name has the form of the names of this owner's stand-ins, blackholes and trials.
     pub fn is_stand_in(&self, name: &str) -> bool {
         let is_hash = |text: &str| {
             text.len() == HASH_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v'))
@@ -100,7 +100,7 @@ impl Owner {
             .is_some_and(|(slug, hash)| is_hash(hash) && slugs.into_iter().any(|known| known == slug))
     }
 
-    /// A stand-in, and its blackhole.
+    /// Returns the name of a stand-in and its blackhole.
     pub fn stand_in(&self, role: Role, hash: &str) -> String {
         format!("{}-{}-{hash}", self.name, role.slug())
     }
@@ -112,7 +112,7 @@ mod tests {
     use crate::api::Role;
 
     #[test]
-    fn the_names_of_stand_ins_are_told_from_all_others() {
+    fn stand_in_names_are_distinguished_from_all_other_names() {
         let owner = Owner {
             namespace: "projectcontour".to_owned(),
             name: "edge".to_owned(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn salts_have_an_end_and_begin_anew_after_it() {
+    fn salts_start_again_at_zero_after_the_greatest() {
         assert_eq!(salts_from(3).take(2).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(
             salts_from(GREATEST_SALT).take(2).collect::<Vec<_>>(),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_into_each_other() {
+    fn different_lists_of_parts_have_different_hashes() {
         assert_ne!(hash(["ab", "c"]), hash(["a", "bc"]));
         assert_ne!(hash(["a", ""]), hash(["a"]));
     }

@@ -1,4 +1,5 @@
-//! Kubernetes objects as the plan sees them: every kind in one form, so that comparing, pruning and printing are written once.
+//! Kubernetes objects as the plan represents them. All kinds share one representation, so comparing, pruning and printing are implemented
+//! once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,27 +22,27 @@ macro_rules! kinds {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
 
-            /// API group, empty for the core group.
+            /// Returns the API group, which is empty for the core group.
             pub fn group(self) -> &'static str {
                 match self { $(Self::$kind => $group,)* }
             }
 
-            /// API version.
+            /// Returns the API version.
             pub fn version(self) -> &'static str {
                 match self { $(Self::$kind => $version,)* }
             }
 
-            /// The name of the resource, as it stands in URLs.
+            /// Returns the plural name of the resource, as used in URLs.
             pub fn plural(self) -> &'static str {
                 match self { $(Self::$kind => $plural,)* }
             }
 
-            /// Whether its objects live in namespaces.
+            /// Reports whether objects of this kind are namespaced.
             pub fn is_namespaced(self) -> bool {
                 match self { $(Self::$kind => matches!(KindScope::$scope, KindScope::Namespaced),)* }
             }
 
-            /// The kind's name.
+            /// Returns the name of the kind.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind),)* }
             }
@@ -77,7 +78,7 @@ kinds! {
 }
 
 impl Kind {
-    /// `group/version`, or `version` for the core group.
+    /// Returns `group/version`, or `version` for the core group.
     pub fn api_version(self) -> String {
         if self.group().is_empty() {
             self.version().to_owned()
@@ -86,13 +87,14 @@ impl Kind {
         }
     }
 
-    /// Whether Kubernetes' controllers create objects of this kind from our workloads, with our labels, and delete them.
+    /// Reports whether Kubernetes' controllers create objects of this kind from Slipway's workloads, with Slipway's labels, and delete
+    /// them.
     pub fn is_made_by_controllers(self) -> bool {
         matches!(self, Self::Pod | Self::ReplicaSet | Self::ControllerRevision)
     }
 
-    /// Whether the absence or presence of objects of this kind decides what a Contour container captures. They are deleted only after a
-    /// second, live look.
+    /// Reports whether the presence of objects of this kind affects what a Contour container reads at startup. Such objects are deleted
+    /// only after a second, live read.
     pub fn is_startup_input(self) -> bool {
         matches!(
             self,
@@ -107,7 +109,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name. In annotations it is a list of the two.
+/// Namespace and name. In annotations the pair is a list of two strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "(String, String)", into = "(String, String)")]
 #[allow(missing_docs)]
@@ -117,7 +119,7 @@ pub struct NamespacedName {
 }
 
 impl NamespacedName {
-    /// This namespace and name.
+    /// Creates the pair from a namespace and a name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -144,7 +146,7 @@ impl fmt::Display for NamespacedName {
     }
 }
 
-/// Which object. Cluster-scoped objects have an empty namespace.
+/// The identity of an object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub struct Key {
@@ -154,7 +156,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The object of this kind and name; `namespace` does not matter for cluster-scoped kinds.
+    /// Creates the key for this kind and name. `namespace` is ignored for cluster-scoped kinds.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         let namespace = if kind.is_namespaced() {
             namespace.to_owned()
@@ -185,26 +187,26 @@ impl Serialize for Key {
     }
 }
 
-/// An object: observed, or desired.
+/// An observed or desired object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
-    /// Its kind.
+    /// The kind of the object.
     pub kind: Kind,
-    /// Its metadata, without managed fields.
+    /// The metadata, without managed fields.
     pub metadata: ObjectMeta,
-    /// All the rest: `spec`, `status`, `data`, `roleRef`, …
+    /// All other top-level fields: `spec`, `status`, `data`, `roleRef`, …
     pub content: Map<String, Value>,
-    /// Position, in `metadata.managedFields` as it was read, of the entry that our creating this object left there. Such an
-    /// entry has the operation `Update`; server-side apply can't remove what it owns until it is made an `Apply`.
+    /// The index, in `metadata.managedFields` as read, of the entry of Slipway's creation of this object. The entry has the operation
+    /// `Update`. Server-side apply cannot remove the fields of the entry until the operation is changed to `Apply`.
     pub creation_entry: Option<usize>,
 }
 
 impl Object {
-    /// A desired object of one of Kubernetes' own types, which says of what kind it is.
+    /// Converts one of Kubernetes' own types to a desired object. The type determines the kind.
     ///
     /// # Panics
     ///
-    /// Slipway does not write that kind.
+    /// Panics if Slipway does not write that kind.
     pub fn of<T: k8s_openapi::Resource + Serialize>(fields: &T) -> Self {
         let mut kinds = Kind::ALL.iter().copied();
         let kind = kinds.find(|kind| (kind.group(), kind.name()) == (T::GROUP, T::KIND));
@@ -212,7 +214,7 @@ impl Object {
         Self::from_json(kind.expect("a kind that is written"), value).expect("Kubernetes types have metadata")
     }
 
-    /// An object from its JSON. Errors: it is not of the form of an object.
+    /// Parses an object from its JSON. Returns an error if the JSON does not have the form of an object.
     pub fn from_json(kind: Kind, value: Value) -> Result<Self, serde_json::Error> {
         let mut content: Map<String, Value> = serde_json::from_value(value)?;
         content.remove("apiVersion");
@@ -229,7 +231,7 @@ impl Object {
         Ok(object)
     }
 
-    /// Keeps of `managedFields` only where our creation stands in it; they are most of many an object's size.
+    /// Drops `managedFields`, except for the index of the entry of Slipway's creation. Managed fields are the largest part of many objects.
     pub fn forget_managed_fields(&mut self) {
         let entries = self.metadata.managed_fields.take().unwrap_or_default();
         self.creation_entry = entries.iter().position(|entry| {
@@ -239,7 +241,7 @@ impl Object {
         });
     }
 
-    /// The JSON that goes to the API server.
+    /// Returns the JSON for the API server.
     pub fn to_json(&self) -> Value {
         let mut fields = self.content.clone();
         fields.insert("apiVersion".into(), self.kind.api_version().into());
@@ -251,42 +253,42 @@ impl Object {
         Value::Object(fields)
     }
 
-    /// The object as one of Kubernetes' or Contour's own types. Errors: it is not of that form.
+    /// Parses the object as one of Kubernetes' or Contour's own types. Returns an error if the object does not have the form of that type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_value(self.to_json())
     }
 
-    /// Which object this is.
+    /// Returns the key of the object.
     pub fn key(&self) -> Key {
         Key::new(self.kind, self.namespace(), self.name())
     }
 
-    /// Its namespace and name.
+    /// Returns the namespace and the name.
     pub fn id(&self) -> NamespacedName {
         NamespacedName::new(self.namespace(), self.name())
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Its namespace; empty for cluster-scoped kinds.
+    /// Returns the namespace, which is empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Its uid; empty for a desired object.
+    /// Returns the uid, which is empty for a desired object.
     pub fn uid(&self) -> &str {
         self.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    /// A label's value.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// An annotation's value.
+    /// Returns the value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
     }
@@ -299,18 +301,18 @@ impl Object {
             .insert(key.to_owned(), value);
     }
 
-    /// Whether its deletion has begun.
+    /// Reports whether the object is being deleted.
     pub fn is_terminating(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 
-    /// Whether this object is its controller, by uid.
+    /// Reports whether `controller` is the controller of this object, by uid.
     pub fn is_controlled_by(&self, controller: &Self) -> bool {
         let mut owners = self.metadata.owner_references.iter().flatten();
         owners.any(|owner| owner.controller == Some(true) && owner.uid == controller.uid() && !owner.uid.is_empty())
     }
 
-    /// Whether it carries our finalizer.
+    /// Reports whether the object carries Slipway's finalizer.
     pub fn has_our_finalizer(&self) -> bool {
         self.metadata
             .finalizers
@@ -319,12 +321,12 @@ impl Object {
             .any(|finalizer| finalizer == FINALIZER)
     }
 
-    /// Its spec, if it has one.
+    /// Returns the spec, if the object has one.
     pub fn spec(&self) -> Option<&Map<String, Value>> {
         self.content.get("spec")?.as_object()
     }
 
-    /// A value below the top, by a JSON pointer, `/spec/replicas` for instance.
+    /// Returns the value at a JSON pointer, for example `/spec/replicas`.
     pub fn at(&self, pointer: &str) -> Option<&Value> {
         let (first, rest) = pointer
             .strip_prefix('/')?
@@ -345,19 +347,19 @@ impl Serialize for Object {
     }
 }
 
-/// The ContourDeployment that objects belong to.
+/// The ContourDeployment that owns objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
-    /// Its namespace.
+    /// The namespace of the ContourDeployment.
     pub namespace: String,
-    /// Its name.
+    /// The name of the ContourDeployment.
     pub name: String,
-    /// Its uid.
+    /// The uid of the ContourDeployment.
     pub uid: String,
 }
 
 impl Owner {
-    /// The ContourDeployment with this metadata.
+    /// Returns the owner for the ContourDeployment with this metadata.
     pub fn of(metadata: &ObjectMeta) -> Self {
         Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -366,7 +368,7 @@ impl Owner {
         }
     }
 
-    /// The labels of every object of this owner's, pods included.
+    /// Returns the labels of every object of this owner, pods included.
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             (labels::OWNER_NAME.to_owned(), self.name.clone()),
@@ -377,8 +379,8 @@ impl Owner {
         ])
     }
 
-    /// The reference that makes Kubernetes' garbage collector delete an object with this owner. Only objects in the owner's
-    /// own namespace may carry it.
+    /// Returns the owner reference that makes the garbage collector delete an object together with this owner. Only objects in the owner's
+    /// own namespace may carry the reference.
     pub fn reference(&self) -> OwnerReference {
         OwnerReference {
             api_version: Kind::ContourDeployment.api_version(),
@@ -390,7 +392,7 @@ impl Owner {
         }
     }
 
-    /// Metadata for a desired object of this owner's.
+    /// Returns the metadata for a desired object of this owner.
     pub fn metadata(&self, kind: Kind, namespace: &str, name: &str) -> ObjectMeta {
         let local = kind.is_namespaced() && namespace == self.namespace;
         ObjectMeta {
@@ -402,11 +404,11 @@ impl Owner {
         }
     }
 
-    /// Whether an object bears this owner's marks: an ownerReference (which can only be meant in the owner's own namespace), both
-    /// labels, or our finalizer and nobody else's label. One label of the two is enough where something else says the same: our
-    /// finalizer, or the one name that nobody else would choose.
+    /// Reports whether an object carries this owner's marks. The marks are an owner reference, both labels, or Slipway's finalizer without
+    /// a label of another owner. An owner reference counts only in the owner's own namespace. One of the two labels is enough together with
+    /// Slipway's finalizer, or on the ClusterRoleBinding with Contour's name.
     ///
-    /// Marks can be written by anybody who may write the object; `plan/ours.rs` says where they count.
+    /// Everyone with write access to the object can write marks. `plan/ownership.rs` defines where marks count.
     pub fn owns(&self, object: &Object) -> bool {
         let owners = object.metadata.owner_references.iter().flatten();
         let is_local = object.namespace() == self.namespace;
@@ -415,24 +417,24 @@ impl Owner {
         }
         match self.named_by(object)[..] {
             [true, true] => true,
-            // Somebody stripped one or both of them.
+            // Another user removed one or both labels.
             [true] if object.kind == Kind::ClusterRoleBinding => object.name() == self.contour_cluster_binding(),
             [] | [true] => object.has_our_finalizer(),
             _ => false,
         }
     }
 
-    /// Whether an object is in another namespace than the ContourDeployment. Cluster-scoped objects are nowhere else.
+    /// Reports whether an object is in another namespace than the ContourDeployment. Cluster-scoped objects never are.
     pub fn is_elsewhere(&self, key: &Key) -> bool {
         key.kind.is_namespaced() && key.namespace != self.namespace
     }
 
-    /// Whether both labels of an object name this owner.
+    /// Reports whether both labels of an object name this owner.
     pub fn is_named_by(&self, object: &Object) -> bool {
         self.named_by(object) == [true, true]
     }
 
-    /// Whether each of our two labels that an object has names this owner.
+    /// Reports, for each of Slipway's two labels on an object, whether the label names this owner.
     fn named_by(&self, object: &Object) -> Vec<bool> {
         let expected = [
             (labels::OWNER_NAMESPACE, &self.namespace),
@@ -452,7 +454,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_managed_fields_only_the_place_of_our_creation_is_kept() {
+    fn parsing_keeps_only_the_index_of_the_creation_entry() {
         let entry = |manager: &str, operation: &str, subresource: &str| json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": {}});
         let others = [
             entry("slipway", "Apply", ""),

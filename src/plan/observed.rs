@@ -1,4 +1,4 @@
-//! What the plan is made from. Everything that a decision depends on is in here, time and key material included.
+//! The input of the plan. [`Observed`] contains everything that a decision depends on, including the time and key material.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,43 +13,45 @@ use super::object::{Key, Kind, NamespacedName, Object, Owner};
 use crate::api::contour::ExtensionService;
 use crate::api::{ContourDeployment, ContourDeploymentSpec};
 
-/// One ContourDeployment and everything around it, at one moment.
+/// One ContourDeployment and its surroundings, at one moment.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The time.
     pub now: Timestamp,
     /// The ContourDeployment.
     pub deployment: Arc<ContourDeployment>,
-    /// Where the operator runs: the subject of its own bindings.
+    /// The ServiceAccount of the operator, which is the subject of the operator's own bindings.
     pub operator: ServiceAccountRef,
-    /// Every object that carries the labels of this ContourDeployment: ours, and the pods and ReplicaSets made from ours. Others may
-    /// carry them, too; the plan begins with sorting them out (`plan/ours.rs`).
+    /// Every object with the labels of this ContourDeployment: Slipway's objects, and the pods and ReplicaSets that controllers create from
+    /// them. Objects of other users may carry the labels, too. The plan starts with filtering them out (`plan/ownership.rs`).
     pub objects: BTreeMap<Key, Arc<Object>>,
-    /// The namespaces that matter here (its own, and those it references); absent ones are not in the map.
+    /// The phases of the relevant namespaces: the ContourDeployment's own namespace and the referenced ones. Absent namespaces are not in
+    /// the map.
     pub namespaces: BTreeMap<String, NamespacePhase>,
-    /// Contour's CRDs that are not served.
+    /// Contour's CRDs that the API server does not serve.
     pub missing_crds: Vec<String>,
-    /// What of the admission policies is absent or not as this version ships it, in words.
+    /// The differences between the admission policies in the cluster and those that this version ships, each as a message.
     pub admission_problems: Vec<String>,
-    /// The referenced ExtensionServices, the users' own.
+    /// The users' referenced ExtensionServices.
     pub extension_services: BTreeMap<NamespacedName, Arc<ExtensionService>>,
-    /// Since when each of them has been seen in its present form; one that is not here: since its creation.
+    /// The time since which each ExtensionService has been observed in its current generation. For an absent entry, the time is the
+    /// creation time.
     pub unchanged_since: BTreeMap<NamespacedName, Timestamp>,
     /// The Services in the referenced namespaces.
     pub services: BTreeMap<NamespacedName, Arc<Object>>,
     /// The Services in the referenced namespaces that have at least one ready endpoint.
     pub ready_services: BTreeSet<NamespacedName>,
-    /// Whether everything in the referenced namespaces has been read.
+    /// Whether all objects in the referenced namespaces have been read.
     pub references_synced: bool,
-    /// Whether the Secrets of the ContourDeployment's namespace have been read; that needs access which is granted first.
+    /// Whether the Secrets of the ContourDeployment's namespace have been read. Reading requires access that is granted first.
     pub secrets_synced: bool,
-    /// What the API server says of the settings, if it was asked.
+    /// The API server's verdict on the settings, if a verdict was requested.
     pub settings: SettingsVerdict,
-    /// Certificates that were issued on the plan's demand.
+    /// Certificates that were issued at the plan's request.
     pub issued: Option<Issued>,
-    /// What could not be done in this round.
+    /// The failures of this round.
     pub failures: Vec<Failure>,
-    /// What came of our own last writes.
+    /// The results of Slipway's own last writes.
     pub attempts: Arc<Attempts>,
 }
 
@@ -69,41 +71,41 @@ pub enum NamespacePhase {
     Terminating,
 }
 
-/// What the API server says of a ContourConfiguration with the user's settings (a strict dry run of its creation).
+/// The API server's verdict on a ContourConfiguration with the user's settings (a strict dry run of its creation).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SettingsVerdict {
-    /// Nobody asked.
+    /// No verdict was requested.
     #[default]
     Unchecked,
-    /// It takes them; this is the spec with the CRD's defaults filled in.
+    /// The API server accepts the settings. The spec has the defaults of the CRD.
     Accepted {
         /// Hash of the settings that were checked.
         hash: String,
-        /// With defaults.
+        /// The spec with the defaults.
         spec: Map<String, Value>,
     },
-    /// It refuses them.
+    /// The API server rejects the settings.
     Refused {
         /// Hash of the settings that were checked.
         hash: String,
-        /// The API server's words, with the field's path.
+        /// The API server's message, with the path of the field.
         message: String,
     },
 }
 
-/// What the desired objects of a ContourDeployment are made from, beside what is decided.
+/// The inputs of the desired objects, apart from decisions.
 #[derive(Clone, Debug)]
 pub struct Instance<'a> {
     /// The ContourDeployment as an owner.
     pub owner: Owner,
-    /// What its author wants.
+    /// The spec of the ContourDeployment.
     pub spec: &'a ContourDeploymentSpec,
-    /// Where the operator runs.
+    /// The ServiceAccount of the operator.
     pub operator: &'a ServiceAccountRef,
 }
 
 impl Observed {
-    /// The ContourDeployment, as the desired objects need it.
+    /// Returns the inputs of the desired objects.
     pub fn instance(&self) -> Instance<'_> {
         Instance {
             owner: self.owner(),
@@ -112,17 +114,17 @@ impl Observed {
         }
     }
 
-    /// The ContourDeployment as an owner.
+    /// Returns the ContourDeployment as an owner.
     pub fn owner(&self) -> Owner {
         Owner::of(&self.deployment.metadata)
     }
 
-    /// One object of ours.
+    /// Returns one of the observed objects.
     pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
         self.objects.get(&Key::new(kind, namespace, name)).map(AsRef::as_ref)
     }
 
-    /// All objects of ours of one kind.
+    /// Returns all observed objects of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
         self.objects
             .values()
@@ -130,19 +132,19 @@ impl Observed {
             .filter(move |object| object.kind == kind)
     }
 
-    /// Whether a namespace exists, and how.
+    /// Returns the phase of a namespace, or None if the namespace does not exist.
     pub fn namespace(&self, name: &str) -> Option<NamespacePhase> {
         self.namespaces.get(name).copied()
     }
 }
 
-/// Kubernetes stores times in whole seconds; anything finer would look like a change at each comparison.
+/// Truncates a time to whole seconds, as Kubernetes stores times. A finer time would look like a change at each comparison.
 pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// Whether anybody answers behind an EndpointSlice. An endpoint without a word on its readiness is ready
-/// (discovery.k8s.io/v1, `EndpointConditions.ready`).
+/// Reports whether an EndpointSlice has a ready endpoint. An endpoint without `conditions.ready` is ready (discovery.k8s.io/v1,
+/// `EndpointConditions.ready`).
 pub fn has_ready_endpoint(slice: &Object) -> bool {
     let endpoints = slice.at("/endpoints").and_then(Value::as_array);
     endpoints

@@ -1,4 +1,4 @@
-//! Which of the objects that exist are to go, and the next step on their way out.
+//! Selects the existing objects to delete, and determines the next step of each deletion.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use super::step::{Part, Selection};
 use super::waves::Wave;
 use super::write::{Target, Write};
 
-/// Deletes what is selected and named by no step, and then, where our finalizer holds it, releases it. A deletion that failed in another
-/// namespace waits for its next try.
+/// Deletes the selected objects that no step names, and then releases Slipway's finalizer from those that carry the finalizer. A failed
+/// deletion in another namespace waits for its next retry.
 pub fn wave(
     name: &'static str,
     selection: Selection,
@@ -24,7 +24,7 @@ pub fn wave(
     let attempts = &classified.observed.attempts;
     for object in classified.objects(selection.reaches_leftovers()) {
         let key = object.key();
-        // While a specification is refused, what is on its way out is not what a step names.
+        // While a spec is refused, the terminating objects are not the objects that a step names.
         let is_spared = selection != Selection::Going && named.contains(&key);
         if is_spared || !selects(selection, object, assessment, classified) {
             continue;
@@ -48,13 +48,13 @@ pub fn wave(
 }
 
 impl Selection {
-    /// Whether what nothing refers to any more, in other namespaces, is looked at, too.
+    /// Reports whether the selection includes leftovers in namespaces that nothing references any more.
     fn reaches_leftovers(self) -> bool {
         !matches!(self, Self::Unwanted { .. } | Self::Unused)
     }
 
-    /// Whether pods and ReplicaSets have to be looked at first: a watch may lag behind the start of a container, which must not find gone
-    /// what it reads.
+    /// Reports whether the deletion requires a live read of pods and ReplicaSets first. A watch may lag behind the start of a container,
+    /// and the container must find the objects that it reads.
     fn needs_live_read(self) -> bool {
         match self {
             Self::Unused | Self::Leftovers | Self::Going => true,
@@ -76,12 +76,12 @@ fn selects(selection: Selection, object: &Object, assessment: &Assessment<'_>, c
     match selection {
         Selection::Unwanted { other_envoy } => match object.kind {
             kind if kind.is_made_by_controllers() => false,
-            // Contour's is always named.
+            // A step always names Contour's Deployment.
             Kind::DaemonSet | Kind::Deployment => other_envoy,
             _ => !may_be_startup_input && !is_used(),
         },
         Selection::Unused => may_be_startup_input && !is_used(),
-        // Stand-ins go before their blackholes.
+        // Stand-ins are deleted before their blackholes.
         Selection::Leftovers => {
             classified.is_leftover(object)
                 && !usage.holds_name(object.namespace(), object.name())

@@ -1,82 +1,83 @@
-//! One list of named steps says everything that is to be done for a ContourDeployment. What is written, in which order, what waits, and
-//! what pruning spares all derive from it.
+//! A single list of named steps describes all work for a ContourDeployment. The list determines the writes, their order, the writes that
+//! wait, and the objects that pruning spares.
 
 use super::object::Key;
 use super::write::{Desired, Write};
 
-/// A step: objects that are to be as they are desired, or gone.
+/// A step: objects to converge, to restore or to delete.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What it is about.
+    /// The name of the step.
     pub name: &'static str,
-    /// What is to be done.
+    /// The work of the step.
     pub content: Content,
-    /// Whether it is done now.
+    /// When the step is due.
     pub when: When,
-    /// Whether no later step is due until this one has nothing to do any more.
+    /// Whether later steps wait until this step has no work left.
     pub comes_first: bool,
 }
 
-/// What is to be done in a step.
+/// The work of a step.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // a dozen at a time
 pub enum Content {
-    /// These objects shall be so.
+    /// Bring these objects to the desired state.
     Converge(Vec<Desired>),
-    /// These objects shall exist; if they do, they stay as they are.
+    /// Create these objects if they do not exist. Existing objects are not changed.
     Restore(Vec<Desired>),
-    /// What is selected goes, unless a step of the list names it.
+    /// Delete the selected objects, except those that a step of the list names.
     Remove(Selection),
-    /// This write, if there is one, which is about the ContourDeployment itself.
+    /// A write to the ContourDeployment itself, or no write.
     Write(Option<Write>),
 }
 
-/// When a step is done.
+/// When a step is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At once, after those before it.
+    /// Immediately after the preceding steps.
     Now,
-    /// Not yet. What it names is spared all the same.
+    /// Not in this plan. Pruning still spares the objects that the step names.
     Later,
-    /// When the step before it has nothing to do any more.
+    /// When the preceding step has no work left.
     AfterThatBefore,
-    /// When no step before it has anything to write but removals.
+    /// When no preceding step has writes other than removals.
     Settled,
 }
 
-/// Which of the objects that exist are to go.
+/// A selection of existing objects to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// What no Contour captures, and nothing needs.
+    /// Objects that no Contour reads at startup and that nothing needs.
     Unwanted {
-        /// Whether an Envoy of the other workload type may go: the new one is there.
+        /// Whether an Envoy of the other workload type may be deleted, because the new Envoy is available.
         other_envoy: bool,
     },
-    /// What a Contour may have captured once, and none uses any more.
+    /// Objects that a Contour may have read at startup and that no Contour uses any more.
     Unused,
-    /// What an earlier plan left in namespaces that nothing refers to any more.
+    /// Leftovers of an earlier plan in namespaces that nothing references any more.
     Leftovers,
-    /// What is unused and was being deleted before the specification was refused.
+    /// Unused objects whose deletion started before the spec was refused.
     Going,
     /// Stand-ins that are being deleted.
     TerminatingStandIns,
-    /// Blackholes that are being deleted and whose stand-in is gone.
+    /// Blackholes that are being deleted and whose stand-in does not exist any more.
     TerminatingBlackholes,
-    /// A part of what a ContourDeployment that is being deleted leaves.
+    /// A part of the objects of a ContourDeployment that is being deleted.
     Remains {
-        /// Which part.
+        /// The part to delete.
         part: Part,
-        /// Whether what is in the ContourDeployment's namespace is deleted with that.
+        /// Whether the namespace of the ContourDeployment, and so every object in the namespace, is being deleted.
         namespace_goes: bool,
     },
 }
 
-/// The parts of what a ContourDeployment leaves, in the order in which they go: a Contour that still runs must not see its stand-ins go.
+/// The parts of a ContourDeployment's objects, in the order of their deletion. A running Contour must not observe the deletion of its
+/// stand-ins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Contour's Deployment.
     Contour,
-    /// Everything that our finalizer does not hold.
+    /// Every object without Slipway's finalizer.
     AllButStandIns,
     /// Stand-ins.
     StandIns,
@@ -85,32 +86,32 @@ pub enum Part {
 }
 
 impl Step {
-    /// Objects that shall be so.
+    /// Creates a step that brings these objects to the desired state.
     pub fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>) -> Self {
         Self::new(name, Content::Converge(desired.into_iter().collect()))
     }
 
-    /// Objects that shall exist.
+    /// Creates a step that creates these objects if they do not exist.
     pub fn restore(name: &'static str, desired: impl IntoIterator<Item = Desired>) -> Self {
         Self::new(name, Content::Restore(desired.into_iter().collect()))
     }
 
-    /// What shall go.
+    /// Creates a step that deletes the selected objects.
     pub fn remove(name: &'static str, selection: Selection) -> Self {
         Self::new(name, Content::Remove(selection))
     }
 
-    /// A write about the ContourDeployment itself, if there is one.
+    /// Creates a step that writes to the ContourDeployment itself, or a step without a write.
     pub fn write(name: &'static str, write: Option<Write>) -> Self {
         Self::new(name, Content::Write(write))
     }
 
-    /// The same at this time.
+    /// Returns the step with another due time.
     pub fn when(self, when: When) -> Self {
         Self { when, ..self }
     }
 
-    /// The same, and no later step is due until it has nothing to do any more.
+    /// Returns the step with later steps blocked until this step has no work left.
     pub fn first(self) -> Self {
         Self {
             comes_first: true,
@@ -118,7 +119,7 @@ impl Step {
         }
     }
 
-    /// The objects that it names.
+    /// Returns the keys of the objects that the step names.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let desired = match &self.content {
             Content::Converge(desired) | Content::Restore(desired) => desired.as_slice(),

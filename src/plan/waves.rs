@@ -1,4 +1,4 @@
-//! What comes out of the core: the writes, in waves, what is asked, and what is told.
+//! The output of the core: waves of writes, questions, a status and Events.
 
 use std::time::Duration;
 
@@ -10,71 +10,71 @@ use super::object::Object;
 use super::write::Write;
 use crate::api::{ContourDeploymentStatus, OverruledFields};
 
-/// What to do.
+/// The plan for a ContourDeployment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// The writes, in waves: within a wave they go out together, and a wave starts when the one before it is done.
+    /// The writes, in waves. The writes of a wave are sent concurrently. A wave starts when the preceding wave is complete.
     pub waves: Vec<Wave>,
-    /// Facts that only the outside has; the plan is made again with the answers once the waves are done.
+    /// Questions that only the outside can answer. The plan is computed again with the answers when the waves are complete.
     pub questions: Vec<Question>,
-    /// The status to report when nothing is left to write.
+    /// The status to report when no writes are left.
     pub status: ContourDeploymentStatus,
-    /// What to tell with Events, once.
+    /// The Events to record, each once.
     pub events: Vec<Event>,
-    /// Look again after this time even if nothing happens.
+    /// Requeue after this time even if no event arrives.
     #[serde(skip)]
     pub requeue_after: Option<Duration>,
 }
 
-/// Writes that go out together.
+/// Writes that are sent concurrently.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Wave {
-    /// What it is about.
+    /// The name of the wave.
     pub name: &'static str,
-    /// The writes that are needed.
+    /// The writes of the wave.
     pub writes: Vec<Write>,
-    /// Whether these deletions need a live look at pods and ReplicaSets first: a watch may lag behind a container's start.
+    /// Whether these deletions require a live read of pods and ReplicaSets first, because a watch may lag behind the start of a container.
     pub needs_live_read: bool,
-    /// Writes that have to wait.
+    /// Writes that wait.
     #[serde(skip)]
     pub held: Vec<Held>,
-    /// Fields that somebody else decided as we wrote them, and that are taken as they are.
+    /// Fields that another user or controller changed in Slipway's own write. Slipway accepts their values.
     #[serde(skip)]
     pub overruled: Vec<OverruledFields>,
-    /// What can't be deleted in other namespaces.
+    /// Objects in other namespaces that cannot be deleted.
     #[serde(skip)]
     pub left_behind: Vec<Failure>,
-    /// Look again after this time.
+    /// Requeue after this time.
     #[serde(skip)]
     pub requeue_after: Option<Duration>,
 }
 
-/// A write that has to wait, and why.
+/// A write that waits, and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    /// What is to be said of it; none: it is said elsewhere.
+    /// The failure to report. None: another part of the status reports the reason.
     pub failure: Option<Failure>,
-    /// For how long.
+    /// The time to wait.
     pub wait: Duration,
-    /// Whether what comes after it has to wait, too: that would go by an object that is not there, or is not ours.
+    /// Whether later waves wait, too, because they depend on an object that does not exist or does not have Slipway's content.
     pub blocks: bool,
 }
 
-/// What only the outside can answer.
+/// A question that only the outside can answer.
 #[derive(Clone, Debug, Serialize)]
 pub enum Question {
-    /// Does the API server take this ContourConfiguration? (A strict dry run of its creation.)
+    /// Does the API server accept this ContourConfiguration? The answer comes from a strict dry run of its creation.
     Settings {
-        /// Hash of the settings, to be returned with the answer.
+        /// Hash of the settings. The answer repeats the hash.
         hash: String,
-        /// The object to try.
+        /// The object for the dry run.
         candidate: Box<Object>,
     },
-    /// Issue certificates: that needs randomness.
+    /// Issue certificates, which requires randomness.
     Certificates(Request),
 }
 
-/// Something to tell.
+/// An Event to record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Event {
@@ -83,7 +83,7 @@ pub struct Event {
     pub note: String,
 }
 
-/// Kubernetes' event types.
+/// The event types of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub enum Severity {
@@ -92,14 +92,14 @@ pub enum Severity {
 }
 
 impl Plan {
-    /// Whether there is nothing left to do but to report.
+    /// Reports whether only the report of the status is left.
     pub fn is_settled(&self) -> bool {
         self.questions.is_empty() && self.waves.iter().all(|wave| wave.writes.is_empty())
     }
 }
 
 impl Wave {
-    /// A wave of these writes.
+    /// Creates a wave of these writes.
     pub fn of(name: &'static str, writes: Vec<Write>) -> Self {
         Self {
             name,
@@ -108,12 +108,12 @@ impl Wave {
         }
     }
 
-    /// Whether a held write stops the waves after this one.
+    /// Reports whether a held write blocks the waves after this one.
     pub fn blocks(&self) -> bool {
         self.held.iter().any(|held| held.blocks)
     }
 
-    /// Whether everything in it is as it shall be.
+    /// Reports whether every object of the wave has its desired state.
     pub fn is_done(&self) -> bool {
         self.writes.is_empty() && self.held.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What can be written: an object as it shall be, whose its fields are, and a single write to the API server.
+//! The writes: a desired object, the ownership of its fields, and a single write to the API server.
 
 use serde::Serialize;
 use serde_json::Map;
@@ -7,44 +7,44 @@ use super::object::{Key, Kind, Object};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::FINALIZER;
 
-/// An object as it shall be.
+/// A desired object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
     /// The object.
     pub object: Object,
-    /// Whose fields it has.
+    /// The ownership of its fields.
     pub fields: Fields,
 }
 
-/// Whose the fields of an object are.
+/// The ownership of an object's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fields {
-    /// We own the fields that we set and leave all others alone; written by server-side apply.
+    /// Slipway owns the fields that it sets, and leaves all other fields alone. The write is a server-side apply.
     Shared {
-        /// JSON pointers of fields that we set at creation and leave to others afterwards (an autoscaler's `replicas`).
+        /// JSON pointers of fields that Slipway sets only at creation, for example an autoscaler's `replicas`.
         initial: &'static [&'static str],
     },
-    /// All of this top-level field is ours; anything that somebody adds to it goes. Written by a replacing update.
+    /// Slipway owns this whole top-level field, and removes everything that others add to the field. The write is a replacing update.
     Whole(&'static str),
-    /// As `Shared`, and these fields must not be there at all. Written by a replacing update: server-side apply can't take
-    /// away what somebody else added.
+    /// As `Shared`, and these fields must be absent. The write is a replacing update, because server-side apply cannot remove a field that
+    /// another manager added.
     Sealed {
         /// JSON pointers.
         absent: &'static [&'static str],
     },
-    /// We only want it to exist and to carry our metadata; the rest is somebody else's (Contour's Lease).
+    /// The object must exist with Slipway's metadata. Another controller owns the rest of the object (Contour's Lease).
     MetadataOnly,
 }
 
 impl Fields {
-    /// Those of a blackhole: a selector, or a name elsewhere, would give it a way out.
+    /// The fields of a blackhole. A selector or an external name would give the blackhole endpoints.
     pub const BLACKHOLE: Self = Self::Sealed {
         absent: &["/spec/selector", "/spec/externalName"],
     };
 }
 
 impl Desired {
-    /// An object that others may add fields to.
+    /// Creates a desired object to which others may add fields.
     pub fn shared(object: Object) -> Self {
         Self {
             object,
@@ -52,7 +52,7 @@ impl Desired {
         }
     }
 
-    /// An object whose `spec` is ours alone.
+    /// Creates a desired object with a `spec` that only Slipway owns.
     pub fn whole_spec(object: Object) -> Self {
         Self {
             object,
@@ -64,24 +64,24 @@ impl Desired {
 /// A single write to the API server.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Write {
-    /// Make it; it must not exist.
+    /// Create the object, which must not exist.
     Create(Object),
-    /// Server-side apply, forced; it must exist.
+    /// Apply the object with forced server-side apply. The object must exist.
     Apply {
-        /// The fields that we own, with the uid of the object that must exist.
+        /// The fields that Slipway owns, with the uid of the object that must exist.
         object: Object,
-        /// First make the entry that our creation left in `managedFields` one of server-side apply: index and the
-        /// resourceVersion that it was seen at.
+        /// First convert the entry of Slipway's creation in `managedFields` to an entry of server-side apply: the index of the entry, and
+        /// the resourceVersion at which the entry was observed.
         #[serde(skip)]
         adopt_creation: Option<(usize, String)>,
     },
     /// Update the whole object, with its resourceVersion.
     Replace(Object),
-    /// Delete it, if it is still the one with this uid; children go in the background.
+    /// Delete the object if it still has this uid. Dependents are deleted in the background.
     Delete(Target),
-    /// Put our finalizer on it.
+    /// Add Slipway's finalizer to the object.
     Hold(Target),
-    /// Take our finalizer away.
+    /// Release Slipway's finalizer of the object.
     Release(Target),
 }
 
@@ -94,13 +94,13 @@ pub struct Target {
     pub uid: String,
     #[serde(skip)]
     pub resource_version: String,
-    /// Its finalizers, without ours.
+    /// Its finalizers, without Slipway's finalizer.
     #[serde(skip)]
     pub other_finalizers: Vec<String>,
 }
 
 impl Target {
-    /// The ContourDeployment itself.
+    /// Returns the target for the ContourDeployment itself.
     pub fn of_deployment(deployment: &ContourDeployment) -> Self {
         Self::of(&Object {
             kind: Kind::ContourDeployment,
@@ -110,7 +110,7 @@ impl Target {
         })
     }
 
-    /// This object.
+    /// Returns the target for this object.
     pub fn of(object: &Object) -> Self {
         let finalizers = object.metadata.finalizers.iter().flatten();
         Self {
