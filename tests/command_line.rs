@@ -1,4 +1,4 @@
-//! The binary as a process: what it prints, and how it ends.
+//! Runs the binary as a process, and checks the output and the exit code.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -18,10 +18,10 @@ fn slipway(arguments: &[&str]) -> Command {
 }
 
 fn output(arguments: &[&str]) -> Output {
-    slipway(arguments).output().expect("it starts")
+    slipway(arguments).output().expect("the process starts")
 }
 
-/// A file that says that the API server is there.
+/// Writes a kubeconfig for an API server at this address and returns the path of the kubeconfig.
 fn kubeconfig(api_server: SocketAddr) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kubeconfig-{}", api_server.port()));
     let config = format!(
@@ -32,19 +32,19 @@ fn kubeconfig(api_server: SocketAddr) -> PathBuf {
     path
 }
 
-/// Stops the process, whatever becomes of the test.
+/// A running process. Drop kills the process, also if the test fails.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Running {
-    /// `slipway run` with an API server that takes connections and never answers: the worst one to end with.
+    /// Starts `slipway run` with an API server that accepts connections and never responds: the hardest case for a shutdown.
     fn with_a_silent_api_server() -> (Self, TcpListener) {
         let api_server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api_server.local_addr().unwrap();
@@ -53,7 +53,7 @@ impl Running {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("it starts");
+            .expect("the process starts");
         (Self(child), api_server)
     }
 
@@ -67,7 +67,7 @@ impl Running {
 }
 
 #[test]
-fn the_version_is_printed() {
+fn version_prints_the_version() {
     let expected = format!("slipway {}\n", env!("CARGO_PKG_VERSION"));
     for arguments in [["version"], ["--version"]] {
         assert_eq!(String::from_utf8(output(&arguments).stdout).unwrap(), expected);
@@ -75,7 +75,7 @@ fn the_version_is_printed() {
 }
 
 #[test]
-fn the_crd_is_printed_with_the_line_that_says_where_it_comes_from() {
+fn crd_prints_the_crd_with_a_header_that_names_its_origin() {
     let output = output(&["crd"]);
     let yaml = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
@@ -88,12 +88,12 @@ fn the_crd_is_printed_with_the_line_that_says_where_it_comes_from() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let mut child = slipway(&["crd"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the process starts");
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(
@@ -103,7 +103,7 @@ fn a_reader_that_has_read_enough_is_no_error() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn render_reports_a_file_that_it_cannot_read() {
     let output = output(&["render", "-f", "/nonexistent/edge.yaml"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -114,7 +114,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn run_without_a_namespace_says_how_to_give_one() {
+fn run_without_a_namespace_reports_the_missing_option() {
     let output = output(&["run"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -122,7 +122,7 @@ fn run_without_a_namespace_says_how_to_give_one() {
 }
 
 #[test]
-fn run_without_an_api_server_to_talk_to_fails_and_says_so() {
+fn run_without_an_api_server_fails_with_an_error() {
     let output = output(&["run", "--listen", "127.0.0.1:0", "--namespace", "slipway-system"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -133,7 +133,7 @@ fn run_without_an_api_server_to_talk_to_fails_and_says_so() {
 }
 
 #[test]
-fn an_address_that_is_taken_ends_it_with_an_error() {
+fn run_fails_if_the_listen_address_is_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = slipway(&["run", "--listen", &address, "--namespace", "slipway-system"])
@@ -146,14 +146,17 @@ fn an_address_that_is_taken_ends_it_with_an_error() {
 }
 
 #[test]
-fn requests_say_which_slipway_they_come_from() {
+fn run_sends_its_version_as_user_agent() {
     let (_running, api_server) = Running::with_a_silent_api_server();
     api_server.set_nonblocking(true).unwrap();
     let started = Instant::now();
     let connection = loop {
         match api_server.accept() {
             Ok((connection, _)) => break connection,
-            Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "nobody came: {error}"),
+            Err(error) => assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "no connection within 20 s: {error}"
+            ),
         }
         thread::sleep(Duration::from_millis(10));
     };
@@ -170,12 +173,12 @@ fn requests_say_which_slipway_they_come_from() {
 }
 
 #[test]
-fn a_signal_ends_it_within_five_seconds_and_with_success() {
+fn a_signal_ends_run_with_success_within_five_seconds() {
     for signal in ["TERM", "INT"] {
         let (mut running, _api_server) = Running::with_a_silent_api_server();
         let mut log = BufReader::new(running.0.stderr.take().unwrap());
         let mut line = String::new();
-        // Its first line comes after the signal handlers are set up.
+        // The process writes the first log line after the signal handlers are installed.
         log.read_line(&mut line).unwrap();
         assert!(line.contains("slipway starts"), "{line}");
         running.signal(signal);
@@ -186,7 +189,7 @@ fn a_signal_ends_it_within_five_seconds_and_with_success() {
             }
             assert!(
                 asked.elapsed() < Duration::from_secs(5),
-                "it still runs 5 s after SIG{signal}"
+                "the process still runs 5 s after SIG{signal}"
             );
             thread::sleep(Duration::from_millis(10));
         };

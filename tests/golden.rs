@@ -1,7 +1,7 @@
-//! Golden pairs: each `tests/golden/<name>.in.yaml` is a cluster, the `.out.yaml` of the same name the whole plan for it,
-//! status and events included, as `slipway render` prints it.
+//! Golden pairs: `tests/golden/<name>.in.yaml` describes a cluster. `tests/golden/<name>.out.yaml` is the whole plan for that
+//! cluster, status and events included, as `slipway render` prints the plan.
 //!
-//! `GOLDEN=write cargo test --test golden` writes the results anew; read the difference before you commit it.
+//! `GOLDEN=write cargo test --test golden` rewrites the outputs. Review the diff before you commit the outputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// The pairs' names, in order.
+/// Returns the names of the files that end with `suffix`, without the suffix, sorted.
 fn names(suffix: &str) -> Vec<String> {
-    let entries = fs::read_dir(golden()).expect("the folder is there");
+    let entries = fs::read_dir(golden()).expect("the folder exists");
     let files = entries.map(|entry| {
         entry
             .expect("an entry")
@@ -27,7 +27,7 @@ fn names(suffix: &str) -> Vec<String> {
     names
 }
 
-/// The first line in which two texts differ, with some of what is around it.
+/// Returns the first line in which two texts differ, with the surrounding lines.
 fn difference(expected: &str, found: &str) -> String {
     let same = expected.lines().zip(found.lines()).take_while(|(a, b)| a == b).count();
     let around = |text: &str| -> String {
@@ -41,7 +41,7 @@ fn difference(expected: &str, found: &str) -> String {
 }
 
 #[test]
-fn every_input_gives_the_plan_that_is_written_beside_it() {
+fn slipway_render_prints_the_golden_output_of_every_input() {
     let rewrite = std::env::var("GOLDEN").is_ok_and(|value| value == "write");
     let mut failed = Vec::new();
     for name in names(".in.yaml") {
@@ -58,14 +58,14 @@ fn every_input_gives_the_plan_that_is_written_beside_it() {
     }
     assert!(
         failed.is_empty(),
-        "{} plans are not as written (GOLDEN=write cargo test --test golden writes them anew):\n{}",
+        "{} plans differ from their golden outputs (GOLDEN=write cargo test --test golden rewrites the outputs):\n{}",
         failed.len(),
         failed.join("\n")
     );
 }
 
 #[test]
-fn every_output_has_its_input() {
+fn every_golden_output_has_an_input() {
     let inputs = names(".in.yaml");
     let alone: Vec<_> = names(".out.yaml")
         .into_iter()
@@ -75,18 +75,18 @@ fn every_output_has_its_input() {
 }
 
 #[test]
-fn a_plan_prints_no_private_key() {
+fn golden_outputs_contain_no_private_key() {
     for name in names(".out.yaml") {
         let text = fs::read_to_string(golden().join(format!("{name}.out.yaml"))).expect("the output can be read");
-        assert!(!text.contains("LS0tLS1CRUdJTi"), "{name} holds PEM");
+        assert!(!text.contains("LS0tLS1CRUdJTi"), "{name} contains PEM");
     }
 }
 
 #[test]
-fn the_crd_in_the_repository_is_what_the_code_makes() {
+fn the_crd_in_the_repository_equals_the_generated_crd() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/contour.slipway.dev_contourdeployments.yaml");
     let text = fs::read_to_string(file).expect("the CRD can be read");
     let written: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
     let made = serde_json::to_value(slipway::api::crd()).expect("a CRD is JSON");
-    assert!(written == made, "they differ: make generate");
+    assert!(written == made, "the CRDs differ: run `make generate`");
 }

@@ -1,5 +1,5 @@
-//! The modules of the core import each other in one direction: none of them, by whatever way, imports itself. `mod.rs` and tests may
-//! import any.
+//! The modules of the core have no import cycle: no module imports itself, directly or through other modules. `mod.rs` and tests
+//! may import any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,19 +8,22 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Item, ItemMod, UseTree};
 
-/// Which modules of the core a module imports.
+/// The modules of the core that each module of the core imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
-fn no_module_of_the_core_imports_itself_by_way_of_others() {
+fn no_core_module_imports_itself_through_other_modules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan");
     let imports = imports(&root);
-    assert!(imports["diff"].contains("compare"), "nothing was found: {imports:?}");
+    assert!(
+        imports["diff"].contains("compare"),
+        "the known import of `compare` in `diff` was not found: {imports:?}"
+    );
     assert_eq!(cycle(&imports), None);
 }
 
 #[test]
-fn a_cycle_is_found_and_named() {
+fn cycle_returns_the_modules_of_an_import_cycle() {
     let of = |pairs: &[(&str, &str)]| {
         let mut imports = Imports::new();
         for (from, to) in pairs {
@@ -30,12 +33,12 @@ fn a_cycle_is_found_and_named() {
         cycle(&imports)
     };
     assert_eq!(of(&[("a", "b"), ("b", "c"), ("a", "c")]), None);
-    let found = of(&[("a", "b"), ("b", "c"), ("c", "b")]).expect("there is one");
+    let found = of(&[("a", "b"), ("b", "c"), ("c", "b")]).expect("a cycle");
     assert!(found == "b -> c -> b" || found == "c -> b -> c", "{found}");
 }
 
 #[test]
-fn imports_are_found_however_they_are_written() {
+fn paths_finds_every_form_of_import() {
     let mut found = Paths::new(2);
     found.visit_file(
         &syn::parse_file(
@@ -47,11 +50,14 @@ fn imports_are_found_however_they_are_written() {
     assert_eq!(found.heads, ["a", "b", "c", "d"].map(str::to_owned).into());
 }
 
-/// What each top-level module of this folder imports of the others.
+/// Returns the modules below `root` that each top-level module below `root` imports.
 fn imports(root: &Path) -> Imports {
     let mut imports = Imports::new();
     for file in files(root) {
-        let relative = file.strip_prefix(root).expect("it is below").with_extension("");
+        let relative = file
+            .strip_prefix(root)
+            .expect("a path below the root")
+            .with_extension("");
         let mut parts: Vec<_> = relative
             .iter()
             .map(|part| part.to_string_lossy().into_owned())
@@ -64,7 +70,7 @@ fn imports(root: &Path) -> Imports {
         }
         let text = fs::read_to_string(&file).expect("a readable file");
         let mut paths = Paths::new(parts.len());
-        paths.visit_file(&syn::parse_file(&text).expect("it is Rust"));
+        paths.visit_file(&syn::parse_file(&text).expect("Rust"));
         imports.entry(parts[0].clone()).or_default().extend(paths.heads);
     }
     let known: BTreeSet<_> = imports.keys().cloned().collect();
@@ -84,9 +90,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The first segments, below `crate::plan`, of the paths in a file.
+/// Collects the first segment after `crate::plan` of every path in a file.
 struct Paths {
-    /// How far the file's module is below `crate::plan`.
+    /// The number of levels between `crate::plan` and the file's module.
     depth: usize,
     heads: BTreeSet<String>,
 }
@@ -140,7 +146,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// A way from a module back to it, if there is one.
+/// Returns an import cycle as `a -> b -> a`, or None if no cycle exists.
 fn cycle(imports: &Imports) -> Option<String> {
     fn from<'a>(imports: &'a Imports, way: &mut Vec<&'a str>, done: &mut BTreeSet<&'a str>) -> Option<String> {
         let last = *way.last()?;

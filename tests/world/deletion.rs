@@ -1,4 +1,4 @@
-//! The way out: Contour first, then everything else, its own finalizer last.
+//! The deletion of a ContourDeployment: Slipway deletes Contour first, then everything else, and releases its own finalizer last.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use slipway::plan::{Key, Kind, Object};
 use crate::cluster::{Cluster, NAME, NAMESPACE, deployment_key, described};
 use crate::scene::points_at;
 
-/// Settled, and then deleted.
+/// Returns a settled cluster in which the ContourDeployment has just been deleted.
 fn deleting() -> Cluster {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
     cluster
 }
 
-/// What is left that carries a mark of Slipway's.
+/// Returns the objects that still bear a label or the finalizer of Slipway.
 fn left(cluster: &Cluster) -> Vec<String> {
     let marked =
         |object: &&Object| object.label("app.kubernetes.io/managed-by").is_some() || object.has_our_finalizer();
@@ -28,13 +28,13 @@ fn left(cluster: &Cluster) -> Vec<String> {
 }
 
 #[test]
-fn contours_deployment_goes_first_and_nothing_else_until_its_pods_are_gone() {
+fn only_contours_deployment_is_deleted_until_its_pods_are_gone() {
     let mut cluster = deleting();
     assert_eq!(cluster.writes(), ["Delete Deployment projectcontour/edge-contour"]);
-    assert_eq!(cluster.writes(), [""; 0], "its pods run");
+    assert_eq!(cluster.writes(), [""; 0], "Contour's pods run");
     cluster.collect_garbage();
     assert!(cluster.contour_pods().all(Object::is_terminating) && cluster.contour_pods().count() == 2);
-    assert_eq!(cluster.writes(), [""; 0], "its pods are Terminating");
+    assert_eq!(cluster.writes(), [""; 0], "Contour's pods are Terminating");
     assert_eq!(cluster.condition("Ready"), "False/Deleting");
     cluster.terminating_pods_end();
     assert!(
@@ -45,7 +45,7 @@ fn contours_deployment_goes_first_and_nothing_else_until_its_pods_are_gone() {
 }
 
 #[test]
-fn stand_ins_go_before_blackholes_and_the_own_finalizer_last() {
+fn stand_ins_are_released_before_blackholes_the_owner_is_last() {
     let mut cluster = deleting();
     let stand_in = cluster.stand_in().key();
     cluster.reconcile();
@@ -65,21 +65,21 @@ fn stand_ins_go_before_blackholes_and_the_own_finalizer_last() {
 }
 
 #[test]
-fn nothing_is_left_but_what_the_garbage_collector_takes() {
+fn a_deletion_leaves_only_what_the_garbage_collector_deletes() {
     let mut cluster = deleting();
     cluster.settle();
     assert_eq!(left(&cluster), [""; 0]);
     assert!(
         cluster.api.get(Kind::ExtensionService, "auth", "auth").is_some(),
-        "the user's own stays"
+        "the user's ExtensionService remains"
     );
     assert!(cluster.api.get(Kind::Service, "auth", "auth").is_some());
 }
 
 #[test]
-fn it_needs_no_crd_of_contours() {
+fn a_deletion_needs_no_crd_of_contour() {
     let mut cluster = deleting();
-    // With the CRDs go the objects.
+    // The deletion of a CRD deletes the objects of its kind.
     let gone = [Kind::ExtensionService, Kind::ContourConfiguration];
     cluster.api.objects.retain(|key, _| !gone.contains(&key.kind));
     cluster.missing_crds = vec![
@@ -91,7 +91,7 @@ fn it_needs_no_crd_of_contours() {
 }
 
 #[test]
-fn without_contours_crds_a_blackhole_that_is_being_deleted_waits_for_its_stand_in() {
+fn without_contours_crds_a_blackhole_outlives_its_stand_in() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     let blackhole = Key::new(Kind::Service, &stand_in.namespace, &stand_in.name);
@@ -109,7 +109,7 @@ fn without_contours_crds_a_blackhole_that_is_being_deleted_waits_for_its_stand_i
 }
 
 #[test]
-fn it_works_while_the_namespace_is_being_deleted_and_after_our_access_is_gone() {
+fn a_deletion_completes_though_the_namespaces_access_is_gone() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", NAMESPACE);
     cluster.namespaces_end();
@@ -120,7 +120,7 @@ fn it_works_while_the_namespace_is_being_deleted_and_after_our_access_is_gone() 
 }
 
 #[test]
-fn it_works_while_everything_that_it_references_is_being_deleted_too() {
+fn a_deletion_completes_while_the_service_namespace_terminates() {
     let mut cluster = deleting();
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
@@ -129,7 +129,7 @@ fn it_works_while_everything_that_it_references_is_being_deleted_too() {
 }
 
 #[test]
-fn nothing_that_a_container_reads_goes_while_a_replica_set_may_make_a_pod() {
+fn startup_inputs_remain_while_a_replica_set_can_create_a_pod() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
     cluster.reconcile();
@@ -138,18 +138,22 @@ fn nothing_that_a_container_reads_goes_while_a_replica_set_may_make_a_pod() {
     for pod in &pods {
         cluster.api.forget(pod);
     }
-    assert_eq!(cluster.writes(), [""; 0], "the ReplicaSet was not collected yet");
+    assert_eq!(
+        cluster.writes(),
+        [""; 0],
+        "the garbage collector has not deleted the ReplicaSet yet"
+    );
     cluster.collect_garbage();
     let waves = cluster.plan().waves;
     let removals = waves.iter().filter(|wave| !wave.writes.is_empty());
     assert!(
         removals.clone().count() > 0 && removals.clone().all(|wave| wave.needs_live_read),
-        "a watch may lag"
+        "a watch may lag, so every deletion requires a live read"
     );
 }
 
 #[test]
-fn a_spec_that_is_refused_can_be_deleted() {
+fn a_contour_deployment_with_a_refused_spec_can_be_deleted() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.refuses_settings = Some("no".into());
     let mut asks = crate::scene::asks_auth();
@@ -162,7 +166,7 @@ fn a_spec_that_is_refused_can_be_deleted() {
 }
 
 #[test]
-fn one_that_was_deleted_before_anything_was_made_just_goes() {
+fn a_deletion_before_the_first_reconcile_releases_the_owner() {
     let mut cluster = Cluster::new();
     cluster.specify(crate::scene::asks_auth());
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
@@ -171,7 +175,7 @@ fn one_that_was_deleted_before_anything_was_made_just_goes() {
 }
 
 #[test]
-fn a_pod_that_hangs_does_not_hold_the_deletion_for_ever() {
+fn a_hanging_pod_delays_a_deletion_for_at_most_a_minute() {
     let mut cluster = deleting();
     cluster.reconcile();
     cluster.collect_garbage();
@@ -181,7 +185,7 @@ fn a_pod_that_hangs_does_not_hold_the_deletion_for_ever() {
 }
 
 #[test]
-fn somebody_elses_finalizer_is_waited_for_and_named_at_home_and_holds_nothing_up_elsewhere() {
+fn a_foreign_finalizer_delays_a_deletion_only_at_home() {
     for is_at_home in [true, false] {
         let mut cluster = deleting();
         let key = if is_at_home {
@@ -205,7 +209,7 @@ fn somebody_elses_finalizer_is_waited_for_and_named_at_home_and_holds_nothing_up
         if is_at_home {
             let status = cluster.status();
             let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-            let message = &ready.expect("it is said").message;
+            let message = &ready.expect("the condition exists").message;
             assert!(message.contains(&key.to_string()), "{message}");
         } else {
             assert!(cluster.observe().is_none(), "the ContourDeployment is gone");
@@ -214,7 +218,7 @@ fn somebody_elses_finalizer_is_waited_for_and_named_at_home_and_holds_nothing_up
 }
 
 #[test]
-fn a_namespace_that_is_being_deleted_gets_nothing_new() {
+fn a_terminating_namespace_receives_no_new_objects() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", NAMESPACE);
     cluster.specify(crate::scene::asks_auth_fail_open());

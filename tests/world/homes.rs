@@ -1,4 +1,4 @@
-//! Where a stand-in lives while namespaces come and go, and references change.
+//! The namespace of a stand-in, while namespaces are created and deleted and references change.
 
 use serde_json::json;
 use slipway::plan::{Key, Kind};
@@ -11,7 +11,7 @@ fn asks(namespace: &str, name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_namespace_that_appears_gets_the_stand_in_at_once_without_waiting_for_the_extension_service() {
+fn a_stand_in_moves_to_the_service_namespace_when_it_appears() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_auth());
     cluster.settle();
@@ -22,19 +22,19 @@ fn a_namespace_that_appears_gets_the_stand_in_at_once_without_waiting_for_the_ex
     assert_eq!(cluster.stand_in().namespace(), "auth");
     assert!(
         cluster.api.objects.contains_key(&old),
-        "the old one stays while a pod uses it"
+        "the old stand-in remains while a pod uses it"
     );
     cluster.settle();
     assert_eq!(cluster.stand_ins().len(), 1);
     assert_eq!(
         cluster.api.get(Kind::Service, NAMESPACE, &old.name),
         None,
-        "its blackhole is gone, too"
+        "the blackhole of the old stand-in is gone, too"
     );
 }
 
 #[test]
-fn a_namespace_that_is_being_deleted_moves_the_stand_in_beside_the_contour_deployment() {
+fn a_terminating_service_namespace_moves_the_stand_in_home() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.delete(Kind::Namespace, "", "auth");
@@ -45,24 +45,27 @@ fn a_namespace_that_is_being_deleted_moves_the_stand_in_beside_the_contour_deplo
     let terminating = &cluster.api.objects[&old];
     assert!(
         terminating.is_terminating() && is_blackhole(terminating),
-        "it is as good as it can be until it is unused"
+        "the old stand-in points at its blackhole until no pod uses the old stand-in"
     );
     cluster.pods_come();
     cluster.old_pods_begin_to_end();
     cluster.reconcile();
-    assert!(cluster.api.objects.contains_key(&old), "a Terminating pod uses it");
+    assert!(
+        cluster.api.objects.contains_key(&old),
+        "a Terminating pod uses the old stand-in"
+    );
     cluster.terminating_pods_end();
     cluster.settle();
     assert_eq!(
         cluster.api.get(Kind::Namespace, "", "auth"),
         None,
-        "nothing holds the namespace any more"
+        "nothing blocks the deletion of the namespace"
     );
     assert_eq!(cluster.stand_ins().len(), 1);
 }
 
 #[test]
-fn a_namespace_that_was_deleted_and_comes_back_is_used_again() {
+fn a_stand_in_returns_to_a_recreated_service_namespace() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
@@ -74,7 +77,7 @@ fn a_namespace_that_was_deleted_and_comes_back_is_used_again() {
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
 }
 
-/// After a change of the reference to `auth2/auth`, which is valid; and the stand-in that Contour's pods still use.
+/// Returns a cluster whose reference was changed to the valid `auth2/auth`, and the stand-in that Contour's pods still use.
 fn referring_to_auth2() -> (Cluster, Key) {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
@@ -87,18 +90,21 @@ fn referring_to_auth2() -> (Cluster, Key) {
 }
 
 #[test]
-fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_until_no_pod_uses_it() {
+fn an_old_stand_in_follows_its_own_service_while_a_pod_uses_it() {
     let (mut cluster, old) = referring_to_auth2();
     assert_eq!(cluster.stand_in().namespace(), "auth2");
     cluster.pods_come();
 
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.reconcile();
-    assert!(is_blackhole(&cluster.api.objects[&old]), "its own service is gone");
+    assert!(
+        is_blackhole(&cluster.api.objects[&old]),
+        "the old stand-in's own service is gone"
+    );
     assert_eq!(
         cluster.stand_in().at("/spec"),
         Some(&points_at("auth")),
-        "the new one's is not"
+        "the new stand-in's service exists"
     );
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_judges();
@@ -111,11 +117,14 @@ fn after_a_change_of_the_reference_the_old_stand_in_follows_its_own_service_unti
 }
 
 #[test]
-fn what_is_wrong_with_the_old_service_does_not_withdraw_the_copy_of_the_new_one() {
+fn a_fault_of_the_old_service_does_not_withdraw_the_new_copy() {
     let (mut cluster, old) = referring_to_auth2();
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.reconcile();
-    assert!(is_blackhole(&cluster.api.objects[&old]), "its own Service is gone");
+    assert!(
+        is_blackhole(&cluster.api.objects[&old]),
+        "the old stand-in's own Service is gone"
+    );
 
     let mut edited = points_at("auth");
     edited["protocol"] = "h2".into();
@@ -128,12 +137,12 @@ fn what_is_wrong_with_the_old_service_does_not_withdraw_the_copy_of_the_new_one(
     assert_eq!(
         cluster.stand_in().at("/spec"),
         Some(&last_valid),
-        "the edit is not judged yet"
+        "Contour has not judged the edit yet"
     );
 }
 
 #[test]
-fn another_name_in_the_same_namespace_is_another_stand_in_or_the_same_but_never_the_others_copy() {
+fn a_reference_to_another_name_never_uses_the_former_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.specify(asks("auth", "other"));
     cluster.reconcile();
@@ -149,7 +158,7 @@ fn another_name_in_the_same_namespace_is_another_stand_in_or_the_same_but_never_
 }
 
 #[test]
-fn what_the_other_said_about_timeouts_is_not_kept_for_a_service_of_another_name() {
+fn a_reference_to_another_name_does_not_keep_former_timeouts() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "5s"));
     let before = cluster.stand_in().key();
     cluster.specify(asks("auth", "other"));
@@ -157,13 +166,13 @@ fn what_the_other_said_about_timeouts_is_not_kept_for_a_service_of_another_name(
     assert_ne!(
         cluster.stand_in().key(),
         before,
-        "it promises 5 s, which nobody asked of auth/other"
+        "the former stand-in promises 5 s, which auth/other does not set"
     );
     assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy"), None);
 }
 
 #[test]
-fn a_reference_into_the_namespace_of_the_contour_deployment_is_no_special_case() {
+fn a_reference_into_the_owners_namespace_is_enforced() {
     let mut cluster = Cluster::new();
     cluster.make_service(NAMESPACE, "auth");
     cluster.make_extension_service(NAMESPACE, "auth", &points_at("auth"));
@@ -174,7 +183,7 @@ fn a_reference_into_the_namespace_of_the_contour_deployment_is_no_special_case()
 }
 
 #[test]
-fn references_that_are_dropped_leave_nothing_behind() {
+fn a_dropped_reference_leaves_nothing_behind() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.specify(json!({}));
     cluster.settle();
@@ -186,7 +195,7 @@ fn references_that_are_dropped_leave_nothing_behind() {
         .of_kind(Kind::Service)
         .filter(|service| service.namespace() == "auth")
         .count();
-    assert_eq!(left, 1, "the user's own");
+    assert_eq!(left, 1, "only the user's own Service");
     assert!(
         cluster
             .api

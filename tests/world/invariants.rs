@@ -1,4 +1,4 @@
-//! What must hold after every single write of Slipway's, whatever the test is about.
+//! The invariants that must hold after every single write of Slipway, in every test.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use slipway::plan::{Kind, Object, Observed, Wave, Write};
 use crate::api_server::ApiServer;
 use crate::cluster::{Cluster, NAMESPACE, captured, describe, key_of};
 
-/// No configuration is made that lacks a block that the spec asks for, has another `failOpen`, or references anything but a
-/// stand-in that exists, and Contour's Deployment names no other. A configuration that was made before is only ever written
-/// as it was: a container may have read it.
+/// Checks that a configuration is valid when Slipway creates the configuration: the configuration has every block of the spec
+/// with the same `failOpen`, and references only stand-ins that exist. Contour's Deployment must name such a configuration.
+/// Slipway may write a configuration again only with the same spec, because a container may have read the configuration.
 pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Cluster) {
     let (Write::Create(object) | Write::Replace(object) | Write::Apply { object, .. }) = write else {
         return;
@@ -21,7 +21,7 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
     if object.kind == Kind::Deployment && object.name() == "edge-contour" {
         let name = captured(object)["configuration"].as_str().expect("a name").to_owned();
         let configuration = &cluster.configurations[&name];
-        // While a specification is refused, what ran is made again on the configuration that it had.
+        // While the API server refuses a spec, Slipway recreates the former workload with its former configuration.
         if cluster.refuses_settings.is_none() {
             check_blocks(configuration, observed, &cluster.api);
         }
@@ -37,8 +37,8 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
     }
 }
 
-/// In another namespace than the ContourDeployment's only stand-ins and blackholes are written, by their names; and where nothing has
-/// ever been referenced, what bears both labels is taken away, and nothing else is done.
+/// Checks the namespace of a write. Outside the namespace of the ContourDeployment, Slipway writes only stand-ins and blackholes,
+/// by their names. In a namespace that was never referenced, Slipway only deletes or releases objects with both labels.
 pub fn check_place(write: &Write, observed: &Observed, cluster: &Cluster) {
     let (key, owner) = (key_of(write), observed.owner());
     if !owner.is_elsewhere(&key) {
@@ -47,7 +47,7 @@ pub fn check_place(write: &Write, observed: &Observed, cluster: &Cluster) {
     let may_be_there = matches!(key.kind, Kind::ExtensionService | Kind::Service);
     assert!(
         may_be_there && owner.is_stand_in(&key.name),
-        "{} is not written there",
+        "Slipway must not write {} in that namespace",
         describe(write)
     );
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
@@ -62,12 +62,13 @@ pub fn check_place(write: &Write, observed: &Observed, cluster: &Cluster) {
     };
     assert!(
         is_referenced || (takes_away && bears_labels()),
-        "{} is somebody else's",
+        "{} is an object of another user",
         describe(write)
     );
 }
 
-/// What a container may have captured goes only after a live look. Without Contour's CRDs there is nothing left to capture.
+/// Checks that Slipway deletes or releases startup inputs only after a live read. Without Contour's CRDs there are no startup
+/// inputs.
 pub fn check_look(wave: &Wave, observed: &Observed) {
     let goes = |write: &Write| match write {
         Write::Delete(target) | Write::Release(target) => {
@@ -86,7 +87,11 @@ pub fn check_look(wave: &Wave, observed: &Observed) {
         .filter_map(goes)
         .find(|object| is_startup_input(object));
     if let Some(object) = captured.filter(|_| observed.missing_crds.is_empty()) {
-        assert!(wave.needs_live_read, "{} goes without a look", object.key());
+        assert!(
+            wave.needs_live_read,
+            "{} is deleted or released without a live read",
+            object.key()
+        );
     }
 }
 
@@ -111,8 +116,8 @@ fn check_blocks(spec: &Value, observed: &Observed, api: &ApiServer) {
     }
 }
 
-/// The configurations and stand-ins that a container may read, now or when it starts again, and that are absent or that
-/// Contour would judge invalid.
+/// Returns problems with what a container may read, now or at a restart: configurations that are absent, and stand-ins that are
+/// absent or that Contour would judge invalid.
 pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
     let mut problems = BTreeSet::new();
     for annotation in captured_annotations(&cluster.api) {
@@ -138,10 +143,11 @@ pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
     problems
 }
 
-/// A pod that hangs in Terminating for longer is not waited for.
+/// Slipway does not wait for a pod that has been Terminating for longer than this duration.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// From the template, from ReplicaSets with replicas, and from pods, all in the ContourDeployment's namespace.
+/// Returns the startup inputs of the Deployment's template, of ReplicaSets with replicas, and of pods, all in the
+/// ContourDeployment's namespace.
 fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
     let text = |value: Option<&Value>| value?.get(annotations::STARTUP_INPUTS)?.as_str().map(str::to_owned);
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));

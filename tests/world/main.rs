@@ -1,5 +1,5 @@
-//! Slipway's plans in a simulated cluster: an API server, Kubernetes' controllers and Contour, each making its steps when a
-//! test says so. Every test is named by the sentence that must hold.
+//! Runs Slipway's plans in a simulated cluster: an API server, Kubernetes' controllers and Contour. Each of them takes a step
+//! only when a test requests the step. The name of each test is the sentence that the test proves.
 
 mod api_server;
 mod cluster;
