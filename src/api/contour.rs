@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// Contour's API group.
 pub const GROUP: &str = "projectcontour.io";
 
-/// The CRDs without which Contour does not start (its informers; `cmd/contour/serve.go`, v1.33).
+/// The CRDs that Contour needs to start, because it runs informers for them (`cmd/contour/serve.go`, v1.33).
 pub const REQUIRED_CRDS: [&str; 4] = [
     "contourconfigurations.projectcontour.io",
     "extensionservices.projectcontour.io",
@@ -15,61 +15,63 @@ pub const REQUIRED_CRDS: [&str; 4] = [
     "tlscertificatedelegations.projectcontour.io",
 ];
 
-/// The most bytes of JSON that the spec of an ExtensionService may have to be copied. A stand-in carries a copy twice, in its spec and, as what
-/// was proved last, in an annotation; all annotations of an object may have 256 KiB (`TotalAnnotationSizeLimitB`, apimachinery 0.34).
+/// The largest spec of an ExtensionService that Slipway copies, in bytes of JSON. A stand-in carries the copy twice: in its spec and, as
+/// the last proven form, in an annotation. Kubernetes limits all annotations of an object to 256 KiB (`TotalAnnotationSizeLimitB`,
+/// apimachinery 0.34).
 pub const LARGEST_SPEC: usize = 64 * 1024;
 
-/// An ExtensionService: the user's, or a stand-in.
+/// An ExtensionService: a user's object or a stand-in.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionService {
-    /// Its metadata.
+    /// The metadata of the object.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// Its spec, whole: a stand-in carries all of it, whatever fields the installed version has.
+    /// The complete spec. A stand-in copies all fields of it, including fields that the installed version adds.
     #[serde(default)]
     pub spec: ExtensionServiceSpec,
-    /// Contour's verdict.
+    /// The status, which holds Contour's verdict.
     #[serde(default)]
     pub status: ExtensionServiceConditions,
 }
 
-/// The spec of an ExtensionService, as it is stored.
+/// The spec of an ExtensionService, as the API server stores it.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(transparent)]
 pub struct ExtensionServiceSpec(pub Map<String, Value>);
 
-/// One of the Services behind an ExtensionService.
+/// A Service that an ExtensionService references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceTarget {
-    /// The Service's name; it is in the ExtensionService's namespace.
+    /// The name of the Service. The Service is in the namespace of the ExtensionService.
     pub name: String,
-    /// The port's number.
+    /// The port number of the Service.
     pub port: i64,
 }
 
 impl ExtensionServiceSpec {
-    /// This one.
+    /// Returns a copy of `spec`, or an empty spec if it is absent.
     pub fn of(spec: Option<&Map<String, Value>>) -> Self {
         Self(spec.cloned().unwrap_or_default())
     }
 
-    /// `timeoutPolicy.response`, which Contour captures once, at container start.
+    /// Returns `timeoutPolicy.response`, which Contour captures once, at container start.
     pub fn response_timeout(&self) -> Option<&str> {
         self.0.get("timeoutPolicy")?.get("response")?.as_str()
     }
 
-    /// `validation.subjectName`, which Contour captures once, at container start.
+    /// Returns `validation.subjectName`, which Contour captures once, at container start.
     pub fn subject_name(&self) -> Option<&str> {
         self.0.get("validation")?.get("subjectName")?.as_str()
     }
 
-    /// Whether it is too large to be copied. What is too large is kept without its fields, which no object on the API server lacks.
+    /// Reports whether the spec is too large to be copied. The store keeps an oversized spec as an empty one; no spec on the API server is
+    /// empty.
     pub fn is_too_large(&self) -> bool {
         self.0.is_empty() || serde_json::to_vec(&self.0).is_ok_and(|json| json.len() > LARGEST_SPEC)
     }
 
-    /// The Services behind it.
+    /// Returns the Services that the spec references.
     pub fn services(&self) -> Vec<ServiceTarget> {
         let services = self.0.get("services").and_then(Value::as_array);
         services
@@ -88,7 +90,7 @@ impl ExtensionServiceSpec {
 /// The status of an ExtensionService.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct ExtensionServiceConditions {
-    /// Contour writes one condition, `Valid`.
+    /// The conditions. Contour writes one condition, `Valid`.
     #[serde(default)]
     pub conditions: Vec<DetailedCondition>,
 }
@@ -103,13 +105,13 @@ pub struct DetailedCondition {
     /// `True`, `False` or `Unknown`.
     #[serde(default)]
     pub status: String,
-    /// The generation that was judged.
+    /// The generation of the object that Contour judged.
     #[serde(default)]
     pub observed_generation: i64,
-    /// In words.
+    /// A human-readable summary.
     #[serde(default)]
     pub message: String,
-    /// What is wrong.
+    /// The errors that Contour found.
     #[serde(default)]
     pub errors: Vec<SubCondition>,
 }
@@ -117,27 +119,27 @@ pub struct DetailedCondition {
 /// One error of a `DetailedCondition`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct SubCondition {
-    /// `ServiceUnresolvedReference`, for instance.
+    /// The machine-readable reason, for example `ServiceUnresolvedReference`.
     #[serde(default)]
     pub reason: String,
-    /// In words.
+    /// A human-readable description.
     #[serde(default)]
     pub message: String,
 }
 
-/// What Contour says of the present generation of an ExtensionService.
+/// Contour's verdict on the current generation of an ExtensionService.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Nothing, or only something about an older generation.
+    /// Contour has written no verdict, or one on another generation.
     None,
-    /// It is valid.
+    /// The ExtensionService is valid.
     Valid,
-    /// It is not, because of this.
+    /// The ExtensionService is invalid, with these errors.
     Invalid(Vec<SubCondition>),
 }
 
 impl ExtensionService {
-    /// Contour's verdict on the present generation.
+    /// Returns Contour's verdict on the current generation.
     pub fn verdict(&self) -> Verdict {
         match self.valid() {
             Some(condition) if Some(condition.observed_generation) != self.metadata.generation => Verdict::None,
@@ -147,7 +149,8 @@ impl ExtensionService {
         }
     }
 
-    /// Whether the verdict on it is about another object, that had its name before: it is about a later generation than there is.
+    /// Reports whether the verdict is about a deleted object that had the same name. In that case the verdict names a later generation than
+    /// the object has.
     pub fn has_the_verdict_on_another(&self) -> bool {
         self.valid()
             .is_some_and(|condition| Some(condition.observed_generation) > self.metadata.generation)
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_about_the_present_generation_and_says_yes_or_no() {
+    fn verdict_counts_only_for_the_current_generation() {
         for (status, observed, says) in [
             ("True", 2, "Valid"),
             ("False", 2, "Invalid([])"),

@@ -1,4 +1,4 @@
-//! The CRD, as it is installed: what the derive makes, and the few things that it can't express.
+//! The CRD as it is installed: the output of the derive macro, with the changes that the macro can't express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::ContourDeployment;
 
-/// The CustomResourceDefinition of ContourDeployment.
+/// Returns the CustomResourceDefinition of ContourDeployment.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(ContourDeployment::crd()).expect("a CRD is JSON");
     let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     clean(schema);
 
-    // kstatus and Argo CD take an object without status for a finished one: "not seen yet" must never look like "current".
+    // kstatus and Argo CD consider an object without status as current. The default marks a new object as not yet observed.
     schema["properties"]["status"]["default"] = json!({"observedGeneration": -1});
     let conditions = &mut schema["properties"]["status"]["properties"]["conditions"];
     conditions["x-kubernetes-list-type"] = json!("map");
@@ -21,26 +21,26 @@ pub fn crd() -> CustomResourceDefinition {
     extension_services["x-kubernetes-list-type"] = json!("map");
     extension_services["x-kubernetes-list-map-keys"] = json!(["role"]);
 
-    // Fields that CEL must see to be able to refuse them, in a schema that lets everything else through.
+    // CEL rules can refuse only fields that the schema declares. The schema accepts all other fields.
     let settings = &mut schema["properties"]["spec"]["properties"]["runtimeSettings"];
     let refused =
         |why: &str| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": why});
     settings["x-kubernetes-preserve-unknown-fields"] = json!(true);
-    settings["properties"]["xdsServer"] = refused("Set by Slipway; refused here.");
-    settings["properties"]["gateway"] = refused("Not supported by this version of Slipway; refused here.");
+    settings["properties"]["xdsServer"] = refused("Slipway sets this field. The API server refuses a ContourDeployment that sets it.");
+    settings["properties"]["gateway"] = refused("This version of Slipway does not support the Gateway API. The API server refuses a ContourDeployment that sets this field.");
     settings["properties"]["envoy"] = json!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
-        "description": "Contour's settings for Envoy (ContourConfiguration: spec.envoy), without `service`.",
-        "properties": {"service": refused("Set by Slipway; refused here.")},
+        "description": "Contour's settings for Envoy (`spec.envoy` of a ContourConfiguration), except `service`. Optional.",
+        "properties": {"service": refused("Slipway sets this field. The API server refuses a ContourDeployment that sets it.")},
     });
     serde_json::from_value(crd).expect("still a CRD")
 }
 
-/// Takes away what Kubernetes can't take: `additionalProperties: true` makes the kube-controller-manager of 1.34 panic as soon as an
-/// admission policy matches the kind (kubernetes/kubernetes#135145).
+/// Replaces `additionalProperties: true` in a schema by `x-kubernetes-preserve-unknown-fields`. With `additionalProperties: true` the
+/// kube-controller-manager of Kubernetes 1.34 panics when an admission policy matches the kind (kubernetes/kubernetes#135145).
 fn clean(schema: &mut Value) {
-    // No schema of ours is in a list.
+    // The CRD has no schemas in arrays, so arrays are skipped.
     let Value::Object(fields) = schema else { return };
     if fields.get("additionalProperties") == Some(&Value::Bool(true)) {
         fields.remove("additionalProperties");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schema_takes_any_additional_property_or_has_a_format_that_the_api_server_would_warn_of() {
+    fn crd_has_no_open_properties_and_no_unknown_formats() {
         let crd = serde_json::to_value(super::crd()).expect("a CRD is JSON");
         let [mut properties, mut formats] = [vec![], vec![]];
         find(&crd, "additionalProperties", &mut properties);
@@ -74,7 +74,7 @@ mod tests {
             "{properties:?}"
         );
         find(&crd, "format", &mut formats);
-        assert!(!formats.is_empty(), "there are some");
+        assert!(!formats.is_empty(), "the CRD has formats");
         for format in formats {
             assert!(
                 ["int32", "int64", "date-time"].map(Value::from).contains(&format),

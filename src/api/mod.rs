@@ -1,7 +1,7 @@
-//! The API: what people write (`ContourDeployment`), what Slipway answers (its status), the words both use
-//! (conditions, reasons, labels), and the few parts of Contour's own types that Slipway reads or writes.
+//! The API: the spec and the status of `ContourDeployment`, the vocabulary (conditions, reasons, labels), and the parts of Contour's own
+//! types that Slipway reads or writes.
 //!
-//! Nothing here decides anything; types and constants only.
+//! This module contains only types and constants; it makes no decisions.
 
 pub mod contour;
 mod crd;

@@ -1,4 +1,5 @@
-//! What ExtensionServices are referenced for. Everything that differs from role to role stands in one table, [`Row`].
+//! Roles: the purposes for which a ContourDeployment references an ExtensionService. One table, [`Row`], holds all properties that differ
+//! between roles.
 
 use std::fmt;
 
@@ -9,44 +10,44 @@ use serde_json::{Map, Value};
 use super::spec::RuntimeSettings;
 use super::status::Traffic;
 
-/// What an ExtensionService is referenced for.
+/// The purpose of a reference to an ExtensionService.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// `runtimeSettings.globalExtAuth`
+    /// External authorization: `runtimeSettings.globalExtAuth`.
     GlobalExternalAuthorization,
-    /// `runtimeSettings.rateLimitService`
+    /// Rate limiting: `runtimeSettings.rateLimitService`.
     RateLimit,
-    /// `runtimeSettings.tracing`
+    /// Tracing: `runtimeSettings.tracing`.
     Tracing,
 }
 
-/// All that there is to know of a role.
+/// The properties of a role.
 struct Row {
-    /// The short form that names are made of.
+    /// The short form, which names of objects contain.
     slug: &'static str,
-    /// The field of the settings, and of a ContourConfiguration's spec.
+    /// The field of the settings and of a ContourConfiguration's spec.
     field: &'static str,
-    /// The field in that which references the ExtensionService.
+    /// The field within `field` that references the ExtensionService.
     reference: &'static str,
-    /// What the settings say.
+    /// Reads the role's part of the settings.
     specified: fn(&RuntimeSettings) -> Option<Specified>,
-    /// What happens to requests while nobody can be asked, if `failOpen` is false, and if it is true; without `failOpen`, both are the
-    /// same.
+    /// The effect on requests while the service is unavailable: first with `failOpen: false`, then with `failOpen: true`. Both are equal
+    /// for a role without `failOpen`.
     unanswered: [Traffic; 2],
-    /// What happens to them where the field is not set.
+    /// The effect on requests if the field is not set.
     unset: Traffic,
-    /// What that means, in words.
+    /// Describes the effect in words.
     words: fn(Traffic) -> &'static str,
 }
 
-/// What the settings say of a role.
+/// A role's part of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Specified {
     /// The namespace of the ExtensionService.
     pub namespace: String,
-    /// Its name.
+    /// The name of the ExtensionService.
     pub name: String,
-    /// `failOpen` as specified; none for tracing.
+    /// The value of `failOpen`. None for tracing.
     pub fail_open: Option<bool>,
 }
 
@@ -119,39 +120,40 @@ impl Role {
         }
     }
 
-    /// The short form that names are made of.
+    /// Returns the short form, which names of objects contain.
     pub fn slug(self) -> &'static str {
         self.row().slug
     }
 
-    /// The role with this slug.
+    /// Returns the role with this slug, or None if no role has it.
     pub fn from_slug(slug: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.slug() == slug)
     }
 
-    /// The field of the settings, and of a ContourConfiguration's spec, that is about it.
+    /// Returns the field of the settings, and of a ContourConfiguration's spec, that configures the role.
     pub fn field(self) -> &'static str {
         self.row().field
     }
 
-    /// The field in that which references the ExtensionService.
+    /// Returns the field within [`Self::field`] that references the ExtensionService.
     pub fn reference_field(self) -> &'static str {
         self.row().reference
     }
 
-    /// What the settings say of it, if they do.
+    /// Returns the role's part of the settings, or None if the settings do not configure the role.
     pub fn specified(self, settings: &RuntimeSettings) -> Option<Specified> {
         (self.row().specified)(settings)
     }
 
-    /// Namespace and name of the ExtensionService that the spec of a ContourConfiguration references for it, if it does.
+    /// Returns the namespace and the name of the ExtensionService that the spec of a ContourConfiguration references for the role. Returns
+    /// None if the spec has no such reference.
     pub fn referenced(self, spec: &Map<String, Value>) -> Option<(String, String)> {
         let reference = spec.get(self.field())?.get(self.reference_field())?;
         let text = |key: &str| Some(reference.get(key)?.as_str()?.to_owned());
         Some((text("namespace")?, text("name")?))
     }
 
-    /// Makes the spec of a ContourConfiguration reference this ExtensionService for it, if it references one.
+    /// Sets the role's reference in the spec of a ContourConfiguration. Does nothing if the spec does not configure the role.
     pub fn refer(self, spec: &mut Map<String, Value>, namespace: &str, name: &str) {
         if let Some(Value::Object(block)) = spec.get_mut(self.field()) {
             let reference = serde_json::json!({"namespace": namespace, "name": name});
@@ -159,17 +161,17 @@ impl Role {
         }
     }
 
-    /// What happens to requests while nobody can be asked.
+    /// Returns the effect on requests while the service is unavailable.
     pub fn unanswered(self, fail_open: bool) -> Traffic {
         self.row().unanswered[usize::from(fail_open)]
     }
 
-    /// What happens to them where it is not configured.
+    /// Returns the effect on requests if the role is not configured.
     pub fn unset(self) -> Traffic {
         self.row().unset
     }
 
-    /// What it means, in words, that requests are treated so; for what is not enforced.
+    /// Describes an effect on requests in words. Callers do not pass [`Traffic::Enforced`].
     pub fn words(self, traffic: Traffic) -> &'static str {
         (self.row().words)(traffic)
     }
@@ -186,15 +188,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_called_the_same_everywhere() {
+    fn role_has_the_same_name_everywhere() {
         for role in Role::ALL {
-            assert_eq!(serde_json::to_value(role).expect("a word"), role.to_string());
+            assert_eq!(serde_json::to_value(role).expect("a role is a string"), role.to_string());
             assert_eq!(Role::from_slug(role.slug()), Some(role));
         }
     }
 
     #[test]
-    fn what_a_configuration_is_made_to_reference_is_what_it_is_found_to_reference() {
+    fn referenced_returns_the_reference_that_refer_sets() {
         for role in Role::ALL {
             let mut spec = Map::new();
             role.refer(&mut spec, "auth", "edge");
@@ -203,11 +205,11 @@ mod tests {
             role.refer(&mut spec, "auth", "edge");
             assert_eq!(role.referenced(&spec), Some(("auth".to_owned(), "edge".to_owned())));
             if let Some(Value::Object(block)) = spec.get_mut(role.field()) {
-                // Contour's rate limits are of a domain.
+                // Rate limits require a domain.
                 block.insert("domain".to_owned(), "edge".into());
             }
             let settings: RuntimeSettings = serde_json::from_value(Value::Object(spec)).expect("settings");
-            let specified = role.specified(&settings).expect("it is specified");
+            let specified = role.specified(&settings).expect("the settings configure the role");
             assert_eq!(
                 (specified.namespace.as_str(), specified.name.as_str()),
                 ("auth", "edge")

@@ -6,99 +6,105 @@ use serde::{Deserialize, Serialize};
 
 use super::role::Role;
 
-/// What Slipway saw and did.
+/// The observed state of a ContourDeployment.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ContourDeploymentStatus {
-    /// The `metadata.generation` that this status is about; −1: not seen yet.
+    /// The `metadata.generation` that Slipway observed when it computed this status. −1 in a new object that Slipway has not observed yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions, a map by type. Their meaning is documented on the constants in `vocabulary`.
+    /// The conditions, at most one of each type. The section Conditions of the reference page describes the types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The referenced ExtensionServices, one entry for each role.
+    /// The state of each referenced ExtensionService, one entry for each role. Absent if the spec references none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extension_services: Vec<ExtensionServiceStatus>,
-    /// How many of them are available, `1/2` for instance.
+    /// The number of available ExtensionServices and the number of referenced ones, for example `1/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_services_available: Option<String>,
-    /// Fields that somebody else decides: a mutating webhook, a policy, or a default of the API server's. Slipway takes them as they are.
+    /// Fields of Slipway's objects whose values another party decides: a mutating webhook, a policy, or a default of the API server.
+    /// Slipway accepts these values. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields_decided_by_others: Vec<OverruledFields>,
-    /// Ready pods of Contour, `2/2` for instance.
+    /// The number of ready Contour pods and the number of desired ones, for example `2/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contour: Option<String>,
-    /// Ready pods of Envoy, `3/3` for instance.
+    /// The number of ready Envoy pods and the number of desired ones, for example `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envoy: Option<String>,
 }
 
-/// Fields of an object that somebody else decides.
+/// Fields of one object whose values another party decides.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct OverruledFields {
-    /// The object's kind.
+    /// The kind of the object.
     pub kind: String,
-    /// Its namespace; absent for kinds without.
+    /// The namespace of the object. Absent for cluster-scoped kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
-    /// The fields' paths, `spec.template.spec.containers[contour].image` for instance.
+    /// The paths of the fields, for example `spec.template.spec.containers[contour].image`.
     pub fields: Vec<String>,
 }
 
-/// A referenced ExtensionService.
+/// The state of a referenced ExtensionService.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionServiceStatus {
-    /// What it is referenced for.
+    /// The purpose of the reference.
     pub role: Role,
-    /// Its namespace.
+    /// The namespace of the ExtensionService.
     pub namespace: String,
-    /// Its name.
+    /// The name of the ExtensionService.
     pub name: String,
-    /// What state it is in.
+    /// The state of the ExtensionService. `Missing`: it does not exist. `Blocked`: it exists, and its namespace refuses the stand-in beside
+    /// it. `Pending`: Contour has not judged it, or not its current spec. `Invalid`: Contour finds it invalid, or its Service is missing.
+    /// `NoEndpoints`: it is valid and has no ready endpoint. `Available`: it is valid and has a ready endpoint.
     pub state: ExtensionServiceState,
-    /// Since when it is in that state.
+    /// The time of the last change of `state`.
     pub since: Time,
-    /// What the specification asks for while the service can't be asked; absent for tracing.
+    /// The value of `failOpen` in the spec. Absent for tracing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
-    /// What happens to requests now, by what is rolled out (not by what the specification asks for).
+    /// The current effect on requests, according to the configuration that is rolled out, which may differ from the spec. `Enforced`: Envoy
+    /// asks the service. `AllowedUnchecked`: requests pass, and the service is not asked. `Denied`: requests are denied, and the service is
+    /// not asked. `NotSampled`: requests pass and are not traced (tracing only). `Unknown`: a pod runs a Contour with an unknown
+    /// configuration.
     pub traffic: Traffic,
-    /// The object that Contour's configuration references in its place.
+    /// The stand-in that Contour's configuration references in place of the ExtensionService. Absent while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stand_in: Option<StandInRef>,
-    /// Why it is not available, in words.
+    /// A human-readable explanation of why the ExtensionService is not available. Absent if it is available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// Where a stand-in is.
+/// A reference to a stand-in.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StandInRef {
-    /// Its namespace.
+    /// The namespace of the stand-in.
     pub namespace: String,
-    /// Its name.
+    /// The name of the stand-in.
     pub name: String,
 }
 
-/// What state a referenced ExtensionService is in.
+/// The state of a referenced ExtensionService.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtensionServiceState {
-    /// It does not exist.
+    /// The ExtensionService does not exist.
     Missing,
-    /// It exists, and Slipway can't make its stand-in beside it: its namespace refuses that.
+    /// The ExtensionService exists, and Slipway can't create the stand-in beside it because the namespace refuses the stand-in.
     Blocked,
-    /// Contour has not judged it yet, or says nothing of its present form; the last valid one stays in use.
+    /// Contour has no verdict on the ExtensionService, or none on its current spec. The last valid spec stays in use.
     Pending,
-    /// Contour says that it is not valid, or its Service is missing.
+    /// Contour finds the ExtensionService invalid, or its Service is missing.
     Invalid,
-    /// It is valid and no endpoint of it is ready.
+    /// The ExtensionService is valid and has no ready endpoint.
     NoEndpoints,
-    /// It is valid and at least one endpoint of it is ready.
+    /// The ExtensionService is valid and has at least one ready endpoint.
     Available,
 }
 
@@ -114,23 +120,23 @@ impl ExtensionServiceState {
     ];
 }
 
-/// What happens to requests that the ExtensionService should see.
+/// The effect on requests for which Envoy should ask the ExtensionService.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Traffic {
-    /// The service is asked.
+    /// Envoy asks the service.
     Enforced,
-    /// They pass, and nobody is asked.
+    /// Requests pass, and the service is not asked.
     AllowedUnchecked,
-    /// They are denied, and nobody is asked.
+    /// Requests are denied, and the service is not asked.
     Denied,
-    /// They pass, and leave no trace (tracing only).
+    /// Requests pass and are not traced (tracing only).
     NotSampled,
-    /// Nobody can say: a pod runs a Contour, and what that has read is not known.
+    /// The effect is unknown: a pod runs a Contour, and the configuration that this Contour has read is not known.
     Unknown,
 }
 
 impl Traffic {
-    /// All of it.
+    /// Every effect.
     pub const ALL: [Self; 5] = [
         Self::Enforced,
         Self::AllowedUnchecked,
