@@ -1,4 +1,5 @@
-//! An API server, as far as a plan can tell: uids, versions, generations, finalizers, defaults, and whose a field is.
+//! A simulated API server with everything that can influence a plan: uids, versions, generations, finalizers, defaults, and
+//! ownership of fields.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +9,16 @@ use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::FINALIZER;
 use slipway::plan::{Key, Kind, Object, Target};
 
-/// Who makes an object.
+/// The creator of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// Slipway: its entry stands in the managed fields until apply takes it over.
+    /// Slipway. The managed fields keep an entry of the creation until an apply takes over the entry.
     Slipway,
-    /// Anybody else.
+    /// Anyone else.
     Others,
 }
 
-/// Why a request is refused.
+/// The reason for which a request is refused.
 #[derive(Debug)]
 pub enum Refusal {
     AlreadyExists,
@@ -27,23 +28,23 @@ pub enum Refusal {
     Invalid(String),
 }
 
-/// The most bytes that all annotations of an object may have.
+/// The maximum size of all annotations of an object together, in bytes.
 pub const MOST_ANNOTATIONS: usize = 256 * 1024;
 
-/// Its store.
+/// The store of the API server.
 #[derive(Clone)]
 pub struct ApiServer {
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
-    /// Everything that exists.
+    /// All objects that exist.
     pub objects: BTreeMap<Key, Object>,
-    /// A mutating webhook: what it does to each object that is written.
+    /// A mutating webhook: changes each object before the API server stores the object.
     pub webhook: Option<fn(&mut Object)>,
-    /// Since when each has its generation.
+    /// The time at which each object received its current generation.
     pub unchanged_since: BTreeMap<Key, Timestamp>,
-    /// What Slipway's applies own of each object.
+    /// The fields of each object that Slipway's applies own.
     applied: BTreeMap<Key, Value>,
-    /// What Slipway's creations own, as long as no apply has taken it over.
+    /// The fields of each object that Slipway's creation owns, until an apply takes over the fields.
     created: BTreeMap<Key, Value>,
     version: u64,
 }
@@ -74,7 +75,7 @@ impl ApiServer {
         self.version.to_string()
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub fn create(&mut self, mut object: Object, by: By) -> Result<(), Refusal> {
         let key = object.key();
         if self.objects.contains_key(&key) {
@@ -105,7 +106,8 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Server-side apply, forced: our values over the live ones, and what we owned and own no more goes.
+    /// Performs a forced server-side apply: Slipway's values replace the live values. Removes fields that Slipway owned and no
+    /// longer applies.
     pub fn apply(&mut self, object: &Object, adopt: Option<&(usize, String)>) -> Result<(), Refusal> {
         let key = object.key();
         let live = self.objects.get(&key).ok_or(Refusal::NotFound)?;
@@ -133,7 +135,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// A replacing update: all of it but the status, at the version that was seen.
+    /// Performs a replacing update of everything except the status, if the object still has the observed version.
     pub fn replace(&mut self, object: &Object) -> Result<(), Refusal> {
         let live = self.objects.get(&object.key()).ok_or(Refusal::NotFound)?;
         if (&live.metadata.uid, &live.metadata.resource_version)
@@ -168,7 +170,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Deletes an object, if it is still the one with this uid; one with finalizers, and a pod, only begins to go.
+    /// Deletes an object if the object still has this uid. A pod, and an object with finalizers, only becomes Terminating.
     pub fn delete(&mut self, key: &Key, uid: &str) -> Result<(), Refusal> {
         let now = self.now;
         let version = self.next();
@@ -186,13 +188,13 @@ impl ApiServer {
         } else if !live.is_terminating() {
             live.metadata.deletion_timestamp = Some(Time(now));
             live.metadata.resource_version = Some(version);
-            // As the API server does it: deletion is a new generation.
+            // As in a real API server, a deletion increments the generation.
             live.metadata.generation = live.metadata.generation.map(|generation| generation + 1);
         }
         Ok(())
     }
 
-    /// Puts our finalizer on an object, or takes it away.
+    /// Adds Slipway's finalizer to an object, or removes the finalizer.
     pub fn set_finalizer(&mut self, target: &Target, held: bool) -> Result<(), Refusal> {
         let live = self.objects.get(&target.key).ok_or(Refusal::NotFound)?;
         if live.uid() != target.uid || live.metadata.resource_version.as_deref() != Some(&target.resource_version) {
@@ -211,7 +213,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Somebody changes an object, its status included.
+    /// Performs a change by another user, including changes of the status.
     pub fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Object)) {
         let mut object = self
             .objects
@@ -222,7 +224,7 @@ impl ApiServer {
         self.store(object);
     }
 
-    /// An object is gone, whatever holds it.
+    /// Removes an object regardless of its finalizers.
     pub fn forget(&mut self, key: &Key) {
         self.objects.remove(key);
         self.applied.remove(key);
@@ -265,12 +267,13 @@ impl ApiServer {
     }
 }
 
-/// Pods end when their containers have, namespaces when they are empty.
+/// Reports whether another process ends an object of this kind: the containers of a pod, or the deletion of everything in a
+/// namespace.
 fn ends_by_itself(kind: Kind) -> bool {
     matches!(kind, Kind::Pod | Kind::Namespace)
 }
 
-/// The fields that a writer sends, without those that only say which object is meant.
+/// Returns the fields that a writer sends, without the fields that only identify the object.
 fn fields(object: &Object) -> Value {
     let mut json = object.to_json();
     if let Some(metadata) = json["metadata"].as_object_mut() {
@@ -279,7 +282,8 @@ fn fields(object: &Object) -> Value {
     json
 }
 
-/// Server-side apply: the desired values over the live ones; what is owned and not desired goes.
+/// Merges as server-side apply does: the desired values replace the live values, and fields that are owned but not desired are
+/// removed.
 fn merge(live: &mut Value, owned: &Value, desired: &Value) {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => {
@@ -310,7 +314,7 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
             }
         }
         (Value::Array(live), Value::Array(desired)) if identity(desired).is_some() => {
-            let key = identity(desired).expect("just seen");
+            let key = identity(desired).expect("the guard checked the identity");
             let item = |items: &[Value], id: &Value| items.iter().position(|item| item[key] == *id);
             let owned = owned.as_array().cloned().unwrap_or_default();
             live.retain(|there| item(&owned, &there[key]).is_none() || item(desired, &there[key]).is_some());
@@ -330,14 +334,14 @@ fn merge(live: &mut Value, owned: &Value, desired: &Value) {
     }
 }
 
-/// What tells the items of a list apart, where apply merges it.
+/// Returns the key that identifies the items of a list for apply, or None if apply replaces the list.
 fn identity(items: &[Value]) -> Option<&'static str> {
     let keys = ["uid", "mountPath", "name"];
     keys.into_iter()
         .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
 }
 
-/// Values that the API server fills in, and empty ones that it does not store.
+/// Sets the defaults of the API server, and removes empty values that the API server does not store.
 fn defaults(object: &mut Object) {
     if object.kind == Kind::Lease {
         object.content.entry("spec").or_insert_with(|| json!({}));
@@ -399,6 +403,6 @@ fn clean(fields: &mut Map<String, Value>) {
             _ => {}
         }
     }
-    // `emptyDir: {}` and the like mean something.
+    // An empty `emptyDir: {}` is significant.
     fields.retain(|key, value| key == "emptyDir" || !matches!(value, Value::Array(items) if items.is_empty()));
 }

@@ -1,5 +1,4 @@
-//! A cluster with Slipway in it: gathers what is observed, plans, and carries the plan out against the API server. After
-//! each write it checks what must hold at every moment.
+//! A cluster with Slipway: observes, plans, and executes the plan against the API server. Checks the invariants after each write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Once};
@@ -17,34 +16,34 @@ use slipway::render::answered;
 use crate::api_server::{ApiServer, By, Refusal};
 use crate::controllers::LookedAt;
 
-/// The ContourDeployment of all tests.
+/// The namespace and name of the ContourDeployment in all tests.
 pub const NAMESPACE: &str = "projectcontour";
 pub const NAME: &str = "edge";
 
-/// Plans that may follow each other until nothing is left to write.
+/// The maximum number of consecutive plans until nothing is left to write.
 pub const ROUNDS: usize = 12;
 
 #[derive(Clone)]
 pub struct Cluster {
     pub api: ApiServer,
     pub missing_crds: Vec<String>,
-    /// The API server's words on any settings, if it refuses them.
+    /// The message with which the API server refuses any settings. None: the API server accepts settings.
     pub refuses_settings: Option<String>,
-    /// What is created in these namespaces is refused: their quota is used up.
+    /// Namespaces whose quota is used up. The API server refuses creations in these namespaces.
     pub full: BTreeSet<String>,
-    /// Writes of objects of this name fail.
+    /// The name of objects for which every write fails.
     pub forbids: Option<String>,
     pub pods_made: u64,
-    /// Every ContourConfiguration that was ever made, as it was made.
+    /// The spec of every ContourConfiguration at its creation.
     pub configurations: BTreeMap<String, Value>,
-    /// What Contour has looked at; none: it will look again.
+    /// What Contour has processed. None: Contour will process all ExtensionServices again.
     pub looked_at: Option<BTreeSet<LookedAt>>,
     answer: SettingsVerdict,
     attempts: Arc<Attempts>,
 }
 
 impl Cluster {
-    /// With the ContourDeployment's namespace, and nothing else.
+    /// Returns a cluster in which only the ContourDeployment's namespace exists.
     pub fn new() -> Self {
         fail_fast();
         let mut cluster = Self {
@@ -67,7 +66,7 @@ impl Cluster {
         self.make(Kind::Namespace, json!({"metadata": {"name": name}}));
     }
 
-    /// Writes the ContourDeployment's spec, making it if need be.
+    /// Writes the spec of the ContourDeployment. Creates the ContourDeployment if the ContourDeployment does not exist.
     pub fn specify(&mut self, spec: Value) {
         let key = deployment_key();
         if self.api.objects.contains_key(&key) {
@@ -81,7 +80,7 @@ impl Cluster {
         }
     }
 
-    /// What the controller's gather step would see.
+    /// Returns what the controller's gather step would observe, or None if the ContourDeployment does not exist.
     pub fn observe(&self) -> Option<Observed> {
         let deployment: ContourDeployment = self
             .api
@@ -161,7 +160,7 @@ impl Cluster {
         Some(observed)
     }
 
-    /// The plan for what is there now, with certificates issued.
+    /// Returns the plan for the current state, with issued certificates.
     pub fn plan(&self) -> Plan {
         let mut observed = self.observe().expect("the ContourDeployment exists");
         Self::plan_for(&mut observed)
@@ -180,18 +179,18 @@ impl Cluster {
         planned
     }
 
-    /// Another process: what the last one knew is gone.
+    /// Replaces the operator's process. The new process knows nothing of what the former process knew.
     pub fn restart(&mut self) {
         self.answer = SettingsVerdict::Unchecked;
         self.attempts = Arc::default();
     }
 
-    /// One reconcile: plans and writes until nothing is left, then the status. Returns the writes.
+    /// Reconciles once: plans and writes until nothing is left to write, and then writes the status. Returns the writes.
     pub fn reconcile(&mut self) -> Vec<Write> {
         self.reconcile_until_crash(usize::MAX)
     }
 
-    /// The same by a process that ends after so many writes, and with it all that it knew.
+    /// Reconciles in a process that is killed after `survived` writes and loses everything that the process knew.
     pub fn reconcile_until_crash(&mut self, survived: usize) -> Vec<Write> {
         let mut written = Vec::new();
         for _ in 0..ROUNDS {
@@ -222,7 +221,8 @@ impl Cluster {
                             }
                         }
                         Ok(false) => break 'waves,
-                        // As the operator does it: what fails elsewhere is remembered, and the next plan does without.
+                        // As in the operator: a failure in another namespace is recorded, and the next plan works without the
+                        // failed write.
                         Err(failure) if observed.owner().is_elsewhere(&failure.key) => {
                             let waits = failure.cause == FailureCause::Transient;
                             Arc::make_mut(&mut self.attempts).failed(write, failure.clone(), now);
@@ -257,10 +257,10 @@ impl Cluster {
             .flat_map(|wave| &wave.writes)
             .map(describe)
             .collect();
-        panic!("not settled after {ROUNDS} rounds; still to do: {left:?}");
+        panic!("not settled after {ROUNDS} rounds; remaining writes: {left:?}");
     }
 
-    /// Asks what a plan asks.
+    /// Answers the questions of a plan.
     pub fn ask(&mut self, planned: &Plan) {
         for question in &planned.questions {
             if let Question::Settings { hash, candidate } = question {
@@ -269,7 +269,7 @@ impl Cluster {
         }
     }
 
-    /// A strict dry run; the CRD has a default.
+    /// Returns the verdict of a strict dry run. The CRD sets a default.
     fn verdict(&self, hash: &str, candidate: &Object) -> SettingsVerdict {
         let hash = hash.to_owned();
         if let Some(message) = self.refuses_settings.clone() {
@@ -281,7 +281,7 @@ impl Cluster {
         SettingsVerdict::of(&hash, candidate, &answer)
     }
 
-    /// False: the world is not as it was observed.
+    /// Executes a write. Returns false if the cluster no longer matches the observed state.
     fn carry_out(&mut self, write: &Write, observed: &Observed) -> Result<bool, Failure> {
         let key = key_of(write);
         let failure = |cause, message: String| Failure {
@@ -300,7 +300,7 @@ impl Cluster {
         if let Some(live) = self.api.objects.get(&key)
             && !is_ours(live)
         {
-            assert!(matches!(write, Write::Create(_)), "not ours: {}", describe(write));
+            assert!(matches!(write, Write::Create(_)), "not Slipway's: {}", describe(write));
         }
         crate::invariants::check_place(write, observed, self);
         crate::invariants::check_configuration(write, observed, self);
@@ -315,10 +315,10 @@ impl Cluster {
         };
         let after = crate::invariants::captured_and_unusable(self);
         let worse: Vec<_> = after.difference(&before).collect();
-        // Without its CRDs Contour has lost its configuration anyway.
+        // Without its CRDs Contour has lost its configuration in any case.
         assert!(
             worse.is_empty() || !self.missing_crds.is_empty(),
-            "{} makes what a container has captured unusable: {worse:?}",
+            "{} makes startup inputs of a container unusable: {worse:?}",
             describe(write)
         );
         match result {
@@ -346,7 +346,7 @@ impl Cluster {
         }
     }
 
-    /// Slipway, Kubernetes' controllers and Contour take turns until nothing changes. Returns Slipway's writes.
+    /// Runs Slipway, Kubernetes' controllers and Contour in turns until nothing changes. Returns Slipway's writes.
     pub fn settle(&mut self) -> Vec<Write> {
         let mut written = Vec::new();
         for _ in 0..20 {
@@ -360,16 +360,16 @@ impl Cluster {
                 return written;
             }
         }
-        panic!("it does not come to rest");
+        panic!("the cluster does not settle");
     }
 
-    /// The status that was written last.
+    /// Returns the status that was written last.
     pub fn status(&self) -> ContourDeploymentStatus {
         let observed = self.observe().expect("the ContourDeployment exists");
         observed.deployment.status.clone().expect("a status was written")
     }
 
-    /// Status, a slash and reason of a condition; empty if it is absent.
+    /// Returns the status, a slash and the reason of a condition, or an empty string if the condition is absent.
     pub fn condition(&self, type_: &str) -> String {
         let status = self.status();
         let found = status.conditions.iter().find(|condition| condition.type_ == type_);
@@ -378,7 +378,7 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// The ContourConfiguration that Contour's Deployment names.
+    /// Returns the ContourConfiguration that Contour's Deployment names.
     pub fn configuration(&self) -> Object {
         let name = captured(self.contour())["configuration"]
             .as_str()
@@ -386,29 +386,31 @@ impl Cluster {
             .to_owned();
         self.api
             .get(Kind::ContourConfiguration, NAMESPACE, &name)
-            .expect("it exists")
+            .expect("the ContourConfiguration exists")
             .clone()
     }
 
-    /// Contour's Deployment.
+    /// Returns Contour's Deployment.
     pub fn contour(&self) -> &Object {
         self.api
             .get(Kind::Deployment, NAMESPACE, "edge-contour")
             .expect("Contour's Deployment exists")
     }
 
-    /// Deletes an object as a person would.
+    /// Deletes an object as a user would.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         let object = self
             .api
             .get(kind, namespace, name)
             .unwrap_or_else(|| panic!("no {kind} {name}"))
             .clone();
-        self.api.delete(&object.key(), object.uid()).expect("it can be deleted");
+        self.api
+            .delete(&object.key(), object.uid())
+            .expect("the object can be deleted");
     }
 }
 
-/// With `FAIL_FAST` in the environment the first failure ends the whole run: of a mutant nobody wants to know more.
+/// Ends the whole run at the first failure if `FAIL_FAST` is set. For a mutant one failure is enough.
 fn fail_fast() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -425,12 +427,12 @@ pub fn deployment_key() -> Key {
     Key::new(Kind::ContourDeployment, NAMESPACE, NAME)
 }
 
-/// What Contour's pod template says that a container captures.
+/// Returns the startup inputs that the pod template of Contour's Deployment declares.
 pub fn captured(deployment: &Object) -> Value {
     let template = deployment
         .at("/spec/template/metadata/annotations")
         .expect("annotations");
-    serde_json::from_str(template[annotations::STARTUP_INPUTS].as_str().expect("captured")).expect("JSON")
+    serde_json::from_str(template[annotations::STARTUP_INPUTS].as_str().expect("startup inputs")).expect("JSON")
 }
 
 pub fn key_of(write: &Write) -> Key {
@@ -440,7 +442,7 @@ pub fn key_of(write: &Write) -> Key {
     }
 }
 
-/// A write in words: `Replace ExtensionService auth/edge-ext-auth-…`.
+/// Describes a write: `Replace ExtensionService auth/edge-ext-auth-…`.
 pub fn describe(write: &Write) -> String {
     let verb = match write {
         Write::Create(_) => "Create",

@@ -1,4 +1,4 @@
-//! Kubernetes' own controllers and Contour, coarsely: each makes a step only when it is told to.
+//! Simplified versions of Kubernetes' controllers and of Contour. Each of them takes a step only when a test requests the step.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use slipway::plan::{Key, Kind, Object};
 use crate::api_server::By;
 use crate::cluster::{Cluster, NAMESPACE};
 
-/// The uid and generation of something that makes Contour look at everything.
+/// The uid and generation of an object whose change makes Contour process all ExtensionServices.
 pub type LookedAt = (String, Option<i64>);
 
 impl Cluster {
-    /// The Deployment and DaemonSet controllers take note: pods of new templates come, those of old ones stay.
+    /// Lets the Deployment and DaemonSet controllers react: creates pods of new templates and keeps pods of old templates.
     pub fn pods_come(&mut self) {
         let deployments = self.deployments();
         for deployment in &deployments {
-            // Nothing is made in a namespace that is being deleted.
+            // Kubernetes refuses creations in a Terminating namespace.
             let namespace = self.api.get(Kind::Namespace, "", deployment.namespace());
             if deployment.is_terminating() || namespace.is_none_or(Object::is_terminating) {
                 continue;
@@ -43,7 +43,7 @@ impl Cluster {
         self.workloads_report();
     }
 
-    /// ReplicaSets of old templates are scaled down; their pods begin to end.
+    /// Scales down the ReplicaSets of old templates. Their pods become Terminating.
     pub fn old_pods_begin_to_end(&mut self) {
         let deployments = self.deployments();
         for deployment in &deployments {
@@ -61,7 +61,7 @@ impl Cluster {
         self.workloads_report();
     }
 
-    /// Pods that are Terminating end.
+    /// Removes the pods that are Terminating.
     pub fn terminating_pods_end(&mut self) {
         let pods = self
             .api
@@ -74,7 +74,7 @@ impl Cluster {
         self.workloads_report();
     }
 
-    /// A whole rollout.
+    /// Performs a whole rollout.
     pub fn roll(&mut self) {
         self.pods_come();
         self.old_pods_begin_to_end();
@@ -116,7 +116,7 @@ impl Cluster {
         });
     }
 
-    /// The status of every workload is what its pods are.
+    /// Updates the status of every workload to match its pods.
     fn workloads_report(&mut self) {
         for deployment in self.deployments() {
             let template = deployment.at("/spec/template").expect("a template");
@@ -172,7 +172,7 @@ impl Cluster {
         }
     }
 
-    /// The garbage collector: what has owners, and none of them exists, goes.
+    /// Lets the garbage collector delete the objects that have owners of which none exists.
     pub fn collect_garbage(&mut self) {
         loop {
             let exists = |uid: &str| self.api.objects.values().any(|object| object.uid() == uid);
@@ -183,11 +183,11 @@ impl Cluster {
             let Some(object) = self.api.objects.values().find(orphan).cloned() else {
                 return;
             };
-            self.api.delete(&object.key(), object.uid()).expect("it exists");
+            self.api.delete(&object.key(), object.uid()).expect("the object exists");
         }
     }
 
-    /// The namespace controller: a Terminating namespace is emptied, and goes when it is empty.
+    /// Lets the namespace controller empty Terminating namespaces and remove those that are empty.
     pub fn namespaces_end(&mut self) {
         let going = self
             .api
@@ -197,7 +197,7 @@ impl Cluster {
         for namespace in going.collect::<Vec<_>>() {
             let inside = |object: &&Object| object.namespace() == namespace.name();
             for object in self.api.objects.values().filter(inside).cloned().collect::<Vec<_>>() {
-                self.api.delete(&object.key(), object.uid()).expect("it exists");
+                self.api.delete(&object.key(), object.uid()).expect("the object exists");
             }
             if !self.api.objects.values().any(|object| inside(&object)) {
                 self.api.forget(&namespace.key());
@@ -205,8 +205,9 @@ impl Cluster {
         }
     }
 
-    /// Contour looks again if it has a reason to: it has just started, or an ExtensionService has another generation. A Service that
-    /// an ExtensionService names is none (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`).
+    /// Lets Contour process all ExtensionServices if Contour has a reason: Contour has just started, or an ExtensionService has
+    /// another generation. A change of a Service that an ExtensionService names is not a reason (v1.33, `internal/dag/cache.go`,
+    /// `serviceTriggersRebuild`).
     pub fn contour_looks(&mut self) {
         if self.looked_at.as_ref() != Some(&self.what_contour_heeds()) {
             self.contour_judges();
@@ -220,8 +221,9 @@ impl Cluster {
         heeded.map(id).collect()
     }
 
-    /// Contour, if one runs, looks at every ExtensionService and judges it: valid is what points at ports of Services that exist.
-    /// A verdict on a later generation it leaves as it is (v1.33, `internal/status/extensionstatus.go`).
+    /// Lets Contour, if a pod of Contour runs, judge every ExtensionService. An ExtensionService is valid if it points at ports
+    /// of Services that exist. Contour does not replace a verdict on a later generation (v1.33,
+    /// `internal/status/extensionstatus.go`).
     pub fn contour_judges(&mut self) {
         let runs = self.contour_pods().any(|pod| !pod.is_terminating());
         for object in self
@@ -239,8 +241,8 @@ impl Cluster {
         self.looked_at = Some(self.what_contour_heeds());
     }
 
-    /// Contour, this one or another, writes a verdict on the present generation: valid, or a reason and a message. It is not this
-    /// one's last word.
+    /// Writes a verdict of this Contour, or of another Contour, on the current generation: valid, or a reason and a message. This
+    /// Contour judges again afterwards.
     pub fn contour_says(&mut self, key: &Key, verdict: Result<(), (&str, &str)>) {
         self.looked_at = None;
         self.api.edit(key, |object| {
@@ -258,13 +260,14 @@ impl Cluster {
         });
     }
 
-    /// Contour looks, and all that it says of this is lost: it has only just been elected, say.
+    /// Lets Contour process all ExtensionServices and lose all verdicts, for example because this replica has only just been
+    /// elected.
     pub fn contour_loses_its_words(&mut self) {
         self.looked_at = Some(self.what_contour_heeds());
     }
 
-    /// Contour's verdict on an object of this name that was deleted lands on the one that was made in its place: it is about a
-    /// generation that is so much later than this one's.
+    /// Writes a verdict that Contour reached on a deleted object to the object that was created under the same name. The verdict
+    /// is about a generation that is `later` generations after the generation of the new object.
     pub fn contour_says_of_another(&mut self, key: &Key, later: i64) {
         self.looked_at = None;
         self.api.edit(key, |object| {
@@ -276,7 +279,8 @@ impl Cluster {
         });
     }
 
-    /// What an ExtensionService points at and can't: Contour would drop the HTTPS hosts that reference it.
+    /// Returns a message about a Service or port that an ExtensionService points at and that Contour cannot use, or None. Contour
+    /// drops the HTTPS hosts that reference such an ExtensionService.
     pub fn unresolved(&self, object: &Object) -> Option<String> {
         let services = object.at("/spec/services").and_then(Value::as_array);
         services.into_iter().flatten().find_map(|service| {
@@ -291,7 +295,7 @@ impl Cluster {
         })
     }
 
-    /// Contour's pods. What looks like one in another namespace is an imitation.
+    /// Returns Contour's pods. A pod with the same labels in another namespace is an imitation.
     pub fn contour_pods(&self) -> impl Iterator<Item = &Object> {
         let is_contour =
             |pod: &&Object| pod.label("app.kubernetes.io/component") == Some("contour") && pod.namespace() == NAMESPACE;
@@ -318,7 +322,7 @@ impl Cluster {
         self.api.of_kind(kind).filter(has_it).map(Object::key).collect()
     }
 
-    /// Makes an object that must not exist yet.
+    /// Creates an object that does not exist yet.
     pub fn make(&mut self, kind: Kind, json: Value) {
         let object = Object::from_json(kind, json).expect("an object");
         let key = object.key();
@@ -329,10 +333,13 @@ impl Cluster {
 }
 
 fn owner_reference(object: &Object) -> Value {
-    json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(), "controller": true})
+    json!({
+        "apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(),
+        "controller": true
+    })
 }
 
-/// The generation that the verdict on an ExtensionService is about.
+/// Returns the generation that the verdict on an ExtensionService is about.
 fn said_of(object: &Object) -> Option<i64> {
     object.at("/status/conditions/0/observedGeneration")?.as_i64()
 }

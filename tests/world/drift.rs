@@ -1,4 +1,5 @@
-//! What somebody else changes on our objects is repaired, what they add is left alone; each with as few writes as can be.
+//! Slipway repairs changes by other users to Slipway's objects and leaves additions by other users, with as few writes as
+//! possible.
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::{annotations, labels};
@@ -7,28 +8,28 @@ use slipway::plan::{Key, Kind, Object};
 use crate::cluster::{Cluster, NAMESPACE, deployment_key, described};
 use crate::scene::points_at;
 
-/// Settled; and everything that Slipway has made.
+/// Returns a settled cluster and the keys of all objects that Slipway has created.
 fn converged() -> (Cluster, Vec<Key>) {
     let cluster = Cluster::enforcing(&points_at("auth"));
     let made = |key: &Key| *key != deployment_key() && !matches!(key.kind, Kind::Pod | Kind::ReplicaSet);
     let ours: Vec<Key> = cluster
         .observe()
-        .expect("it exists")
+        .expect("the ContourDeployment exists")
         .objects
         .into_keys()
         .filter(made)
         .collect();
     let kinds: std::collections::BTreeSet<Kind> = ours.iter().map(|key| key.kind).collect();
-    assert_eq!(kinds.len(), 10, "every kind that is ever written: {kinds:?}");
+    assert_eq!(kinds.len(), 10, "every kind that Slipway writes: {kinds:?}");
     (cluster, ours)
 }
 
-/// Makes one change; says what is written because of it, and that the change is gone.
+/// Makes one change and reconciles. Returns the number of writes, and checks that the writes revert the change.
 fn repaired(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Object)) -> usize {
     let mut cluster = cluster.clone();
     let before = cluster.api.objects[key].clone();
     cluster.api.edit(key, change);
-    assert_ne!(cluster.api.objects[key], before, "{key}: the change is one");
+    assert_ne!(cluster.api.objects[key], before, "{key}: the change has an effect");
     let writes = described(&cluster.reconcile());
     assert!(
         writes.iter().all(|write| write.ends_with(&key.to_string())),
@@ -47,12 +48,12 @@ fn repaired(cluster: &Cluster, key: &Key, change: impl FnOnce(&mut Object)) -> u
     if !writes.is_empty() {
         assert_eq!(after, before, "{key}");
     }
-    assert_eq!(cluster.writes(), [""; 0], "{key}: and then it is quiet");
+    assert_eq!(cluster.writes(), [""; 0], "{key}: no further writes");
     writes.len()
 }
 
 #[test]
-fn a_changed_field_is_one_repairing_write() {
+fn slipway_repairs_a_changed_field_with_one_write() {
     let (cluster, ours) = converged();
     for key in &ours {
         let pointer = match key.kind {
@@ -61,7 +62,8 @@ fn a_changed_field_is_one_repairing_write() {
             Kind::ExtensionService => "/spec/services/0/name",
             Kind::Deployment | Kind::DaemonSet => "/spec/template/spec/serviceAccountName",
             Kind::Secret => "/data/ca.crt",
-            // Contour's ServiceAccount has no fields; the Lease's are Contour's; an altered configuration is also succeeded.
+            // Contour's ServiceAccount has no fields. Contour owns the fields of the Lease. An altered configuration also gets a
+            // successor.
             _ => continue,
         };
         let change = |object: &mut Object| {
@@ -91,7 +93,7 @@ fn a_changed_field_is_one_repairing_write() {
 }
 
 #[test]
-fn a_stripped_label_is_one_repairing_write() {
+fn slipway_restores_a_removed_label_with_one_write() {
     let (cluster, ours) = converged();
     for key in &ours {
         for label in [
@@ -109,7 +111,7 @@ fn a_stripped_label_is_one_repairing_write() {
 }
 
 #[test]
-fn all_labels_stripped_are_one_repairing_write_where_something_else_says_whose_it_is() {
+fn slipway_restores_all_labels_of_an_identifiable_object() {
     let (cluster, ours) = converged();
     for key in ours.iter().filter(|key| key.kind != Kind::ClusterRoleBinding) {
         assert_eq!(
@@ -121,7 +123,7 @@ fn all_labels_stripped_are_one_repairing_write_where_something_else_says_whose_i
 }
 
 #[test]
-fn a_stripped_owner_reference_is_one_repairing_write() {
+fn slipway_restores_an_owner_reference_with_one_write() {
     let (cluster, ours) = converged();
     for key in ours.iter().filter(|key| key.namespace == NAMESPACE) {
         assert_eq!(
@@ -133,7 +135,7 @@ fn a_stripped_owner_reference_is_one_repairing_write() {
 }
 
 #[test]
-fn a_stripped_annotation_is_one_repairing_write() {
+fn slipway_restores_an_annotation_with_one_write() {
     let (cluster, ours) = converged();
     for key in &ours {
         let annotation = annotations::APPLIED;
@@ -146,7 +148,7 @@ fn a_stripped_annotation_is_one_repairing_write() {
 }
 
 #[test]
-fn a_removed_finalizer_is_one_repairing_write() {
+fn slipway_restores_a_finalizer_with_one_write() {
     let (cluster, ours) = converged();
     let held: Vec<_> = ours
         .iter()
@@ -168,7 +170,7 @@ fn a_removed_finalizer_is_one_repairing_write() {
 }
 
 #[test]
-fn what_others_add_is_left_alone() {
+fn slipway_leaves_fields_that_other_users_add() {
     let (cluster, ours) = converged();
     for key in &ours {
         let writes = repaired(&cluster, key, |object| {
@@ -193,7 +195,7 @@ fn what_others_add_is_left_alone() {
     let add = |kind, name: &str, pointer: &str, field: &str, value: Value| {
         let key = Key::new(kind, NAMESPACE, name);
         let change =
-            |object: &mut Object| object.content["spec"].pointer_mut(pointer).expect("it is there")[field] = value;
+            |object: &mut Object| object.content["spec"].pointer_mut(pointer).expect("the field exists")[field] = value;
         assert_eq!(repaired(&cluster, &key, change), 0, "{key} {pointer}/{field}");
     };
     add(Kind::Deployment, "edge-contour", "", "replicas", 7.into());
@@ -237,7 +239,7 @@ fn what_others_add_is_left_alone() {
 }
 
 #[test]
-fn a_container_that_somebody_injects_is_left_alone() {
+fn slipway_leaves_a_container_that_another_user_injects() {
     let (cluster, _) = converged();
     let key = Key::new(Kind::DaemonSet, NAMESPACE, "edge-envoy");
     let sidecar = json!({"name": "sidecar", "image": "example.com/sidecar"});
@@ -251,7 +253,7 @@ fn a_container_that_somebody_injects_is_left_alone() {
 }
 
 #[test]
-fn the_number_of_replicas_is_ours_when_the_specification_says_it() {
+fn slipway_restores_replicas_if_the_spec_sets_them() {
     let mut cluster = Cluster::new();
     cluster.specify(json!({"contour": {"deployment": {"replicas": 3}}}));
     cluster.settle();
@@ -263,7 +265,7 @@ fn the_number_of_replicas_is_ours_when_the_specification_says_it() {
 }
 
 #[test]
-fn a_way_out_of_the_blackhole_is_taken_away() {
+fn slipway_removes_an_endpoint_from_a_blackhole() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.reconcile();
     let key = Key::new(Kind::Service, "auth", cluster.stand_in().name());
@@ -277,7 +279,7 @@ fn a_way_out_of_the_blackhole_is_taken_away() {
 }
 
 #[test]
-fn what_somebody_adds_to_a_stand_in_is_taken_away() {
+fn slipway_removes_a_field_added_to_the_spec_of_a_stand_in() {
     let (cluster, _) = converged();
     let stand_in = cluster.stand_in().key();
     let change = |object: &mut Object| object.content["spec"]["loadBalancerPolicy"] = json!({"strategy": "Random"});
@@ -285,7 +287,7 @@ fn what_somebody_adds_to_a_stand_in_is_taken_away() {
 }
 
 #[test]
-fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
+fn slipway_removes_a_subject_added_to_one_of_its_bindings() {
     let (cluster, ours) = converged();
     let bindings = [Kind::RoleBinding, Kind::ClusterRoleBinding];
     for key in ours.iter().filter(|key| bindings.contains(&key.kind)) {
@@ -301,7 +303,7 @@ fn a_subject_that_somebody_adds_to_one_of_our_bindings_is_taken_away() {
 }
 
 #[test]
-fn a_container_s_port_that_somebody_gives_another_number_is_replaced() {
+fn slipway_restores_a_changed_container_port() {
     let (cluster, ours) = converged();
     let mut tried = 0;
     for key in ours
@@ -319,15 +321,15 @@ fn a_container_s_port_that_somebody_gives_another_number_is_replaced() {
         assert_eq!(repaired(&cluster, key, change), 1, "{key}");
         tried += 1;
     }
-    assert_eq!(tried, 2, "Contour's and Envoy's");
+    assert_eq!(tried, 2, "the workloads of Contour and Envoy");
 }
 
 #[test]
-fn a_label_that_somebody_adds_to_what_a_service_selects_is_taken_away() {
+fn slipway_removes_a_label_added_to_a_service_selector() {
     let (cluster, ours) = converged();
     let selects = |key: &&Key| cluster.api.objects[*key].at("/spec/selector").is_some() && key.kind == Kind::Service;
     let services: Vec<_> = ours.iter().filter(selects).collect();
-    assert_eq!(services.len(), 2, "Contour's and Envoy's: {services:?}");
+    assert_eq!(services.len(), 2, "the Services of Contour and Envoy: {services:?}");
     for key in services {
         let change = |object: &mut Object| object.content["spec"]["selector"]["another"] = json!("label");
         assert_eq!(repaired(&cluster, key, change), 1, "{key}");
@@ -335,7 +337,7 @@ fn a_label_that_somebody_adds_to_what_a_service_selects_is_taken_away() {
 }
 
 #[test]
-fn what_is_deleted_is_made_again_under_its_name() {
+fn slipway_recreates_a_deleted_object_under_its_name() {
     let (cluster, ours) = converged();
     for key in ours.iter().filter(|key| !cluster.api.objects[*key].has_our_finalizer()) {
         let mut cluster = cluster.clone();
@@ -348,7 +350,7 @@ fn what_is_deleted_is_made_again_under_its_name() {
 }
 
 #[test]
-fn what_is_no_longer_specified_is_taken_away_from_shared_objects() {
+fn slipway_removes_a_setting_from_shared_objects_with_the_spec() {
     let mut cluster = Cluster::new();
     let publishing = json!({"serviceAnnotations": {"example.com/mine": "yes"}, "externalTrafficPolicy": "Cluster"});
     cluster.specify(
@@ -373,7 +375,7 @@ fn what_is_no_longer_specified_is_taken_away_from_shared_objects() {
     let envoy = cluster
         .api
         .get(Kind::DaemonSet, NAMESPACE, "edge-envoy")
-        .expect("it exists");
+        .expect("the DaemonSet exists");
     let selector = envoy.at("/spec/template/spec/nodeSelector");
     assert_eq!(selector, Some(&json!({"kubernetes.io/os": "linux"})));
 }

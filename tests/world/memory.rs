@@ -1,4 +1,4 @@
-//! What is remembered on a stand-in is an annotation, and anybody may have written anything there.
+//! The persisted state of a stand-in is an annotation. Any user with write access may have written anything to the annotation.
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_ne, prop_oneof, proptest};
 use serde_json::json;
@@ -9,7 +9,7 @@ use slipway::plan::Kind;
 use crate::cluster::Cluster;
 use crate::scene::{is_blackhole, points_at, points_at_with_timeout};
 
-/// Overwrites the memory of the planned stand-in, and lets everybody take turns.
+/// Overwrites the persisted state of the planned stand-in, and settles.
 fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {
     let key = cluster.stand_in().key();
     cluster.api.edit(&key, |object| {
@@ -56,14 +56,14 @@ fn garbage() -> Vec<String> {
 }
 
 #[test]
-fn garbage_while_the_extension_service_is_missing_leaves_the_blackhole_and_lets_nothing_pass() {
+fn garbage_state_without_a_service_keeps_the_blackhole() {
     for text in garbage() {
         let cluster = with_memory(Cluster::waiting_for_auth(), &text);
         assert!(is_blackhole(cluster.stand_in()), "{text}");
         assert_eq!(
             cluster.stand_in().at("/spec/timeoutPolicy"),
             None,
-            "{text}: nobody has ever asked for one"
+            "{text}: no spec has ever set a timeout"
         );
         assert_eq!(
             cluster.status().extension_services[0].traffic,
@@ -74,7 +74,7 @@ fn garbage_while_the_extension_service_is_missing_leaves_the_blackhole_and_lets_
 }
 
 #[test]
-fn garbage_while_it_is_enforced_leaves_it_enforced() {
+fn garbage_state_keeps_an_enforced_service_enforced() {
     for text in garbage() {
         let cluster = with_memory(Cluster::enforcing(&points_at("auth")), &text);
         assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "{text}");
@@ -88,7 +88,7 @@ fn garbage_while_it_is_enforced_leaves_it_enforced() {
 }
 
 #[test]
-fn a_memory_that_was_lost_is_no_reason_to_trust_the_name() {
+fn slipway_distrusts_the_name_of_a_stand_in_without_state() {
     for spec in [points_at("auth"), points_at_with_timeout("auth", "500ms")] {
         let mut cluster = Cluster::enforcing(&spec);
         let key = cluster.stand_in().key();
@@ -101,7 +101,7 @@ fn a_memory_that_was_lost_is_no_reason_to_trust_the_name() {
 }
 
 #[test]
-fn a_stand_in_that_lost_its_memory_follows_what_its_role_references_as_long_as_it_is_in_use() {
+fn a_stand_in_in_use_without_state_follows_its_roles_reference() {
     let mut cluster = Cluster::new();
     for namespace in ["auth", "limits"] {
         cluster.make_service(namespace, namespace);
@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_written_there_nothing_passes_unchecked(text in damaged()) {
+    fn no_written_state_lets_a_request_pass_unchecked(text in damaged()) {
         let cluster = with_memory(Cluster::waiting_for_auth(), &text);
         prop_assert!(is_blackhole(cluster.stand_in()));
         prop_assert_ne!(cluster.status().extension_services[0].traffic, Traffic::AllowedUnchecked);

@@ -1,4 +1,4 @@
-//! Any order in which things may come gives the same end.
+//! Every order in which the parts of an installation appear leads to the same final state.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ enum Piece {
 
 use Piece::{ContourDeployment, Crds, ExtensionService, Namespace, Service};
 
-/// Every order that the API server admits.
+/// Returns every order that the API server permits.
 fn orders() -> Vec<Vec<Piece>> {
     let mut orders = vec![Vec::new()];
     for _ in 0..5 {
@@ -67,11 +67,12 @@ fn take_away(cluster: &mut Cluster, piece: Piece) {
             cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
         }
         ExtensionService => cluster.delete(Kind::ExtensionService, "auth", "auth"),
-        Crds | ContourDeployment => unreachable!("not taken away here"),
+        Crds | ContourDeployment => unreachable!("no test deletes this piece"),
     }
 }
 
-/// Everything that is left of the API server's and the history's own: uids, versions, times, and what was remembered.
+/// Returns all objects without the parts that depend on the API server or on the history: uids, versions, times, and persisted
+/// state.
 fn end(cluster: &Cluster) -> BTreeMap<String, Value> {
     let shown = |object: &&Object| !matches!(object.kind, Kind::Pod | Kind::ReplicaSet);
     let masked = |object: &Object| {
@@ -102,14 +103,14 @@ fn end(cluster: &Cluster) -> BTreeMap<String, Value> {
             .and_then(|spec| spec.pointer_mut("/template/metadata"))
             && let Some(text) = template["annotations"][annotations::STARTUP_INPUTS].as_str()
         {
-            // It means one ContourConfiguration, by its uid.
+            // The startup inputs identify one ContourConfiguration by its uid.
             let mut captured: Value = serde_json::from_str(text).expect("JSON");
             captured["uid"] = json!("");
             template["annotations"][annotations::STARTUP_INPUTS] = captured;
             template["labels"][labels::TEMPLATE] = json!("");
         }
         if object.kind == Kind::Secret {
-            // Certificates have times in them.
+            // Certificates contain times.
             object.content["data"]
                 .as_object_mut()
                 .expect("data")
@@ -162,7 +163,7 @@ fn in_the_best_order() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn every_order_ends_in_the_same_objects_and_status() {
+fn every_order_settles_in_the_same_objects_and_status() {
     let expected = in_the_best_order();
     let orders = orders();
     assert_eq!(orders.len(), 25);
@@ -173,12 +174,16 @@ fn every_order_ends_in_the_same_objects_and_status() {
             add(&mut cluster, *piece);
             cluster.settle();
         }
-        assert_same(&expected, &end(&cluster), &format!("{order:?}, settling in between"));
+        assert_same(
+            &expected,
+            &end(&cluster),
+            &format!("{order:?}, settling after each piece"),
+        );
     }
 }
 
 #[test]
-fn every_order_without_a_rest_in_between_ends_in_the_same_objects_and_status() {
+fn every_order_with_single_reconciles_has_the_same_final_state() {
     let expected = in_the_best_order();
     for order in orders() {
         let mut cluster = empty();
@@ -190,13 +195,13 @@ fn every_order_without_a_rest_in_between_ends_in_the_same_objects_and_status() {
         assert_same(
             &expected,
             &end(&cluster),
-            &format!("{order:?}, one reconcile in between"),
+            &format!("{order:?}, one reconcile after each piece"),
         );
     }
 }
 
 #[test]
-fn whatever_was_missing_for_a_while_ends_in_the_same_objects_and_status() {
+fn a_temporary_absence_of_any_piece_has_the_same_final_state() {
     let expected = in_the_best_order();
     for piece in [Service, ExtensionService, Namespace] {
         let mut cluster = empty();
@@ -228,7 +233,7 @@ fn whatever_was_missing_for_a_while_ends_in_the_same_objects_and_status() {
     }
 }
 
-/// Takes the hashes out of names.
+/// Removes the hashes from names.
 fn unsalt(end: &mut BTreeMap<String, Value>) {
     let text = serde_json::to_string(end).expect("JSON");
     let is_name = |word: &str| {
@@ -253,7 +258,7 @@ fn unsalt(end: &mut BTreeMap<String, Value>) {
 }
 
 #[test]
-fn the_operator_may_have_slept_through_all_of_it() {
+fn pieces_created_while_the_operator_is_down_settle_the_same() {
     let expected = in_the_best_order();
     let mut cluster = empty();
     add(&mut cluster, Crds);

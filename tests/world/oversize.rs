@@ -1,4 +1,4 @@
-//! What an editor of the service's namespace makes as large as the API server allows does not keep a stand-in as it is.
+//! Objects that an editor of the service's namespace makes as large as the API server allows do not block changes of a stand-in.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::api_server::MOST_ANNOTATIONS;
 use crate::cluster::Cluster;
 use crate::scene::{auth, is_blackhole, points_at, remembered};
 
-/// A spec that Contour takes and that has no room in an annotation.
+/// Returns a spec that Contour accepts and that is too large for an annotation.
 fn huge() -> Value {
     let service = json!({"name": "auth", "port": 9001});
     json!({"protocol": "h2c", "services": vec![service; 10_000]})
 }
 
 #[test]
-fn a_stand_in_whose_annotations_are_full_is_replaced_without_those_of_others() {
+fn a_stand_in_with_full_annotations_loses_those_of_other_users() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     cluster.api.edit(&stand_in, |object| {
@@ -49,12 +49,12 @@ fn a_stand_in_whose_annotations_are_full_is_replaced_without_those_of_others() {
     assert_eq!(
         cluster.stand_in().annotation("theirs"),
         Some("small"),
-        "it is in nobody's way"
+        "a small annotation of another user remains"
     );
 }
 
 #[test]
-fn an_extension_service_that_is_too_large_to_be_copied_is_invalid_and_says_so() {
+fn an_extension_service_too_large_to_copy_is_reported_invalid() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &huge());
     cluster.contour_says(&auth(), Ok(()));
@@ -69,7 +69,7 @@ fn an_extension_service_that_is_too_large_to_be_copied_is_invalid_and_says_so() 
 }
 
 #[test]
-fn an_edit_that_is_too_large_to_be_copied_leaves_the_last_copy_until_that_goes_bad() {
+fn an_edit_too_large_to_copy_keeps_the_last_usable_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(huge());
     cluster.contour_says(&auth(), Ok(()));
@@ -85,7 +85,7 @@ fn an_edit_that_is_too_large_to_be_copied_leaves_the_last_copy_until_that_goes_b
     cluster.settle();
     assert!(
         is_blackhole(cluster.stand_in()),
-        "Contour's word is about another form than the copy"
+        "Contour's verdict is about another spec than the copy"
     );
     cluster.edit_auth(points_at("auth"));
     cluster.contour_says(&auth(), Ok(()));
@@ -94,7 +94,7 @@ fn an_edit_that_is_too_large_to_be_copied_leaves_the_last_copy_until_that_goes_b
 }
 
 #[test]
-fn while_contour_finds_a_stand_in_unusable_that_can_t_be_written_nobody_can_say_what_happens_to_requests() {
+fn traffic_is_unknown_while_a_bad_stand_in_cannot_be_written() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     cluster.forbids = Some(stand_in.name.clone());

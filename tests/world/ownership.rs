@@ -1,4 +1,4 @@
-//! What is not ours is never adopted, changed or deleted: a name collision is a condition, not an overwrite.
+//! Slipway never adopts, changes or deletes objects of other users. A name collision is a condition, not an overwrite.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use slipway::plan::{Key, Kind, Object, Write};
 use crate::cluster::{Cluster, NAMESPACE, key_of};
 use crate::scene::{asks_auth, points_at};
 
-/// The key of everything that a fresh installation creates.
+/// Returns the keys of all objects that a fresh installation creates.
 fn created() -> Vec<Key> {
     let mut cluster = Cluster::new();
     cluster.make_namespace("auth");
@@ -21,7 +21,7 @@ fn created() -> Vec<Key> {
         .collect()
 }
 
-/// Somebody's object of this name.
+/// Returns an object of another user with this key.
 fn foreign(key: &Key, labels: &Value) -> Object {
     let mut metadata = json!({"name": key.name, "labels": labels});
     if key.kind.is_namespaced() {
@@ -31,7 +31,7 @@ fn foreign(key: &Key, labels: &Value) -> Object {
 }
 
 #[test]
-fn an_object_of_the_same_name_is_never_touched_and_said() {
+fn slipway_reports_a_name_collision_and_keeps_the_object() {
     let others = [
         json!({"app": "mine"}),
         json!({"contour.slipway.dev/contourdeployment": "other", "contour.slipway.dev/contourdeployment-namespace": NAMESPACE}),
@@ -55,14 +55,14 @@ fn an_object_of_the_same_name_is_never_touched_and_said() {
         assert_eq!(
             cluster.condition("Reconciling"),
             "True/NameCollision",
-            "{key}: something later may cure it"
+            "{key}: a later change may resolve the collision"
         );
         let status = cluster.status();
         let ready = status
             .conditions
             .iter()
             .find(|condition| condition.type_ == "Ready")
-            .expect("it is said");
+            .expect("the condition exists");
         assert!(ready.message.contains(&key.to_string()), "{}", ready.message);
         assert_eq!(
             without_status(&cluster.api.objects[key]),
@@ -75,7 +75,7 @@ fn an_object_of_the_same_name_is_never_touched_and_said() {
         assert_eq!(
             cluster.condition("Stalled"),
             "True/NameCollision",
-            "{key}: a person has to act"
+            "{key}: the user has to act"
         );
         assert_eq!(cluster.condition("Reconciling"), "", "{key}");
 
@@ -85,7 +85,7 @@ fn an_object_of_the_same_name_is_never_touched_and_said() {
     }
 }
 
-/// Kubernetes' controllers write a status on everybody's workloads.
+/// Returns an object without its status, because Kubernetes' controllers write a status on the workloads of all users.
 fn without_status(object: &Object) -> Object {
     let mut object = object.clone();
     object.content.remove("status");
@@ -94,7 +94,7 @@ fn without_status(object: &Object) -> Object {
 }
 
 #[test]
-fn nothing_of_anybody_else_goes_with_the_contour_deployment() {
+fn a_deletion_keeps_the_objects_of_other_users() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let labels = json!({"app.kubernetes.io/managed-by": "slipway", "contour.slipway.dev/contourdeployment": "other"});
     for kind in [Kind::Service, Kind::Deployment, Kind::Secret, Kind::ServiceAccount] {
@@ -112,7 +112,7 @@ fn nothing_of_anybody_else_goes_with_the_contour_deployment() {
 }
 
 #[test]
-fn every_delete_names_the_uid_that_was_seen() {
+fn every_delete_carries_the_observed_uid() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ContourDeployment, NAMESPACE, "edge");
     let planned = cluster.plan();
@@ -125,7 +125,7 @@ fn every_delete_names_the_uid_that_was_seen() {
 }
 
 #[test]
-fn a_write_that_is_forbidden_is_said_and_tried_again_and_does_not_stop_what_does_not_need_it() {
+fn a_forbidden_write_is_reported_and_stops_no_independent_write() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.forbids = Some("edge-envoy".into());
     cluster.specify({
@@ -142,7 +142,7 @@ fn a_write_that_is_forbidden_is_said_and_tried_again_and_does_not_stop_what_does
     cluster.reconcile();
     assert!(
         crate::scene::is_blackhole(cluster.stand_in()),
-        "the stand-in follows its service"
+        "the stand-in follows its service while another write fails"
     );
     cluster.forbids = None;
     cluster.settle();

@@ -1,4 +1,4 @@
-//! What a container may have captured is never taken away; what none has goes.
+//! Slipway keeps everything that a container may have read at its start, and prunes everything else.
 
 use serde_json::json;
 use slipway::api::vocabulary::annotations;
@@ -7,7 +7,8 @@ use slipway::plan::{Key, Kind, Object, Write};
 use crate::cluster::{Cluster, NAMESPACE, described};
 use crate::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
 
-/// With a successor of the stand-in and of the configuration written, and every old pod there. Returns the old objects.
+/// Returns a cluster in which the stand-in and the configuration have successors and every old pod still exists, and the keys of
+/// the old objects.
 fn succeeded() -> (Cluster, [Key; 3]) {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let stand_in = cluster.stand_in().key();
@@ -30,7 +31,7 @@ fn all_exist(cluster: &Cluster, keys: &[Key]) -> bool {
 }
 
 #[test]
-fn what_a_replica_set_with_replicas_or_a_terminating_pod_has_captured_stays() {
+fn inputs_of_an_active_replica_set_or_terminating_pod_remain() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     assert_eq!(cluster.writes(), [""; 0], "the old ReplicaSet has replicas");
@@ -44,7 +45,7 @@ fn what_a_replica_set_with_replicas_or_a_terminating_pod_has_captured_stays() {
 }
 
 #[test]
-fn what_a_replica_set_without_pods_yet_has_captured_stays() {
+fn inputs_of_a_replica_set_without_pods_remain() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     let pods: Vec<Key> = cluster.contour_pods().map(Object::key).collect();
@@ -56,7 +57,7 @@ fn what_a_replica_set_without_pods_yet_has_captured_stays() {
 }
 
 #[test]
-fn what_a_pod_of_nobody_has_captured_stays() {
+fn inputs_of_a_pod_without_a_replica_set_remain() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     let sets: Vec<Key> = cluster.api.of_kind(Kind::ReplicaSet).map(Object::key).collect();
@@ -68,7 +69,7 @@ fn what_a_pod_of_nobody_has_captured_stays() {
 }
 
 #[test]
-fn a_pod_that_has_ended_for_good_has_captured_nothing() {
+fn inputs_of_a_pod_that_has_failed_are_pruned() {
     let (mut cluster, old) = succeeded();
     cluster.pods_come();
     cluster.old_pods_begin_to_end();
@@ -87,7 +88,7 @@ fn a_pod_that_has_ended_for_good_has_captured_nothing() {
 }
 
 #[test]
-fn nothing_goes_while_a_controller_has_not_caught_up() {
+fn no_input_is_pruned_before_the_controllers_catch_up() {
     for kind in [Kind::Deployment, Kind::ReplicaSet] {
         let (mut cluster, old) = succeeded();
         cluster.roll();
@@ -101,7 +102,7 @@ fn nothing_goes_while_a_controller_has_not_caught_up() {
         cluster.reconcile();
         assert!(
             all_exist(&cluster, &old),
-            "{kind}: pods may come that nobody can see yet"
+            "{kind}: the controller may create pods that are not visible yet"
         );
         for key in &keys {
             cluster.api.edit(key, |object| drop(object.content.remove("status")));
@@ -112,7 +113,7 @@ fn nothing_goes_while_a_controller_has_not_caught_up() {
 }
 
 #[test]
-fn an_annotation_that_somebody_has_changed_on_a_pod_neither_frees_nor_rewrites_what_it_has_captured() {
+fn a_changed_pod_annotation_neither_frees_nor_alters_its_inputs() {
     let configuration = succeeded().1[0].name.clone();
     let open = json!({"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "open"}, "failOpen": true}});
     let table = [
@@ -144,7 +145,7 @@ fn an_annotation_that_somebody_has_changed_on_a_pod_neither_frees_nor_rewrites_w
 }
 
 #[test]
-fn a_configuration_that_is_deleted_while_an_old_container_may_read_it_is_made_again_as_it_was() {
+fn slipway_recreates_a_deleted_configuration_that_is_in_use() {
     let (mut cluster, [configuration, ..]) = succeeded();
     cluster.pods_come();
     let as_it_was = cluster.api.objects[&configuration].at("/spec").cloned();
@@ -154,7 +155,7 @@ fn a_configuration_that_is_deleted_while_an_old_container_may_read_it_is_made_ag
 }
 
 #[test]
-fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
+fn a_blackhole_is_deleted_after_its_stand_in_and_a_live_read() {
     let (mut cluster, [_, stand_in, blackhole]) = succeeded();
     cluster.roll();
     cluster.reconcile_until_crash(1);
@@ -164,7 +165,7 @@ fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
         .waves
         .iter()
         .find(|wave| wave.needs_live_read && !wave.writes.is_empty())
-        .expect("a wave that looks first");
+        .expect("a wave that requires a live read");
     assert!(
         wave.writes
             .iter()
@@ -172,7 +173,7 @@ fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
     );
     assert!(
         !described(&wave.writes).contains(&format!("Delete {blackhole}")),
-        "its stand-in is there"
+        "the stand-in of the blackhole still exists"
     );
     let writes = cluster.writes();
     let position = |text: String| {
@@ -186,9 +187,9 @@ fn a_blackhole_goes_after_its_stand_in_and_only_after_a_look() {
 }
 
 #[test]
-fn what_no_container_captures_goes_without_a_look() {
+fn objects_that_no_container_reads_are_pruned_without_live_read() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let owner = cluster.observe().expect("it exists").owner();
+    let owner = cluster.observe().expect("the ContourDeployment exists").owner();
     let strays = [Kind::Secret, Kind::Service].map(|kind| Key::new(kind, NAMESPACE, "stray"));
     for key in &strays {
         let metadata = owner.metadata(key.kind, NAMESPACE, &key.name);
@@ -205,7 +206,7 @@ fn what_no_container_captures_goes_without_a_look() {
 }
 
 #[test]
-fn a_stand_in_that_somebody_else_holds_too_keeps_their_finalizer() {
+fn slipway_keeps_the_finalizer_of_another_user_on_a_stand_in() {
     let (mut cluster, [_, stand_in, blackhole]) = succeeded();
     cluster.api.edit(&stand_in, |object| {
         object
@@ -221,15 +222,23 @@ fn a_stand_in_that_somebody_else_holds_too_keeps_their_finalizer() {
         held.metadata.finalizers.as_deref(),
         Some(&["example.com/mine".to_owned()][..])
     );
-    assert!(cluster.api.objects.contains_key(&blackhole), "its stand-in is there");
+    assert!(
+        cluster.api.objects.contains_key(&blackhole),
+        "the stand-in of the blackhole still exists"
+    );
     assert_eq!(cluster.writes(), [""; 0]);
 }
 
 #[test]
-fn a_change_that_is_taken_back_in_the_middle_of_a_rollout_uses_the_old_configuration_again() {
+fn a_change_reverted_during_a_rollout_reuses_the_configuration() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let (configuration, stand_in) = (cluster.configuration().key(), id(cluster.stand_in()));
-    let spec = cluster.observe().expect("it exists").deployment.spec.clone();
+    let spec = cluster
+        .observe()
+        .expect("the ContourDeployment exists")
+        .deployment
+        .spec
+        .clone();
     cluster.specify(asks_auth_fail_open());
     cluster.reconcile();
     cluster.pods_come();

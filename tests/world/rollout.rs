@@ -1,4 +1,4 @@
-//! Contour before Envoy, and one Envoy before the other.
+//! Slipway rolls out Contour before Envoy, and replaces one type of Envoy workload only after the other type is available.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use slipway::plan::{Key, Kind};
 
 use crate::cluster::{Cluster, NAMESPACE};
 
-/// Another Contour (and so another bootstrap in Envoy's pods).
+/// Returns a spec with another image of Contour, which also changes the bootstrap container in Envoy's pods.
 fn upgraded() -> serde_json::Value {
     json!({"contour": {"image": "example.com/contour:v2"}})
 }
 
-/// Settled, and then another image for Contour and Envoy.
+/// Returns a settled cluster in which the image of Contour has just changed.
 fn upgrading() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.specify(json!({}));
@@ -25,7 +25,7 @@ const ENVOY: &str = "Apply DaemonSet projectcontour/edge-envoy";
 const CONTOUR: &str = "Apply Deployment projectcontour/edge-contour";
 
 #[test]
-fn on_a_fresh_installation_envoy_waits_for_nothing() {
+fn envoy_is_created_at_once_on_a_fresh_installation() {
     let mut cluster = Cluster::new();
     cluster.specify(json!({}));
     let writes = cluster.writes();
@@ -36,11 +36,15 @@ fn on_a_fresh_installation_envoy_waits_for_nothing() {
 }
 
 #[test]
-fn envoy_is_not_written_while_contour_rolls_or_an_old_pod_is_there() {
+fn envoy_is_not_updated_while_contour_rolls_out() {
     let mut cluster = upgrading();
-    assert_eq!(cluster.writes(), [CONTOUR], "the new template is not picked up");
+    assert_eq!(
+        cluster.writes(),
+        [CONTOUR],
+        "the Deployment controller has not observed the new template"
+    );
     cluster.pods_come();
-    assert_eq!(cluster.writes(), [""; 0], "the old pods are there");
+    assert_eq!(cluster.writes(), [""; 0], "the old pods run");
     cluster.old_pods_begin_to_end();
     assert_eq!(cluster.writes(), [""; 0], "the old pods are Terminating");
     assert_eq!(cluster.condition("Ready"), "False/RollingOut");
@@ -51,7 +55,7 @@ fn envoy_is_not_written_while_contour_rolls_or_an_old_pod_is_there() {
 }
 
 #[test]
-fn envoy_is_not_written_while_contour_is_not_available() {
+fn envoy_is_not_updated_while_contour_is_unavailable() {
     let mut cluster = upgrading();
     cluster.reconcile();
     cluster.roll();
@@ -64,7 +68,7 @@ fn envoy_is_not_written_while_contour_is_not_available() {
 }
 
 #[test]
-fn an_envoy_that_is_gone_is_made_again_whatever_contour_does() {
+fn a_deleted_envoy_is_recreated_while_contour_rolls_out() {
     let mut cluster = upgrading();
     cluster.reconcile();
     cluster.pods_come();
@@ -73,12 +77,12 @@ fn an_envoy_that_is_gone_is_made_again_whatever_contour_does() {
 }
 
 #[test]
-fn a_pod_that_hangs_in_terminating_opens_the_gate_after_a_minute_and_holds_ready() {
+fn a_hanging_pod_blocks_envoy_for_a_minute_and_then_only_ready() {
     let mut cluster = upgrading();
     cluster.reconcile();
     cluster.pods_come();
     cluster.old_pods_begin_to_end();
-    // 30 s of grace, and a minute.
+    // 30 s of grace period, and a minute.
     cluster.api.now += Duration::from_secs(89);
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(1)));
     assert_eq!(cluster.writes(), [""; 0]);
@@ -92,18 +96,18 @@ fn a_pod_that_hangs_in_terminating_opens_the_gate_after_a_minute_and_holds_ready
     let hanging = cluster
         .contour_pods()
         .find(|pod| pod.is_terminating())
-        .expect("it hangs")
+        .expect("a hanging pod")
         .name();
     let degraded = status
         .conditions
         .iter()
         .find(|condition| condition.type_ == "Degraded")
-        .expect("it is said");
+        .expect("the condition exists");
     assert!(degraded.message.contains(hanging), "{}", degraded.message);
 }
 
 #[test]
-fn an_autoscaler_between_two_sizes_is_no_rollout() {
+fn scaling_by_an_autoscaler_is_not_a_rollout() {
     let mut cluster = Cluster::new();
     cluster.specify(json!({}));
     cluster.settle();
@@ -117,7 +121,7 @@ fn an_autoscaler_between_two_sizes_is_no_rollout() {
 }
 
 #[test]
-fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_available() {
+fn a_new_workload_type_replaces_envoy_when_it_is_available() {
     for (from, to, old, new) in [
         ("DaemonSet", "Deployment", Kind::DaemonSet, Kind::Deployment),
         ("Deployment", "DaemonSet", Kind::Deployment, Kind::DaemonSet),
@@ -133,7 +137,7 @@ fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_
         );
         assert!(
             cluster.api.get(old, NAMESPACE, "edge-envoy").is_some(),
-            "the new one has no pods yet"
+            "the new workload has no pods yet"
         );
         cluster.pods_come();
         let new = Key::new(new, NAMESPACE, "edge-envoy");
@@ -144,7 +148,11 @@ fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_
                 .edit(&new, |object| object.content["status"][status] = generation.into());
         };
         observed(&mut cluster, 0);
-        assert_eq!(cluster.writes(), [""; 0], "{from}: available, but of what?");
+        assert_eq!(
+            cluster.writes(),
+            [""; 0],
+            "{from}: the status may be about an older generation"
+        );
         observed(&mut cluster, 1);
         assert_eq!(
             cluster.writes(),
@@ -157,7 +165,7 @@ fn after_a_switch_of_the_workload_type_the_old_envoy_stays_until_the_new_one_is_
 }
 
 #[test]
-fn a_refused_spec_changes_nothing_that_runs_and_a_repaired_one_goes_on() {
+fn a_refused_spec_changes_nothing_and_a_repaired_spec_rolls_out() {
     let mut cluster = Cluster::new();
     cluster.specify(json!({}));
     cluster.settle();
@@ -176,7 +184,7 @@ fn a_refused_spec_changes_nothing_that_runs_and_a_repaired_one_goes_on() {
 }
 
 #[test]
-fn while_a_spec_is_refused_the_status_names_the_stand_in_of_each_role() {
+fn the_status_names_all_stand_ins_while_a_spec_is_refused() {
     let mut cluster = Cluster::enforcing(&crate::scene::points_at("auth"));
     let auth = json!({"namespace": "auth", "name": "auth"});
     let mut asks = json!({"runtimeSettings": {
@@ -200,7 +208,7 @@ fn while_a_spec_is_refused_the_status_names_the_stand_in_of_each_role() {
 }
 
 #[test]
-fn a_refused_spec_does_not_stop_the_stand_ins_from_following_their_services() {
+fn stand_ins_follow_their_services_while_a_spec_is_refused() {
     let spec = crate::scene::points_at("auth");
     let mut cluster = Cluster::enforcing(&spec);
     cluster.refuses_settings = Some("spec.foo: unknown".into());

@@ -1,4 +1,4 @@
-//! What the tests' cluster is furnished with: the authorization service `auth/auth` and a ContourDeployment that asks for it.
+//! The objects of the tests' cluster: the authorization service `auth/auth` and a ContourDeployment that references the service.
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
@@ -6,17 +6,17 @@ use slipway::plan::{Key, Kind, Object};
 
 use crate::cluster::{Cluster, captured, described};
 
-/// A spec that asks `auth/auth`.
+/// Returns a spec that references `auth/auth` for external authorization, with `failOpen: false`.
 pub fn asks_auth() -> Value {
     json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": false}}})
 }
 
-/// The same, and requests pass while it can't be asked.
+/// Returns the same spec with `failOpen: true`: requests pass while Envoy cannot reach the service.
 pub fn asks_auth_fail_open() -> Value {
     json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": true}}})
 }
 
-/// A spec that asks for all three roles, each in a namespace of its own.
+/// Returns a spec with all three roles. Each role references a service in a namespace of its own.
 pub fn asks_everything() -> Value {
     json!({"runtimeSettings": {
         "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": true},
@@ -25,23 +25,23 @@ pub fn asks_everything() -> Value {
     }})
 }
 
-/// The spec of an ExtensionService that points at the Service of the same name.
+/// Returns the spec of an ExtensionService that points at the Service `service`.
 pub fn points_at(service: &str) -> Value {
     json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]})
 }
 
-/// The same with a response timeout.
+/// Returns the same spec with a response timeout.
 pub fn points_at_with_timeout(service: &str, timeout: &str) -> Value {
     json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}], "timeoutPolicy": {"response": timeout}})
 }
 
-/// The ExtensionService `auth/auth`.
+/// Returns the key of the ExtensionService `auth/auth`.
 pub fn auth() -> Key {
     Key::new(Kind::ExtensionService, "auth", "auth")
 }
 
 impl Cluster {
-    /// A Service with a ready endpoint, and its namespace if need be.
+    /// Creates a Service with a ready endpoint. Creates the namespace first if the namespace does not exist.
     pub fn make_service(&mut self, namespace: &str, name: &str) {
         if self.api.get(Kind::Namespace, "", namespace).is_none() {
             self.make_namespace(namespace);
@@ -72,7 +72,8 @@ impl Cluster {
             .edit(&auth(), |object| drop(object.content.insert("spec".into(), spec)));
     }
 
-    /// Settled, without anything of the authorization service but its namespace and Service.
+    /// Returns a settled cluster in which the namespace `auth` and the Service `auth/auth` exist, but the ExtensionService does
+    /// not.
     pub fn waiting_for_auth() -> Self {
         let mut cluster = Self::new();
         cluster.make_service("auth", "auth");
@@ -81,7 +82,7 @@ impl Cluster {
         cluster
     }
 
-    /// Settled, with an ExtensionService that Contour has judged valid.
+    /// Returns a settled cluster with an ExtensionService that Contour has judged valid.
     pub fn enforcing(spec: &Value) -> Self {
         let mut cluster = Self::new();
         cluster.make_service("auth", "auth");
@@ -92,7 +93,7 @@ impl Cluster {
         cluster
     }
 
-    /// The stand-in that Contour's Deployment names for external authorization.
+    /// Returns the stand-in that Contour's Deployment names for external authorization.
     pub fn stand_in(&self) -> &Object {
         let captured = captured(self.contour());
         let ids = captured["standIns"]
@@ -103,14 +104,14 @@ impl Cluster {
         let id = ids
             .into_iter()
             .find(|id| id.contains("/edge-ext-auth-"))
-            .expect("one for external authorization");
+            .expect("a stand-in for external authorization");
         let (namespace, name) = id.split_once('/').expect("namespace/name");
         self.api
             .get(Kind::ExtensionService, namespace, name)
-            .unwrap_or_else(|| panic!("stand-in {id} exists"))
+            .unwrap_or_else(|| panic!("stand-in {id} does not exist"))
     }
 
-    /// The stand-ins of external authorization, `namespace/name`.
+    /// Returns the stand-ins of external authorization, as `namespace/name`.
     pub fn stand_ins(&self) -> Vec<String> {
         let stand_ins = self
             .api
@@ -119,12 +120,12 @@ impl Cluster {
         stand_ins.map(id).collect()
     }
 
-    /// The pod template of Contour's Deployment: a change of it is a rollout.
+    /// Returns the pod template of Contour's Deployment. A change of the template is a rollout.
     pub fn template(&self) -> Value {
         self.contour().at("/spec/template").expect("a template").clone()
     }
 
-    /// Reconciles, and says what was written.
+    /// Reconciles, and returns descriptions of the writes.
     pub fn writes(&mut self) -> Vec<String> {
         described(&self.reconcile())
     }
@@ -134,7 +135,7 @@ pub fn id(object: &Object) -> String {
     format!("{}/{}", object.namespace(), object.name())
 }
 
-/// Whether a stand-in points at its own blackhole.
+/// Reports whether a stand-in points at its own blackhole.
 pub fn is_blackhole(stand_in: &Object) -> bool {
     let services = stand_in.at("/spec/services").and_then(Value::as_array);
     services.is_some_and(|services| {
@@ -143,7 +144,12 @@ pub fn is_blackhole(stand_in: &Object) -> bool {
     })
 }
 
-/// What is remembered on a stand-in.
+/// Returns the state that is persisted in an annotation of a stand-in.
 pub fn remembered(stand_in: &Object) -> Value {
-    serde_json::from_str(stand_in.annotation(annotations::PERSISTED_STATE).expect("a memory")).expect("JSON")
+    serde_json::from_str(
+        stand_in
+            .annotation(annotations::PERSISTED_STATE)
+            .expect("persisted state"),
+    )
+    .expect("JSON")
 }
