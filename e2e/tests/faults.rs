@@ -1,5 +1,6 @@
-//! A sample of `make prove-faults`, by a seed that is printed: a few faults between the operator and a real API server, none of
-//! which leaves a trace. `SEED` repeats one. Nothing is measured here.
+//! A sample of `make prove-faults`: a few faults between the operator and a real API server, none of which leaves a trace.
+//!
+//! The test prints the seed that selects the sample. `SEED` repeats a sample. The test does not measure anything.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +11,20 @@ use slipway_e2e::faults::stage::Stage;
 use slipway_e2e::faults::workload;
 use slipway_e2e::narration::say;
 
-/// Workloads in a sample.
+/// The number of workloads in a sample.
 const WORKLOADS: usize = 2;
 
-/// Plans of each group: kills, answers, streams, stale views.
+/// The number of plans of each group: kills, responses, streams, stale views.
 const EACH: usize = 2;
 
 #[tokio::test]
-async fn a_few_faults_in_the_middle_of_what_a_user_does_leave_no_trace() {
+async fn a_few_faults_during_changes_by_a_user_leave_no_trace() {
     sample().await.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 async fn sample() -> anyhow::Result<()> {
     let seed = match std::env::var("SEED") {
-        Ok(seed) => seed.parse().context("SEED is a number")?,
+        Ok(seed) => seed.parse().context("SEED must be a number")?,
         Err(_) => 1,
     };
     say(format!("faults: SEED={seed}"));

@@ -1,4 +1,4 @@
-//! What is special in time about a deletion; that nothing is left by any other is in `drift`.
+//! Deletions at special times. The tests in `drift` prove that all other deletions leave no objects.
 
 use kube::api::DeleteParams;
 use slipway_e2e::edge::Edge;
@@ -8,7 +8,7 @@ use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
 
 #[tokio::test]
-async fn nothing_is_left_of_one_that_is_deleted_before_anything_has_started() {
+async fn an_early_deletion_leaves_no_objects() {
     beside_others("early", async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
@@ -20,7 +20,7 @@ async fn nothing_is_left_of_one_that_is_deleted_before_anything_has_started() {
 }
 
 #[tokio::test]
-async fn a_successor_of_the_same_name_gets_objects_of_its_own() {
+async fn a_successor_of_the_same_name_gets_its_own_objects() {
     beside_others("again", async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
@@ -31,20 +31,20 @@ async fn a_successor_of_the_same_name_gets_objects_of_its_own() {
                 .await?["metadata"]["uid"]
                 .clone();
             let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-            wait("its own Contour is made", PATIENT)
+            wait("the ContourDeployment owns a Contour", PATIENT)
                 .until(async || {
                     let found = lab.find(&deployment).await?.unwrap_or_default();
-                    let its = found["metadata"]["ownerReferences"][0]["uid"].clone();
+                    let found_owner = found["metadata"]["ownerReferences"][0]["uid"].clone();
                     Ok(Look::when(
-                        its == owner,
-                        format!("it belongs to {its}; {}", edge.status().await?),
+                        found_owner == owner,
+                        format!("the owner is {found_owner}; {}", edge.status().await?),
                     ))
                 })
                 .await?;
             let api = lab.api("ContourDeployment", &lab.namespace);
             api.delete("edge", &DeleteParams::foreground()).await?;
-            wait("the ContourDeployment is gone", PATIENT)
-                .until(async || Ok(Look::when(api.get_opt("edge").await?.is_none(), "it is still there")))
+            wait("the ContourDeployment is deleted", PATIENT)
+                .until(async || Ok(Look::when(api.get_opt("edge").await?.is_none(), "it still exists")))
                 .await?;
         }
         lab.nothing_is_left(&Edge::new(lab.client.clone(), &lab.namespace, "edge"))

@@ -1,5 +1,6 @@
-//! A sample of `make prove-drift`, by a seed that is printed: what somebody else does to Slipway's objects is put right, and
-//! nothing is left behind. How long it took is said, not asserted.
+//! A sample of `make prove-drift`: Slipway repairs the changes of other users to its objects, and leaves no objects behind.
+//!
+//! The tests print the seed that selects the sample. The tests print how long each repair took, but assert no limit.
 
 use anyhow::ensure;
 use slipway_e2e::drift::leaks::{self, Batch, Crds, Operator, Scenario};
@@ -8,10 +9,11 @@ use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::world::{Takes, alone, beside_others};
 use slipway_e2e::narration::say;
 
-/// One case of so many.
+/// Each round runs one of this many cases.
 const SHARE: usize = 8;
 
-/// `SEED`, or 1: what `make test` does is the same each time, `make prove-drift` tries more.
+/// Returns `SEED`, or 1 by default, and prints the seed. With the default, `make test` runs the same cases each time.
+/// `make prove-drift` runs more cases.
 fn seed(test: &str) -> anyhow::Result<u64> {
     let seed = match std::env::var("SEED") {
         Ok(seed) => seed.parse()?,
@@ -22,7 +24,7 @@ fn seed(test: &str) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
-async fn what_somebody_does_to_an_object_is_repaired_at_once_and_what_is_theirs_is_left_alone() {
+async fn the_operator_repairs_drift_and_keeps_what_others_own() {
     beside_others("drift", async |lab: &Lab| {
         let seed = seed("drift")?;
         let workloads = [
@@ -58,15 +60,16 @@ async fn what_somebody_does_to_an_object_is_repaired_at_once_and_what_is_theirs_
     .await;
 }
 
-/// So many of these, by a seed.
-fn some(of: &[Scenario], count: usize, seed: u64) -> Vec<Scenario> {
+/// Returns `count` random scenarios that the seed selects.
+fn sample(of: &[Scenario], count: usize, seed: u64) -> Vec<Scenario> {
     let mut chosen = of.to_vec();
     fastrand::Rng::with_seed(seed).shuffle(&mut chosen);
     chosen.truncate(count);
     chosen
 }
 
-async fn nothing_is_left(
+/// Plays the scenarios. Returns an error if an object is left.
+async fn run_scenarios(
     lab: &Lab,
     scenarios: &[Scenario],
     operator: Operator,
@@ -81,35 +84,49 @@ async fn nothing_is_left(
         seed,
     };
     for (scenario, time) in leaks::run(lab, &batch).await? {
-        say(format!("{scenario}: nothing left after {time:?}"));
+        say(format!("{scenario}: no object left after {time:?}"));
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn nothing_is_left_whatever_is_deleted_switched_or_renamed() {
+async fn deletions_switches_and_renames_leave_no_objects() {
     beside_others("leaks", async |lab: &Lab| {
         let seed = seed("leaks")?;
-        nothing_is_left(lab, &some(&leaks::ALL, 6, seed), Operator::Up, Crds::Installed, seed).await
+        run_scenarios(lab, &sample(&leaks::ALL, 6, seed), Operator::Up, Crds::Installed, seed).await
     })
     .await;
 }
 
 #[tokio::test]
-async fn nothing_is_left_if_the_operator_was_down_meanwhile() {
+async fn changes_while_the_operator_is_down_leave_no_objects() {
     alone("leaks-down", Takes::Operator, async |lab: &Lab| {
         let seed = seed("leaks-down")?;
-        nothing_is_left(lab, &some(&leaks::ALL, 8, seed), Operator::Down, Crds::Installed, seed).await
+        run_scenarios(
+            lab,
+            &sample(&leaks::ALL, 8, seed),
+            Operator::Down,
+            Crds::Installed,
+            seed,
+        )
+        .await
     })
     .await;
 }
 
 #[tokio::test]
-async fn nothing_is_left_and_no_namespace_is_blocked_without_contour_s_crds() {
+async fn missing_contour_crds_leave_no_objects_and_block_no_namespace() {
     alone("leaks-crds", Takes::ContourCrds, async |lab: &Lab| {
         let seed = seed("leaks-crds")?;
         let operator = if seed % 2 == 0 { Operator::Up } else { Operator::Down };
-        nothing_is_left(lab, &some(&leaks::WITHOUT_CRDS, 2, seed), operator, Crds::Deleted, seed).await
+        run_scenarios(
+            lab,
+            &sample(&leaks::WITHOUT_CRDS, 2, seed),
+            operator,
+            Crds::Deleted,
+            seed,
+        )
+        .await
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! The optional policy on HTTPProxies: who may except requests from global authorization.
+//! The optional policy on HTTPProxies, which restricts who may exempt requests from global authorization.
 
 use anyhow::{Context as _, bail, ensure};
 use kube::Api;
@@ -8,7 +8,7 @@ use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{self, Lab, PROMPT, wait};
 use slipway_e2e::wait::Look;
 
-/// An HTTPProxy of a host that is not excepted from anything.
+/// Returns an HTTPProxy without an exemption.
 fn proxy(name: &str) -> Value {
     json!({
         "apiVersion": "projectcontour.io/v1", "kind": "HTTPProxy", "metadata": {"name": name},
@@ -22,10 +22,10 @@ fn proxy(name: &str) -> Value {
     })
 }
 
-/// Each way to take requests out of global authorization: the field that is named, and how it gets there.
-fn exceptions() -> Vec<(&'static str, Value)> {
+/// Returns each way to exempt requests from global authorization: the field that the policy names, and the HTTPProxy.
+fn exemptions() -> Vec<(&'static str, Value)> {
     let with = |change: &dyn Fn(&mut Value)| {
-        let mut object = proxy("excepted");
+        let mut object = proxy("exempted");
         change(&mut object["spec"]);
         object
     };
@@ -38,7 +38,7 @@ fn exceptions() -> Vec<(&'static str, Value)> {
             "spec.routes[].authPolicy.disabled",
             with(&|spec| spec["routes"][1]["authPolicy"] = json!({"disabled": true})),
         ),
-        // Of one that another one includes.
+        // An HTTPProxy that another HTTPProxy includes.
         (
             "spec.routes[].authPolicy.disabled",
             with(&|spec| {
@@ -69,10 +69,11 @@ fn exceptions() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// A client of a user who writes HTTPProxies.
 struct Author(Api<DynamicObject>);
 
 impl Author {
-    async fn creates(&self, object: &Value, dry_run: bool) -> kube::Result<DynamicObject> {
+    async fn create(&self, object: &Value, dry_run: bool) -> kube::Result<DynamicObject> {
         let parsed = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
         let parameters = PostParams {
             dry_run,
@@ -81,8 +82,8 @@ impl Author {
         self.0.create(&parameters, &parsed).await
     }
 
-    /// Only tries.
-    async fn patches(&self, name: &str, patch: &Value) -> kube::Result<DynamicObject> {
+    /// Patches an HTTPProxy in a dry run.
+    async fn patch(&self, name: &str, patch: &Value) -> kube::Result<DynamicObject> {
         let parameters = PatchParams {
             dry_run: true,
             ..PatchParams::default()
@@ -91,7 +92,7 @@ impl Author {
     }
 }
 
-/// A user who may write HTTPProxies in the test's namespace, and has these ClusterRoles there besides.
+/// Returns a user who may write HTTPProxies in the test's namespace. The user also has these ClusterRoles there.
 async fn author(lab: &Lab, name: &str, roles: &[&str]) -> anyhow::Result<Author> {
     let user = lab.name(name);
     let writer = json!({
@@ -113,17 +114,17 @@ async fn author(lab: &Lab, name: &str, roles: &[&str]) -> anyhow::Result<Author>
     let author = Author(lab::api(&client, "HTTPProxy", &lab.namespace));
     wait(&format!("{user} may write HTTPProxies"), PROMPT)
         .until(async || {
-            let tried = author.creates(&proxy("probe"), true).await;
-            Ok(tried.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Reached(())))
+            let outcome = author.create(&proxy("probe"), true).await;
+            Ok(outcome.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Reached(())))
         })
         .await?;
     Ok(author)
 }
 
-/// What the policy said when it refused something; an error if it did not.
+/// Returns the message with which the policy refused the request. Returns an error if the policy did not refuse the request.
 fn refused<T>(outcome: kube::Result<T>, what: &str) -> anyhow::Result<String> {
     match outcome {
-        Ok(_) => bail!("{what}: it was let through"),
+        Ok(_) => bail!("{what}: the request was accepted"),
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("'slipway-httpproxies'") => {
             Ok(status.message.clone())
         }
@@ -132,51 +133,54 @@ fn refused<T>(outcome: kube::Result<T>, what: &str) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn who_excepts_requests_from_global_authorization_must_be_allowed_to() {
+async fn only_permitted_users_exempt_requests_from_authorization() {
     beside_others("exempt", async |lab: &Lab| {
         lab.world.install_httpproxy_policy().await?;
         let tenant = author(lab, "tenant", &[]).await?;
         let exempter = author(lab, "exempter", &["slipway-httpproxy-exempter"]).await?;
         wait("the policy is in force", PROMPT)
             .until(async || {
-                let tried = tenant.creates(&exceptions()[0].1, true).await;
-                Ok(Look::when(tried.is_err(), "it is not"))
+                let outcome = tenant.create(&exemptions()[0].1, true).await;
+                Ok(Look::when(outcome.is_err(), "the policy is not in force"))
             })
             .await?;
         tenant
-            .creates(&proxy("plain"), false)
+            .create(&proxy("plain"), false)
             .await
-            .context("one without an exception")?;
-        for (field, object) in exceptions() {
-            let said = refused(tenant.creates(&object, true).await, &object.to_string())?;
+            .context("an HTTPProxy without an exemption")?;
+        for (field, object) in exemptions() {
+            let message = refused(tenant.create(&object, true).await, &object.to_string())?;
             for part in [
                 field,
                 "excepted",
                 "--clusterrole=slipway-httpproxy-exempter",
                 &lab.name("tenant"),
             ] {
-                ensure!(said.contains(part), "{part} is not in: {said}");
+                ensure!(message.contains(part), "{part} is not in: {message}");
             }
             let patch = json!({"spec": object["spec"]});
-            refused(tenant.patches("plain", &patch).await, &format!("put in: {patch}"))?;
-            wait("the exempter may", PROMPT)
+            refused(
+                tenant.patch("plain", &patch).await,
+                &format!("adding an exemption: {patch}"),
+            )?;
+            wait("the exempter may create the exemption", PROMPT)
                 .until(async || {
-                    let tried = exempter.creates(&object, true).await;
-                    Ok(tried.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Reached(())))
+                    let outcome = exempter.create(&object, true).await;
+                    Ok(outcome.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Reached(())))
                 })
                 .await?;
             exempter
-                .patches("plain", &patch)
+                .patch("plain", &patch)
                 .await
-                .with_context(|| format!("put in: {patch}"))?;
+                .with_context(|| format!("adding an exemption: {patch}"))?;
         }
-        // What says the same as nothing.
+        // Settings that are equivalent to no setting.
         for spec in [
             json!({"virtualhost": {"authorization": {"authPolicy": {"disabled": false}}}}),
             json!({"virtualhost": {"authorization": {"authPolicy": {"context": {"a": "b"}}}}}),
         ] {
             tenant
-                .patches("plain", &json!({"spec": spec}))
+                .patch("plain", &json!({"spec": spec}))
                 .await
                 .with_context(|| spec.to_string())?;
         }
@@ -186,11 +190,11 @@ async fn who_excepts_requests_from_global_authorization_must_be_allowed_to() {
 }
 
 #[tokio::test]
-async fn an_exception_that_is_there_may_stay_or_go_but_not_grow() {
+async fn an_existing_exemption_may_shrink_but_not_grow() {
     beside_others("exempted", async |lab: &Lab| {
         lab.world.install_httpproxy_policy().await?;
         let tenant = author(lab, "tenant", &[]).await?;
-        let mut object = proxy("excepted");
+        let mut object = proxy("exempted");
         object["metadata"]["namespace"] = json!(lab.namespace);
         object["spec"]["virtualhost"]["authorization"] =
             json!({"authPolicy": {"disabled": true}, "extensionRef": {"name": "own"}, "responseTimeout": "1s"});
@@ -204,30 +208,30 @@ async fn an_exception_that_is_there_may_stay_or_go_but_not_grow() {
         let authorization = |value: Value| json!({"spec": {"virtualhost": {"authorization": value}}});
         wait("the policy is in force", PROMPT)
             .until(async || {
-                let tried = tenant.patches("excepted", &authorization(json!({"failOpen": true}))).await;
-                Ok(Look::when(tried.is_err(), "it is not"))
+                let outcome = tenant.patch("exempted", &authorization(json!({"failOpen": true}))).await;
+                Ok(Look::when(outcome.is_err(), "the policy is not in force"))
             })
             .await?;
 
         for patch in [
             json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["example.com/x"]}}),
-            // Another route, and other services and weights, also of the excepted one.
+            // Another route, and other services and weights, also of the exempted route.
             json!({"spec": {"routes": [route(root.clone(), false, 7), route(other.clone(), false, 1), route(public.clone(), true, 3)]}}),
             json!({"spec": {"tcpproxy": {"services": [{"name": "y", "port": 80}]}}}),
             json!({"spec": {"virtualhost": {"corsPolicy": {"allowOrigin": ["*"], "allowMethods": ["GET"]}}}}),
-            // Less than before.
+            // Fewer exemptions than before.
             json!({"spec": {"routes": [route(root.clone(), false, 1)]}}),
             json!({"spec": {"tcpproxy": null}}),
             authorization(json!({"authPolicy": {"disabled": false}})),
             authorization(json!({"extensionRef": null})),
             authorization(Value::Null),
         ] {
-            tenant.patches("excepted", &patch).await.with_context(|| patch.to_string())?;
+            tenant.patch("exempted", &patch).await.with_context(|| patch.to_string())?;
         }
         for patch in [
             json!({"spec": {"routes": [route(root.clone(), true, 1), route(public.clone(), true, 1)]}}),
             json!({"spec": {"routes": [route(other, true, 1)]}}),
-            // The same exceptions, of another host.
+            // The same exemptions for another host.
             json!({"spec": {"virtualhost": {"fqdn": "other.example.com"}}}),
             authorization(json!({"extensionRef": {"name": "another"}})),
             authorization(json!({"extensionRef": {"namespace": "another"}})),
@@ -235,7 +239,7 @@ async fn an_exception_that_is_there_may_stay_or_go_but_not_grow() {
             authorization(json!({"responseTimeout": "1ms"})),
             authorization(json!({"withRequestBody": {"maxRequestBytes": 1}})),
         ] {
-            refused(tenant.patches("excepted", &patch).await, &patch.to_string())?;
+            refused(tenant.patch("exempted", &patch).await, &patch.to_string())?;
         }
         Ok(())
     })

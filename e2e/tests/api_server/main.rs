@@ -1,8 +1,8 @@
-//! What must hold on a real API server, with the real operator as a process that has the rights of its service account, and with
-//! its admission policies in force. There is no kubelet and no Contour: where one is needed a test plays it (`slipway_e2e::lab::players`).
+//! Tests on a real API server. The real operator runs as a process with the rights of its service account, and its admission
+//! policies are in force. There is no kubelet and no Contour. Tests that need one simulate it (`slipway_e2e::lab::players`).
 //!
-//! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. `KEEP=1` leaves the API server
-//! running; `SLIPWAY_BIN` is the operator to test, if it is not the one that cargo builds.
+//! The tests need root and everything that `e2e/testbed/testbed check` checks. On a machine without these, the tests fail.
+//! `KEEP=1` leaves the API server running. `SLIPWAY_BIN` selects the operator to test; by default, cargo builds the operator.
 
 mod admission;
 mod alone;

@@ -1,4 +1,4 @@
-//! What is made for a ContourDeployment, and that nothing more is written or read once it is there.
+//! The objects that Slipway creates for a ContourDeployment. Once they exist, Slipway sends no further requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
 
-/// The label by which Velero leaves an object out of backups.
+/// The label that makes Velero exclude an object from backups.
 const EXCLUDED: &str = "velero.io/exclude-from-backup";
 
-/// How long nothing may happen to count as nothing.
+/// How long a test watches to prove that nothing happens.
 pub const QUIET: Duration = Duration::from_secs(4);
 
 #[tokio::test]
-async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
+async fn created_objects_have_labels_owners_and_finalizers() {
     beside_others("objects", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -36,7 +36,7 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
         );
         ensure!(
             owner["metadata"]["labels"].get(EXCLUDED).is_none(),
-            "it is not to be backed up"
+            "the ContourDeployment is excluded from backups"
         );
         for kind in ["ReplicaSet", "Pod", "EndpointSlice"] {
             let made = lab.all(kind, &lab.namespace, &edge).await?;
@@ -53,7 +53,7 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
             );
             ensure!(labels["app.kubernetes.io/managed-by"] == "slipway", "{thing}: {labels}");
             ensure!(labels[EXCLUDED] == "true", "{thing}: {labels}");
-            // Argo CD would take an object with this label, and without an owner, for its own.
+            // Argo CD claims an object that has this label and no owner.
             ensure!(labels.get("app.kubernetes.io/instance").is_none(), "{thing}: {labels}");
             let is_owned = thing.namespace == lab.namespace;
             let owners = metadata["ownerReferences"].as_array().cloned().unwrap_or_default();
@@ -76,7 +76,7 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
                 metadata["finalizers"]
             );
         }
-        // And nothing else: of the kinds that Kubernetes' own controllers don't make.
+        // Slipway creates no other objects. Objects that Kubernetes' own controllers create do not count.
         let by_others = [
             "Pod ",
             "ReplicaSet ",
@@ -84,20 +84,20 @@ async fn everything_that_contour_needs_is_made_and_carries_labels_and_owner() {
             "Endpoints ",
             "ContourDeployment ",
         ];
-        let there = lab.belongings(&edge).await?;
-        let there: BTreeSet<_> = there
+        let found = lab.belongings(&edge).await?;
+        let found: BTreeSet<_> = found
             .into_iter()
             .filter(|object| !by_others.iter().any(|kind| object.starts_with(kind)))
             .collect();
         let expected: BTreeSet<_> = made.iter().map(ToString::to_string).collect();
-        ensure!(there == expected, "there are {there:#?}, and not {expected:#?}");
+        ensure!(found == expected, "found {found:#?}, expected {expected:#?}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn contour_s_configuration_names_the_stand_in_and_what_the_specification_says() {
+async fn the_configuration_has_the_stand_in_and_the_settings() {
     beside_others("configuration", async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
@@ -105,7 +105,7 @@ async fn contour_s_configuration_names_the_stand_in_and_what_the_specification_s
         spec["runtimeSettings"]["enableExternalNameService"] = json!(true);
         let edge = lab.edge(&spec).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour is made", PROMPT)
+        wait("Contour's Deployment exists", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),
@@ -120,7 +120,7 @@ async fn contour_s_configuration_names_the_stand_in_and_what_the_specification_s
             block["extensionRef"] == json!({"namespace": auth, "name": stand_in["metadata"]["name"]}),
             "{block}"
         );
-        // The word itself, not its default: a block without it must never be written.
+        // The field itself, not its default: Slipway must never write a block without failOpen.
         ensure!(block["failOpen"] == json!(false), "{block}");
         ensure!(
             configuration["spec"]["enableExternalNameService"] == json!(true),
@@ -144,15 +144,15 @@ async fn contour_s_configuration_names_the_stand_in_and_what_the_specification_s
 }
 
 #[tokio::test]
-async fn a_settled_contour_deployment_costs_no_request_even_when_it_is_looked_at_again() {
+async fn reconciling_a_settled_contour_deployment_sends_no_request() {
     beside_others("quiet", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let edge = settled_edge(lab, &lab.name("auth")).await?;
-        // Settled in the eyes of this test; the operator may have a last word to write.
+        // The ContourDeployment has settled, but the operator may still have to write its status once more.
         lab.looks_again(&edge, 1).await?;
         let mark = audit::mark(lab.world)?;
         lab.looks_again(&edge, 5).await?;
-        // That nothing happens can only be seen by waiting.
+        // Only waiting can prove that nothing happens.
         tokio::time::sleep(QUIET).await;
         let requests = audit::requests(lab.world, mark, &lab.namespace)?;
         ensure!(

@@ -1,4 +1,4 @@
-//! The operator as a process: start without Contour's CRDs, probes, metrics, events, the end.
+//! The operator's HTTP server: probes and metrics.
 
 use anyhow::ensure;
 use slipway_e2e::wait::Look;
@@ -8,7 +8,7 @@ use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PROMPT, specification, wait};
 
 #[tokio::test]
-async fn the_probes_and_the_metrics_answer() {
+async fn the_operator_serves_probes_and_metrics() {
     beside_others("probes", async |lab: &Lab| {
         for path in ["/livez", "/readyz", "/metrics"] {
             let (code, body) = operator::get(lab.world.address(), path).await?;
@@ -22,7 +22,7 @@ async fn the_probes_and_the_metrics_answer() {
 }
 
 #[tokio::test]
-async fn a_contour_deployment_that_is_gone_leaves_no_metrics_behind() {
+async fn a_deleted_contour_deployment_leaves_no_metrics() {
     beside_others("metrics-gone", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
         let own = [("contourdeployment_namespace", lab.namespace.as_str())];
@@ -34,12 +34,12 @@ async fn a_contour_deployment_that_is_gone_leaves_no_metrics_behind() {
                     .count(),
             )
         };
-        wait("there are series", PROMPT)
+        wait("the ContourDeployment has series", PROMPT)
             .until(async || Ok(Look::when(series().await? > 0, "none")))
             .await?;
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
-        wait("the series are gone", PROMPT)
+        wait("the ContourDeployment has no series", PROMPT)
             .until(async || {
                 let count = series().await?;
                 Ok(Look::when(count == 0, format!("{count} series")))

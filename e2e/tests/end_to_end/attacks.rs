@@ -1,4 +1,4 @@
-//! Attacks on a real Contour, under traffic: rows of `slipway_e2e::attack`, and a specification that once was written for ever.
+//! Attacks on a real Contour under traffic: rows of `slipway_e2e::attack`, and a spec that an earlier operator wrote without end.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use slipway_e2e::{installation, places};
 
 use crate::stage::{Auth, NAMESPACE, ROLLOUT, Stage, Without, play};
 
-/// What a tenant of an unrelated namespace tries.
+/// The rows that a tenant of an unrelated namespace tries.
 const ROWS: [&str; 4] = [
     "pod-captured-unchecked",
     "pod-captured-bad-name",
@@ -23,45 +23,45 @@ const ROWS: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn what_a_tenant_makes_in_another_namespace_lets_no_request_pass_unchecked_and_stops_nothing() {
+async fn a_tenant_of_another_namespace_opens_and_stops_nothing() {
     play("a tenant attacks", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Complete).await?;
         hosts.until(Caller::Anonymous, 401).await?;
         let folder = places::repository().join("config/admission");
         let policies = folder.to_string_lossy();
-        let tried = async {
-            policies_are(stage, "True").await?;
+        let outcome = async {
+            wait_for_policies_condition(stage, "True").await?;
             tenant(stage, true).await?;
             stage.kubectl(&["delete", "-k", &policies]).await?;
-            policies_are(stage, "False").await?;
+            wait_for_policies_condition(stage, "False").await?;
             tenant(stage, false).await
         };
-        let tried = hosts.watch_until(tried).await;
-        // Whatever came of it: the next test has them.
-        let put_back = stage.kubectl(&["apply", "-k", &policies]).await;
-        let ((), watched) = tried?;
-        put_back?;
-        policies_are(stage, "True").await?;
-        say(format!("meanwhile: {watched}"));
+        let outcome = hosts.watch_until(outcome).await;
+        // The next test needs the policies, even if the attacks failed.
+        let restored = stage.kubectl(&["apply", "-k", &policies]).await;
+        let ((), watched) = outcome?;
+        restored?;
+        wait_for_policies_condition(stage, "True").await?;
+        say(format!("requests during the attacks: {watched}"));
         watched.only(&[401])
     })
     .await;
 }
 
-/// Waits until the status says this of the policies.
-async fn policies_are(stage: &Stage, said: &str) -> anyhow::Result<()> {
-    Wait::for_it(format!("it says of the policies: {said}"))
+/// Waits until condition AdmissionPoliciesInstalled has this status.
+async fn wait_for_policies_condition(stage: &Stage, expected: &str) -> anyhow::Result<()> {
+    Wait::for_it(format!("AdmissionPoliciesInstalled is {expected}"))
         .until(async || {
             let status = stage.edge.status().await?;
             Ok(Look::when(
-                status.is("AdmissionPoliciesInstalled", said),
+                status.is("AdmissionPoliciesInstalled", expected),
                 status.to_string(),
             ))
         })
         .await
 }
 
-/// All rows at once, then a restart of the operator, and another one after all is gone.
+/// Tries all rows at once, restarts the operator, deletes the tenant's namespace, and restarts the operator again.
 async fn tenant(stage: &Stage, is_guarded: bool) -> anyhow::Result<()> {
     let victim = victim(stage).await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": victim.alice}});
@@ -79,36 +79,36 @@ async fn tenant(stage: &Stage, is_guarded: bool) -> anyhow::Result<()> {
             std::fs::write(&file, object.to_string()).with_context(|| format!("writing {}", file.display()))?;
             let file = file.to_string_lossy();
             let create = [&user[..], &["create", "-f", &file]].concat();
-            Wait::for_it(format!("{} is refused, or made", row.name))
+            Wait::for_it(format!("the object of {} is refused or created", row.name))
                 .until(async || {
-                    let said = stage.kubectl(&create).await.map_err(|error| format!("{error:#}"));
-                    let is_refused = said
+                    let outcome = stage.kubectl(&create).await.map_err(|error| format!("{error:#}"));
+                    let is_refused = outcome
                         .as_ref()
-                        .is_err_and(|said| said.contains("ValidatingAdmissionPolicy 'slipway-"));
-                    Ok(match said {
+                        .is_err_and(|message| message.contains("ValidatingAdmissionPolicy 'slipway-"));
+                    Ok(match outcome {
                         Ok(_) => Look::Reached(()),
                         Err(_) if is_refused && is_guarded => Look::Reached(()),
-                        // A right that is new, or a policy that has just gone.
-                        Err(said) => Look::NotYet(said),
+                        // The API server has not yet observed a new right or the deletion of a policy.
+                        Err(message) => Look::NotYet(message),
                     })
                 })
                 .await?;
         }
     }
-    for is_gone in [false, true] {
-        if is_gone {
+    for is_deleted in [false, true] {
+        if is_deleted {
             stage
                 .kubectl(&["delete", "namespace", &victim.alice, "--timeout=60s"])
                 .await?;
         }
-        looks_again(stage).await?;
+        reconcile_twice(stage).await?;
         installation::stop_operator(stage.cluster()).await?;
         installation::start_operator(stage.cluster()).await?;
-        looks_again(stage).await?;
+        reconcile_twice(stage).await?;
         let now = (stage.edge.rolled_state().await?, status(stage).await?);
         ensure!(
             now == before,
-            "policies: {is_guarded}, all gone: {is_gone}: {before:?} has become {now:?}"
+            "with policies: {is_guarded}, attackers' objects deleted: {is_deleted}: {before:?} changed to {now:?}"
         );
         let configuration = self::victim(stage).await?.configuration["metadata"]["name"].clone();
         let names = stage
@@ -116,14 +116,14 @@ async fn tenant(stage: &Stage, is_guarded: bool) -> anyhow::Result<()> {
             .await?;
         ensure!(
             names.lines().count() == 1,
-            "in use is {configuration}, and there are {names}"
+            "one configuration, {configuration}, is in use, but these exist: {names}"
         );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_toleration_that_the_api_server_shortens_is_written_once() {
+async fn the_operator_writes_a_shortened_toleration_once() {
     play("a shortened toleration", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Complete).await?;
         hosts.until(Caller::Anonymous, 401).await?;
@@ -134,9 +134,9 @@ async fn a_toleration_that_the_api_server_shortens_is_written_once() {
             )
             .await?;
             stage.settled(Auth::Complete).await?;
-            looks_again(stage).await?;
+            reconcile_twice(stage).await?;
             let before = metrics(stage).await?.sum("slipway_writes_total", &[]);
-            looks_again(stage).await?;
+            reconcile_twice(stage).await?;
             let after = metrics(stage).await?.sum("slipway_writes_total", &[]);
             ensure!(after - before < 0.5, "{} writes in two reconciles", after - before);
             Ok(())
@@ -157,7 +157,7 @@ async fn tolerate(stage: &Stage, tolerations: &Value) -> anyhow::Result<()> {
         .map(drop)
 }
 
-/// What the attacker may know.
+/// Returns the facts about the victim that the attacker may know.
 async fn victim(stage: &Stage) -> anyhow::Result<Victim> {
     let mut victim = Victim {
         home: NAMESPACE.to_owned(),
@@ -184,8 +184,8 @@ async fn status(stage: &Stage) -> anyhow::Result<Value> {
     Ok(stage.json(&["-n", NAMESPACE, "get", "cdep", "edge"]).await?["status"].take())
 }
 
-/// Touches the ContourDeployment and waits until it was reconciled, twice.
-async fn looks_again(stage: &Stage) -> anyhow::Result<()> {
+/// Touches the ContourDeployment twice, and waits after each touch until the operator has reconciled it.
+async fn reconcile_twice(stage: &Stage) -> anyhow::Result<()> {
     for round in 0..2 {
         let reconciles = async || -> anyhow::Result<f64> {
             Ok(metrics(stage)
@@ -202,7 +202,7 @@ async fn looks_again(stage: &Stage) -> anyhow::Result<()> {
         stage
             .kubectl(&["-n", NAMESPACE, "annotate", "--overwrite", "cdep", "edge", &touch])
             .await?;
-        Wait::for_it("the operator has looked again")
+        Wait::for_it("the operator has reconciled again")
             .silently()
             .until(async || Ok(Look::when(reconciles().await? > before, "not yet")))
             .await?;
@@ -210,7 +210,7 @@ async fn looks_again(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The operator's, straight from its pod.
+/// Returns the operator's metrics, read directly from its pod.
 async fn metrics(stage: &Stage) -> anyhow::Result<Metrics> {
     let pods = stage
         .json(&["-n", installation::SLIPWAY_NAMESPACE, "get", "pods"])

@@ -1,6 +1,7 @@
-//! What must hold on a real cluster: real API server, kubelet, Contour, Envoy and authorization server.
+//! End-to-end tests on a real cluster: real API server, kubelet, Contour, Envoy and authorization server.
 //!
-//! They need root and what `e2e/testbed/testbed check` asks for, and fail where they can't run. One at a time.
+//! The tests need root and everything that `e2e/testbed/testbed check` checks. On a machine without these, the tests fail. The
+//! tests run one at a time.
 
 mod attacks;
 mod stage;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use crate::stage::{Auth, NAMESPACE, ROLLOUT, Without, play};
 
 #[tokio::test]
-async fn contour_starts_before_the_namespace_of_its_authorization_service_exists_and_both_hosts_deny() {
+async fn contour_starts_and_denies_without_the_auth_namespace() {
     play("starts before anything exists", async |stage| {
         stage.remove(&stage.edge).await?;
         let hosts = stage.given(Without::Denied, Auth::Nothing).await?;
@@ -31,14 +32,14 @@ async fn contour_starts_before_the_namespace_of_its_authorization_service_exists
         let reason = status.condition("Ready").map(|ready| ready.reason.as_str());
         ensure!(reason == Some("ExtensionServiceMissing"), "the reason is {reason:?}");
         let service = status.extension_services.first().context("a service in the status")?;
-        ensure!(service.traffic == "Denied", "the status says {}", service.traffic);
+        ensure!(service.traffic == "Denied", "the status reports {}", service.traffic);
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_created_extension_service_is_enforced_on_both_hosts_and_nothing_exits() {
+async fn both_hosts_enforce_a_created_extension_service() {
     play("enforced when it appears", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
@@ -52,7 +53,7 @@ async fn a_created_extension_service_is_enforced_on_both_hosts_and_nothing_exits
 }
 
 #[tokio::test]
-async fn deleting_the_extension_service_denies_on_both_hosts_and_breaks_no_connection() {
+async fn deleting_the_extension_service_denies_on_both_hosts() {
     play("survives deletion", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Complete).await?;
         hosts.until(Caller::Anonymous, 401).await?;
@@ -75,7 +76,7 @@ async fn deleting_the_extension_service_denies_on_both_hosts_and_breaks_no_conne
         stage.settled(Auth::Complete).await?;
         ensure!(
             stage.edge.rolled_state().await? == before,
-            "something was rolled or replaced"
+            "a workload was rolled out or a pod was replaced"
         );
         Ok(())
     })
@@ -83,8 +84,8 @@ async fn deleting_the_extension_service_denies_on_both_hosts_and_breaks_no_conne
 }
 
 #[tokio::test]
-async fn contour_pods_that_are_deleted_while_the_extension_service_is_missing_come_back_without_a_restart() {
-    play("pods come back", async |stage| {
+async fn replaced_contour_pods_start_without_the_extension_service() {
+    play("replaced pods", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Anonymous, 403).await?;
         let ((), watched) = hosts.watch_until(stage.replace_contour()).await?;
@@ -94,22 +95,22 @@ async fn contour_pods_that_are_deleted_while_the_extension_service_is_missing_co
 }
 
 #[tokio::test]
-async fn an_edit_to_a_service_that_comes_later_leaves_the_old_one_enforced_and_is_enforced_when_that_comes() {
-    play("a new form whose Service comes later", async |stage| {
+async fn the_old_service_is_enforced_until_the_new_one_exists() {
+    play("an edit that references a later Service", async |stage| {
         let later = ["-n", "auth", "delete", "service", "later", "--ignore-not-found"];
         stage.kubectl(&later).await?;
         stage.given(Without::Denied, Auth::Complete).await?;
-        // Without a word Envoy gives a check 200 ms, and denies what takes longer: on a busy machine some do.
-        let impatient = stage.edge.revision().await?;
+        // By default Envoy denies a request whose check takes more than 200 ms. On a busy machine, some checks take longer.
+        let default_timeout = stage.edge.revision().await?;
         stage
             .edit_service(&json!({"timeoutPolicy": {"response": "10s"}}))
             .await?;
-        let is_patient = |object: &Value| object["spec"]["timeoutPolicy"]["response"] == "10s";
-        stage.stand_in("is patient", is_patient).await?;
-        Wait::for_it("Contour is rolled to a stand-in with that timeout")
+        let has_long_timeout = |object: &Value| object["spec"]["timeoutPolicy"]["response"] == "10s";
+        stage.stand_in("has a timeout of 10 s", has_long_timeout).await?;
+        Wait::for_it("Contour is rolled out to a stand-in with that timeout")
             .until(async || {
                 let revision = stage.edge.revision().await?;
-                Ok(Look::when(revision > impatient, format!("revision {revision}")))
+                Ok(Look::when(revision > default_timeout, format!("revision {revision}")))
             })
             .await?;
         stage.settled(Auth::Complete).await?;
@@ -120,22 +121,22 @@ async fn an_edit_to_a_service_that_comes_later_leaves_the_old_one_enforced_and_i
             stage
                 .edit_service(&json!({"services": [{"name": "later", "port": 9001}]}))
                 .await?;
-            let invalid = stage.until_service("Invalid", "Enforced").await?;
+            let invalid = stage.wait_for_service("Invalid", "Enforced").await?;
             ensure!(invalid.is("Degraded", "True"), "{invalid}");
-            stage.stand_in("keeps the old form", names("auth")).await?;
+            stage.stand_in("keeps the old spec", names("auth")).await?;
             hosts.enforced_since(Instant::now()).await?;
             let service = json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "auth", "name": "later"},
                 "spec": {"selector": {"app.kubernetes.io/name": "auth"}, "ports": [{"port": 9001}]},
             });
             stage.cluster().kubectl().apply(&service).await?;
-            stage.stand_in("has the new form", names("later")).await?;
+            stage.stand_in("has the new spec", names("later")).await?;
             stage.settled(Auth::Complete).await?;
             hosts.enforced_since(Instant::now()).await
         };
         let (_, watched) = hosts.watch_until(edited).await?;
         watched.only(&[401])?;
-        // The next test begins with the sample's form.
+        // The next test starts with the spec of the sample.
         stage.service.delete().await?;
         stage.kubectl(&later).await.map(drop)
     })
@@ -143,12 +144,12 @@ async fn an_edit_to_a_service_that_comes_later_leaves_the_old_one_enforced_and_i
 }
 
 #[tokio::test]
-async fn a_blackhole_that_was_deleted_while_the_operator_was_away_is_made_again_and_contour_finds_it() {
-    play("a blackhole that was away", async |stage| {
+async fn contour_uses_a_blackhole_that_the_operator_recreated() {
+    play("a deleted blackhole", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
         installation::stop_operator(stage.cluster()).await?;
-        let stand_in = stage.stand_in("is there", |_| true).await?;
+        let stand_in = stage.stand_in("exists", |_| true).await?;
         let of = |path: &str| stand_in.pointer(path).and_then(Value::as_str).context("a name");
         let blackhole = [
             "-n",
@@ -157,12 +158,21 @@ async fn a_blackhole_that_was_deleted_while_the_operator_was_away_is_made_again_
             of("/spec/services/0/name")?,
         ];
         let [flag, namespace, kind, name] = blackhole;
-        let unprotected = r#"{"metadata":{"finalizers":null}}"#;
+        let no_finalizers = r#"{"metadata":{"finalizers":null}}"#;
         stage
-            .kubectl(&[flag, namespace, "patch", kind, name, "--type=merge", "-p", unprotected])
+            .kubectl(&[
+                flag,
+                namespace,
+                "patch",
+                kind,
+                name,
+                "--type=merge",
+                "-p",
+                no_finalizers,
+            ])
             .await?;
         stage.kubectl(&[flag, namespace, "delete", kind, name]).await?;
-        // Contour overlooks that it goes; one that starts without it does not.
+        // A running Contour does not observe the deletion of the blackhole. A Contour that starts without the blackhole does.
         stage.replace_contour().await?;
         let is_valid = |status: &'static str| {
             move |object: &Value| {
@@ -190,11 +200,12 @@ async fn a_blackhole_that_was_deleted_while_the_operator_was_away_is_made_again_
 }
 
 #[tokio::test]
-async fn an_extension_service_with_the_verdict_on_another_of_its_name_is_enforced() {
-    play("the verdict on another", async |stage| {
+async fn a_service_with_the_verdict_of_its_predecessor_is_enforced() {
+    play("the verdict of a predecessor", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
-        // What Contour leaves on an object that is made again just when it writes the verdict on the one before.
+        // An ExtensionService can be recreated just when Contour writes the verdict on its predecessor. This patch leaves the new
+        // object in the same state.
         installation::stop_operator(stage.cluster()).await?;
         let sent = stage.service.create().await?;
         let status = r#"{"status":{"conditions":[{"type":"Valid","status":"True","observedGeneration":9,"reason":"Valid","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
@@ -206,25 +217,25 @@ async fn an_extension_service_with_the_verdict_on_another_of_its_name_is_enforce
         stage.settled(Auth::Complete).await?;
         let listed = ["-n", "auth", "get", "extensionservices", "-o", "name"];
         let names = stage.kubectl(&listed).await?;
-        ensure!(names.contains("edge-trial-"), "Contour has judged it itself: {names}");
+        ensure!(names.contains("edge-trial-"), "Contour wrote its own verdict on the ExtensionService: {names}");
 
         stage.service.delete().await?;
         hosts.until(Caller::Authorized, 403).await?;
         stage.settled(Auth::Server).await?;
         let names = stage.kubectl(&listed).await?;
-        ensure!(!names.contains("edge-trial-"), "its trial is still there: {names}");
+        ensure!(!names.contains("edge-trial-"), "the trial still exists: {names}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost() {
-    play("a verdict that is lost", async |stage| {
+async fn an_extension_service_with_a_lost_verdict_is_enforced() {
+    play("a lost verdict", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
         let lost = async {
-            stage.let_contour_judge(false).await?;
+            stage.allow_verdicts(false).await?;
             let sent = stage.service.create().await?;
             let created = stage.json(&["-n", "auth", "get", "extensionservice", "auth"]).await?;
             let created = created["metadata"]["creationTimestamp"].as_str().context("a time")?;
@@ -235,20 +246,20 @@ async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost
                     let logs = stage
                         .kubectl(&["-n", NAMESPACE, "logs", "-l", &selector, "--tail=-1", &since])
                         .await?;
-                    let words = ["unable to update status", "forbidden", "name=auth "];
-                    let is_told = logs.lines().any(|line| words.iter().all(|word| line.contains(word)));
-                    Ok(Look::when(is_told, "nothing of it in its log"))
+                    let parts = ["unable to update status", "forbidden", "name=auth "];
+                    let is_logged = logs.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+                    Ok(Look::when(is_logged, "Contour's log has no such error"))
                 })
                 .await?;
-            let pending = stage.until_service("Pending", "Denied").await?;
+            let pending = stage.wait_for_service("Pending", "Denied").await?;
             ensure!(pending.is("Ready", "False"), "{pending}");
             Ok(sent)
         };
         let lost = lost.await;
-        // Whatever came of it: the next test has a Contour that may judge.
-        let given_back = stage.let_contour_judge(true).await;
+        // The next test needs a Contour that may write verdicts, even if this test fails.
+        let restored = stage.allow_verdicts(true).await;
         let sent = lost?;
-        given_back?;
+        restored?;
         hosts.until(Caller::Authorized, 200).await?;
         hosts.enforced_since(sent).await?;
         stage.settled(Auth::Complete).await.map(drop)
@@ -257,19 +268,19 @@ async fn an_extension_service_is_enforced_though_contours_verdict_on_it_was_lost
 }
 
 #[tokio::test]
-async fn with_fail_open_requests_pass_on_both_hosts_when_the_extension_service_is_deleted() {
+async fn fail_open_lets_requests_pass_after_the_service_is_deleted() {
     play("fails open", async |stage| {
         let hosts = stage.given(Without::Passed, Auth::Complete).await?;
         hosts.until(Caller::Anonymous, 401).await?;
         stage.service.delete().await?;
-        // An Envoy that has yet to move to a Contour with failOpen denies for a moment longer.
+        // Until an Envoy connects to a Contour with failOpen, that Envoy denies requests.
         hosts.change(Caller::Anonymous, &[401, 403], 200).await?;
         let status = stage.settled(Auth::Server).await?;
         ensure!(status.is("Ready", "True") && status.is("Degraded", "True"), "{status}");
         let service = status.extension_services.first().context("a service in the status")?;
         ensure!(
             service.traffic == "AllowedUnchecked",
-            "the status says {}",
+            "the status reports {}",
             service.traffic
         );
         Ok(())
@@ -278,7 +289,7 @@ async fn with_fail_open_requests_pass_on_both_hosts_when_the_extension_service_i
 }
 
 #[tokio::test]
-async fn deleting_the_whole_namespace_of_the_extension_service_completes_and_never_opens_or_breaks_a_host() {
+async fn deleting_the_auth_namespace_completes_and_opens_no_host() {
     play("namespace deleted", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Complete).await?;
         hosts.until(Caller::Anonymous, 401).await?;
@@ -293,7 +304,7 @@ async fn deleting_the_whole_namespace_of_the_extension_service_completes_and_nev
 }
 
 #[tokio::test]
-async fn contour_starts_although_its_rate_limit_and_tracing_services_are_missing() {
+async fn contour_starts_without_rate_limit_and_tracing_services() {
     play("rate limit and tracing missing", async |stage| {
         let other = Edge::new(stage.client.clone(), NAMESPACE, "limits");
         let missing = |name: &str| json!({"namespace": "nowhere", "name": name});
@@ -302,7 +313,7 @@ async fn contour_starts_although_its_rate_limit_and_tracing_services_are_missing
             "tracing": {"extensionService": missing("traces")},
         });
         stage.apply_deployment(other.name(), &settings).await?;
-        let status = Wait::for_it("it has settled")
+        let status = Wait::for_it("the ContourDeployment has settled")
             .within(ROLLOUT)
             .until(async || other.look_settled().await)
             .await?;
@@ -318,9 +329,9 @@ async fn contour_starts_although_its_rate_limit_and_tracing_services_are_missing
 }
 
 #[tokio::test]
-async fn deleting_the_contourdeployment_leaves_nothing_of_it_anywhere() {
+async fn deleting_a_contourdeployment_leaves_no_objects() {
     play("nothing is left", async |stage| {
-        // Its stand-in is in another namespace then.
+        // In this state the stand-in is in another namespace.
         stage.given(Without::Denied, Auth::Complete).await?;
         let before = leftovers::of(&stage.client, &stage.edge).await?;
         ensure!(
@@ -340,7 +351,7 @@ async fn deleting_the_contourdeployment_leaves_nothing_of_it_anywhere() {
 }
 
 #[tokio::test]
-async fn while_the_extension_service_flaps_under_traffic_nothing_passes_unchecked_and_nothing_breaks() {
+async fn traffic_stays_correct_while_the_extension_service_flaps() {
     play("flapping under traffic", async |stage| {
         stage.service.delete().await?;
         stage.remove(&stage.edge).await?;
@@ -362,7 +373,7 @@ async fn while_the_extension_service_flaps_under_traffic_nothing_passes_unchecke
 }
 
 #[tokio::test]
-async fn a_setting_that_contour_does_not_know_is_refused_with_its_path_and_nothing_of_it_is_applied() {
+async fn an_unknown_contour_setting_is_refused_with_its_path() {
     play("unknown setting", async |stage| {
         stage.given(Without::Denied, Auth::Server).await?;
         let before = stage.edge.rolled_state().await?;
@@ -388,14 +399,14 @@ async fn a_setting_that_contour_does_not_know_is_refused_with_its_path_and_nothi
             .await?;
         ensure!(
             message.contains("envoy.listener.useProxyProtokol"),
-            "the path is not in: {message}"
+            "the message does not contain the path: {message}"
         );
         ensure!(
             stage.edge.status().await?.is("Stalled", "True"),
-            "Stalled wanted: {}",
+            "Stalled is not True: {}",
             stage.edge.status().await?
         );
-        ensure!(stage.edge.rolled_state().await? == before, "something was rolled");
+        ensure!(stage.edge.rolled_state().await? == before, "a workload was rolled out");
         ensure!(
             stage.kubectl(&configurations).await? == named,
             "the configurations changed"
@@ -406,7 +417,7 @@ async fn a_setting_that_contour_does_not_know_is_refused_with_its_path_and_nothi
         stage.settled(Auth::Server).await?;
         ensure!(
             stage.edge.status().await?.is("ConfigurationValid", "True"),
-            "still refused"
+            "the configuration is still refused"
         );
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! What the tests share: one cluster with Slipway on it, and one ContourDeployment that each test first brings into the
-//! state that it starts from.
+//! The shared environment of the tests: one cluster with Slipway, and one ContourDeployment. Each test starts by bringing the
+//! ContourDeployment into the state that the test needs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use slipway_e2e::wait::{Look, Wait};
 use slipway_e2e::{images, leftovers};
 use tokio::sync::{Mutex, OnceCell};
 
-/// For what pulls up pods.
+/// The limit for operations that start pods.
 pub const ROLLOUT: Duration = Duration::from_mins(2);
 
-/// The namespace of every ContourDeployment here.
+/// The namespace of every ContourDeployment in these tests.
 pub const NAMESPACE: &str = "projectcontour";
 
-/// The one cluster of this process, or why there is none. It ends with the process.
+/// The only cluster of this process, or the reason why its start failed. The cluster ends with the process.
 static WORLD: OnceCell<Result<World, String>> = OnceCell::const_new();
 
-/// Whose turn it is: the tests change the same objects.
+/// The lock that runs the tests one at a time, because the tests change the same objects.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 struct World {
@@ -37,8 +37,8 @@ struct World {
 }
 
 impl World {
-    async fn make() -> anyhow::Result<Self> {
-        // `CLUSTER=name` uses one that runs already, for daily work.
+    async fn create() -> anyhow::Result<Self> {
+        // `CLUSTER=name` selects a running cluster, for daily work.
         let cluster = match std::env::var("CLUSTER") {
             Ok(name) if !name.is_empty() => Cluster::attach(&name).await?,
             _ => Cluster::start("e2e").await?,
@@ -54,15 +54,15 @@ impl World {
     }
 }
 
-/// Runs one test when it is its turn; if it fails, shows what helps to find out why.
+/// Runs one test after the previous test has ended. If the test fails, prints diagnostics and panics.
 pub async fn play(name: &str, test: impl AsyncFnOnce(&Stage) -> anyhow::Result<()>) {
     let _turn = TURN.lock().await;
     let world = WORLD
-        .get_or_init(async || World::make().await.map_err(|error| format!("{error:#}")))
+        .get_or_init(async || World::create().await.map_err(|error| format!("{error:#}")))
         .await;
     let world = world
         .as_ref()
-        .unwrap_or_else(|error| panic!("there is no cluster to test on: {error}"));
+        .unwrap_or_else(|error| panic!("the start of the cluster failed: {error}"));
     title(name);
     let outcome = async {
         let stage = Stage::of(world).await?;
@@ -75,19 +75,19 @@ pub async fn play(name: &str, test: impl AsyncFnOnce(&Stage) -> anyhow::Result<(
     }
 }
 
-/// What `failOpen` is.
+/// The value of `failOpen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Without {
-    /// Without the authorization server requests are denied.
+    /// Without the authorization server, Envoy denies requests.
     Denied,
-    /// Without the authorization server requests pass.
+    /// Without the authorization server, Envoy lets requests pass.
     Passed,
 }
 
-/// What there is of the authorization service.
+/// The parts of the authorization service that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// Not even the namespace.
+    /// Nothing; the namespace does not exist either.
     Nothing,
     /// The server, but no ExtensionService.
     Server,
@@ -95,10 +95,10 @@ pub enum Auth {
     Complete,
 }
 
-/// What a test works with.
+/// The clients and objects of a test.
 pub struct Stage {
     world: &'static World,
-    /// Its own client.
+    /// The test's own client.
     pub client: Client,
     /// The ContourDeployment `edge`.
     pub edge: Edge,
@@ -119,24 +119,24 @@ impl Stage {
         })
     }
 
-    /// The cluster itself.
+    /// Returns the cluster.
     pub fn cluster(&self) -> &'static Cluster {
         &self.world.cluster
     }
 
-    /// Runs kubectl.
+    /// Runs kubectl and returns its stdout.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.world.cluster.kubectl().run(arguments).await
     }
 
-    /// Runs kubectl and reads the JSON that it prints.
+    /// Runs kubectl and parses its stdout as JSON.
     pub async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         self.world.cluster.kubectl().json(arguments).await
     }
 
-    /// Brings everything into this state, from whatever it is in, and waits until it has settled.
+    /// Brings all objects from any state into this state, and waits until `edge` has settled.
     pub async fn given(&self, without: Without, auth: Auth) -> anyhow::Result<Hosts> {
-        // A test that failed may have left it away.
+        // A failed test may have left the operator stopped.
         installation::start_operator(&self.world.cluster).await?;
         if auth != Auth::Complete {
             self.service.delete().await?;
@@ -153,7 +153,7 @@ impl Stage {
         }
         self.settled(auth).await?;
         say(format!(
-            "given: without authorization {without:?}, authorization {auth:?}"
+            "given: requests without the authorization server are {without:?}, parts of the authorization service: {auth:?}"
         ));
         self.hosts().await
     }
@@ -183,12 +183,12 @@ impl Stage {
         self.world.cluster.kubectl().apply(&object).await.map(drop)
     }
 
-    /// Waits until `edge` has settled and its status tells of this state of the authorization service.
+    /// Waits until `edge` has settled and its status reports this state of the authorization service.
     pub async fn settled(&self, auth: Auth) -> anyhow::Result<Status> {
         let state = if auth == Auth::Complete { "Available" } else { "Missing" };
         let place = if auth == Auth::Nothing { NAMESPACE } else { "auth" };
         Wait::for_it(format!(
-            "it has settled, the service {state}, its stand-in in namespace {place}"
+            "edge has settled, the service is {state}, its stand-in is in namespace {place}"
         ))
         .within(ROLLOUT)
         .until(async || {
@@ -197,25 +197,25 @@ impl Stage {
                 Look::NotYet(seen) => return Ok(Look::NotYet(seen)),
             };
             let Some(service) = status.extension_services.first() else {
-                return Ok(Look::NotYet("no service in the status".to_owned()));
+                return Ok(Look::NotYet("the status has no service".to_owned()));
             };
-            let there = service
+            let found = service
                 .stand_in
                 .as_ref()
-                .map_or("nowhere", |stand_in| &stand_in.namespace);
-            if service.state == state && there == place {
+                .map_or("no namespace", |stand_in| &stand_in.namespace);
+            if service.state == state && found == place {
                 return Ok(Look::Reached(status));
             }
             Ok(Look::NotYet(format!(
-                "the service is {}, its stand-in in {there}",
+                "the service is {}, its stand-in is in {found}",
                 service.state
             )))
         })
         .await
     }
 
-    /// Waits until the status says this of the authorization service: its state, and what happens to requests.
-    pub async fn until_service(&self, state: &str, traffic: &str) -> anyhow::Result<Status> {
+    /// Waits until the status reports this state of the authorization service and this treatment of requests.
+    pub async fn wait_for_service(&self, state: &str, traffic: &str) -> anyhow::Result<Status> {
         Wait::for_it(format!("the service is {state}, requests are {traffic}"))
             .until(async || {
                 let status = self.edge.status().await?;
@@ -228,15 +228,15 @@ impl Stage {
             .await
     }
 
-    /// The two hosts behind the Envoy of `edge`.
+    /// Returns the two hosts behind the Envoy of `edge`.
     pub async fn hosts(&self) -> anyhow::Result<Hosts> {
         Hosts::behind(&self.client, NAMESPACE, "edge-envoy", &self.world.authority).await
     }
 
-    /// Deletes a ContourDeployment and waits until nothing of it is left.
+    /// Deletes a ContourDeployment and waits until none of its objects is left.
     pub async fn remove(&self, edge: &Edge) -> anyhow::Result<()> {
         edge.delete().await?;
-        Wait::for_it(format!("nothing is left of {}", edge.name()))
+        Wait::for_it(format!("no object of {} is left", edge.name()))
             .until(async || {
                 let left = leftovers::of(&self.client, edge).await?;
                 Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
@@ -244,38 +244,39 @@ impl Stage {
             .await
     }
 
-    /// Deletes the pods of Contour and waits until others are ready in their place.
+    /// Deletes the pods of Contour and waits until their replacements are ready.
     pub async fn replace_contour(&self) -> anyhow::Result<()> {
         let before = self.edge.pods(Component::Contour).await?.uids();
         let selector = format!("{},{COMPONENT}={}", self.edge.selector(), Component::Contour.label());
         self.kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", &selector, "--wait=false"])
             .await?;
-        Wait::for_it("other pods of Contour are ready")
+        Wait::for_it("the new pods of Contour are ready")
             .within(ROLLOUT)
             .until(async || {
                 let pods = self.edge.pods(Component::Contour).await?;
                 let others = pods.uids().is_disjoint(&before);
                 Ok(Look::when(
                     others && pods.all_ready() && pods.ending == 0,
-                    format!("{pods}, {} ending", pods.ending),
+                    format!("{pods}, {} terminating", pods.ending),
                 ))
             })
             .await
     }
 
-    /// Takes from Contour the right to write verdicts, or gives it back; and waits until the API server heeds that.
-    pub async fn let_contour_judge(&self, may: bool) -> anyhow::Result<()> {
+    /// Grants Contour the permission to write verdicts, or revokes the permission, and waits until the API server enforces the
+    /// change.
+    pub async fn allow_verdicts(&self, allowed: bool) -> anyhow::Result<()> {
         let mut role = self.json(&["get", "clusterrole", "slipway-contour"]).await?;
         let statuses = |rule: &&mut Value| rule["resources"].to_string().contains("httpproxies/status");
         let rules = role["rules"].as_array_mut().context("rules")?;
         let resources = rules.iter_mut().find(statuses).context("a rule for statuses")?["resources"].as_array_mut();
         let resources = resources.context("its resources")?;
         resources.retain(|resource| resource != "extensionservices/status");
-        resources.extend(may.then(|| "extensionservices/status".into()));
+        resources.extend(allowed.then(|| "extensionservices/status".into()));
         let patch = json!({"rules": role["rules"]}).to_string();
         let change = ["patch", "clusterrole", "slipway-contour", "--type=merge", "-p", &patch];
         self.kubectl(&change).await?;
-        let asked = json!({
+        let review = json!({
             "spec": {
                 "user": format!("system:serviceaccount:{NAMESPACE}:edge-contour"),
                 "resourceAttributes": {
@@ -284,18 +285,18 @@ impl Stage {
                 },
             },
         });
-        let asked: SubjectAccessReview = serde_json::from_value(asked)?;
-        Wait::for_it(format!("Contour may write verdicts: {may}"))
+        let review: SubjectAccessReview = serde_json::from_value(review)?;
+        Wait::for_it(format!("Contour may write verdicts: {allowed}"))
             .until(async || {
                 let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
-                let answer = reviews.create(&PostParams::default(), &asked).await?;
+                let answer = reviews.create(&PostParams::default(), &review).await?;
                 let status = answer.status.context("an answer")?;
-                Ok(Look::when(status.allowed == may, format!("{status:?}")))
+                Ok(Look::when(status.allowed == allowed, format!("{status:?}")))
             })
             .await
     }
 
-    /// Changes the specification of the ExtensionService.
+    /// Patches the spec of the ExtensionService.
     pub async fn edit_service(&self, spec: &Value) -> anyhow::Result<()> {
         let patch = json!({"spec": spec}).to_string();
         let edit = [
@@ -311,8 +312,8 @@ impl Stage {
         self.kubectl(&edit).await.map(drop)
     }
 
-    /// The stand-in, once this is so. There may be another one by then.
-    pub async fn stand_in(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    /// Waits until the stand-in meets the condition, and returns the stand-in. Slipway may replace the stand-in meanwhile.
+    pub async fn stand_in(&self, what: &str, is_met: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         Wait::for_it(format!("the stand-in {what}"))
             .within(ROLLOUT)
             .until(async || {
@@ -321,7 +322,7 @@ impl Stage {
                 let stand_in = service.stand_in.as_ref().context("a stand-in in the status")?;
                 let get = ["-n", &stand_in.namespace, "get", "extensionservice", &stand_in.name];
                 let object = self.json(&get).await?;
-                Ok(if is_so(&object) {
+                Ok(if is_met(&object) {
                     Look::Reached(object)
                 } else {
                     Look::NotYet(format!("{} {}", object["spec"], object["status"]))

@@ -1,5 +1,5 @@
-//! The real Contour, as a process, beside the admission policies: it writes its verdicts to what bears Slipway's marks, and to what does
-//! not. It judges every ExtensionService of the cluster, and would disturb those who play Contour for other tests.
+//! The real Contour as a process, with the admission policies in force. Contour writes its verdicts to objects with and without
+//! Slipway's marks. Contour judges every ExtensionService of the cluster, which would disturb tests that simulate Contour.
 
 use std::process::{Child, Command, Stdio};
 
@@ -13,25 +13,25 @@ use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, Thing, wait};
 use slipway_e2e::wait::Look;
 
-/// Contour, until this value goes.
+/// A Contour process that ends when this value is dropped.
 struct Contour(Child);
 
 impl Contour {
-    /// With the rights and the Lease that Slipway gives to the Contour of `edge` in the test's namespace.
+    /// Starts Contour with the rights and the Lease that Slipway gives to the Contour of `edge` in the test's namespace.
     async fn start(lab: &Lab) -> anyhow::Result<Self> {
         let binary = cluster::testbed(&["path", "contour"]).await?;
         let kubeconfig = lab.world.kubeconfig_of(&lab.namespace, "edge-contour").await?;
-        let log = std::fs::File::create(lab.world.files.join("contour.log")).context("making Contour's log")?;
+        let log = std::fs::File::create(lab.world.files.join("contour.log")).context("creating Contour's log")?;
         let mut contour = Command::new(binary.trim());
         contour
             .args(["serve", "--insecure", "--leader-election-resource-name=edge-contour"])
             .arg(format!("--leader-election-resource-namespace={}", lab.namespace))
             .arg("--kubeconfig")
             .arg(&kubeconfig)
-            // Nothing of the machine's own is to be read.
+            // Contour must not read the machine's own configuration.
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null())
-            .stdout(log.try_clone().context("sharing the log")?)
+            .stdout(log.try_clone().context("duplicating the log's file handle")?)
             .stderr(log);
         for listener in ["xds", "http", "health", "debug-http"] {
             let address = free_address()?;
@@ -50,7 +50,7 @@ impl Drop for Contour {
     }
 }
 
-/// What Contour says of an object's present form.
+/// Returns Contour's verdict on the object's current generation. Returns None without a verdict on that generation.
 fn verdict(object: &Value) -> Option<&Value> {
     let conditions = object["status"]["conditions"].as_array()?;
     let valid = conditions.iter().find(|condition| condition["type"] == "Valid")?;
@@ -58,7 +58,7 @@ fn verdict(object: &Value) -> Option<&Value> {
 }
 
 #[tokio::test]
-async fn contour_judges_stand_ins_and_the_service_behind_them_and_leads() {
+async fn contour_judges_services_and_stand_ins_and_leads() {
     alone("verdicts", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -66,7 +66,7 @@ async fn contour_judges_stand_ins_and_the_service_behind_them_and_leads() {
         auth_server(lab, &auth).await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         let _contour = Contour::start(lab).await?;
-        // Contour has written a verdict to the user's object, the operator has copied it, and Contour has judged the copy, too.
+        // Contour writes a verdict to the user's object, the operator copies the object, and Contour judges the copy.
         lab.status(&edge, "the service is enforced", PATIENT, |status| {
             status
                 .extension_services
@@ -74,7 +74,7 @@ async fn contour_judges_stand_ins_and_the_service_behind_them_and_leads() {
                 .all(|service| service.traffic == "Enforced")
         })
         .await?;
-        wait("Contour has judged the stand-in that is in use", PATIENT)
+        wait("Contour has judged every stand-in as valid", PATIENT)
             .until(async || {
                 let all = lab.all("ExtensionService", &auth, &edge).await?;
                 let judged = all
@@ -92,7 +92,10 @@ async fn contour_judges_stand_ins_and_the_service_behind_them_and_leads() {
             })
             .await?;
         let lease = lab.read(&Thing::new("Lease", &lab.namespace, "edge-contour")).await?;
-        ensure!(lease["spec"]["holderIdentity"].is_string(), "nobody leads: {lease}");
+        ensure!(
+            lease["spec"]["holderIdentity"].is_string(),
+            "the Lease has no holder: {lease}"
+        );
         Ok(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Contour's CRDs: missing at the start, deleted later, come back.
+//! Contour's CRDs: missing when the operator starts, deleted later, and installed again.
 
 use anyhow::ensure;
 use kube::api::{DeleteParams, ListParams};
@@ -8,7 +8,7 @@ use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{CRD_GOES, Lab, PATIENT, PROMPT, Thing, specification, wait};
 
-/// Contour's CRDs without which it does not start.
+/// The CRDs without which Contour does not start.
 const REQUIRED: [&str; 4] = [
     "contourconfigurations.projectcontour.io",
     "extensionservices.projectcontour.io",
@@ -16,7 +16,7 @@ const REQUIRED: [&str; 4] = [
     "tlscertificatedelegations.projectcontour.io",
 ];
 
-/// Deletes all of Contour's CRDs and waits until they are gone.
+/// Deletes all of Contour's CRDs and waits until they no longer exist.
 async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
     let file = slipway_e2e::cluster::contour_crds().await?;
     lab.world
@@ -33,7 +33,7 @@ async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for_and_goes_on_when_they_come() {
+async fn the_operator_reports_missing_crds_and_continues_with_them() {
     alone("no-crds", Takes::ContourCrds, async |lab: &Lab| {
         lab.world.stop_operator().await?;
         delete_contour_crds(lab).await?;
@@ -41,11 +41,11 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
         lab.world.operator_is_ready().await?;
         let edge = lab.edge(&specification("auth")).await?;
         let status = lab
-            .status(&edge, "it says that CRDs are missing", PROMPT, |status| {
+            .status(&edge, "status reports that CRDs are missing", PROMPT, |status| {
                 status.is("Reconciling", "True")
             })
             .await?;
-        let ready = status.condition("Ready").expect("it has one");
+        let ready = status.condition("Ready").expect("the status has the condition");
         ensure!(
             ready.status == "False" && ready.reason == "ContourCRDsMissing",
             "{status}"
@@ -57,11 +57,11 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
         ensure!(
             lab.find(&deployment).await?.is_none(),
-            "Contour was started without its CRDs"
+            "Contour's Deployment was created without its CRDs"
         );
 
         lab.world.install_contour_crds().await?;
-        wait("Contour's Deployment is made once its CRDs are there", PATIENT)
+        wait("Contour's Deployment exists once its CRDs exist", PATIENT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),
@@ -69,7 +69,7 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
                 ))
             })
             .await?;
-        lab.status(&edge, "it does not miss CRDs any more", PATIENT, |status| {
+        lab.status(&edge, "status no longer reports missing CRDs", PATIENT, |status| {
             status
                 .condition("Ready")
                 .is_some_and(|it| it.reason != "ContourCRDsMissing")
@@ -81,14 +81,13 @@ async fn without_contour_s_crds_the_operator_is_ready_and_says_what_it_waits_for
 }
 
 #[tokio::test]
-async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_nothing_and_everything_is_remade_when_they_return()
- {
+async fn deleted_crds_are_reported_and_their_objects_recreated() {
     alone("crds-gone", Takes::ContourCrds, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
-        lab.status(&edge, "it is at work", PATIENT, |status| {
+        lab.status(&edge, "the operator has reconciled edge", PATIENT, |status| {
             !status.extension_services.is_empty()
         })
         .await?;
@@ -98,29 +97,32 @@ async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_no
         for name in REQUIRED {
             crds.delete(name, &DeleteParams::default()).await?;
         }
-        wait("the CRDs are gone, though our objects have finalizers", CRD_GOES)
-            .until(async || {
-                let list = crds.list_metadata(&ListParams::default()).await?;
-                let left: Vec<_> = list
-                    .items
-                    .into_iter()
-                    .filter_map(|crd| crd.metadata.name)
-                    .filter(|name| REQUIRED.contains(&name.as_str()))
-                    .collect();
-                Ok(Look::when(left.is_empty(), left.join(", ")))
-            })
-            .await?;
-        lab.status(&edge, "it says that CRDs are missing", PROMPT, |status| {
+        wait(
+            "the CRDs are deleted, although Slipway's objects have finalizers",
+            CRD_GOES,
+        )
+        .until(async || {
+            let list = crds.list_metadata(&ListParams::default()).await?;
+            let left: Vec<_> = list
+                .items
+                .into_iter()
+                .filter_map(|crd| crd.metadata.name)
+                .filter(|name| REQUIRED.contains(&name.as_str()))
+                .collect();
+            Ok(Look::when(left.is_empty(), left.join(", ")))
+        })
+        .await?;
+        lab.status(&edge, "status reports that CRDs are missing", PROMPT, |status| {
             status
                 .condition("Ready")
                 .is_some_and(|it| it.reason == "ContourCRDsMissing")
         })
         .await?;
         let now = lab.read(&deployment).await?["metadata"]["generation"].clone();
-        ensure!(now == before, "the running Contour was touched");
+        ensure!(now == before, "the Deployment of the running Contour was changed");
 
         lab.world.install_contour_crds().await?;
-        wait("the stand-in is there again", PATIENT)
+        wait("the stand-in exists again", PATIENT)
             .until(async || {
                 Ok(Look::when(
                     lab.all("ExtensionService", &auth, &edge).await?.len() == 1,
@@ -128,12 +130,15 @@ async fn contour_s_crds_that_are_deleted_while_it_runs_are_reported_and_block_no
                 ))
             })
             .await?;
-        // Nobody can say what a Contour read meanwhile: it is rolled to a configuration of another name.
+        // What Contour read meanwhile is unknown, so Slipway rolls out Contour with a configuration of another name.
         lab.settled(&edge).await?;
-        wait("one configuration is there again", PATIENT)
+        wait("exactly one configuration exists again", PATIENT)
             .until(async || {
                 let all = lab.all("ContourConfiguration", &lab.namespace, &edge).await?;
-                Ok(Look::when(all.len() == 1, format!("there are {}", all.len())))
+                Ok(Look::when(
+                    all.len() == 1,
+                    format!("{} configurations exist", all.len()),
+                ))
             })
             .await
     })

@@ -1,4 +1,4 @@
-//! The operator's memory: it does not grow with what others create.
+//! The operator's memory, which does not grow with the objects of other users.
 
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -9,20 +9,20 @@ use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, specification};
 
-/// The operator's memory limit in config/ is 512 MiB.
+/// The limit of the test. The operator's memory limit in config/ is 512 MiB.
 const BOUND: u64 = 160 << 20;
 
-/// The most that the operator has had in memory since its start.
+/// Returns the operator's peak memory usage since its start, in bytes.
 async fn peak(lab: &Lab) -> anyhow::Result<u64> {
     let pid = lab.world.operator_pid().await?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes.context("the operator's memory")?.parse()?;
+    let kibibytes: u64 = kibibytes.context("reading VmHWM of the operator")?.parse()?;
     Ok(kibibytes << 10)
 }
 
-/// An ExtensionService of 0.99 MB.
+/// Returns an ExtensionService of 0.99 MB.
 fn large_extension_service(namespace: &str, name: &str) -> Value {
     let mut object = extension_service(namespace, "500ms");
     object["metadata"]["name"] = json!(name);
@@ -30,7 +30,7 @@ fn large_extension_service(namespace: &str, name: &str) -> Value {
     object
 }
 
-/// A Pod of 1.95 MB with both of Slipway's labels.
+/// Returns a Pod of 1.95 MB with both of Slipway's labels.
 fn large_pod(lab: &Lab, namespace: &str, name: &str) -> Value {
     let labels = json!({
         "contour.slipway.dev/contourdeployment": "edge", "contour.slipway.dev/contourdeployment-namespace": lab.namespace,
@@ -43,13 +43,13 @@ fn large_pod(lab: &Lab, namespace: &str, name: &str) -> Value {
     })
 }
 
-/// Annotations, about as many as Kubernetes takes.
+/// Returns almost as many annotations as Kubernetes accepts.
 fn many_annotations() -> Map<String, Value> {
     let annotation = |number: usize| (format!("a{number}"), json!("aaaaaaaa"));
     (0..10_000).map(annotation).collect()
 }
 
-/// A Service of many ports.
+/// Returns a Service with many ports.
 fn large_service(namespace: &str, name: &str) -> Value {
     let port = |port: usize| json!({"name": format!("p{port}"), "port": port});
     json!({
@@ -59,7 +59,7 @@ fn large_service(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// An EndpointSlice of as many endpoints as Kubernetes takes.
+/// Returns an EndpointSlice with as many endpoints as Kubernetes accepts.
 fn large_endpoint_slice(namespace: &str, name: &str) -> Value {
     let endpoint = |number: usize| {
         let address = format!("192.0.{}.{}", number / 250, number % 250 + 1);
@@ -74,22 +74,28 @@ fn large_endpoint_slice(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// Creates objects, several at once. Each is made when its turn comes: as JSON trees they are as large as for the operator.
+/// Creates objects, several at once. Each object is built just before its creation, because the JSON trees of all objects would
+/// take as much memory here as in the operator.
 async fn create_all<'a>(lab: &Lab, objects: Vec<Box<dyn Fn() -> Value + 'a>>) -> anyhow::Result<()> {
     let create = async |object: Box<dyn Fn() -> Value + 'a>| lab.create(&object()).await.map(drop);
     let created = stream::iter(objects).map(create).buffer_unordered(4);
     created.try_collect().await
 }
 
+/// Prints the operator's peak memory usage. Returns an error if the peak is not below [`BOUND`].
 async fn stays_small(lab: &Lab, when: &str) -> anyhow::Result<()> {
     let peak = peak(lab).await?;
-    slipway_e2e::narration::say(format!("{when} the operator's memory has peaked at {} MiB", peak >> 20));
-    ensure!(peak < BOUND, "{when} the operator has had {} MiB in memory", peak >> 20);
+    slipway_e2e::narration::say(format!("{when}, the operator's memory peaked at {} MiB", peak >> 20));
+    ensure!(
+        peak < BOUND,
+        "{when}, the operator's memory peaked at {} MiB",
+        peak >> 20
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn the_operator_s_memory_does_not_grow_with_what_others_create() {
+async fn operator_memory_does_not_grow_with_objects_of_other_users() {
     alone("memory", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let (auth, alice) = (lab.name("auth"), lab.name("alice"));
@@ -99,9 +105,9 @@ async fn the_operator_s_memory_does_not_grow_with_what_others_create() {
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         lab.settled(&edge).await?;
-        stays_small(lab, "before").await?;
+        stays_small(lab, "before the objects exist").await?;
 
-        // A tenant of an unrelated namespace, and the editor of the service's.
+        // The objects of a tenant of an unrelated namespace, and of an editor of the service's namespace.
         let mut objects: Vec<Box<dyn Fn() -> Value>> = Vec::new();
         let (alice, auth) = (&alice, &auth);
         for number in 0..40 {
@@ -120,12 +126,12 @@ async fn the_operator_s_memory_does_not_grow_with_what_others_create() {
         }
         create_all(lab, objects).await?;
         lab.looks_again(&edge, 1).await?;
-        stays_small(lab, "while they come").await?;
+        stays_small(lab, "while the objects are created").await?;
 
         lab.world.stop_operator().await?;
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
-        // What is referenced comes later, and is found beside all of that.
+        // The referenced ExtensionService is created later, and the operator finds it among all these objects.
         players::auth_server(lab, auth).await?;
         lab.create(&extension_service(auth, "500ms")).await?;
         judge(lab, auth, "auth", Verdict::Valid).await?;
@@ -138,7 +144,7 @@ async fn the_operator_s_memory_does_not_grow_with_what_others_create() {
         };
         is_available("auth").await?;
 
-        // So is one that is there already when it is referenced.
+        // The operator also finds an ExtensionService that exists before the spec references it.
         let mut other = extension_service(auth, "500ms");
         other["metadata"]["name"] = json!("other");
         lab.create(&other).await?;
@@ -147,7 +153,7 @@ async fn the_operator_s_memory_does_not_grow_with_what_others_create() {
         spec["runtimeSettings"]["globalExtAuth"]["extensionRef"]["name"] = json!("other");
         lab.edge(&spec).await?;
         is_available("other").await?;
-        stays_small(lab, "after the next start").await
+        stays_small(lab, "after the restart").await
     })
     .await;
 }

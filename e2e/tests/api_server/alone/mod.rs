@@ -1,5 +1,5 @@
-//! Tests that stop the operator, or change what all tests stand on. They run one at a time; as libtest takes tests in the
-//! order of their names, they come before the others, which then have all threads.
+//! Tests that stop the operator, or change objects that all tests depend on. These tests run one at a time. libtest runs tests in
+//! the order of their names, so these tests run before most other tests, which can then use all threads.
 
 mod contour;
 mod contour_crds;

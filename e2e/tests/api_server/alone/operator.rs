@@ -1,4 +1,4 @@
-//! The operator: its end, its next start, and what happened meanwhile.
+//! The operator's shutdown, readiness and restart.
 
 use std::time::Duration;
 
@@ -14,26 +14,30 @@ use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 use slipway_e2e::lab::{audit, operator};
 
 #[tokio::test]
-async fn sigterm_ends_the_operator_within_five_seconds_and_with_success() {
+async fn sigterm_ends_the_operator_cleanly_within_five_seconds() {
     alone("sigterm", Takes::Operator, async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| {
+        lab.status(&edge, "the operator has reconciled edge", PROMPT, |status| {
             !status.extension_services.is_empty()
         })
         .await?;
         let end = lab.world.stop_operator().await?;
-        ensure!(end.status.code() == Some(0), "it ended with {}", end.status);
-        ensure!(end.took < Duration::from_secs(5), "it took {:?}", end.took);
+        ensure!(end.status.code() == Some(0), "the operator ended with {}", end.status);
+        ensure!(
+            end.took < Duration::from_secs(5),
+            "the operator took {:?} to end",
+            end.took
+        );
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn readyz_names_what_is_not_read_yet_until_everything_is() {
+async fn readyz_names_the_kinds_that_are_not_read_yet() {
     alone("readyz", Takes::Installation, async |lab: &Lab| {
         lab.world.stop_operator().await?;
-        // A kind that it may not list is one that it can't have read.
+        // The operator cannot read a kind that it may not list.
         let role = Thing::new("ClusterRole", "", "slipway-operator");
         let mut rules = lab.read(&role).await?["rules"].clone();
         for rule in rules.as_array_mut().into_iter().flatten() {
@@ -50,12 +54,12 @@ async fn readyz_names_what_is_not_read_yet_until_everything_is() {
             .until(async || {
                 Ok(Look::when(
                     lab.world.kubectl().run(&may_list).await.is_err(),
-                    "it still may",
+                    "the operator still may",
                 ))
             })
             .await?;
         lab.world.start_operator().await?;
-        wait("/readyz says that Leases are not read, and nothing else", PATIENT)
+        wait("/readyz reports that Leases are not read, and names no Pods", PATIENT)
             .until(async || {
                 Ok(match operator::get(lab.world.address(), "/readyz").await {
                     Ok((503, body)) if body.contains("Lease") && !body.contains("Pod") => Look::Reached(()),
@@ -64,15 +68,15 @@ async fn readyz_names_what_is_not_read_yet_until_everything_is() {
             })
             .await?;
         let (code, _) = operator::get(lab.world.address(), "/livez").await?;
-        ensure!(code == 200, "a restart would not cure it, and /livez says {code}");
-        // The next one begins with the role as it is then; this one's next try may be far off.
+        ensure!(code == 200, "/livez returns {code}, but a restart would not help");
+        // The next operator starts with the restored role. This operator's next retry may be far in the future.
         lab.world.stop_operator().await.map(drop)
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
+async fn an_operator_restart_on_a_settled_cluster_writes_nothing() {
     alone("restart", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -80,7 +84,7 @@ async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
         players::auth_server(lab, &auth).await?;
         lab.create(&players::extension_service(&auth, "500ms")).await?;
         players::judge(lab, &auth, "auth", players::Verdict::Valid).await?;
-        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True"))
+        lab.status(&edge, "edge is ready", PATIENT, |status| status.is("Ready", "True"))
             .await?;
         lab.settled(&edge).await?;
         lab.looks_again(&edge, 1).await?;
@@ -89,19 +93,22 @@ async fn an_operator_that_starts_where_all_is_well_writes_nothing() {
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         let own = [("contourdeployment_namespace", lab.namespace.as_str())];
-        wait("the operator has looked at it", PROMPT)
+        wait("the operator has reconciled edge", PROMPT)
             .until(async || {
                 let count = lab
                     .metrics()
                     .await?
                     .of("slipway_contourdeployment_condition", &own)
                     .count();
-                Ok(Look::when(count > 0, "it has no series yet"))
+                Ok(Look::when(count > 0, "edge has no series yet"))
             })
             .await?;
         tokio::time::sleep(QUIET).await;
         let requests = audit::requests(lab.world, mark, &lab.namespace)?;
-        ensure!(!requests.is_empty(), "not even its lists are in the audit log");
+        ensure!(
+            !requests.is_empty(),
+            "the audit log does not contain the operator's list requests"
+        );
         let writes: Vec<_> = requests
             .into_iter()
             .filter(|request| audit::is_write(request))

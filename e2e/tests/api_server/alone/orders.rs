@@ -1,4 +1,4 @@
-//! A few of the orders in which things may come; `make prove-orders` plays all of them.
+//! A few of the orders in which objects may be created. `make prove-orders` plays all of them.
 
 use anyhow::Context as _;
 use slipway_e2e::lab::Lab;
@@ -7,21 +7,27 @@ use slipway_e2e::narration::say;
 use slipway_e2e::orders::plan;
 use slipway_e2e::orders::played::Server;
 
-/// Chooses the orders. What failed with it can be replayed: `prove-orders --seed 1 --only ORDER`.
+/// The seed that selects the orders. `prove-orders --seed 1 --only ORDER` replays a failed order.
 const SEED: u64 = 1;
 
-/// How many orders; in one of them each piece goes and comes again.
+/// The number of orders. In one of them, each piece is deleted and created again.
 const ORDERS: usize = 3;
 
 #[tokio::test]
-async fn a_few_orders_in_which_everything_may_come_end_in_the_same_also_after_each_piece_was_away() {
+async fn a_few_creation_orders_end_in_the_same_state() {
     alone("orders", Takes::ContourCrds, async |lab: &Lab| {
         say(format!("{ORDERS} orders, seed {SEED}"));
         let server = Server::emptied(lab).await?;
-        let wanted = server.reference().await.context("the best order")?;
+        let reference = server.reference().await.context("the best order")?;
         for case in plan::sample(SEED, ORDERS) {
-            say(format!("{} {:?}, then {:?} again", case.order, case.pace, case.away));
-            server.play(&case, &wanted).await.with_context(|| format!("{case:?}"))?;
+            say(format!(
+                "{} {:?}, then {:?} deleted and created again",
+                case.order, case.pace, case.away
+            ));
+            server
+                .play(&case, &reference)
+                .await
+                .with_context(|| format!("{case:?}"))?;
         }
         Ok(())
     })

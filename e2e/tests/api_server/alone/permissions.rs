@@ -1,4 +1,4 @@
-//! A permission that was taken from the operator.
+//! A permission that the operator lacks.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
 
 #[tokio::test]
-async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is_granted_all_is_made() {
+async fn a_missing_permission_is_reported_until_it_is_granted() {
     alone("forbidden", Takes::Installation, async |lab: &Lab| {
         let role = Thing::new("ClusterRole", "", "slipway-operand");
         let rules = lab.read(&role).await?["rules"].clone();
@@ -24,21 +24,25 @@ async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is
         ensure!(without.len() + 1 == rules.as_array().map_or(0, Vec::len), "{rules}");
         lab.patch(&role, &json!({"rules": without})).await?;
         let edge = lab.edge(&specification("nowhere")).await?;
-        // A 403 right after the operator's own binding was made may only mean that the API server does not know it yet.
+        // Right after the operator creates its own binding, a 403 may only mean that the API server has not yet observed the
+        // binding. So the operator reports the error after a delay.
         let status = lab
-            .status(&edge, "it says what is forbidden", Duration::from_secs(15), |status| {
-                status.condition("Ready").is_some_and(|it| it.reason == "Forbidden")
-            })
+            .status(
+                &edge,
+                "status reports the missing permission",
+                Duration::from_secs(15),
+                |status| status.condition("Ready").is_some_and(|it| it.reason == "Forbidden"),
+            )
             .await?;
-        let said = &status.condition("Ready").expect("it has one").message;
+        let message = &status.condition("Ready").expect("the status has the condition").message;
         ensure!(
-            said.contains(&format!("ServiceAccount {}/edge-", lab.namespace)) && said.contains("serviceaccounts"),
-            "{said}"
+            message.contains(&format!("ServiceAccount {}/edge-", lab.namespace)) && message.contains("serviceaccounts"),
+            "{message}"
         );
         ensure!(status.is("Reconciling", "True"), "{status}");
         lab.patch(&role, &json!({"rules": rules})).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour is made once it is allowed", PATIENT)
+        wait("Contour's Deployment exists once the permission is granted", PATIENT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),
@@ -46,9 +50,12 @@ async fn a_permission_that_is_missing_is_reported_with_the_object_and_once_it_is
                 ))
             })
             .await?;
-        lab.status(&edge, "nothing is forbidden any more", PATIENT, |status| {
-            status.condition("Ready").is_some_and(|it| it.reason != "Forbidden")
-        })
+        lab.status(
+            &edge,
+            "status no longer reports a missing permission",
+            PATIENT,
+            |status| status.condition("Ready").is_some_and(|it| it.reason != "Forbidden"),
+        )
         .await?;
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! Admission policies that are missing, or that somebody weakened.
+//! Admission policies that are missing, or that another user weakened.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -11,20 +11,25 @@ use slipway_e2e::wait::Look;
 
 const CONDITION: &str = "AdmissionPoliciesInstalled";
 
-/// Waits until the condition is so, and says these words; returns the status.
-async fn told(lab: &Lab, edge: &Edge, is: &str, words: &[&str]) -> anyhow::Result<Status> {
-    let says = |status: &Status| {
+/// Waits until the condition has this status, and its message contains these parts. Returns the status of the ContourDeployment.
+async fn condition_is(lab: &Lab, edge: &Edge, expected: &str, parts: &[&str]) -> anyhow::Result<Status> {
+    let is_reported = |status: &Status| {
         status
             .condition(CONDITION)
-            .is_some_and(|it| it.status == is && words.iter().all(|word| it.message.contains(word)))
+            .is_some_and(|it| it.status == expected && parts.iter().all(|part| it.message.contains(part)))
     };
-    lab.status(edge, &format!("{CONDITION} is {is}: {words:?}"), PROMPT, says)
-        .await
+    lab.status(
+        edge,
+        &format!("{CONDITION} is {expected}: {parts:?}"),
+        PROMPT,
+        is_reported,
+    )
+    .await
 }
 
-/// Waits until the metric says that these policies are not there, and all others are.
-async fn counted(lab: &Lab, missing: &[&str]) -> anyhow::Result<()> {
-    wait(&format!("the metric says that {missing:?} are missing"), PROMPT)
+/// Waits until the metric reports that these policies are missing, and that all other policies are installed.
+async fn metric_is(lab: &Lab, missing: &[&str]) -> anyhow::Result<()> {
+    wait(&format!("the metric reports {missing:?} as missing"), PROMPT)
         .until(async || {
             let metrics = lab.metrics().await?;
             let all: Vec<_> = metrics.of("slipway_admission_policy_installed", &[]).collect();
@@ -40,42 +45,42 @@ async fn counted(lab: &Lab, missing: &[&str]) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_missing_or_weakened_is_told_of_and_nothing_else_becomes_of_it() {
+async fn a_missing_or_weakened_policy_is_reported_without_side_effect() {
     alone("policies", Takes::Installation, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let mut spec = specification("nowhere");
         spec["extensionServices"] = json!({"readiness": "Tolerated"});
         let edge = lab.edge(&spec).await?;
-        lab.status(&edge, "it is ready", PATIENT, |status| status.is("Ready", "True"))
+        lab.status(&edge, "edge is ready", PATIENT, |status| status.is("Ready", "True"))
             .await?;
-        let before = told(lab, &edge, "True", &[]).await?;
-        counted(lab, &[]).await?;
+        let before = condition_is(lab, &edge, "True", &[]).await?;
+        metric_is(lab, &[]).await?;
 
         let policy = |name: &str| Thing::new("ValidatingAdmissionPolicy", "", name);
         lab.delete(&Thing::new("ValidatingAdmissionPolicyBinding", "", "slipway-marks"))
             .await?;
-        told(
+        condition_is(
             lab,
             &edge,
             "False",
             &["ValidatingAdmissionPolicyBinding slipway-marks is absent"],
         )
         .await?;
-        counted(lab, &["slipway-marks"]).await?;
+        metric_is(lab, &["slipway-marks"]).await?;
 
-        // A condition more, and somebody is let through.
+        // One more match condition, which exempts a user from the policy.
         let content = policy("slipway-content");
         let mut conditions = lab.read(&content).await?["spec"]["matchConditions"].take();
         let friend = json!({"name": "not-a-friend", "expression": "request.userInfo.username != 'friend'"});
         conditions.as_array_mut().context("conditions")?.push(friend);
         lab.patch(&content, &json!({"spec": {"matchConditions": conditions}}))
             .await?;
-        let words = [
+        let parts = [
             "slipway-marks is absent",
             "ValidatingAdmissionPolicy slipway-content has another spec.matchConditions",
         ];
-        let now = told(lab, &edge, "False", &words).await?;
-        counted(lab, &["slipway-content", "slipway-marks"]).await?;
+        let now = condition_is(lab, &edge, "False", &parts).await?;
+        metric_is(lab, &["slipway-content", "slipway-marks"]).await?;
         for (type_, status) in [("Ready", "True"), ("Degraded", "True")] {
             ensure!(
                 before.is(type_, status) && now.is(type_, status),
@@ -84,7 +89,7 @@ async fn a_policy_that_is_missing_or_weakened_is_told_of_and_nothing_else_become
         }
         ensure!(!now.is("Stalled", "True") && !now.is("Reconciling", "True"), "{now}");
 
-        // What people write beside the specification is theirs.
+        // Users may change everything outside of the spec.
         lab.delete(&content).await?;
         let folder = places::repository().join("config/default");
         lab.world
@@ -93,8 +98,8 @@ async fn a_policy_that_is_missing_or_weakened_is_told_of_and_nothing_else_become
             .await?;
         lab.patch(&content, &json!({"metadata": {"labels": {"example.com/mine": "x"}}}))
             .await?;
-        told(lab, &edge, "True", &[]).await?;
-        counted(lab, &[]).await?;
+        condition_is(lab, &edge, "True", &[]).await?;
+        metric_is(lab, &[]).await?;
         let labels = lab.read(&content).await?["metadata"]["labels"].take();
         ensure!(labels["example.com/mine"] != Value::Null, "{labels}");
         Ok(())

@@ -1,4 +1,4 @@
-//! `slipway release`, for who uninstalled the operator too early.
+//! `slipway release`, for users who uninstalled the operator too early.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -11,10 +11,10 @@ use slipway_e2e::wait::Look;
 
 use slipway_e2e::drift::leaks::namespace_goes;
 
-/// The ServiceAccount that releases.
+/// The ServiceAccount that runs `slipway release`.
 const RELEASER: &str = "releaser";
 
-/// Makes it, and lets it release; returns its binding.
+/// Creates the ServiceAccount and grants it the permission to release. Returns the ClusterRoleBinding.
 async fn releaser(lab: &Lab) -> anyhow::Result<Thing> {
     let account = json!({"namespace": lab.namespace, "name": RELEASER});
     lab.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}))
@@ -26,7 +26,7 @@ async fn releaser(lab: &Lab) -> anyhow::Result<Thing> {
         "subjects": [{"kind": "ServiceAccount", "namespace": lab.namespace, "name": RELEASER}],
     }))
     .await?;
-    let may = format!("system:serviceaccount:{}:{RELEASER}", lab.namespace);
+    let user = format!("system:serviceaccount:{}:{RELEASER}", lab.namespace);
     let question = [
         "auth",
         "can-i",
@@ -34,20 +34,20 @@ async fn releaser(lab: &Lab) -> anyhow::Result<Thing> {
         "contourdeployments.contour.slipway.dev",
         "-A",
         "--as",
-        may.as_str(),
+        user.as_str(),
     ];
-    wait("the API server knows that it may", PROMPT)
+    wait("the API server has observed the grant", PROMPT)
         .until(async || {
             Ok(Look::when(
                 lab.world.kubectl().run(&question).await.is_ok(),
-                "it does not",
+                "the user may not release",
             ))
         })
         .await?;
     Ok(Thing::new("ClusterRoleBinding", "", &binding))
 }
 
-/// As somebody who has ClusterRole slipway-releaser, and nothing else.
+/// Runs `slipway release` as a user who has only ClusterRole slipway-releaser. Returns stdout.
 async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
     let mut slipway = tokio::process::Command::new(operator::binary().await?);
     slipway
@@ -58,7 +58,7 @@ async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn release_lets_go_what_nobody_cleans_up_any_more_and_nothing_that_is_in_use() {
+async fn release_removes_abandoned_finalizers_and_keeps_those_in_use() {
     alone("release", Takes::Operator, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -80,24 +80,24 @@ async fn release_lets_go_what_nobody_cleans_up_any_more_and_nothing_that_is_in_u
         let printed = release(lab, &[]).await?;
         ensure!(printed == held.replace(": held", ": released"), "{printed}");
         let deployment = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        wait("the ContourDeployment is gone", PATIENT)
-            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_none(), "it is still there")))
+        wait("the ContourDeployment is deleted", PATIENT)
+            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_none(), "it still exists")))
             .await?;
         let stand_in = lab.only("ExtensionService", &auth, &in_use).await?;
         ensure!(
             stand_in["metadata"]["finalizers"] == json!([FINALIZER]),
-            "one that is in use was let go: {}",
+            "the finalizer of a stand-in in use was removed: {}",
             stand_in["metadata"]
         );
 
-        // A namespace hangs for its stand-in, as long as nobody takes that away.
+        // A namespace keeps terminating until the finalizer of its stand-in is removed.
         let namespace = Thing::new("Namespace", "", &auth);
         lab.delete(&namespace).await?;
         release(lab, &["--all"]).await?;
         namespace_goes(lab, &namespace).await?;
         ensure!(
             release(lab, &["--all"]).await?.starts_with("nothing is held"),
-            "something is held"
+            "objects are still held"
         );
         lab.delete(&binding).await
     })

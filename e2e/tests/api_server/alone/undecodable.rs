@@ -1,4 +1,4 @@
-//! Objects that this version can't read: stored before the schema forbade them, or written by another version.
+//! Objects that this version cannot decode: stored before the schema forbade them, or written by another version.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, contour_deployment, specific
 
 const CRD: &str = "contourdeployments.contour.slipway.dev";
 
-/// Lets the schema take anything below `spec` or `status`; the answer are the versions of the CRD before.
+/// Makes the schema accept any value below `spec` or `status`. Returns the versions of the CRD before the change.
 async fn relax(lab: &Lab, field: &str) -> anyhow::Result<Value> {
     let crd = Thing::new("CustomResourceDefinition", "", CRD);
     let strict = lab.read(&crd).await?["spec"]["versions"].clone();
@@ -25,13 +25,13 @@ async fn relax(lab: &Lab, field: &str) -> anyhow::Result<Value> {
     Ok(strict)
 }
 
-/// Puts the versions of the CRD back.
+/// Restores the versions of the CRD.
 async fn restrict(lab: &Lab, strict: &Value) -> anyhow::Result<()> {
     let crd = Thing::new("CustomResourceDefinition", "", CRD);
     lab.patch(&crd, &json!({"spec": {"versions": strict}})).await
 }
 
-/// Writes to the status of `edge` what another version may have written.
+/// Patches the status of `edge` with values that another version may have written.
 async fn write_status(lab: &Lab, status: &Value) -> anyhow::Result<()> {
     let api = lab.api("ContourDeployment", &lab.namespace);
     let patch = Patch::Merge(json!({"status": status}));
@@ -41,11 +41,11 @@ async fn write_status(lab: &Lab, status: &Value) -> anyhow::Result<()> {
         .map(drop)?)
 }
 
-/// An error if the operator writes to the ContourDeployment although nothing that matters has happened.
+/// Returns an error if the operator writes to the ContourDeployment although no relevant object has changed.
 async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
     let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
-    // A request is in the audit log only when it has been answered, and what it wrote can be seen before. The operator looks again after
-    // the answer.
+    // The audit log contains a request only after the response, but clients can observe the write earlier. The operator reconciles
+    // again after the response, so one more reconcile ensures that the log contains all earlier requests.
     lab.looks_again(&edge, 1).await?;
     let before = audit::mark(lab.world)?;
     lab.looks_again(&edge, 3).await?;
@@ -60,7 +60,7 @@ async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines)] // one story
-async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_another() {
+async fn an_undecodable_contour_deployment_does_not_stop_another() {
     alone("undecodable", Takes::Installation, async |lab: &Lab| {
         let strict = relax(lab, "spec").await?;
         lab.world.stop_operator().await?;
@@ -74,7 +74,7 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
                     .map_or_else(|error| Look::NotYet(format!("{error:#}")), |_| Look::Reached(())))
             })
             .await?;
-        // So it was when another version, which could read it, last looked.
+        // The status that another version, which could decode the object, wrote last.
         let ready = json!({
             "type": "Ready", "status": "True", "reason": "AsSpecified", "message": "", "observedGeneration": 1,
             "lastTransitionTime": "2026-11-30T00:00:00Z",
@@ -90,7 +90,10 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
                 lab.delete(&Thing::new("ContourDeployment", &lab.namespace, "second"))
                     .await?;
             }
-            Ok(Look::when(outcome.is_err(), "such an object is still taken"))
+            Ok(Look::when(
+                outcome.is_err(),
+                "the API server still accepts such an object",
+            ))
         };
         wait("the strict schema is in force again", PATIENT)
             .every(Duration::from_millis(300))
@@ -100,13 +103,13 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
         let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        let status = wait("the unreadable one says that it is", PROMPT)
+        let status = wait("the status of the undecodable object reports the error", PROMPT)
             .until(async || {
                 let now = lab.read(&own).await?;
                 let status = now["status"].clone();
-                let is_said = status["conditions"][0]["reason"] == "Undecodable"
+                let is_reported = status["conditions"][0]["reason"] == "Undecodable"
                     && status["observedGeneration"] == now["metadata"]["generation"];
-                Ok(if is_said {
+                Ok(if is_reported {
                     Look::Reached(status)
                 } else {
                     Look::NotYet(status.to_string())
@@ -130,12 +133,12 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             condition("Stalled")["status"] == "True"
                 && condition("Stalled")["message"]
                     .as_str()
-                    .is_some_and(|said| said.contains("two")),
+                    .is_some_and(|message| message.contains("two")),
             "{status}"
         );
         ensure!(
             status["contour"].is_null(),
-            "what was true once is still said: {status}"
+            "the status still contains the outdated field contour: {status}"
         );
         is_quiet(lab).await?;
 
@@ -143,7 +146,7 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
         lab.make_namespace(&other).await?;
         let edge = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
-        wait("the other one is served", PROMPT)
+        wait("the other ContourDeployment has a Contour", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),
@@ -152,7 +155,7 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             })
             .await?;
 
-        // Written anew it is one like any other.
+        // After its repair, the operator reconciles the object like any other.
         let good = lab.file(&contour_deployment(&lab.namespace, &specification("nowhere")))?;
         lab.world.kubectl().run(&["replace", "-f", &good]).await?;
         let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
@@ -162,9 +165,12 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
             "{}",
             repaired["spec"]
         );
-        lab.status(&edge, "it is served as well", PROMPT, |status| {
-            status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
-        })
+        lab.status(
+            &edge,
+            "the repaired ContourDeployment is reconciled",
+            PROMPT,
+            |status| status.is("ConfigurationValid", "True") && !status.is("Stalled", "True"),
+        )
         .await?;
         Ok(())
     })
@@ -172,21 +178,23 @@ async fn a_contour_deployment_that_cannot_be_read_says_so_and_does_not_stop_anot
 }
 
 #[tokio::test]
-async fn a_status_of_another_version_is_written_anew_and_all_goes_on_being_looked_after() {
+async fn the_operator_replaces_an_undecodable_status() {
     alone("other-version", Takes::Installation, async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
         let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
         let service = Thing::new("Service", &lab.namespace, "edge-envoy");
         let is_right = async || {
             let status = lab.read(&own).await?["status"].take();
-            let is_there = lab.find(&service).await?.is_some();
+            let exists = lab.find(&service).await?.is_some();
             let is_right = status["extensionServices"][0]["state"] == "Missing";
             Ok(Look::when(
-                is_there && is_right,
-                format!("{service} is there: {is_there}; {status}"),
+                exists && is_right,
+                format!("{service} exists: {exists}; {status}"),
             ))
         };
-        wait("all is made and reported", PROMPT).until(is_right).await?;
+        wait("the Service exists and the status is correct", PROMPT)
+            .until(is_right)
+            .await?;
         lab.world.stop_operator().await?;
         let strict = relax(lab, "status").await?;
         let mut status = lab.read(&own).await?["status"].take();
@@ -204,8 +212,10 @@ async fn a_status_of_another_version_is_written_anew_and_all_goes_on_being_looke
         lab.delete(&service).await?;
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
-        wait("all is made and reported again", PROMPT).until(is_right).await?;
-        lab.status(&edge, "it is not said to be unreadable", PROMPT, |status| {
+        wait("the Service exists and the status is correct again", PROMPT)
+            .until(is_right)
+            .await?;
+        lab.status(&edge, "the status reports no decoding error", PROMPT, |status| {
             status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
         })
         .await?;
