@@ -26,13 +26,13 @@ pub fn crd() -> CustomResourceDefinition {
     let refused =
         |why: &str| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": why});
     settings["x-kubernetes-preserve-unknown-fields"] = json!(true);
-    settings["properties"]["xdsServer"] = refused("Slipway sets this field. The API server refuses a ContourDeployment that sets it.");
-    settings["properties"]["gateway"] = refused("This version of Slipway does not support the Gateway API. The API server refuses a ContourDeployment that sets this field.");
+    settings["properties"]["xdsServer"] = refused("Slipway sets this field itself. The API server refuses it here.");
+    settings["properties"]["gateway"] = refused("Slipway does not support the Gateway API yet. The API server refuses this field.");
     settings["properties"]["envoy"] = json!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
         "description": "Contour's settings for Envoy (`spec.envoy` of a ContourConfiguration), except `service`. Optional.",
-        "properties": {"service": refused("Slipway sets this field. The API server refuses a ContourDeployment that sets it.")},
+        "properties": {"service": refused("Slipway sets this field itself. The API server refuses it here.")},
     });
     serde_json::from_value(crd).expect("still a CRD")
 }

@@ -1,5 +1,5 @@
-//! `ContourDeployment.spec`. Field names follow upstream's `projectcontour.io/v1alpha1 ContourDeployment` wherever it has
-//! the field (Contour v1.33, `apis/projectcontour/v1alpha1/contourdeployment.go`), so that a file can be carried over.
+//! `ContourDeployment.spec`. Field names follow upstream's `projectcontour.io/v1alpha1 ContourDeployment` wherever upstream has
+//! the field (Contour v1.33, `apis/projectcontour/v1alpha1/contourdeployment.go`), so that users can migrate their manifests.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::ContourDeploymentStatus;
 
-/// What to run: one Contour (its control plane) and its Envoys (the data plane).
+/// The desired state of one Contour (the control plane) and its Envoys (the data plane).
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "contour.slipway.dev",
@@ -25,8 +25,8 @@ use super::ContourDeploymentStatus;
     category = "slipway",
     derive = "Default",
     derive = "PartialEq",
-    doc = "ContourDeployment runs Project Contour and its Envoys, in any start-up order: an ExtensionService that its configuration references may come later, go, and come back.",
-    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS-1035 label of at most 40 characters (a-z, 0-9 and '-', starting with a letter): the names of Services and ContourConfigurations are made from it"),
+    doc = "ContourDeployment runs Project Contour and its Envoys, in any start-up order. The ExtensionServices that its configuration references may be created after it, deleted, and recreated.",
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS-1035 label of at most 40 characters (a-z, 0-9 and '-', starting with a letter): the names of Services and ContourConfigurations are derived from it"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Degraded", type_ = "string", json_path = ".status.conditions[?(@.type==\"Degraded\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -38,73 +38,74 @@ use super::ContourDeploymentStatus;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ContourDeploymentSpec {
-    /// Contour, the control plane.
+    /// Settings of Contour, the control plane. Optional.
     #[serde(default)]
     pub contour: ContourSpec,
-    /// Envoy, the data plane.
+    /// Settings of Envoy, the data plane. Optional.
     #[serde(default)]
     pub envoy: EnvoySpec,
-    /// Contour's configuration: the spec of a ContourConfiguration (`projectcontour.io/v1alpha1`). The three references to
-    /// ExtensionServices are described here; every other field is passed on and checked against the ContourConfiguration
-    /// CRD that is installed.
+    /// Contour's configuration: the spec of a ContourConfiguration (`projectcontour.io/v1alpha1`). Optional. This CRD describes only the
+    /// fields that reference ExtensionServices. Slipway passes every other field to Contour and validates it against the installed
+    /// ContourConfiguration CRD.
     #[serde(default)]
     pub runtime_settings: RuntimeSettings,
-    /// How the state of the referenced ExtensionServices counts.
+    /// Settings of how the referenced ExtensionServices affect the conditions. Optional.
     #[serde(default)]
     pub extension_services: ExtensionServicesSpec,
 }
 
-/// Contour's Deployment.
+/// Settings of Contour.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ContourSpec {
-    /// Contour's image. Default: the version this Slipway was tested with.
+    /// The image of Contour. When absent, Slipway uses the Contour version that it was tested with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// Settings of the Deployment.
+    /// Settings of Contour's Deployment. Optional.
     #[serde(default)]
     pub deployment: ReplicaSettings,
-    /// Where the pods may run.
+    /// Constraints on the nodes that Contour's pods run on. Optional.
     #[serde(default)]
     pub node_placement: NodePlacement,
-    /// Compute resources of the contour container.
+    /// Compute resources of the `contour` container. When absent, the container has no requests and no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Contour's own log level. Default: info.
+    /// The log level of Contour (`--debug`). Defaults to `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<ContourLogLevel>,
-    /// Verbosity of Contour's Kubernetes client (`--kubernetes-debug`), 0 to 9. Default: 0.
+    /// The verbosity of Contour's Kubernetes client (`--kubernetes-debug`), from 0 to 9. Defaults to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub kubernetes_log_level: Option<i32>,
 }
 
-/// The Envoys.
+/// Settings of the Envoys.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.deployment) || !has(self.deployment.replicas) || (has(self.workloadType) && self.workloadType == 'Deployment')").message("deployment.replicas needs workloadType: Deployment (a DaemonSet runs one Envoy on each node)"))]
 pub struct EnvoySpec {
-    /// Envoy's image. Default: the version that belongs to the default Contour.
+    /// The image of Envoy. When absent, Slipway uses the Envoy version that belongs to the default Contour version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// One Envoy on each node (DaemonSet, the default), or a number of replicas (Deployment).
+    /// The kind of workload that runs the Envoys. `DaemonSet` runs one Envoy on each node. `Deployment` runs the number of pods in
+    /// `deployment.replicas`. Defaults to `DaemonSet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_type: Option<WorkloadType>,
-    /// Settings of the Deployment, if that is the workload type.
+    /// Settings of Envoy's Deployment. Optional. They apply only if `workloadType` is `Deployment`.
     #[serde(default)]
     pub deployment: ReplicaSettings,
-    /// How the Envoys are reached.
+    /// Settings of the Service in front of the Envoys. Optional.
     #[serde(default)]
     pub network_publishing: NetworkPublishing,
-    /// Where the pods may run.
+    /// Constraints on the nodes that Envoy's pods run on. Optional.
     #[serde(default)]
     pub node_placement: NodePlacement,
-    /// Compute resources of the envoy container.
+    /// Compute resources of the `envoy` container. When absent, the container has no requests and no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Envoy's log level. Default: info.
+    /// The log level of Envoy (`--log-level`). Defaults to `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<EnvoyLogLevel>,
 }
@@ -113,21 +114,22 @@ pub struct EnvoySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaSettings {
-    /// Number of pods. When it is not set Slipway starts with 2 and leaves the number to others, an autoscaler for instance.
+    /// The number of pods. When absent, Slipway creates the Deployment with 2 and does not change the number afterwards, so that another
+    /// controller, for example an autoscaler, can set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: Option<i32>,
 }
 
-/// Where pods may run.
+/// Constraints on the nodes that pods run on.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodePlacement {
-    /// Labels that a node must have.
+    /// Labels that a node must have. Slipway adds `kubernetes.io/os: linux` unless this field sets that label.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that are tolerated.
+    /// Taints that the pods tolerate. Optional.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
     pub tolerations: Vec<Toleration>,
@@ -137,38 +139,42 @@ pub struct NodePlacement {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPublishing {
-    /// The type of the Service. Default: LoadBalancerService.
+    /// The type of the Service. `LoadBalancerService`, `NodePortService` and `ClusterIPService` stand for the Service types `LoadBalancer`,
+    /// `NodePort` and `ClusterIP`. Defaults to `LoadBalancerService`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub type_: Option<NetworkPublishingType>,
-    /// Whether nodes pass traffic on to Envoys on other nodes. Default: Local, which keeps the client's address.
+    /// The external traffic policy of the Service. With `Local` a node sends external traffic only to Envoys on the same node, which
+    /// preserves the client's address. With `Cluster` a node also sends it to Envoys on other nodes. Defaults to `Local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
-    /// IP families of the Service. Default: SingleStack.
+    /// The IP family policy of the Service. Defaults to `SingleStack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
-    /// Annotations for the Service; annotations that others (a cloud, for instance) put there are left alone.
+    /// Annotations that Slipway sets on the Service. Optional. Slipway does not change annotations of other controllers, for example of a
+    /// cloud provider.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub service_annotations: BTreeMap<String, String>,
 }
 
-/// Contour's configuration, a `ContourConfigurationSpec` of Contour v1.33.
+/// Contour's configuration: a `ContourConfigurationSpec` of Contour v1.33.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.xdsServer)").message("xdsServer is set by Slipway: Contour and Envoy talk over certificates that Slipway makes; remove this field"))]
+#[x_kube(validation = Rule::new("!has(self.xdsServer)").message("xdsServer is set by Slipway: Slipway issues the certificates for the connection between Contour and Envoy; remove this field"))]
 #[x_kube(validation = Rule::new("!has(self.gateway)").message("gateway (Gateway API) is not supported by this version of Slipway; remove this field"))]
-#[x_kube(validation = Rule::new("!has(self.envoy) || !has(self.envoy.service)").message("envoy.service is set by Slipway: it names the Service that Slipway makes for the Envoys; remove this field"))]
+#[x_kube(validation = Rule::new("!has(self.envoy) || !has(self.envoy.service)").message("envoy.service is set by Slipway: Slipway creates the Service in front of the Envoys; remove this field"))]
 pub struct RuntimeSettings {
-    /// External authorization for every virtual host that does not choose its own.
+    /// External authorization for every virtual host that does not configure its own. When absent, Contour configures no global
+    /// authorization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global_ext_auth: Option<GlobalExtAuth>,
-    /// The global rate limit service.
+    /// The global rate limit service. When absent, Contour configures no global rate limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_service: Option<RateLimitService>,
-    /// Where Envoy sends its traces.
+    /// The tracing settings of Envoy. When absent, requests are not traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
-    /// Everything else, as it was written.
+    /// All other fields, unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -177,12 +183,13 @@ pub struct RuntimeSettings {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct GlobalExtAuth {
-    /// The ExtensionService that decides. It may come later than this object.
+    /// The ExtensionService that authorizes requests. It does not need to exist yet.
     pub extension_ref: ExtensionRef,
-    /// What happens to requests while the service can't be asked: pass unchecked (true) or be denied (false, the default).
+    /// The behavior while the service is unavailable. If true, requests pass unchecked. If false, requests are denied. Defaults to false.
     #[serde(default)]
     pub fail_open: bool,
-    /// How long a decision may take, a Go duration such as `500ms`.
+    /// The time within which the service must answer: a Go duration, for example `500ms`, or `infinity` for no limit. When absent, the
+    /// response timeout of the ExtensionService (`timeoutPolicy.response`) applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 64),
@@ -191,10 +198,12 @@ pub struct GlobalExtAuth {
         )
     )]
     pub response_timeout: Option<String>,
-    /// Defaults of the virtual hosts: `disabled`, and `context` (extra entries for the service).
+    /// Defaults for the virtual hosts. `disabled` turns authorization off; `context` holds additional entries that the service receives.
+    /// Optional.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub auth_policy: Map<String, Value>,
-    /// Whether and how the request's body is sent along: `maxRequestBytes`, `allowPartialMessage`, `packAsBytes`.
+    /// Settings for sending the request body to the service: `maxRequestBytes`, `allowPartialMessage` and `packAsBytes`. When absent, Envoy
+    /// does not send the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with_request_body: Option<Map<String, Value>>,
 }
@@ -202,9 +211,9 @@ pub struct GlobalExtAuth {
 /// A reference to an ExtensionService, in the form that external authorization uses.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.apiVersion) || self.apiVersion == 'projectcontour.io/v1alpha1'").message("apiVersion must be projectcontour.io/v1alpha1, or be left out"))]
+#[x_kube(validation = Rule::new("!has(self.apiVersion) || self.apiVersion == 'projectcontour.io/v1alpha1'").message("apiVersion must be projectcontour.io/v1alpha1 or absent"))]
 pub struct ExtensionRef {
-    /// `projectcontour.io/v1alpha1`, which is also the default.
+    /// The API version of the ExtensionService. The only valid value is `projectcontour.io/v1alpha1`, which is also the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub api_version: Option<String>,
@@ -232,21 +241,24 @@ pub struct NamespacedRef {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitService {
-    /// The ExtensionService that counts. It may come later than this object.
+    /// The ExtensionService that limits rates. It does not need to exist yet.
     pub extension_service: NamespacedRef,
-    /// The rate limit service's domain. Envoy refuses its whole listener configuration when it is empty, so it is required.
+    /// The domain that Envoy sends to the rate limit service. Required, because Envoy refuses its whole listener configuration when the
+    /// domain is empty.
     #[schemars(length(min = 1, max = 1024))]
     pub domain: String,
-    /// What happens to rate-limited requests while the service can't be asked: pass (true) or be denied (false, the default).
+    /// The behavior while the service is unavailable. If true, requests pass without rate limits. If false, rate-limited requests are
+    /// denied. Defaults to false.
     #[serde(default)]
     pub fail_open: bool,
-    /// Whether answers carry X-RateLimit headers.
+    /// Whether responses carry X-RateLimit headers. When absent, Contour's default applies, which is false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_x_rate_limit_headers: Option<bool>,
-    /// Whether gRPC clients see `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
+    /// Whether rate-limited gRPC requests get the status `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`. When absent, Contour's default
+    /// applies, which is false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_resource_exhausted_code: Option<bool>,
-    /// The policy for virtual hosts without one of their own.
+    /// The global rate limit policy for virtual hosts that do not configure their own. Optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_global_rate_limit_policy: Option<Map<String, Value>>,
 }
@@ -255,82 +267,84 @@ pub struct RateLimitService {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tracing {
-    /// The ExtensionService of the collector. It may come later than this object.
+    /// The ExtensionService of the collector. It does not need to exist yet.
     pub extension_service: NamespacedRef,
-    /// The name that the spans carry. Contour's default: contour.
+    /// The service name in the spans. When absent, Contour's default applies, which is `contour`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub service_name: Option<String>,
-    /// Percentage of requests that are traced, as a decimal number, `10.5` for instance. Contour's default: 100, and it takes
-    /// 0 for 100.
+    /// The percentage of requests that are traced, as a decimal number from 0 to 100, for example `10.5`. When absent, Contour's default
+    /// applies, which is 100. Contour treats 0 as 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub overall_sampling: Option<String>,
-    /// How much of the path goes into a span, in characters. Contour's default: 256.
+    /// The maximum length, in characters, of the request path in a span. When absent, Contour's default applies, which is 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub max_path_tag_length: Option<i64>,
-    /// Whether spans carry Envoy's pod name and namespace. Contour's default: true.
+    /// Whether spans carry the name and the namespace of the Envoy pod. When absent, Contour's default applies, which is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_pod_detail: Option<bool>,
-    /// Further tags.
+    /// Additional tags of the spans. Optional.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64))]
     pub custom_tags: Vec<CustomTag>,
 }
 
-/// A tag of a span: a literal, or the value of a request header.
+/// A tag of a span, with a literal value or the value of a request header.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.literal) != has(self.requestHeaderName)").message("exactly one of literal and requestHeaderName must be set"))]
 pub struct CustomTag {
-    /// The tag's name.
+    /// The name of the tag.
     #[schemars(length(min = 1, max = 256))]
     pub tag_name: String,
-    /// A fixed value.
+    /// A literal value. Exactly one of `literal` and `requestHeaderName` must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub literal: Option<String>,
-    /// The request header whose value is taken.
+    /// The name of a request header that provides the value. Exactly one of `literal` and `requestHeaderName` must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub request_header_name: Option<String>,
 }
 
-/// How the state of the referenced ExtensionServices counts.
+/// Settings of how the referenced ExtensionServices affect the conditions.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionServicesSpec {
-    /// Whether Ready waits for a missing ExtensionService whose `failOpen` is false. Default: Required.
+    /// The effect of an unavailable ExtensionService with `failOpen: false` on the condition Ready. With `Required` Ready is False while
+    /// requests are denied. With `Tolerated` Ready ignores the ExtensionService, and Degraded still reports it. Defaults to `Required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<ExtensionServiceReadiness>,
 }
 
-/// Whether Ready waits for a missing ExtensionService.
+/// The effect of an unavailable ExtensionService with `failOpen: false` on the condition Ready. With `Required` Ready is False while
+/// requests are denied. With `Tolerated` Ready ignores the ExtensionService, and Degraded still reports it. Defaults to `Required`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExtensionServiceReadiness {
-    /// Ready is False while requests are denied because of it.
+    /// Ready is False while requests are denied because the ExtensionService is unavailable.
     #[default]
     Required,
-    /// Ready ignores it, Degraded still says so. For installations that bring the service after Contour.
+    /// Ready ignores the ExtensionService, and Degraded still reports it. For installations that install the service after Contour.
     Tolerated,
 }
 
-/// Contour's log levels (`--debug`).
+/// The log level of Contour (`--debug`). Defaults to `info`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum ContourLogLevel {
-    /// The usual.
+    /// Contour's default log level.
     #[default]
     Info,
-    /// Everything.
+    /// All messages, including debug messages.
     Debug,
 }
 
-/// Envoy's log levels (`--log-level`).
+/// The log level of Envoy (`--log-level`). Defaults to `info`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[allow(missing_docs)] // Envoy's own words
+#[allow(missing_docs)] // Envoy's own names
 pub enum EnvoyLogLevel {
     Trace,
     Debug,
@@ -342,42 +356,44 @@ pub enum EnvoyLogLevel {
     Off,
 }
 
-/// What the Envoys run as.
+/// The kind of workload that runs the Envoys. `DaemonSet` runs one Envoy on each node. `Deployment` runs the number of pods in
+/// `deployment.replicas`. Defaults to `DaemonSet`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WorkloadType {
-    /// One on each node.
+    /// One Envoy on each node.
     #[default]
     DaemonSet,
-    /// A number of replicas.
+    /// The number of Envoys in `deployment.replicas`.
     Deployment,
 }
 
-/// The type of the Service in front of the Envoys.
+/// The type of the Service. `LoadBalancerService`, `NodePortService` and `ClusterIPService` stand for the Service types `LoadBalancer`,
+/// `NodePort` and `ClusterIP`. Defaults to `LoadBalancerService`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::enum_variant_names)] // upstream's words
+#[allow(clippy::enum_variant_names)] // upstream's names
 pub enum NetworkPublishingType {
-    /// type: LoadBalancer
+    /// A Service of type LoadBalancer.
     #[default]
     LoadBalancerService,
-    /// type: NodePort
+    /// A Service of type NodePort.
     NodePortService,
-    /// type: ClusterIP
+    /// A Service of type ClusterIP.
     #[serde(rename = "ClusterIPService")]
     ClusterIpService,
 }
 
-/// Whether nodes pass external traffic on to other nodes.
+/// The external traffic policy of the Service. Defaults to `Local`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // Kubernetes' own words
+#[allow(missing_docs)] // Kubernetes' own names
 pub enum ExternalTrafficPolicy {
     #[default]
     Local,
     Cluster,
 }
 
-/// IP families of a Service.
+/// The IP family policy of the Service. Defaults to `SingleStack`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // Kubernetes' own words
+#[allow(missing_docs)] // Kubernetes' own names
 pub enum IpFamilyPolicy {
     #[default]
     SingleStack,

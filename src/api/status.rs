@@ -10,7 +10,8 @@ use super::role::Role;
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ContourDeploymentStatus {
-    /// The `metadata.generation` that Slipway observed when it computed this status. −1 in a new object that Slipway has not observed yet.
+    /// The `metadata.generation` that Slipway observed when it computed this status. −1 in a new object that Slipway has not observed
+    /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The conditions, at most one of each type. The section Conditions of the reference page describes the types.
@@ -60,8 +61,8 @@ pub struct ExtensionServiceStatus {
     /// The name of the ExtensionService.
     pub name: String,
     /// The state of the ExtensionService. `Missing`: it does not exist. `Blocked`: it exists, and its namespace refuses the stand-in beside
-    /// it. `Pending`: Contour has not judged it, or not its current spec. `Invalid`: Contour finds it invalid, or its Service is missing.
-    /// `NoEndpoints`: it is valid and has no ready endpoint. `Available`: it is valid and has a ready endpoint.
+    /// it. `Pending`: Contour has not judged it, or not its current spec. `Invalid`: Contour finds it invalid, its Service is missing, or
+    /// Slipway can't copy it. `NoEndpoints`: it is valid and has no ready endpoint. `Available`: it is valid and has a ready endpoint.
     pub state: ExtensionServiceState,
     /// The time of the last change of `state`.
     pub since: Time,
@@ -100,7 +101,7 @@ pub enum ExtensionServiceState {
     Blocked,
     /// Contour has no verdict on the ExtensionService, or none on its current spec. The last valid spec stays in use.
     Pending,
-    /// Contour finds the ExtensionService invalid, or its Service is missing.
+    /// Contour finds the ExtensionService invalid, its Service is missing, or Slipway can't copy it.
     Invalid,
     /// The ExtensionService is valid and has no ready endpoint.
     NoEndpoints,

@@ -1,122 +1,127 @@
-//! The words of the API: labels, annotations, finalizers, condition types and reasons. All of it is interface; the
-//! reference page is made from here.
+//! The vocabulary of the API: labels, annotations, finalizers, condition types and reasons. All of these are part of the interface. The
+//! reference page is generated from this module.
 
-/// Constants with a meaning, and a list of them, from which the reference page is made.
+/// Defines constants with their meanings, and a list of them from which the reference page is generated.
 macro_rules! words {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal;)*) => {
         $($(#[doc = $doc])* pub const $name: &str = $text;)*
 
-        /// Every word of this module with its meaning.
+        /// Every constant of this module with its meaning.
         pub const ALL: &[(&str, &str)] = &[$(($text, concat!($($doc,)*))),*];
     };
 }
 
-/// Name of the field manager of everything that Slipway writes.
+/// The name of the field manager that Slipway uses for all writes.
 pub const FIELD_MANAGER: &str = "slipway";
 
-/// Labels that every object of Slipway's carries.
+/// Labels of Slipway's objects.
 pub mod labels {
     words! {
-        /// The name of the ContourDeployment that an object belongs to.
+        /// The name of the ContourDeployment that owns the object.
         OWNER_NAME = "contour.slipway.dev/contourdeployment";
-        /// The namespace of the ContourDeployment that an object belongs to: ours are not only in its namespace.
+        /// The namespace of the ContourDeployment that owns the object. Some objects of a ContourDeployment are in other namespaces.
         OWNER_NAMESPACE = "contour.slipway.dev/contourdeployment-namespace";
-        /// Which part a pod is of: `contour` or `envoy`.
+        /// The component that a pod belongs to: `contour` or `envoy`.
         COMPONENT = "app.kubernetes.io/component";
-        /// On Contour's pod template: the hash of the template that Slipway made. A pod with another value is of another one.
+        /// On Contour's pod template: the hash of the template. A pod with another value was created from another template.
         TEMPLATE = "contour.slipway.dev/template";
-        /// `true`, on every object and every pod: Velero leaves it out of backups. Restored it would have an owner that does not
-        /// exist; the ContourDeployment makes it again.
+        /// `true` on every object and every pod, so that Velero excludes them from backups. A restored object would have an owner that
+        /// does not exist. Slipway recreates the objects from the restored ContourDeployment.
         EXCLUDED_FROM_BACKUP = "velero.io/exclude-from-backup";
-        /// On a stand-in: the slug of its role.
+        /// On a stand-in: the short name of its role (`ext-auth`, `rate-limit` or `tracing`).
         ROLE = "contour.slipway.dev/role";
     }
 }
 
-/// Annotations.
+/// Annotations of Slipway's objects.
 pub mod annotations {
     words! {
-        /// Hash of what Slipway last wrote: tells "we want something else now" from "somebody changed it".
+        /// The hash of the content that Slipway last wrote. It distinguishes a change of the desired content from a change by another user.
         APPLIED = "contour.slipway.dev/applied";
-        /// On a stand-in: what must be remembered of it (JSON; docs/design.md, "Rules of a stand-in", 7).
+        /// On a stand-in: its persisted state (JSON; docs/design.md, "Rules of a stand-in", 7).
         PERSISTED_STATE = "contour.slipway.dev/persisted-state";
-        /// On Contour's pod template: what a container captures at its start (JSON: the ContourConfiguration, its uid, generation and
-        /// spec, and the stand-ins).
+        /// On Contour's pod template: the inputs that a container captures at its start (JSON: the ContourConfiguration, its uid,
+        /// generation and spec, and the stand-ins).
         STARTUP_INPUTS = "contour.slipway.dev/startup-inputs";
-        /// On a ContourConfiguration whose predecessor hangs in its deletion: the uid of that one, from which its own name is made.
+        /// On a ContourConfiguration that replaces one whose deletion is blocked: the uid of the replaced object. The name of the new
+        /// object is derived from this uid.
         IN_PLACE_OF = "contour.slipway.dev/in-place-of";
-        /// On a ContourConfiguration: when the last rollout of Contour to it was complete. The newest so marked is the last good one.
+        /// On a ContourConfiguration: the time at which the last rollout of Contour to it was complete. The ContourConfiguration with the
+        /// latest time is the last known good one.
         ROLLED_OUT = "contour.slipway.dev/rolled-out";
     }
 }
 
-/// On the ContourDeployment, while there is something to clean up; on stand-ins and blackholes, while they are in use.
+/// The finalizer of Slipway. A ContourDeployment has it while it has objects to clean up; stand-ins and blackholes have it while they are
+/// in use.
 pub const FINALIZER: &str = "contour.slipway.dev/cleanup";
 
 /// Condition types.
 pub mod conditions {
     words! {
-        /// True: this generation is rolled out, Contour and Envoy are available, every reference is available or tolerated.
+        /// True: the current generation is rolled out, Contour and Envoy are available, and every referenced ExtensionService is available
+        /// or tolerated.
         READY = "Ready";
-        /// True: it works, but not as intended: a reference is missing, invalid or without ready endpoints, a rollout is stuck.
+        /// True: the installation works with restrictions. For example, a referenced ExtensionService is missing, invalid or without ready
+        /// endpoints, or a rollout is stuck.
         DEGRADED = "Degraded";
-        /// True: a change is on its way. Absent when settled.
+        /// True: a change is in progress. Absent otherwise.
         RECONCILING = "Reconciling";
-        /// True: a person must act. Absent otherwise.
+        /// True: a user must act. Absent otherwise.
         STALLED = "Stalled";
         /// True: every referenced ExtensionService is available.
         EXTENSION_SERVICES_AVAILABLE = "ExtensionServicesAvailable";
         /// True: Contour's Deployment is available.
         CONTOUR_AVAILABLE = "ContourAvailable";
-        /// True: the Envoys are available.
+        /// True: Envoy's workload is available.
         ENVOY_AVAILABLE = "EnvoyAvailable";
-        /// True: the specification makes a configuration that the API server and Contour accept.
+        /// True: the API server and Contour accept the configuration that results from the spec.
         CONFIGURATION_VALID = "ConfigurationValid";
-        /// True: the admission policies of Slipway's are in the cluster, as this version ships them. Ready and Degraded do not
-        /// depend on it.
+        /// True: Slipway's admission policies are installed as this version ships them. Ready and Degraded do not depend on this condition.
         ADMISSION_POLICIES_INSTALLED = "AdmissionPoliciesInstalled";
     }
 }
 
-/// Reasons, of conditions and of events.
+/// Reasons of conditions and events.
 pub mod reasons {
     words! {
-        /// All is as the specification asks for.
+        /// The state of the cluster matches the spec.
         AS_SPECIFIED = "AsSpecified";
-        /// Nothing is wrong.
+        /// There is no problem.
         HEALTHY = "Healthy";
         /// Contour's CRDs are not installed, not served yet, or being deleted.
         CONTOUR_CRDS_MISSING = "ContourCRDsMissing";
         /// A referenced ExtensionService does not exist.
         EXTENSION_SERVICE_MISSING = "ExtensionServiceMissing";
-        /// Slipway can't make its stand-in beside a referenced ExtensionService, because the namespace refuses it: a quota, a policy,
-        /// a name that is taken.
+        /// Slipway can't create the stand-in beside a referenced ExtensionService because the namespace refuses it, for example by a quota,
+        /// a policy, or an existing object of the same name.
         EXTENSION_SERVICE_BLOCKED = "ExtensionServiceBlocked";
-        /// Contour has not judged a referenced ExtensionService, or its present form, yet.
+        /// Contour has no verdict on a referenced ExtensionService, or none on its current spec.
         EXTENSION_SERVICE_PENDING = "ExtensionServicePending";
-        /// A referenced ExtensionService is not valid.
+        /// A referenced ExtensionService is invalid.
         EXTENSION_SERVICE_INVALID = "ExtensionServiceInvalid";
         /// A referenced ExtensionService has no ready endpoints.
         EXTENSION_SERVICE_NO_ENDPOINTS = "ExtensionServiceNoEndpoints";
         /// A referenced ExtensionService is available.
         EXTENSION_SERVICE_AVAILABLE = "ExtensionServiceAvailable";
-        /// Enough pods are available.
+        /// Enough pods of the workload are available.
         AVAILABLE = "Available";
-        /// Contour's and Envoy's certificates can't be issued or renewed.
+        /// Slipway can't issue or renew the certificates of Contour and Envoy.
         CERTIFICATES_FAILED = "CertificatesFailed";
-        /// Nothing references an ExtensionService.
+        /// The spec references no ExtensionService.
         NOTHING_REFERENCED = "NothingReferenced";
         /// Every referenced ExtensionService is available.
         ALL_AVAILABLE = "AllAvailable";
-        /// The configuration was refused, by the API server or by what is known of Contour.
+        /// The API server refused the configuration, or Slipway refused it because Contour or Envoy would not accept it.
         CONFIGURATION_REFUSED = "ConfigurationRefused";
-        /// The configuration was accepted.
+        /// The API server accepted the configuration.
         CONFIGURATION_ACCEPTED = "ConfigurationAccepted";
-        /// The configuration was not checked yet.
+        /// The configuration has not been checked yet.
         CONFIGURATION_UNCHECKED = "ConfigurationUnchecked";
-        /// Contour or Envoy is being rolled out.
+        /// A rollout of Contour or Envoy is in progress.
         ROLLING_OUT = "RollingOut";
-        /// Somebody altered or deleted a ContourConfiguration that is in use; it is repaired, and Contour is being rolled to it.
+        /// Another user changed or deleted a ContourConfiguration that is in use. Slipway has repaired it, and a rollout of Contour to the
+        /// repaired ContourConfiguration is in progress.
         CONFIGURATION_ALTERED = "ConfigurationAltered";
         /// A rollout does not make progress.
         ROLLOUT_STUCK = "RolloutStuck";
@@ -124,7 +129,7 @@ pub mod reasons {
         NOT_CREATED = "NotCreated";
         /// Too few pods are available.
         UNAVAILABLE = "Unavailable";
-        /// An object of that name exists and is not Slipway's.
+        /// An object of the desired name exists and is not one of Slipway's objects.
         NAME_COLLISION = "NameCollision";
         /// The API server forbids a write.
         FORBIDDEN = "Forbidden";
@@ -132,21 +137,21 @@ pub mod reasons {
         REFUSED = "Refused";
         /// The namespace is being deleted.
         NAMESPACE_TERMINATING = "NamespaceTerminating";
-        /// A mutating webhook or policy changes a field as Slipway writes it, and that field must be as Slipway writes it.
+        /// A mutating webhook or policy changes a field when Slipway writes it, and Slipway requires its own value of that field.
         NOT_TAKEN = "NotTaken";
-        /// Somebody changes an object again and again; Slipway puts it right ever less often.
+        /// Another user changes an object repeatedly. Slipway repairs the object with an increasing delay.
         CONTESTED = "Contested";
-        /// One write followed another without an end.
+        /// Each write was followed by another one, without reaching a stable state.
         UNSETTLED = "Unsettled";
-        /// An object in another namespace that is no longer wanted can't be deleted.
+        /// An obsolete object in another namespace can't be deleted.
         LEFT_BEHIND = "LeftBehind";
-        /// A write failed; it is tried again.
+        /// A write failed. Slipway retries it.
         WRITE_FAILED = "WriteFailed";
-        /// The stored object is not of the form that this version of Slipway reads.
+        /// This version of Slipway can't decode the stored object.
         UNDECODABLE = "Undecodable";
-        /// The admission policies are as this version of Slipway ships them.
+        /// The admission policies are installed as this version of Slipway ships them.
         AS_SHIPPED = "AsShipped";
-        /// An admission policy of Slipway's, or the binding of one, is absent, or not as this version ships it.
+        /// One of Slipway's admission policies or bindings is absent, or differs from the one that this version ships.
         NOT_AS_SHIPPED = "NotAsShipped";
         /// The ContourDeployment is being deleted.
         DELETING = "Deleting";
