@@ -1,4 +1,4 @@
-//! Converged means: nothing to write. For any valid spec, from any other.
+//! A converged cluster causes no writes, for any valid spec and after any change from one valid spec to another.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,8 @@ fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
     Value::Object(fields)
 }
 
-/// A namespace that exists, one in which a service answers, one in which an invalid one is, one that does not exist.
+/// Generates a namespace: one without services, one with valid services, one with invalid services, one that does not exist, or
+/// the ContourDeployment's own.
 fn namespace() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         Just("empty"),
@@ -110,8 +111,8 @@ fn spec() -> impl Strategy<Value = Value> {
     })
 }
 
-/// With the services that specs may refer to.
-fn furnished() -> Cluster {
+/// Returns a cluster with the services that specs may reference.
+fn with_services() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.make_namespace("empty");
     for name in ["one", "two"] {
@@ -127,9 +128,14 @@ fn furnished() -> Cluster {
     cluster
 }
 
-/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ.
+/// Returns the keys of all objects of Slipway without the hashes in names. The hashes may differ because of salts and of timeouts
+/// that are pinned for an absent object.
 fn inventory(cluster: &Cluster) -> BTreeSet<String> {
-    let made = cluster.observe().expect("it exists").objects.into_keys();
+    let made = cluster
+        .observe()
+        .expect("the ContourDeployment exists")
+        .objects
+        .into_keys();
     let made = made.filter(|key| !matches!(key.kind, slipway::plan::Kind::Pod | slipway::plan::Kind::ReplicaSet));
     made.map(|key| {
         let text = key.to_string();
@@ -141,8 +147,8 @@ fn inventory(cluster: &Cluster) -> BTreeSet<String> {
     .collect()
 }
 
-/// Everybody rests: another look changes nothing, neither objects nor status.
-fn rests(cluster: &mut Cluster) {
+/// Checks that the cluster is settled: another reconcile changes neither objects nor status.
+fn assert_settled(cluster: &mut Cluster) {
     let planned = cluster.plan();
     assert!(
         planned.is_settled(),
@@ -166,22 +172,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_valid_spec_settles_and_then_nothing_is_written(spec in spec()) {
-        let mut cluster = furnished();
+    fn every_valid_spec_settles_and_then_causes_no_writes(spec in spec()) {
+        let mut cluster = with_services();
         cluster.specify(spec);
         cluster.settle();
-        rests(&mut cluster);
+        assert_settled(&mut cluster);
     }
 
     #[test]
-    fn from_one_spec_to_another_nothing_leaks(before in spec(), after in spec()) {
-        let mut cluster = furnished();
+    fn a_change_of_the_spec_leaves_nothing_behind(before in spec(), after in spec()) {
+        let mut cluster = with_services();
         cluster.specify(before);
         cluster.settle();
         cluster.specify(after.clone());
         cluster.settle();
-        rests(&mut cluster);
-        let mut fresh = furnished();
+        assert_settled(&mut cluster);
+        let mut fresh = with_services();
         fresh.specify(after);
         fresh.settle();
         prop_assert_eq!(inventory(&cluster), inventory(&fresh));
@@ -193,13 +199,13 @@ proptest! {
     }
 
     #[test]
-    fn a_crash_after_any_write_is_no_different(spec in spec(), survived in 0..25_usize) {
-        let mut cluster = furnished();
+    fn a_crash_after_any_write_has_the_same_final_state(spec in spec(), survived in 0..25_usize) {
+        let mut cluster = with_services();
         cluster.specify(spec.clone());
         cluster.reconcile_until_crash(survived);
         cluster.settle();
-        rests(&mut cluster);
-        let mut fresh = furnished();
+        assert_settled(&mut cluster);
+        let mut fresh = with_services();
         fresh.specify(spec);
         fresh.settle();
         prop_assert_eq!(inventory(&cluster), inventory(&fresh));

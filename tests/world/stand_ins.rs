@@ -1,4 +1,4 @@
-//! Which stand-in there is, and where it points, while the user's ExtensionService comes, changes and goes.
+//! The name and the target of a stand-in, while the user creates, changes and deletes the ExtensionService.
 
 use serde_json::json;
 use slipway::plan::Kind;
@@ -10,7 +10,7 @@ use crate::scene::{
 };
 
 #[test]
-fn a_missing_extension_service_has_a_blackhole_in_its_place_and_is_never_referenced() {
+fn contour_references_a_blackhole_for_a_missing_service() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_everything());
     cluster.settle();
@@ -21,7 +21,7 @@ fn a_missing_extension_service_has_a_blackhole_in_its_place_and_is_never_referen
         let service = cluster
             .api
             .get(Kind::Service, stand_in.namespace(), stand_in.name())
-            .expect("its blackhole");
+            .expect("the blackhole of the stand-in");
         assert_eq!(
             (service.at("/spec/selector"), service.at("/spec/clusterIP")),
             (None, Some(&"None".into()))
@@ -46,7 +46,7 @@ fn a_missing_extension_service_has_a_blackhole_in_its_place_and_is_never_referen
 }
 
 #[test]
-fn a_change_of_fail_open_is_a_new_configuration_and_nothing_else() {
+fn a_change_of_fail_open_only_creates_a_new_configuration() {
     let mut cluster = Cluster::waiting_for_auth();
     let before = (cluster.configuration().name().to_owned(), cluster.stand_ins());
     cluster.specify(asks_auth_fail_open());
@@ -60,7 +60,7 @@ fn a_change_of_fail_open_is_a_new_configuration_and_nothing_else() {
 }
 
 #[test]
-fn stand_ins_follow_before_anything_else_is_known() {
+fn stand_ins_follow_before_secrets_and_settings_are_known() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     let follows = |observed: &slipway::plan::Observed| {
@@ -72,21 +72,17 @@ fn stand_ins_follow_before_anything_else_is_known() {
             .collect::<Vec<_>>()
     };
     let replaced = [format!("Replace {}", cluster.stand_in().key())];
-    let mut observed = cluster.observe().expect("it exists");
+    let mut observed = cluster.observe().expect("the ContourDeployment exists");
     observed.secrets_synced = false;
     assert_eq!(follows(&observed), replaced, "Secrets have not been read yet");
     cluster.specify(asks_auth_fail_open());
-    let observed = cluster.observe().expect("it exists");
+    let observed = cluster.observe().expect("the ContourDeployment exists");
     assert_eq!(cluster.plan().questions.len(), 1);
-    assert_eq!(
-        follows(&observed),
-        replaced,
-        "nobody has asked yet whether the settings are taken"
-    );
+    assert_eq!(follows(&observed), replaced, "the settings have not been checked yet");
 }
 
 #[test]
-fn an_extension_service_that_nobody_has_judged_changes_nothing() {
+fn an_unjudged_extension_service_changes_nothing() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     assert_eq!(cluster.writes(), [""; 0]);
@@ -94,7 +90,7 @@ fn an_extension_service_that_nobody_has_judged_changes_nothing() {
 }
 
 #[test]
-fn one_that_becomes_valid_is_one_write_and_no_rollout() {
+fn a_valid_extension_service_causes_one_write_and_no_rollout() {
     let mut cluster = Cluster::waiting_for_auth();
     let template = cluster.template();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
@@ -109,7 +105,7 @@ fn one_that_becomes_valid_is_one_write_and_no_rollout() {
 }
 
 #[test]
-fn a_verdict_on_an_older_generation_proves_nothing() {
+fn a_verdict_on_an_older_generation_is_ignored() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_says(&auth(), Ok(()));
@@ -119,18 +115,18 @@ fn a_verdict_on_an_older_generation_proves_nothing() {
 }
 
 #[test]
-fn an_edit_that_contour_finds_invalid_leaves_the_last_copy_in_use() {
+fn an_invalid_edit_keeps_the_last_copy_in_use() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(json!({"protocol": "h2c", "services": [{"name": "other", "port": 9001}]}));
-    assert_eq!(cluster.writes(), [""; 0], "while it is not judged");
+    assert_eq!(cluster.writes(), [""; 0], "before Contour judges the edit");
     cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "unresolved service")));
-    assert_eq!(cluster.writes(), [""; 0], "when it is judged");
+    assert_eq!(cluster.writes(), [""; 0], "after Contour has judged the edit");
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
 }
 
 #[test]
-fn a_deletion_is_one_write_that_keeps_the_pinned_timeout_and_a_return_with_the_same_facts_rolls_nothing() {
+fn a_deletion_keeps_the_timeout_and_a_return_rolls_out_nothing() {
     let spec = points_at_with_timeout("auth", "500ms");
     let mut cluster = Cluster::enforcing(&spec);
     let (template, name) = (cluster.template(), id(cluster.stand_in()));
@@ -150,19 +146,19 @@ fn a_deletion_is_one_write_that_keeps_the_pinned_timeout_and_a_return_with_the_s
 }
 
 #[test]
-fn an_object_that_was_deleted_and_made_again_has_proved_nothing() {
+fn the_verdict_on_a_deleted_object_does_not_prove_its_successor() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.reconcile();
     assert!(
         is_blackhole(cluster.stand_in()),
-        "its generation is the same, its uid is not"
+        "the generation is the same, but the uid differs"
     );
 }
 
 #[test]
-fn a_deletion_that_was_never_seen_is_no_different() {
+fn a_deletion_that_was_not_observed_has_the_same_final_state() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.make_extension_service("auth", "auth", &points_at("other"));
@@ -172,7 +168,7 @@ fn a_deletion_that_was_never_seen_is_no_different() {
 }
 
 #[test]
-fn new_facts_change_the_old_stand_in_at_once_and_roll_to_a_successor_of_another_name() {
+fn new_facts_update_the_old_stand_in_and_create_a_successor() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let (old, configuration) = (cluster.stand_in().key(), cluster.configuration().name().to_owned());
     let spec = points_at_with_timeout("auth", "900ms");
@@ -183,7 +179,10 @@ fn new_facts_change_the_old_stand_in_at_once_and_roll_to_a_successor_of_another_
         .iter()
         .filter(|write| **write == format!("Replace {old}"))
         .count();
-    assert_eq!(repairs, 1, "the copy and the retire come together: {writes:?}");
+    assert_eq!(
+        repairs, 1,
+        "one write updates the copy and retires the stand-in: {writes:?}"
+    );
     let retired = &cluster.api.objects[&old];
     assert_eq!(retired.at("/spec"), Some(&spec));
     assert_eq!(remembered(retired)["retired"], true);
@@ -194,14 +193,14 @@ fn new_facts_change_the_old_stand_in_at_once_and_roll_to_a_successor_of_another_
 }
 
 #[test]
-fn a_retired_name_is_never_planned_again_even_after_a_revert() {
+fn a_retired_name_is_not_planned_again_after_a_revert() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let mut names = vec![id(cluster.stand_in())];
     for timeout in ["900ms", "500ms", "900ms", "500ms"] {
         cluster.edit_auth(points_at_with_timeout("auth", timeout));
         cluster.contour_says(&auth(), Ok(()));
         cluster.reconcile();
-        // Pods of every template stay, so that every stand-in is in use.
+        // Pods of every template remain, so every stand-in stays in use.
         cluster.pods_come();
         let name = id(cluster.stand_in());
         assert!(!names.contains(&name), "{name} was planned before: {names:?}");
@@ -210,7 +209,7 @@ fn a_retired_name_is_never_planned_again_even_after_a_revert() {
 }
 
 #[test]
-fn a_stand_in_that_is_on_its_way_out_gets_a_successor() {
+fn a_terminating_stand_in_gets_a_successor() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.delete(Kind::ExtensionService, &old.namespace, &old.name);
@@ -219,15 +218,18 @@ fn a_stand_in_that_is_on_its_way_out_gets_a_successor() {
     assert_eq!(
         cluster.stand_in().at("/spec"),
         Some(&points_at("auth")),
-        "the copy goes along"
+        "the successor has the same copy"
     );
-    assert!(cluster.api.objects.contains_key(&old), "it stays until nobody uses it");
+    assert!(
+        cluster.api.objects.contains_key(&old),
+        "the old stand-in remains while a pod uses it"
+    );
     cluster.settle();
     assert!(!cluster.api.objects.contains_key(&old));
 }
 
 #[test]
-fn a_stand_in_whose_blackhole_is_on_its_way_out_gets_a_successor() {
+fn a_stand_in_with_a_terminating_blackhole_gets_a_successor() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.delete(Kind::Service, &old.namespace, &old.name);
@@ -243,7 +245,7 @@ fn points_at_with_subject_name() -> serde_json::Value {
     spec
 }
 
-/// Somebody alters the planned stand-in. Returns its key.
+/// Changes the validation of the planned stand-in, as another user would. Returns the key of the stand-in.
 fn alter_validation(cluster: &mut Cluster, validation: Option<serde_json::Value>) -> slipway::plan::Key {
     let key = cluster.stand_in().key();
     cluster.api.edit(&key, |object| {
@@ -257,13 +259,17 @@ fn alter_validation(cluster: &mut Cluster, validation: Option<serde_json::Value>
 }
 
 #[test]
-fn a_subject_name_that_comes_back_is_enforced_at_once_and_retires_if_a_container_may_have_read_none() {
+fn a_returning_subject_name_is_enforced_and_retires_a_stand_in() {
     let spec = points_at_with_subject_name();
     let mut cluster = Cluster::enforcing(&spec);
     let old = cluster.stand_in().key();
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.settle();
-    assert_eq!(cluster.stand_in().key(), old, "a flap alone rolls nothing");
+    assert_eq!(
+        cluster.stand_in().key(),
+        old,
+        "a deletion of the service alone rolls out nothing"
+    );
     cluster.make_extension_service("auth", "auth", &spec);
     cluster.contour_says(&auth(), Ok(()));
     cluster.reconcile();
@@ -273,7 +279,7 @@ fn a_subject_name_that_comes_back_is_enforced_at_once_and_retires_if_a_container
 }
 
 #[test]
-fn a_subject_name_that_somebody_removes_retires_also_if_the_service_is_deleted_meanwhile() {
+fn a_removed_subject_name_retires_a_stand_in_of_any_service() {
     for is_deleted in [false, true] {
         let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
         let old = alter_validation(&mut cluster, None);
@@ -284,13 +290,13 @@ fn a_subject_name_that_somebody_removes_retires_also_if_the_service_is_deleted_m
         assert_ne!(
             cluster.stand_in().key(),
             old,
-            "a container that started meanwhile takes any certificate; deleted: {is_deleted}"
+            "a container that started meanwhile accepts any certificate; deleted: {is_deleted}"
         );
     }
 }
 
 #[test]
-fn a_subject_name_that_somebody_puts_on_a_blackhole_retires() {
+fn a_subject_name_added_to_a_blackhole_retires_the_stand_in() {
     let mut cluster = Cluster::enforcing(&points_at_with_subject_name());
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.settle();
@@ -303,7 +309,7 @@ fn a_subject_name_that_somebody_puts_on_a_blackhole_retires() {
 }
 
 #[test]
-fn facts_are_pinned_before_a_verdict_only_while_no_envoy_exists() {
+fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
     let spec = points_at_with_timeout("auth", "500ms");
     let mut cluster = Cluster::new();
     cluster.make_service("auth", "auth");
@@ -337,14 +343,14 @@ fn facts_are_pinned_before_a_verdict_only_while_no_envoy_exists() {
     assert_eq!(
         without_envoy.stand_in().at("/spec/timeoutPolicy/response"),
         Some(&"500ms".into()),
-        "there is Contour, but no Envoy yet"
+        "Contour exists, but no Envoy yet"
     );
 
     let mut late = Cluster::waiting_for_auth();
     let template = late.template();
     late.make_extension_service("auth", "auth", &spec);
     late.reconcile();
-    assert_eq!(late.template(), template, "an unjudged object rolls nothing out");
+    assert_eq!(late.template(), template, "an unjudged object rolls out nothing");
 }
 
 #[test]
@@ -358,7 +364,7 @@ fn facts_that_would_stop_contour_are_not_pinned_unjudged() {
 }
 
 #[test]
-fn a_repair_of_pinned_facts_retires_the_stand_in_and_one_of_anything_else_does_not() {
+fn only_a_repair_of_pinned_facts_retires_a_stand_in() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "500ms"));
     let old = cluster.stand_in().key();
     cluster
@@ -372,10 +378,6 @@ fn a_repair_of_pinned_facts_retires_the_stand_in_and_one_of_anything_else_does_n
     cluster.reconcile();
     let repaired = &cluster.api.objects[&old];
     assert_eq!(repaired.at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
-    assert_eq!(
-        remembered(repaired)["retired"],
-        true,
-        "a container may have captured 1ms"
-    );
+    assert_eq!(remembered(repaired)["retired"], true, "a container may have read 1ms");
     assert_ne!(cluster.stand_in().key(), old);
 }

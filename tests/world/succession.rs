@@ -1,4 +1,4 @@
-//! What somebody altered is put right and succeeded, and who keeps altering it does not keep Contour rolling.
+//! Slipway repairs an altered object and creates a successor. A user who keeps altering objects does not keep Contour rolling.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
 use crate::cluster::{Cluster, NAMESPACE, captured, described};
 use crate::scene::{asks_auth, auth, is_blackhole, points_at, points_at_with_timeout, remembered};
 
-/// Somebody switches checking off, in the configuration that Contour's Deployment names. Returns its key.
+/// Disables authorization in the configuration that Contour's Deployment names, as another user would. Returns the key of the
+/// configuration.
 fn alter_configuration(cluster: &mut Cluster) -> Key {
     let key = cluster.configuration().key();
     cluster.api.edit(&key, |object| {
@@ -19,28 +20,32 @@ fn alter_configuration(cluster: &mut Cluster) -> Key {
     key
 }
 
-/// Which ContourConfiguration Contour's Deployment means: name, uid and generation.
-fn meant(cluster: &Cluster) -> [Value; 3] {
+/// Returns name, uid and generation of the ContourConfiguration that Contour's Deployment references.
+fn referenced(cluster: &Cluster) -> [Value; 3] {
     let captured = captured(cluster.contour());
     ["configuration", "uid", "generation"].map(|field| captured[field].clone())
 }
 
 #[test]
-fn an_altered_configuration_is_repaired_and_contour_is_rolled_to_it() {
+fn an_altered_configuration_is_repaired_and_rolled_out() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let as_it_was = cluster.configuration();
-    let [name, uid, generation] = meant(&cluster);
+    let [name, uid, generation] = referenced(&cluster);
     assert_eq!(generation, json!(1));
     let altered = alter_configuration(&mut cluster);
     cluster.reconcile();
     assert_eq!(cluster.configuration().at("/spec"), as_it_was.at("/spec"));
     assert_eq!(cluster.configuration().key(), altered);
-    assert_eq!(meant(&cluster), [name, uid, json!(3)], "one roll, to the repaired form");
+    assert_eq!(
+        referenced(&cluster),
+        [name, uid, json!(3)],
+        "one rollout, to the repaired spec"
+    );
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
     assert_eq!(
         cluster.status().extension_services[0].traffic,
         Traffic::Unknown,
-        "a Contour that started meanwhile may not ask"
+        "a Contour that started meanwhile may not ask the service"
     );
     cluster.settle();
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
@@ -50,22 +55,26 @@ fn an_altered_configuration_is_repaired_and_contour_is_rolled_to_it() {
 }
 
 #[test]
-fn contour_is_not_rolled_to_an_altered_configuration_before_it_is_repaired() {
+fn an_altered_configuration_is_repaired_before_the_rollout() {
     for survived in 0.. {
         let mut cluster = Cluster::enforcing(&points_at("auth"));
-        let before = meant(&cluster);
+        let before = referenced(&cluster);
         alter_configuration(&mut cluster);
         let written = cluster.reconcile_until_crash(survived);
-        if meant(&cluster) != before {
-            assert_eq!(meant(&cluster)[2], json!(3), "killed after {survived} writes");
-            assert!(survived > 1, "it is repaired first: {:?}", described(&written));
+        if referenced(&cluster) != before {
+            assert_eq!(referenced(&cluster)[2], json!(3), "killed after {survived} writes");
+            assert!(
+                survived > 1,
+                "Slipway repairs the configuration first: {:?}",
+                described(&written)
+            );
             return;
         }
     }
 }
 
 #[test]
-fn a_configuration_that_hangs_in_its_deletion_gets_a_successor_of_another_name_that_stays() {
+fn a_hanging_configuration_gets_a_successor_that_stays() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let first = cluster.configuration();
     for hung in 1..=2 {
@@ -76,11 +85,15 @@ fn a_configuration_that_hangs_in_its_deletion_gets_a_successor_of_another_name_t
         });
         cluster.delete(key.kind, &key.namespace, &key.name);
         cluster.settle();
-        assert_ne!(cluster.configuration().key(), key, "number {hung} hangs");
+        assert_ne!(
+            cluster.configuration().key(),
+            key,
+            "configuration {hung} hangs in its deletion"
+        );
         assert_eq!(cluster.configuration().at("/spec"), first.at("/spec"));
         assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
     }
-    let successor = meant(&cluster);
+    let successor = referenced(&cluster);
     let mut hanging: Vec<_> = cluster
         .api
         .of_kind(Kind::ContourConfiguration)
@@ -93,17 +106,17 @@ fn a_configuration_that_hangs_in_its_deletion_gets_a_successor_of_another_name_t
     }
     cluster.api.now += Duration::from_mins(2);
     cluster.settle();
-    assert_eq!(meant(&cluster), successor, "nothing is rolled back");
+    assert_eq!(referenced(&cluster), successor, "Contour keeps the successor");
 }
 
 #[test]
-fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_contour_is_rolled() {
+fn a_deleted_configuration_is_recreated_and_rolled_out() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    let [name, uid, _] = meant(&cluster);
+    let [name, uid, _] = referenced(&cluster);
     let deleted = cluster.configuration().key();
     cluster.api.forget(&deleted);
     cluster.reconcile();
-    let [again, another, _] = meant(&cluster);
+    let [again, another, _] = referenced(&cluster);
     assert_eq!(again, name);
     assert_ne!(another, uid);
     cluster.settle();
@@ -111,71 +124,81 @@ fn a_configuration_that_somebody_deleted_may_have_been_altered_before_and_contou
 }
 
 #[test]
-fn contour_is_rolled_also_if_the_operator_is_killed_after_a_configuration_was_recreated() {
+fn a_crash_after_a_recreation_does_not_prevent_the_rollout() {
     for survived in 0.. {
         let mut cluster = Cluster::enforcing(&points_at("auth"));
-        let before = meant(&cluster);
+        let before = referenced(&cluster);
         let deleted = cluster.configuration().key();
         cluster.api.forget(&deleted);
         cluster.reconcile_until_crash(survived);
-        let is_rolled = meant(&cluster) != before;
+        let is_rolled = referenced(&cluster) != before;
         cluster.settle();
-        assert_ne!(meant(&cluster), before, "killed after {survived} writes");
+        assert_ne!(referenced(&cluster), before, "killed after {survived} writes");
         assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
         if is_rolled {
-            assert!(survived > 0, "it is recreated before");
+            assert!(survived > 0, "Slipway recreates the configuration before the rollout");
             return;
         }
     }
 }
 
 #[test]
-fn who_keeps_altering_configurations_makes_contour_roll_once_a_minute() {
+fn repeated_alterations_roll_contour_at_most_once_a_minute() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     alter_configuration(&mut cluster);
     cluster.settle();
-    let [.., generation] = meant(&cluster);
-    assert_eq!(generation, json!(3), "at once");
+    let [.., generation] = referenced(&cluster);
+    assert_eq!(generation, json!(3), "the first rollout is not delayed");
     cluster.api.now += Duration::from_secs(10);
     alter_configuration(&mut cluster);
     cluster.settle();
-    assert_eq!(cluster.configuration().metadata.generation, Some(5), "repaired");
-    assert_eq!(meant(&cluster)[2], json!(3), "it stays for a while");
+    assert_eq!(
+        cluster.configuration().metadata.generation,
+        Some(5),
+        "Slipway repairs the configuration"
+    );
+    assert_eq!(referenced(&cluster)[2], json!(3), "the second rollout is delayed");
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(50)));
     assert_eq!(cluster.condition("Degraded"), "True/ConfigurationAltered");
     assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Unknown);
     cluster.api.now += Duration::from_secs(50);
     cluster.settle();
-    assert_eq!(meant(&cluster)[2], json!(5));
+    assert_eq!(referenced(&cluster)[2], json!(5));
     assert_eq!(cluster.condition("Degraded"), "False/Healthy");
 }
 
 #[test]
-fn a_change_of_the_specification_does_not_wait_for_that_minute() {
+fn a_change_of_the_spec_does_not_wait_for_that_minute() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     for _ in 0..2 {
         alter_configuration(&mut cluster);
         cluster.settle();
     }
-    assert_eq!(meant(&cluster)[2], json!(3));
-    let mut spec = serde_json::to_value(&cluster.observe().expect("it exists").deployment.spec).expect("JSON");
+    assert_eq!(referenced(&cluster)[2], json!(3));
+    let mut spec =
+        serde_json::to_value(&cluster.observe().expect("the ContourDeployment exists").deployment.spec).expect("JSON");
     spec["contour"]["logLevel"] = "debug".into();
     cluster.specify(spec);
     cluster.settle();
-    assert_eq!(meant(&cluster)[2], json!(5), "and it takes the altered one along");
+    assert_eq!(
+        referenced(&cluster)[2],
+        json!(5),
+        "the rollout includes the repaired configuration"
+    );
 }
 
 #[test]
-fn the_last_good_configuration_is_the_one_that_was_rolled_out_last_also_if_it_was_before() {
+fn each_rollout_renews_the_mark_of_the_last_good_configuration() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let mark = |cluster: &Cluster| {
         let mark = cluster
             .configuration()
             .annotation(annotations::ROLLED_OUT)
             .map(str::to_owned);
-        mark.expect("it is rolled out")
+        mark.expect("the configuration is rolled out")
     };
-    let spec = serde_json::to_value(&cluster.observe().expect("it exists").deployment.spec).expect("JSON");
+    let spec =
+        serde_json::to_value(&cluster.observe().expect("the ContourDeployment exists").deployment.spec).expect("JSON");
     let (first, before) = (cluster.configuration().key(), mark(&cluster));
     for spec in [crate::scene::asks_auth_fail_open(), spec] {
         cluster.api.now += Duration::from_mins(2);
@@ -186,7 +209,7 @@ fn the_last_good_configuration_is_the_one_that_was_rolled_out_last_also_if_it_wa
     assert!(mark(&cluster) > before, "{} after {before}", mark(&cluster));
 }
 
-/// The namespace of the authorization service goes and comes.
+/// Deletes and recreates the namespace of the authorization service.
 fn flap(cluster: &mut Cluster) {
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
@@ -195,7 +218,7 @@ fn flap(cluster: &mut Cluster) {
 }
 
 #[test]
-fn a_namespace_that_comes_and_goes_makes_contour_roll_ever_less_often_and_is_never_held() {
+fn a_flapping_namespace_rolls_contour_ever_less_often() {
     let mut cluster = Cluster::waiting_for_auth();
     for _ in 0..2 {
         flap(&mut cluster);
@@ -203,15 +226,15 @@ fn a_namespace_that_comes_and_goes_makes_contour_roll_ever_less_often_and_is_nev
     }
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
-    assert_eq!(cluster.api.get(Kind::Namespace, "", "auth"), None, "nothing holds it");
+    assert_eq!(
+        cluster.api.get(Kind::Namespace, "", "auth"),
+        None,
+        "nothing blocks the deletion of the namespace"
+    );
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
     cluster.make_namespace("auth");
     cluster.settle();
-    assert_eq!(
-        cluster.stand_in().namespace(),
-        NAMESPACE,
-        "the stand-in stays for a while"
-    );
+    assert_eq!(cluster.stand_in().namespace(), NAMESPACE, "the move back is delayed");
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(10)));
     cluster.api.now += Duration::from_secs(10);
     cluster.settle();
@@ -221,12 +244,12 @@ fn a_namespace_that_comes_and_goes_makes_contour_roll_ever_less_often_and_is_nev
     assert_eq!(
         cluster.stand_in().namespace(),
         "auth",
-        "after a calm time nobody has to wait"
+        "after ten quiet minutes the move is not delayed"
     );
 }
 
 #[test]
-fn a_stand_in_that_has_to_stay_is_enforced_with_the_new_facts_all_the_same() {
+fn a_stand_in_with_a_delayed_succession_gets_new_facts_at_once() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "1s"));
     for seconds in 2..8 {
         let spec = points_at_with_timeout("auth", &format!("{seconds}s"));
@@ -246,7 +269,7 @@ fn a_stand_in_that_has_to_stay_is_enforced_with_the_new_facts_all_the_same() {
 }
 
 #[test]
-fn a_stand_in_that_has_to_stay_stays_for_its_own_role() {
+fn a_stand_in_with_a_delayed_succession_keeps_its_role() {
     let mut cluster = Cluster::enforcing(&points_at_with_timeout("auth", "1s"));
     let auth_and_tracing = json!({"namespace": "auth", "name": "auth"});
     cluster.specify(json!({"runtimeSettings": {
@@ -269,7 +292,7 @@ fn a_stand_in_that_has_to_stay_stays_for_its_own_role() {
 }
 
 #[test]
-fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_may_read_it_is_made_again() {
+fn a_deleted_stand_in_that_a_pod_may_read_is_recreated() {
     for before in [points_at("auth"), points_at_with_timeout("auth", "500ms")] {
         let mut cluster = Cluster::enforcing(&before);
         let old = cluster.stand_in().key();
@@ -283,7 +306,7 @@ fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_ma
         assert_eq!(
             cluster.api.objects[&old].at("/spec"),
             Some(&points_at_with_timeout("auth", "900ms")),
-            "and it is enforced"
+            "the recreated stand-in is enforced"
         );
         assert_eq!(remembered(&cluster.api.objects[&old])["retired"], true);
         cluster.settle();
@@ -292,7 +315,7 @@ fn a_stand_in_that_somebody_deleted_with_its_finalizer_while_an_old_container_ma
 }
 
 #[test]
-fn a_stand_in_that_was_made_again_is_not_planned_again_though_it_bears_the_name_that_would_be() {
+fn a_recreated_stand_in_is_not_planned_again() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
@@ -307,16 +330,12 @@ fn a_stand_in_that_was_made_again_is_not_planned_again_though_it_bears_the_name_
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_says(&auth(), Ok(()));
     cluster.reconcile();
-    assert_ne!(
-        cluster.stand_in().key(),
-        old,
-        "nobody knows what a container captured there"
-    );
+    assert_ne!(cluster.stand_in().key(), old, "what a container read there is unknown");
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
 #[test]
-fn a_stand_in_without_labels_is_known_by_its_name_and_its_salt_is_not_forgotten() {
+fn a_stand_in_without_labels_is_known_by_its_name() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let first = cluster.stand_in().key();
     cluster.delete(first.kind, &first.namespace, &first.name);
@@ -325,16 +344,21 @@ fn a_stand_in_without_labels_is_known_by_its_name_and_its_salt_is_not_forgotten(
     assert_eq!(remembered(&second)["salt"], 1);
     cluster.api.edit(&second.key(), |object| object.metadata.labels = None);
     let bare = &cluster.api.objects[&second.key()];
-    let deployment = cluster.observe().expect("it exists").deployment;
+    let deployment = cluster.observe().expect("the ContourDeployment exists").deployment;
     assert!(bears_our_name(&Owner::of(&deployment.metadata), bare));
     assert_eq!(cluster.writes(), [format!("Replace {}", second.key())]);
     assert_eq!(cluster.stand_in().metadata.labels, second.metadata.labels);
 }
 
 #[test]
-fn a_stand_in_of_another_s_name_or_memory_is_not_taken_for_ours() {
+fn a_stand_in_with_another_name_or_state_is_not_slipways() {
     let cluster = Cluster::enforcing(&points_at("auth"));
-    let mut deployment = cluster.observe().expect("it exists").deployment.metadata.clone();
+    let mut deployment = cluster
+        .observe()
+        .expect("the ContourDeployment exists")
+        .deployment
+        .metadata
+        .clone();
     deployment.namespace = Some("elsewhere".into());
     assert!(!bears_our_name(&Owner::of(&deployment), cluster.stand_in()));
     let mut forged = cluster.stand_in().clone();
@@ -344,7 +368,7 @@ fn a_stand_in_of_another_s_name_or_memory_is_not_taken_for_ours() {
 }
 
 #[test]
-fn what_a_pod_says_that_it_has_captured_makes_nothing_where_no_stand_in_belongs() {
+fn a_pods_annotation_creates_nothing_in_an_unrelated_namespace() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.make_namespace("kube-system");
     let mut said = captured(cluster.contour());
@@ -359,7 +383,7 @@ fn what_a_pod_says_that_it_has_captured_makes_nothing_where_no_stand_in_belongs(
 }
 
 #[test]
-fn while_a_spec_is_refused_what_somebody_deletes_of_what_ran_is_made_again_on_the_last_good_configuration() {
+fn a_workload_deleted_while_a_spec_is_refused_is_recreated() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let (configuration, template) = (cluster.configuration().key(), cluster.template());
     cluster.refuses_settings = Some("spec.foo: unknown".into());
@@ -368,7 +392,11 @@ fn while_a_spec_is_refused_what_somebody_deletes_of_what_ran_is_made_again_on_th
         "runtimeSettings": {"foo": 1, "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}, "failOpen": true}},
     }));
     cluster.settle();
-    assert_eq!(cluster.template(), template, "nothing of it is applied");
+    assert_eq!(
+        cluster.template(),
+        template,
+        "Slipway applies nothing of the refused spec"
+    );
     for (kind, name) in [
         (Kind::Deployment, "edge-contour"),
         (Kind::DaemonSet, "edge-envoy"),
@@ -384,7 +412,7 @@ fn while_a_spec_is_refused_what_somebody_deletes_of_what_ran_is_made_again_on_th
     assert_eq!(cluster.writes(), [""; 0]);
 }
 
-/// Rolled to a specification that references nothing any more; and the stand-in that was used before.
+/// Returns a cluster that was rolled out to a spec without references, and the stand-in that was used before.
 fn without_its_reference() -> (Cluster, Key) {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
@@ -395,10 +423,10 @@ fn without_its_reference() -> (Cluster, Key) {
 }
 
 #[test]
-fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
+fn a_started_deletion_completes_while_a_spec_is_refused() {
     let (mut cluster, stand_in) = without_its_reference();
     while !cluster.api.objects[&stand_in].is_terminating() {
-        assert_ne!(cluster.reconcile_until_crash(1), [], "nothing is left to be written");
+        assert_ne!(cluster.reconcile_until_crash(1), [], "no writes are left");
     }
     cluster.refuses_settings = Some("spec.foo: unknown".into());
     cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
@@ -407,13 +435,13 @@ fn what_was_on_its_way_out_when_a_spec_is_refused_goes() {
 }
 
 #[test]
-fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
+fn no_deletion_starts_while_a_spec_is_refused() {
     let (mut cluster, stand_in) = without_its_reference();
     let told = cluster.reconcile_until_crash(1);
     assert_eq!(
         described(&told),
         [format!("Replace {}", cluster.configuration().key())],
-        "it is rolled out"
+        "Slipway marks the configuration as rolled out"
     );
     cluster.refuses_settings = Some("spec.foo: unknown".into());
     cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
@@ -421,12 +449,12 @@ fn what_was_not_on_its_way_out_when_a_spec_is_refused_stays() {
     assert!(!cluster.api.objects[&stand_in].is_terminating());
     assert!(
         cluster.plan().requeue_after.is_some(),
-        "its certificates are renewed all the same"
+        "Slipway still renews certificates"
     );
 }
 
 #[test]
-fn a_configuration_that_was_never_rolled_out_completely_is_not_the_last_good_one() {
+fn a_partly_rolled_out_configuration_is_not_the_last_good_one() {
     let mut cluster = Cluster::new();
     cluster.make_service("auth", "auth");
     cluster.specify(asks_auth());
@@ -439,7 +467,7 @@ fn a_configuration_that_was_never_rolled_out_completely_is_not_the_last_good_one
 }
 
 #[test]
-fn missing_crds_hold_no_namespace_a_blackhole_whose_stand_in_is_gone_is_let_go() {
+fn missing_crds_do_not_keep_a_blackhole_without_its_stand_in() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().clone();
     assert!(!is_blackhole(&stand_in));
@@ -448,7 +476,7 @@ fn missing_crds_hold_no_namespace_a_blackhole_whose_stand_in_is_gone_is_let_go()
     cluster.namespaces_end();
     let blackhole = Key::new(Kind::Service, "auth", stand_in.name());
     let expected = [stand_in.key(), blackhole].map(|key| format!("Release {key}"));
-    assert_eq!(cluster.writes(), expected, "in this order");
+    assert_eq!(cluster.writes(), expected, "the stand-in before the blackhole");
     cluster.namespaces_end();
     assert_eq!(cluster.api.get(Kind::Namespace, "", "auth"), None);
 }

@@ -1,4 +1,4 @@
-//! What the status says of requests: it is read off what runs, not off what is asked for.
+//! The traffic that the status reports follows the running configuration, not the desired configuration.
 
 use slipway::api::Traffic;
 use slipway::plan::{Key, Kind};
@@ -11,7 +11,7 @@ fn traffic(cluster: &Cluster) -> Traffic {
 }
 
 #[test]
-fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
+fn traffic_stays_unchecked_until_every_unchecked_pod_is_gone() {
     let mut cluster = Cluster::new();
     cluster.make_service("auth", "auth");
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
@@ -22,7 +22,7 @@ fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
     assert_eq!(
         traffic(&cluster),
         Traffic::AllowedUnchecked,
-        "the old configuration runs"
+        "the old configuration is in use"
     );
     cluster.pods_come();
     cluster.reconcile();
@@ -40,7 +40,7 @@ fn a_spec_that_adds_checking_says_unchecked_until_every_old_pod_is_gone() {
 }
 
 #[test]
-fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
+fn a_change_of_fail_open_takes_effect_when_it_is_rolled_out() {
     for (from, to, before, after) in [
         (
             asks_auth(),
@@ -62,7 +62,10 @@ fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
         cluster.reconcile();
         assert_eq!(traffic(&cluster), before);
         let status = cluster.status();
-        let message = status.extension_services[0].message.as_deref().expect("it says why");
+        let message = status.extension_services[0]
+            .message
+            .as_deref()
+            .expect("a message with the reason");
         assert!(
             message.ends_with("(until the present specification is rolled out)"),
             "{message}"
@@ -73,7 +76,7 @@ fn a_change_of_fail_open_holds_when_it_is_rolled_out() {
 }
 
 #[test]
-fn while_no_contour_runs_nothing_passes() {
+fn traffic_is_denied_while_no_contour_runs() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_auth_fail_open());
     cluster.reconcile();
@@ -81,24 +84,24 @@ fn while_no_contour_runs_nothing_passes() {
     let message = cluster.status().extension_services[0]
         .message
         .clone()
-        .expect("it says why");
+        .expect("a message with the reason");
     assert!(!message.contains("failOpen is false"), "{message}");
 }
 
 #[test]
-fn an_answering_service_is_enforced_even_when_its_newest_form_is_not_valid() {
+fn a_service_stays_enforced_after_an_invalid_edit() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     assert_eq!(traffic(&cluster), Traffic::Enforced);
     cluster.edit_auth(points_at("other"));
     cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "no")));
     cluster.reconcile();
-    assert_eq!(traffic(&cluster), Traffic::Enforced, "the last copy is in use");
+    assert_eq!(traffic(&cluster), Traffic::Enforced, "the last valid copy is in use");
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
 }
 
 #[test]
-fn without_a_ready_endpoint_nobody_is_asked() {
+fn a_service_without_a_ready_endpoint_is_not_enforced() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.forget(&Key::new(Kind::EndpointSlice, "auth", "auth-x"));
     cluster.reconcile();
@@ -107,7 +110,7 @@ fn without_a_ready_endpoint_nobody_is_asked() {
 }
 
 #[test]
-fn each_role_has_its_own_consequence() {
+fn each_role_reports_its_own_traffic() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_everything());
     cluster.settle();

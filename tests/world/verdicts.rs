@@ -1,4 +1,5 @@
-//! When a copy goes bad, and when it comes back.
+//! The effect of Contour's verdicts and of the user's Services on a copy: when Slipway withdraws the copy, and when Slipway
+//! restores the copy.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ fn service() -> Key {
 }
 
 #[test]
-fn a_service_that_is_seen_missing_withdraws_the_copy_and_its_return_brings_it_back() {
+fn a_missing_service_withdraws_the_copy_until_it_returns() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Service, "auth", "auth");
     assert_eq!(cluster.writes().len(), 1);
@@ -32,14 +33,14 @@ fn a_service_that_is_seen_missing_withdraws_the_copy_and_its_return_brings_it_ba
 }
 
 #[test]
-fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() {
+fn slipway_nudges_contour_when_an_unresolved_service_exists() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
     cluster.reconcile();
     let nudge = |cluster: &Cluster| cluster.stand_in().at("/spec/services/0/weight").cloned();
-    assert_eq!(nudge(&cluster), None, "it is not there");
+    assert_eq!(nudge(&cluster), None, "the Service does not exist");
 
     let spec = json!({"selector": {"app": "auth"}, "ports": [{"port": 9001}]});
     let service = json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec});
@@ -49,20 +50,20 @@ fn contour_is_made_to_look_again_when_a_service_that_it_did_not_find_is_there() 
         cluster.reconcile();
         assert!(is_blackhole(cluster.stand_in()));
         assert_eq!(nudge(&cluster), Some(json!(weight)), "{wait} s later");
-        assert_eq!(cluster.writes(), [""; 0], "once");
+        assert_eq!(cluster.writes(), [""; 0], "one nudge");
     }
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(295)));
 
-    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "it looked again")));
+    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "judged again")));
     cluster.contour_says(&cluster.stand_in().key(), Ok(()));
-    assert_eq!(cluster.writes(), [""; 0], "it is not taken back");
+    assert_eq!(cluster.writes(), [""; 0], "Slipway keeps the weight");
     cluster.contour_says(&auth(), Ok(()));
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
 #[test]
-fn contour_is_made_to_look_again_when_it_did_not_find_a_blackhole_that_is_there_again() {
+fn slipway_nudges_contour_when_an_unresolved_blackhole_exists() {
     let mut without_namespace = Cluster::new();
     without_namespace.specify(asks_auth());
     without_namespace.settle();
@@ -72,17 +73,17 @@ fn contour_is_made_to_look_again_when_it_did_not_find_a_blackhole_that_is_there_
         assert_eq!(cluster.writes().len(), 1);
         assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
         cluster.api.now += Duration::from_mins(1);
-        assert_eq!(cluster.writes(), [""; 0], "it waits for a word on this");
+        assert_eq!(cluster.writes(), [""; 0], "Slipway waits for a verdict on the nudge");
         cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
         assert_eq!(cluster.writes().len(), 1);
         assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(2)));
         cluster.contour_says(&stand_in.key(), Ok(()));
-        assert_eq!(cluster.writes(), [""; 0], "it is not taken back");
+        assert_eq!(cluster.writes(), [""; 0], "Slipway keeps the weight");
     }
 }
 
 #[test]
-fn contours_that_disagree_for_ever_cause_few_writes() {
+fn contours_that_always_disagree_cause_few_writes() {
     let enforcing = Cluster::enforcing(&points_at("auth"));
     let stand_in = enforcing.stand_in().key();
     for (mut cluster, of) in [
@@ -108,7 +109,7 @@ fn contours_that_disagree_for_ever_cause_few_writes() {
 }
 
 #[test]
-fn contour_is_made_to_look_again_as_often_as_a_port_is_away() {
+fn slipway_nudges_contour_each_time_a_port_was_missing() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     for round in 0..3 {
         for port in [9002, 9001] {
@@ -129,7 +130,7 @@ fn contour_is_made_to_look_again_as_often_as_a_port_is_away() {
 }
 
 #[test]
-fn a_copy_does_not_take_over_the_nudge_of_the_blackhole_before_it() {
+fn a_copy_does_not_inherit_the_nudge_of_its_blackhole() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
@@ -141,10 +142,10 @@ fn a_copy_does_not_take_over_the_nudge_of_the_blackhole_before_it() {
 }
 
 #[test]
-fn contour_is_not_made_to_look_again_for_services_that_were_not_read_yet() {
+fn slipway_does_not_nudge_contour_for_services_not_yet_read() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
-    let mut observed = cluster.observe().expect("it exists");
+    let mut observed = cluster.observe().expect("the ContourDeployment exists");
     observed.references_synced = false;
     assert!(slipway::plan::plan(&observed).is_settled());
     observed.references_synced = true;
@@ -152,7 +153,7 @@ fn contour_is_not_made_to_look_again_for_services_that_were_not_read_yet() {
 }
 
 #[test]
-fn contour_is_made_to_look_again_also_while_an_older_valid_form_stays_in_use() {
+fn slipway_nudges_contour_while_a_former_copy_is_in_use() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(points_at("later"));
     cluster.settle();
@@ -168,7 +169,7 @@ fn contour_is_made_to_look_again_also_while_an_older_valid_form_stays_in_use() {
 }
 
 #[test]
-fn contour_is_made_to_look_again_by_the_clock_also_while_the_settings_are_refused_or_unchecked() {
+fn slipway_nudges_contour_while_settings_are_not_accepted() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(points_at("later"));
     cluster.settle();
@@ -185,7 +186,7 @@ fn contour_is_made_to_look_again_by_the_clock_also_while_the_settings_are_refuse
 }
 
 #[test]
-fn a_port_that_is_seen_missing_withdraws_the_copy() {
+fn a_missing_port_withdraws_the_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.edit(&service(), |object| {
         object.content["spec"]["ports"] = json!([{"port": 9002}]);
@@ -205,9 +206,9 @@ fn a_service_that_becomes_an_external_name_withdraws_the_copy() {
 }
 
 #[test]
-fn a_service_that_was_not_read_yet_is_not_missing() {
+fn a_service_not_yet_read_does_not_count_as_missing() {
     let cluster = Cluster::enforcing(&points_at("auth"));
-    let mut observed = cluster.observe().expect("it exists");
+    let mut observed = cluster.observe().expect("the ContourDeployment exists");
     observed.services.clear();
     observed.references_synced = false;
     let planned = slipway::plan::plan(&observed);
@@ -215,7 +216,7 @@ fn a_service_that_was_not_read_yet_is_not_missing() {
 }
 
 #[test]
-fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_withdraw() {
+fn a_verdict_about_contours_own_state_does_not_withdraw_a_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     for reason in ["SecretNotValid", "SomethingNew"] {
         for key in [auth(), cluster.stand_in().key()] {
@@ -227,7 +228,7 @@ fn a_verdict_that_speaks_of_the_judge_and_not_of_the_copy_does_not_withdraw() {
 }
 
 #[test]
-fn a_verdict_that_speaks_of_the_copy_withdraws_it() {
+fn a_verdict_about_the_copy_withdraws_the_copy() {
     for reason in [
         "ServiceUnresolvedReference",
         "UnsupportedServiceType",
@@ -251,7 +252,7 @@ fn a_verdict_on_the_users_object_alone_does_not_withdraw() {
 }
 
 #[test]
-fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_withdraw() {
+fn a_stale_verdict_on_the_stand_in_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let key = cluster.stand_in().key();
     cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
@@ -263,16 +264,20 @@ fn a_verdict_on_an_older_generation_of_the_stand_in_does_not_withdraw() {
 }
 
 #[test]
-fn an_withdrawn_copy_stays_away_until_contour_says_that_the_users_object_is_valid() {
+fn a_withdrawn_copy_returns_only_with_a_valid_verdict() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     for key in [auth(), stand_in.clone()] {
         cluster.contour_says(&key, Err(("TLSUpstreamValidation", "gone")));
     }
     cluster.reconcile();
-    // The blackhole that stands there now is valid.
+    // The blackhole that the stand-in points at now is valid.
     cluster.contour_says(&stand_in, Ok(()));
-    assert_eq!(cluster.writes(), [""; 0], "or the two would flip for ever");
+    assert_eq!(
+        cluster.writes(),
+        [""; 0],
+        "otherwise copy and blackhole would alternate forever"
+    );
     assert!(is_blackhole(cluster.stand_in()));
     let says = |cluster: &Cluster| {
         cluster.status().extension_services[0]
@@ -282,7 +287,7 @@ fn an_withdrawn_copy_stays_away_until_contour_says_that_the_users_object_is_vali
     };
     let said = says(&cluster);
     assert!(said.contains("is not valid: TLSUpstreamValidation: gone: "), "{said}");
-    // Not judged, by anybody, in its present form.
+    // No Contour has judged the current spec.
     cluster.edit_auth(points_at("auth2"));
     assert_eq!(cluster.writes(), [""; 0]);
     let said = says(&cluster);
@@ -297,7 +302,7 @@ fn an_withdrawn_copy_stays_away_until_contour_says_that_the_users_object_is_vali
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
 
-/// The weight of the first Service of the stand-in.
+/// Returns the weight of the first Service of the stand-in.
 fn weight(cluster: &Cluster) -> Option<serde_json::Value> {
     cluster.stand_in().at("/spec/services/0/weight").cloned()
 }
@@ -308,7 +313,7 @@ fn seconds_pass(cluster: &mut Cluster, seconds: u64) {
 }
 
 #[test]
-fn an_object_of_which_contours_word_is_lost_is_looked_at_again_and_enforced() {
+fn a_lost_verdict_is_nudged_for_until_the_service_is_enforced() {
     let mut cluster = Cluster::waiting_for_auth();
     cluster.make_extension_service("auth", "auth", &points_at("auth"));
     for (wait, nudged) in [
@@ -334,14 +339,14 @@ fn an_object_of_which_contours_word_is_lost_is_looked_at_again_and_enforced() {
 }
 
 #[test]
-fn an_edit_on_which_contours_word_is_lost_is_told_of_and_looked_at_again() {
+fn a_lost_verdict_on_an_edit_is_reported_and_nudged_for() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.api.now += Duration::from_hours(1);
     let mut edited = points_at("auth");
     edited["protocol"] = "h2".into();
     cluster.edit_auth(edited.clone());
     cluster.contour_loses_its_words();
-    assert_eq!(cluster.writes(), [""; 0], "Contour is given some time");
+    assert_eq!(cluster.writes(), [""; 0], "Contour has some time to judge");
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(5)));
     assert_eq!(cluster.condition("Degraded"), "False/Healthy");
 
@@ -360,12 +365,16 @@ fn an_edit_on_which_contours_word_is_lost_is_told_of_and_looked_at_again() {
 }
 
 #[test]
-fn a_trial_of_which_contours_word_is_lost_is_looked_at_again() {
+fn a_lost_verdict_on_a_trial_is_nudged_for() {
     let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.api.now += Duration::from_hours(1);
     cluster.reconcile();
     assert_eq!(trials(&cluster).len(), 1);
-    assert_eq!(weight(&cluster), None, "what is never judged is no reason");
+    assert_eq!(
+        weight(&cluster),
+        None,
+        "an object that Contour never judges is no reason for a nudge"
+    );
     cluster.contour_loses_its_words();
     seconds_pass(&mut cluster, 4);
     assert_eq!(weight(&cluster), None);
@@ -377,7 +386,7 @@ fn a_trial_of_which_contours_word_is_lost_is_looked_at_again() {
 }
 
 #[test]
-fn nobody_is_nudged_for_his_silence_before_he_can_be_heard_and_has_had_some_time() {
+fn slipway_nudges_only_a_contour_that_was_ready_for_5_seconds() {
     let mut cluster = Cluster::waiting_for_auth();
     let contour = cluster.contour().key();
     let is_heard = |cluster: &mut Cluster, ready: u32| {
@@ -401,7 +410,7 @@ fn nobody_is_nudged_for_his_silence_before_he_can_be_heard_and_has_had_some_time
     }
 }
 
-/// `auth/auth` with a verdict that is about another object of its name, two generations later.
+/// Returns a cluster in which `auth/auth` bears the verdict on another object of its name, about a generation two later.
 fn with_the_verdict_on_another(spec: &serde_json::Value) -> Cluster {
     let mut cluster = Cluster::waiting_for_auth();
     make_with_the_verdict_on_another(&mut cluster, spec);
@@ -420,10 +429,10 @@ fn trials(cluster: &Cluster) -> Vec<Key> {
 }
 
 #[test]
-fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edits() {
+fn an_object_that_contour_never_judges_is_tried_and_enforced() {
     let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.reconcile();
-    assert!(is_blackhole(cluster.stand_in()), "the verdict is not on it");
+    assert!(is_blackhole(cluster.stand_in()), "the verdict is about another object");
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
@@ -438,23 +447,23 @@ fn an_object_that_contour_never_judges_is_tried_and_enforced_and_so_are_its_edit
     assert_eq!(
         cluster.stand_in().at("/spec"),
         Some(&last_valid),
-        "the edit is not judged yet"
+        "Contour has not judged the edit yet"
     );
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&edited));
     let second = trials(&cluster);
     assert_eq!(second.len(), 1);
-    assert_ne!(second, first, "no name is used twice");
+    assert_ne!(second, first, "no trial reuses a name");
 
     cluster.edit_auth(points_at("auth"));
     cluster.contour_judges();
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
-    assert_eq!(trials(&cluster), [], "Contour judges it itself again");
+    assert_eq!(trials(&cluster), [], "Contour judges the user's object again");
 }
 
 #[test]
-fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
+fn a_failed_trial_is_reported_and_nudged_for() {
     let mut cluster = with_the_verdict_on_another(&points_at("missing"));
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
@@ -470,7 +479,7 @@ fn a_trial_that_fails_is_told_of_and_contour_is_nudged_for_it() {
 }
 
 #[test]
-fn a_trial_that_somebody_altered_proves_nothing() {
+fn a_trial_that_another_user_altered_proves_nothing() {
     let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.reconcile();
     let trial = trials(&cluster).remove(0);
@@ -484,12 +493,12 @@ fn a_trial_that_somebody_altered_proves_nothing() {
     assert_eq!(
         cluster.api.objects[&trial].at("/spec"),
         Some(&points_at("auth")),
-        "it is put right"
+        "Slipway repairs the trial"
     );
 }
 
 #[test]
-fn in_a_namespace_that_is_being_deleted_no_trial_is_made_again() {
+fn no_trial_is_created_in_a_terminating_namespace() {
     let mut cluster = with_the_verdict_on_another(&points_at("auth"));
     cluster.settle();
     cluster.api.edit(&auth(), |object| {
@@ -498,21 +507,24 @@ fn in_a_namespace_that_is_being_deleted_no_trial_is_made_again() {
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
     assert_eq!(trials(&cluster), []);
-    assert!(cluster.api.objects.contains_key(&auth()), "somebody else holds it");
+    assert!(
+        cluster.api.objects.contains_key(&auth()),
+        "the finalizer of another user keeps the object"
+    );
     assert_eq!(
         cluster.stand_in().namespace(),
         "projectcontour",
-        "Contour has rolled away"
+        "Contour uses a stand-in at home"
     );
     assert_eq!(
         cluster.condition("Ready"),
         "False/ExtensionServiceInvalid",
-        "its Service is gone"
+        "the Service is gone"
     );
 }
 
 #[test]
-fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
+fn one_trial_serves_all_roles_and_is_deleted_with_its_object() {
     let auth_and_tracing = json!({"namespace": "auth", "name": "auth"});
     let asks_twice = json!({"runtimeSettings": {
         "globalExtAuth": {"extensionRef": auth_and_tracing}, "tracing": {"extensionService": auth_and_tracing},
@@ -532,7 +544,7 @@ fn a_trial_serves_all_roles_and_goes_with_what_it_tries() {
         let created = waves
             .flat_map(|wave| wave.writes)
             .filter(|write| matches!(write, Write::Create(object) if object.name().starts_with("edge-trial-")));
-        assert_eq!(created.count(), 1, "it is made once");
+        assert_eq!(created.count(), 1, "one trial for both roles");
         cluster.settle();
         assert_eq!(cluster.status().extension_services_available.as_deref(), Some("2/2"));
         assert_eq!(trials(&cluster).len(), 1);

@@ -1,4 +1,4 @@
-//! What a mutating webhook, or a policy, changes in what Slipway writes.
+//! Changes by a mutating webhook or a policy to objects that Slipway writes.
 
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object};
@@ -11,7 +11,7 @@ fn containers(object: &mut Object) -> Option<&mut Vec<Value>> {
     spec.pointer_mut("/template/spec/containers")?.as_array_mut()
 }
 
-/// Images come from a mirror, and every workload gets a sidecar, a toleration and an environment variable.
+/// Replaces the registry of images with a mirror, and adds a sidecar, a toleration and an environment variable to every workload.
 fn platform(object: &mut Object) {
     let Some(all) = containers(object) else { return };
     for container in all.iter_mut() {
@@ -35,7 +35,7 @@ fn platform(object: &mut Object) {
 }
 
 #[test]
-fn what_a_platform_changes_in_workloads_is_taken_as_it_is_and_named() {
+fn slipway_accepts_and_reports_a_platforms_changes_to_workloads() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(platform);
     let mut spec = asks_auth();
@@ -52,7 +52,7 @@ fn what_a_platform_changes_in_workloads_is_taken_as_it_is_and_named() {
         named
             .iter()
             .find(|object| object.kind == kind)
-            .expect("it is named")
+            .expect("the status lists the object")
             .fields
             .clone()
     };
@@ -64,7 +64,7 @@ fn what_a_platform_changes_in_workloads_is_taken_as_it_is_and_named() {
             .any(|field| field.ends_with("containers[envoy].image")),
         "{named:?}"
     );
-    // A new process writes each once more, and then knows.
+    // A new process writes each object once more, and then knows the result.
     cluster.restart();
     let writes = cluster.writes();
     assert_eq!(writes.len(), 2, "{writes:?}");
@@ -72,7 +72,7 @@ fn what_a_platform_changes_in_workloads_is_taken_as_it_is_and_named() {
     assert_eq!(cluster.status().fields_decided_by_others, named);
 }
 
-/// Authorization is switched off in what Contour reads.
+/// Disables authorization in the configuration that Contour reads.
 fn disables(object: &mut Object) {
     if object.kind == Kind::ContourConfiguration {
         object.content["spec"]["globalExtAuth"]["authPolicy"] = json!({"disabled": true});
@@ -80,7 +80,7 @@ fn disables(object: &mut Object) {
 }
 
 #[test]
-fn a_configuration_that_is_changed_as_it_is_written_is_never_rolled_to() {
+fn slipway_never_rolls_out_a_configuration_changed_on_write() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(disables);
     cluster.make_namespace("auth");
@@ -95,16 +95,16 @@ fn a_configuration_that_is_changed_as_it_is_written_is_never_rolled_to() {
     }
     let status = cluster.status();
     let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled");
-    let message = &stalled.expect("it is said").message;
+    let message = &stalled.expect("the condition exists").message;
     assert!(message.contains("spec.globalExtAuth.authPolicy"), "{message}");
     cluster.api.webhook = None;
-    cluster.api.now += cluster.plan().requeue_after.expect("it is tried again");
+    cluster.api.now += cluster.plan().requeue_after.expect("a retry");
     cluster.settle();
     assert_eq!(cluster.condition("Stalled"), "");
     assert!(cluster.api.get(Kind::Deployment, NAMESPACE, "edge-contour").is_some());
 }
 
-/// Contour runs something else.
+/// Replaces the command of Contour's container.
 fn runs_another(object: &mut Object) {
     for container in containers(object)
         .into_iter()
@@ -116,7 +116,7 @@ fn runs_another(object: &mut Object) {
 }
 
 #[test]
-fn a_command_that_is_changed_as_it_is_written_is_never_taken() {
+fn a_contour_whose_command_is_changed_on_write_is_reported() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(runs_another);
     cluster.make_namespace("auth");
@@ -128,11 +128,11 @@ fn a_command_that_is_changed_as_it_is_written_is_never_taken() {
     assert_eq!(
         cluster.api.objects[&before.key()],
         before,
-        "and it is not written again at once"
+        "Slipway does not write the Deployment again at once"
     );
 }
 
-/// Contour's CRDs have a default that they had not.
+/// Sets defaults that an older version of Contour's CRDs does not have.
 fn newer_crds(object: &mut Object) {
     match object.kind {
         Kind::ContourConfiguration => object.content["spec"]["policy"] = json!({"applyToIngress": false}),
@@ -142,7 +142,7 @@ fn newer_crds(object: &mut Object) {
 }
 
 #[test]
-fn a_default_that_the_crds_get_later_ends_in_rest() {
+fn new_defaults_of_contours_crds_settle_without_a_rollout() {
     for is_enforced in [true, false] {
         let mut cluster = if is_enforced {
             Cluster::enforcing(&points_at("auth"))
@@ -162,7 +162,7 @@ fn a_default_that_the_crds_get_later_ends_in_rest() {
     }
 }
 
-/// A stand-in is pointed elsewhere.
+/// Redirects the stand-ins of Slipway to another Service.
 fn redirects(object: &mut Object) {
     if object.kind == Kind::ExtensionService && object.namespace() == "auth" && object.has_our_finalizer() {
         object.content["spec"]["services"] = json!([{"name": "evil", "port": 1}]);
@@ -170,7 +170,7 @@ fn redirects(object: &mut Object) {
 }
 
 #[test]
-fn a_stand_in_that_is_changed_as_it_is_made_is_not_used() {
+fn a_stand_in_changed_on_write_is_not_used() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(redirects);
     cluster.make_service("auth", "auth");
