@@ -1,9 +1,10 @@
-//! Bytes become a ContourDeployment and the objects around it, some of them damaged: the path of `slipway render`.
+//! Converts bytes to a ContourDeployment and the objects around the ContourDeployment, some of them damaged, and follows the path
+//! of `slipway render`.
 //!
-//! What must hold: nothing panics; the same documents give the same plan; a plan writes an object once, and only objects that
-//! are ours; what somebody made where nothing refers to steers nothing, and all that is done to it is to take away what looks as if it had
-//! been left behind; and what Contour is told to read has the blocks that are asked for, with the `failOpen` that is asked for, and
-//! references stand-ins only.
+//! Properties: nothing panics. The same documents give the same plan. A plan writes an object only once, and writes only
+//! Slipway's objects. Objects of other users in an unreferenced namespace do not influence the plan, except that the plan deletes
+//! or releases objects that look like leftovers of an earlier plan. The configuration that Contour reads has the blocks of the
+//! spec with the same `failOpen`, and references only stand-ins.
 
 use std::collections::BTreeSet;
 
@@ -16,9 +17,10 @@ use slipway::render::{answered, observe, render};
 use crate::cluster::{captured, describe, key_of};
 use crate::imitations;
 
-/// Checks what these bytes stand for. Returns the number of writes; none if no ContourDeployment can be read from them.
+/// Checks the documents that the bytes describe. Returns the number of writes, or None if the bytes contain no readable
+/// ContourDeployment.
 pub fn check(bytes: &[u8]) -> Option<usize> {
-    // Sometimes the bytes are the text itself.
+    // With a leading zero, the remaining bytes are the text itself.
     let text = match bytes.split_first() {
         Some((0, text)) => String::from_utf8_lossy(text).into_owned(),
         _ => documents(&mut Unstructured::new(bytes)).ok()?,
@@ -33,10 +35,10 @@ fn check_text(text: &str) -> Option<usize> {
     assert_eq!(
         serde_json::to_value(&plan).expect("a plan is JSON"),
         serde_json::to_value(&again).expect("a plan is JSON"),
-        "the same plan"
+        "the same documents give the same plan"
     );
     assert_eq!(plan.requeue_after, again.requeue_after);
-    render(text).expect("what can be read can be printed");
+    render(text).expect("`render` prints every readable input");
     let writes: Vec<&Write> = plan.waves.iter().flat_map(|wave| &wave.writes).collect();
     let mut written = BTreeSet::new();
     for write in &writes {
@@ -49,17 +51,17 @@ fn check_text(text: &str) -> Option<usize> {
             Write::Create(_) => assert!(!exists.is_some_and(is_ours), "{} exists", describe(write)),
             _ => assert!(
                 key.kind == Kind::ContourDeployment || exists.is_some_and(is_ours),
-                "{} is not ours",
+                "{} is not Slipway's object",
                 describe(write)
             ),
         }
     }
     check_contour(&observed, &plan, &writes);
-    imitations::check_steered(&observed);
+    imitations::check_influence(&observed);
     Some(writes.len())
 }
 
-/// The configuration that Contour's Deployment is written with.
+/// Checks the configuration that the written Deployment of Contour names.
 fn check_contour(observed: &Observed, plan: &Plan, writes: &[&Write]) {
     let owner = observed.owner();
     let made = |key: &Key| {
@@ -84,12 +86,13 @@ fn check_contour(observed: &Observed, plan: &Plan, writes: &[&Write]) {
     if !is_written {
         return;
     }
-    let captured = captured(made(&contour).expect("it is written"));
+    let captured = captured(made(&contour).expect("the Deployment is written"));
     let name = captured["configuration"].as_str().expect("a name");
     let key = Key::new(Kind::ContourConfiguration, &owner.namespace, name);
-    let configuration = made(&key).unwrap_or_else(|| panic!("{key} is not made: {plan:?}"));
+    let configuration = made(&key).unwrap_or_else(|| panic!("{key} is not created: {plan:?}"));
     let asked = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
-    // Whoever writes in the ContourDeployment's namespace may forge what ran there last, and goes on while settings are refused.
+    // A user who can write in the ContourDeployment's namespace can forge the last good configuration, which stays in use while
+    // settings are refused.
     let conditions = &plan.status.conditions;
     let is_refused = conditions
         .iter()
@@ -109,16 +112,20 @@ fn check_contour(observed: &Observed, plan: &Plan, writes: &[&Write]) {
         }
         assert_eq!(asked["failOpen"], block["failOpen"], "{role}");
         let reference = block.get("extensionRef").or_else(|| block.get("extensionService"));
-        let [namespace, name] =
-            ["namespace", "name"].map(|key| reference.expect("one")[key].as_str().expect("a text").to_owned());
+        let [namespace, name] = ["namespace", "name"].map(|key| {
+            reference.expect("a reference")[key]
+                .as_str()
+                .expect("a text")
+                .to_owned()
+        });
         let stand_in = Key::new(Kind::ExtensionService, &namespace, &name);
-        let made = made(&stand_in).unwrap_or_else(|| panic!("{stand_in} is not made"));
+        let made = made(&stand_in).unwrap_or_else(|| panic!("{stand_in} is not created"));
         assert!(owner.owns(made), "{stand_in} is not a stand-in");
     }
 }
 
-/// A ContourDeployment, and what Slipway would make for it, the user's objects beside it; then some of it is changed, and some is
-/// imitated.
+/// Generates a ContourDeployment, the objects that Slipway would create for the ContourDeployment, and the user's objects.
+/// Damages some of the objects and adds imitations.
 fn documents(input: &mut Unstructured<'_>) -> Result<String> {
     let deployment = json!({
         "apiVersion": "contour.slipway.dev/v1alpha1",
@@ -136,7 +143,7 @@ fn documents(input: &mut Unstructured<'_>) -> Result<String> {
         documents.extend(made_for(&documents));
     }
     for _ in 0..input.int_in_range(0..=6)? {
-        // The API server takes no ContourDeployment that can't be read; mostly it is the others that are odd.
+        // The API server accepts only a readable ContourDeployment. Most inputs therefore damage only the other objects.
         let first = usize::from(documents.len() > 1 && input.ratio(15_u8, 16_u8)?);
         let index = input.int_in_range(first..=documents.len() - 1)?;
         damage(input, &mut documents[index])?;
@@ -159,7 +166,7 @@ fn documents(input: &mut Unstructured<'_>) -> Result<String> {
     Ok(texts.join("\n---\n"))
 }
 
-/// What a converged cluster holds.
+/// Returns the objects of Slipway in a converged cluster.
 fn made_for(documents: &[Value]) -> Vec<Value> {
     let texts: Vec<String> = documents.iter().map(Value::to_string).collect();
     let Ok(observed) = observe(&texts.join("\n---\n")) else {
@@ -178,7 +185,7 @@ fn made_for(documents: &[Value]) -> Vec<Value> {
     created.collect()
 }
 
-/// The user's ExtensionService, its Service and an endpoint.
+/// Generates the user's ExtensionService, the Service of the ExtensionService, and an endpoint.
 fn surroundings(input: &mut Unstructured<'_>, namespace: &str) -> Result<Vec<Value>> {
     let metadata = json!({"name": "one", "namespace": namespace, "uid": format!("u-{namespace}"), "generation": 1});
     let mut spec = json!({"protocol": "h2c", "services": [{"name": "one", "port": 9001}]});
@@ -200,7 +207,7 @@ fn surroundings(input: &mut Unstructured<'_>, namespace: &str) -> Result<Vec<Val
     ])
 }
 
-/// What preflight reads of the settings that are passed on.
+/// Settings that preflight checks.
 const SETTINGS: [&str; 21] = [
     "envoy",
     "envoy.timeouts.requestTimeout",
@@ -281,7 +288,7 @@ fn put(target: &mut Value, path: &str, value: Value) {
     }
 }
 
-/// Changes something about an object, but not of what kind and name it is.
+/// Changes an object, but neither the kind nor the name of the object.
 fn damage(input: &mut Unstructured<'_>, document: &mut Value) -> Result<()> {
     let fields = document.as_object_mut().expect("an object");
     if input.ratio(1_u8, 3_u8)? {
@@ -327,7 +334,7 @@ fn damage_metadata(input: &mut Unstructured<'_>, metadata: &mut Value) -> Result
     Ok(())
 }
 
-/// Goes down by chance, and changes or takes away what it comes upon.
+/// Descends at random, and changes or removes the value that the descent reaches.
 fn damage_part(input: &mut Unstructured<'_>, place: &mut Value) -> Result<()> {
     let ends = input.ratio(1_u8, 4_u8)?;
     match place {

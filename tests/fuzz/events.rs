@@ -1,10 +1,10 @@
-//! Bytes become a sequence of events on the simulated cluster: the user's, Kubernetes', Contour's, somebody else's who touches
-//! what is ours, a tenant's who imitates it in a namespace that nothing refers to or beside a service, and the operator's, crashes
-//! included.
+//! Converts bytes to a sequence of events on the simulated cluster: events of the user, of Kubernetes, of Contour, of another
+//! user who changes Slipway's objects, of a tenant who imitates Slipway's objects in an unreferenced namespace or beside a
+//! service, and of the operator, crashes included.
 //!
-//! What must hold: nothing panics; after every single write what `invariants` says; after a whole reconcile the planned
-//! stand-ins point at nothing, or at what Contour has judged valid; and when the events stop, everything comes to rest, in the
-//! state of a cluster that was built in order, or without a trace if the ContourDeployment is gone.
+//! Properties: nothing panics. After every single write the `invariants` hold. After a whole reconcile the planned stand-ins
+//! point at nothing, or at what Contour has judged valid. When the events stop, the cluster settles in the state of a cluster
+//! that was built in order. If the ContourDeployment is gone, Slipway leaves no trace.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::imitations::{self, ALICE, Imitation};
 use crate::invariants::captured_and_unusable;
 use crate::scene::is_blackhole;
 
-/// Longer sequences take longer, and say no more.
+/// The maximum number of events. Longer sequences take longer and find no more.
 const LONGEST: usize = 48;
 
-/// Where the user's things are.
+/// The namespace of an object of the user.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Place {
     Auth,
@@ -99,7 +99,7 @@ impl Asked {
     }
 }
 
-/// What somebody else does to an object of ours.
+/// A change of one of Slipway's objects by another user.
 #[derive(Arbitrary, Clone, Debug)]
 enum Touch {
     Delete,
@@ -113,7 +113,7 @@ enum Touch {
 
 #[derive(Arbitrary, Clone, Debug)]
 enum Event {
-    // The user's.
+    // Events of the user.
     MakeNamespace(Place),
     DeleteNamespace(Place),
     MakeService(Place),
@@ -124,7 +124,7 @@ enum Event {
     Specify(Asked),
     DeleteContourDeployment,
     RefuseSettings(bool),
-    // Kubernetes' and Contour's.
+    // Events of Kubernetes and Contour.
     PodsCome,
     OldPodsBeginToEnd,
     TerminatingPodsEnd,
@@ -133,18 +133,18 @@ enum Event {
     SecondsPass(u8),
     ContourJudges,
     ContourSays(Place, u8),
-    // Somebody else's.
+    // Events of another user.
     Touch(u8, Touch),
-    // A tenant's.
+    // Events of a tenant.
     Imitate(Option<Place>, Imitation),
     ChangeImitation(u8, Imitation),
     DeleteImitation(u8),
-    // The operator's.
+    // Events of the operator.
     Reconcile,
     Crash(u8),
 }
 
-/// Checks the sequence that these bytes stand for. Returns the number of its events.
+/// Checks the sequence of events that the bytes describe. Returns the number of events.
 pub fn check(bytes: &[u8]) -> usize {
     let mut input = Unstructured::new(bytes);
     let mut world = World::new();
@@ -154,10 +154,10 @@ pub fn check(bytes: &[u8]) -> usize {
         if std::env::var_os("TRACE").is_some() {
             eprintln!("{event:?}");
         }
-        world.happens(event);
+        world.apply_event(event);
         count += 1;
     }
-    world.rests();
+    world.assert_settles();
     count
 }
 
@@ -165,7 +165,7 @@ struct World {
     cluster: Cluster,
     /// The specs of ExtensionServices that Contour has judged valid.
     proven: Vec<Value>,
-    /// What the tenant made.
+    /// The keys of the objects that the tenant has created.
     imitations: Vec<Key>,
 }
 
@@ -190,7 +190,7 @@ impl World {
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn apply_event(&mut self, event: Event) {
         let cluster = &mut self.cluster;
         match event {
             Event::MakeNamespace(place) => {
@@ -221,7 +221,7 @@ impl World {
             Event::DeleteContourDeployment => delete(cluster, &deployment_key()),
             Event::RefuseSettings(refused) => {
                 cluster.refuses_settings = refused.then(|| "no".to_owned());
-                // A process asks once.
+                // A process checks settings only once.
                 cluster.restart();
             }
             Event::PodsCome => cluster.pods_come(),
@@ -247,7 +247,7 @@ impl World {
             }
             Event::Touch(which, touch) => touched(cluster, which, &touch),
             Event::Imitate(place, imitation) => {
-                // Nobody but the ContourDeployment's administrators writes in its namespace.
+                // Only administrators of the ContourDeployment write in the namespace of the ContourDeployment.
                 let place = place
                     .filter(|place| !matches!(place, Place::Own))
                     .map_or(ALICE, Place::name);
@@ -271,13 +271,13 @@ impl World {
                 self.learn();
                 self.cluster.reconcile();
                 self.check_stand_ins();
-                self.cluster.observe().iter().for_each(imitations::check_steered);
+                self.cluster.observe().iter().for_each(imitations::check_influence);
             }
             Event::Crash(survived) => drop(cluster.reconcile_until_crash(usize::from(survived % 32))),
         }
     }
 
-    /// One of those that the tenant made and that are still there.
+    /// Returns one of the tenant's objects that still exist.
     fn imitation(&self, which: u8) -> Option<Key> {
         let there = |key: &&Key| self.cluster.api.objects.contains_key(*key);
         let left: Vec<&Key> = self.imitations.iter().filter(there).collect();
@@ -285,7 +285,7 @@ impl World {
         Some(left[index].clone())
     }
 
-    /// It becomes like another one of its kind.
+    /// Makes an imitation equal to another imitation of the same kind.
     fn change_imitation(&mut self, key: &Key, like: Imitation) {
         let mut other = like.object(&key.namespace);
         if like.kind() != key.kind {
@@ -295,7 +295,7 @@ impl World {
         let other = Object::from_json(key.kind, other).expect("an object");
         let owner = self.cluster.observe().map(|observed| observed.owner());
         let is_owned = |object: &Object| owner.as_ref().is_some_and(|owner| owner.owns(object));
-        // Who takes every mark away makes it an object of their own.
+        // A tenant who removes every label turns the imitation into an object without any relation to Slipway.
         if is_owned(&self.cluster.api.objects[key]) && !is_owned(&other) {
             return;
         }
@@ -309,8 +309,9 @@ impl World {
         });
     }
 
-    /// The tenant takes away what he made beside a service and what Slipway has not touched: it may take a name of ours.
-    fn tenant_leaves(&mut self) {
+    /// Deletes the imitations beside a service that Slipway has not changed, because such an imitation may occupy a name that
+    /// Slipway needs.
+    fn remove_untouched_imitations(&mut self) {
         let keys: Vec<Key> = self
             .imitations
             .iter()
@@ -324,7 +325,7 @@ impl World {
         }
     }
 
-    /// What Contour says now may be copied from now on.
+    /// Records the specs that Contour has judged valid. Slipway may copy these specs from now on.
     fn learn(&mut self) {
         let owner = self.cluster.observe().map(|observed| observed.owner());
         for object in self.cluster.api.of_kind(Kind::ExtensionService) {
@@ -338,7 +339,7 @@ impl World {
         }
     }
 
-    /// The stand-ins that Contour's Deployment names, if that is ours to look after.
+    /// Checks the stand-ins that Contour's Deployment names, if Slipway is responsible for the Deployment.
     fn check_stand_ins(&self) {
         let Some(observed) = self.cluster.observe() else { return };
         let is_kept = observed.deployment.metadata.deletion_timestamp.is_none()
@@ -357,7 +358,7 @@ impl World {
             let Some(stand_in) = observed.object(Kind::ExtensionService, namespace, name) else {
                 continue;
             };
-            // Contour is nudged with a weight; no form of the user's has one.
+            // Slipway nudges Contour with a weight. No spec of the user has a weight.
             let mut spec = stand_in.at("/spec").expect("a spec").clone();
             let services = spec["services"].as_array_mut().into_iter().flatten();
             services
@@ -365,24 +366,27 @@ impl World {
                 .for_each(|service| drop(service.remove("weight")));
             assert!(
                 is_blackhole(stand_in) || self.proven.contains(&spec),
-                "stand-in {id} has a spec that nobody has judged: {spec}"
+                "stand-in {id} has a spec that Contour has not judged: {spec}"
             );
         }
     }
 
-    /// The events stop, everybody takes turns, and what comes of it is what is asked for.
-    fn rests(&mut self) {
+    /// Stops the events, settles the cluster, and compares the cluster with a cluster that was built in order.
+    fn assert_settles(&mut self) {
         self.cluster.refuses_settings = None;
         self.cluster.restart();
         self.cluster.settle();
-        self.tenant_leaves();
+        self.remove_untouched_imitations();
         let cluster = &mut self.cluster;
-        // Long enough for a succession that had to wait, and for Contour to be nudged.
+        // Ten minutes are enough for a delayed succession and for nudges of Contour.
         cluster.api.now += Duration::from_mins(10);
         cluster.settle();
         let Some(observed) = cluster.observe() else {
             let left = marked(cluster, &self.imitations);
-            assert_eq!(left, [""; 0], "the ContourDeployment is gone");
+            assert_eq!(
+                left, [""; 0],
+                "Slipway leaves no objects after the ContourDeployment is gone"
+            );
             return;
         };
         assert_eq!(captured_and_unusable(cluster), BTreeSet::new());
@@ -392,38 +396,51 @@ impl World {
         assert_eq!(planned.status, cluster.status());
         self.learn();
         self.check_stand_ins();
-        imitations::check_steered(&self.cluster.observe().expect("it exists"));
+        imitations::check_influence(&self.cluster.observe().expect("the ContourDeployment exists"));
         let cluster = &self.cluster;
-        assert_eq!(left_over(cluster), [""; 0], "what looks as if it had been left behind");
+        assert_eq!(
+            left_over(cluster),
+            [""; 0],
+            "Slipway deletes objects that look like leftovers"
+        );
         let mut fresh = Cluster::new();
         for object in cluster.api.objects.values().filter(|object| is_the_users(object)) {
             let mut object = object.clone();
             object.content.remove("status");
             object.metadata.generation = None;
             if !fresh.api.objects.contains_key(&object.key()) {
-                fresh.api.create(object, By::Others).expect("it can be made");
+                fresh.api.create(object, By::Others).expect("the object can be created");
             }
         }
         let spec = serde_json::to_value(&observed.deployment.spec).expect("a spec is JSON");
         fresh.specify(spec);
         fresh.settle();
-        assert_eq!(inventory(cluster), inventory(&fresh), "as if built in order");
+        assert_eq!(
+            inventory(cluster),
+            inventory(&fresh),
+            "the same objects as in a cluster that was built in order"
+        );
         let told = |cluster: &Cluster| {
             let services = cluster.status().extension_services.into_iter();
             services
                 .map(|service| (service.role, service.state, service.traffic))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(told(cluster), told(&fresh), "as if built in order");
+        assert_eq!(
+            told(cluster),
+            told(&fresh),
+            "the same status as in a cluster that was built in order"
+        );
     }
 }
 
-/// A copy of the user's, to be judged; no Contour asks it.
+/// Reports whether an ExtensionService of this name is a trial: a copy of the user's ExtensionService that Contour judges but
+/// does not use.
 fn is_trial(name: &str) -> bool {
     name.starts_with("edge-trial-")
 }
 
-/// Somebody makes an object; what the API server refuses did not happen.
+/// Creates an object as another user would. Ignores a refusal by the API server.
 fn attempt(cluster: &mut Cluster, kind: Kind, json: Value) {
     drop(
         cluster
@@ -434,7 +451,7 @@ fn attempt(cluster: &mut Cluster, kind: Kind, json: Value) {
 
 fn delete(cluster: &mut Cluster, key: &Key) {
     if let Some(uid) = cluster.api.objects.get(key).map(|object| object.uid().to_owned()) {
-        cluster.api.delete(key, &uid).expect("it exists");
+        cluster.api.delete(key, &uid).expect("the object exists");
     }
 }
 
@@ -463,7 +480,7 @@ fn specify(cluster: &mut Cluster, asked: Asked) {
     }
 }
 
-/// Somebody touches one of the objects that Slipway has made.
+/// Changes one of the objects that Slipway has created, as another user would.
 fn touched(cluster: &mut Cluster, which: u8, touch: &Touch) {
     let Some(observed) = cluster.observe() else { return };
     let made: Vec<Key> = ours(
@@ -483,7 +500,7 @@ fn touched(cluster: &mut Cluster, which: u8, touch: &Touch) {
     }
     let mut object = cluster.api.objects[key].clone();
     change(&mut object, touch);
-    // Who takes every mark away makes it an object of their own.
+    // A user who removes every label turns the object into an object of the user.
     if observed.owner().owns(&object) {
         cluster.api.edit(key, |live| *live = object);
     }
@@ -515,7 +532,7 @@ fn is_the_users(object: &Object) -> bool {
     object.kind == Kind::Namespace || is_theirs
 }
 
-/// What carries a mark of Slipway's, and is no imitation.
+/// Returns the objects that bear a label or the finalizer of Slipway and are not imitations.
 fn marked(cluster: &Cluster, imitations: &[Key]) -> Vec<String> {
     let is_imitation = |object: &Object| {
         object.namespace() == ALICE || (imitations.contains(&object.key()) && imitations::is_untouched(object))
@@ -527,9 +544,10 @@ fn marked(cluster: &Cluster, imitations: &[Key]) -> Vec<String> {
     objects.map(|object| object.key().to_string()).collect()
 }
 
-/// What stands where nothing refers to, bears our labels and a name of ours, and is held by nobody.
+/// Returns the objects in an unreferenced namespace that look like leftovers of Slipway: objects with both labels and a
+/// stand-in's name that are not Terminating.
 fn left_over(cluster: &Cluster) -> Vec<String> {
-    let owner = cluster.observe().expect("it exists").owner();
+    let owner = cluster.observe().expect("the ContourDeployment exists").owner();
     let is_left = |object: &&Object| {
         let may_be_left = matches!(object.kind, Kind::ExtensionService | Kind::Service);
         let bears_our_marks = owner.is_named_by(object) && owner.is_stand_in(object.name());
@@ -539,10 +557,11 @@ fn left_over(cluster: &Cluster) -> Vec<String> {
     objects.map(|object| object.key().to_string()).collect()
 }
 
-/// What is there, without the hashes in names: what was pinned for an absent object, and salts, may differ. And without trials:
-/// what was said of another object is not said where everything is built in order.
+/// Returns the keys of all objects of Slipway without the hashes in names and without trials. The hashes may differ because of
+/// salts and of timeouts that are pinned for an absent object. A cluster that was built in order needs no trials, because no
+/// verdict was about another object.
 fn inventory(cluster: &Cluster) -> BTreeSet<String> {
-    let observed = cluster.observe().expect("it exists");
+    let observed = cluster.observe().expect("the ContourDeployment exists");
     let settings = &observed.deployment.spec.runtime_settings;
     let owner = observed.owner();
     let made = ours(&owner, settings, &observed.objects).map(Object::key);

@@ -1,5 +1,5 @@
-//! What a tenant of the cluster makes: objects of every kind with our marks and names, and with what is to his advantage written on
-//! them. And what must hold whatever he makes: in a namespace that nothing refers to it steers nothing.
+//! Objects that a tenant of the cluster creates: objects of every kind with Slipway's labels and names, and with content that
+//! benefits the tenant. Objects in an unreferenced namespace must not influence the plan.
 
 use arbitrary::{Arbitrary, Unstructured};
 use serde_json::{Value, json};
@@ -9,10 +9,10 @@ use slipway::render::answered;
 
 use crate::cluster::{NAME, NAMESPACE, key_of};
 
-/// A namespace that nothing refers to.
+/// A namespace that nothing references.
 pub const ALICE: &str = "alice";
 
-/// What is imitated; the more of what matters.
+/// The kinds of imitations. Important kinds occur several times.
 const KINDS: [Kind; 18] = [
     Kind::ExtensionService,
     Kind::ExtensionService,
@@ -34,7 +34,7 @@ const KINDS: [Kind; 18] = [
     Kind::EndpointSlice,
 ];
 
-/// As they may stand in an annotation.
+/// Numbers as an annotation may contain them.
 const NUMBERS: [&str; 12] = [
     "0",
     "1",
@@ -50,7 +50,7 @@ const NUMBERS: [&str; 12] = [
     "1e400",
 ];
 
-/// An object that looks like one of ours; by numbers, so that few bytes make many.
+/// An object that looks like one of Slipway's objects. The fields are small numbers, so that few bytes generate many imitations.
 #[derive(Arbitrary, Clone, Copy)]
 pub struct Imitation {
     kind: u8,
@@ -100,7 +100,7 @@ impl Imitation {
         }
     }
 
-    /// The spec of a configuration that leaves requests unchecked.
+    /// Returns the spec of a configuration that leaves requests unchecked.
     fn settings(self) -> Value {
         let namespace = if self.has(0) { ALICE } else { "auth" };
         let name = if self.has(1) {
@@ -112,7 +112,8 @@ impl Imitation {
         json!({"globalExtAuth": {"extensionRef": reference, "failOpen": true, "authPolicy": {"disabled": true}}})
     }
 
-    /// What is said to be captured, under a name that is proved by it or not.
+    /// Returns startup inputs with a forged configuration. The name of the configuration either matches the hash of the content
+    /// or not.
     fn captured(self) -> String {
         let spec = self.settings();
         let name = if self.has(2) {
@@ -153,7 +154,7 @@ impl Imitation {
         };
         let mut finalizers = Vec::new();
         finalizers.extend((self.marks & 4 != 0).then_some(FINALIZER));
-        // Nobody would ever take it away; beside a service it would hold its namespace.
+        // No user would ever remove this finalizer. Beside a service, the finalizer would block the deletion of the namespace.
         finalizers.extend((self.marks & 8 != 0 && namespace == ALICE).then_some("alice.example/keep"));
         metadata["finalizers"] = json!(finalizers);
         let captured = self.captured();
@@ -190,17 +191,17 @@ impl Imitation {
     }
 }
 
-/// The spec of an ExtensionService that nobody has judged.
+/// Returns the spec of an ExtensionService that Contour has not judged.
 fn evil() -> Value {
     json!({"protocol": "h2c", "services": [{"name": "evil", "port": 9001}], "timeoutPolicy": {"response": "7s"}})
 }
 
-/// The name that a configuration of this content has.
+/// Returns the name of a configuration with this content.
 fn configuration(spec: &Value) -> String {
     format!("{NAME}-{}", hash([NAMESPACE, NAME, hash_json(spec).as_str()]))
 }
 
-/// Some of them as documents, in any namespace.
+/// Generates imitations as documents, in any namespace.
 pub fn documents(input: &mut Unstructured<'_>) -> arbitrary::Result<Vec<Value>> {
     let mut documents = Vec::new();
     for number in 0..input.int_in_range(0..=6)? {
@@ -221,30 +222,33 @@ pub fn documents(input: &mut Unstructured<'_>) -> arbitrary::Result<Vec<Value>> 
     Ok(documents)
 }
 
-/// In another namespace than the ContourDeployment's only stand-ins and blackholes are written, by their names; and where nothing
-/// refers to, what bears both labels is taken away, and nothing else is done.
+/// Checks the namespace of a write. Outside the namespace of the ContourDeployment, Slipway writes only stand-ins and blackholes,
+/// by their names. In an unreferenced namespace, Slipway only deletes or releases objects with both labels.
 pub fn check_place(write: &Write, observed: &Observed) {
     let (key, owner) = (key_of(write), observed.owner());
     if !owner.is_elsewhere(&key) {
         return;
     }
     let may_be_there = matches!(key.kind, Kind::ExtensionService | Kind::Service);
-    assert!(may_be_there && owner.is_stand_in(&key.name), "{key} is none of ours");
-    if !is_referred_to(observed, &key.namespace) {
+    assert!(
+        may_be_there && owner.is_stand_in(&key.name),
+        "{key} is not a stand-in or blackhole of Slipway"
+    );
+    if !is_referenced(observed, &key.namespace) {
         assert!(
             matches!(write, Write::Delete(_) | Write::Release(_)),
-            "{key} is changed"
+            "{key} is neither deleted nor released"
         );
-        let live = observed.objects.get(&key).expect("it was observed");
-        assert!(owner.is_named_by(live), "{key} bears no labels");
+        let live = observed.objects.get(&key).expect("the object was observed");
+        assert!(owner.is_named_by(live), "{key} does not bear both labels");
     }
 }
 
-/// What stands where nothing refers to steers nothing: without it the plan is the same, but for what takes it away, and for the end of a
-/// deletion, which waits for that.
-pub fn check_steered(observed: &Observed) {
+/// Checks that objects in an unreferenced namespace do not influence the plan. The plan without these objects must be the same,
+/// except for deletions and releases of these objects, and for the release of the ContourDeployment, which waits for them.
+pub fn check_influence(observed: &Observed) {
     let is_theirs = |key: &Key| key.namespace == ALICE;
-    if is_referred_to(observed, ALICE) || !observed.objects.keys().any(is_theirs) {
+    if is_referenced(observed, ALICE) || !observed.objects.keys().any(is_theirs) {
         return;
     }
     let mut without = observed.clone();
@@ -263,16 +267,13 @@ pub fn check_steered(observed: &Observed) {
     if is_deleted && !theirs.is_empty() {
         expected.retain(|write| key_of(write).kind != Kind::ContourDeployment);
     }
-    assert_eq!(with, expected, "steered by what stands in {ALICE}");
+    assert_eq!(with, expected, "objects in {ALICE} influence the plan");
     if theirs.is_empty() && !is_deleted {
-        assert_eq!(
-            plan.status, other.status,
-            "the status is steered by what stands in {ALICE}"
-        );
+        assert_eq!(plan.status, other.status, "objects in {ALICE} influence the status");
     }
 }
 
-/// Whether a configuration is one that somebody made up in the ContourDeployment's own namespace.
+/// Reports whether a configuration was forged in the ContourDeployment's own namespace.
 pub fn is_of_home(configuration: &Object, observed: &Observed) -> bool {
     let bears_it = |text: String| text.replace('\\', "").contains("\"disabled\":true");
     let mut at_home = observed
@@ -283,8 +284,9 @@ pub fn is_of_home(configuration: &Object, observed: &Observed) -> bool {
         && at_home.any(|object| bears_it(object.to_json().to_string()))
 }
 
-/// Whether the specification names a namespace, or a template in the ContourDeployment's own, whoever wrote that.
-fn is_referred_to(observed: &Observed, namespace: &str) -> bool {
+/// Reports whether the spec, or a template in the ContourDeployment's own namespace, contains the namespace. The author of the
+/// template does not matter.
+fn is_referenced(observed: &Observed, namespace: &str) -> bool {
     let settings = serde_json::to_string(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
     let own = observed
         .objects
@@ -297,7 +299,7 @@ fn is_referred_to(observed: &Observed, namespace: &str) -> bool {
         .any(|text| text.replace('\\', "").contains(&quoted))
 }
 
-/// Whether an object is as somebody else made it.
+/// Reports whether Slipway has never written the object.
 pub fn is_untouched(object: &Object) -> bool {
     object.annotation(annotations::APPLIED).is_none()
 }

@@ -1,17 +1,17 @@
-//! A small sample of what `make fuzz` does for longer: the bodies of its two targets (`fuzz/fuzz_targets`) over the kept corpus
-//! (`fuzz/corpus`) and over random bytes. `SEED=7 cargo test --test fuzz` makes the same bytes again.
+//! A short version of `make fuzz`: runs the bodies of the two targets (`fuzz/fuzz_targets`) over the kept corpus (`fuzz/corpus`)
+//! and over random bytes. `SEED=7 cargo test --test fuzz` repeats a run with the same bytes.
 
 #[path = "../world/api_server.rs"]
 mod api_server;
 #[path = "../world/cluster.rs"]
-#[allow(dead_code)] // as above
+#[allow(dead_code)] // the tests in `world` use more functions
 mod cluster;
 #[path = "../world/controllers.rs"]
 mod controllers;
 #[path = "../world/invariants.rs"]
 mod invariants;
 #[path = "../world/scene.rs"]
-#[allow(dead_code)] // the tests in `world` use more of it
+#[allow(dead_code)] // the tests in `world` use more functions
 mod scene;
 
 mod documents;
@@ -26,21 +26,21 @@ use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-/// The files of a target's corpus, each checked; says how many they are.
+/// Checks every file of a target's corpus. Returns the number of files.
 fn corpus(target: &str, check: impl Fn(&[u8])) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     for file in &files {
-        // Shown only if it panics.
+        // libtest shows the line only if the test panics.
         eprintln!("{}", file.display());
-        check(&fs::read(file).expect("it can be read"));
+        check(&fs::read(file).expect("the file can be read"));
     }
     files.len()
 }
 
-/// Random bytes, so often, each checked; they are made smaller if one fails.
+/// Checks `cases` sequences of random bytes. Shrinks the first sequence that fails.
 fn random(cases: u32, longest: usize, check: impl Fn(&[u8])) {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
     println!("seed {seed}");
@@ -59,16 +59,20 @@ fn random(cases: u32, longest: usize, check: impl Fn(&[u8])) {
 }
 
 #[test]
-fn any_contour_deployment_among_any_objects_gives_one_plan_with_what_is_asked_for() {
+fn every_contour_deployment_gets_one_plan_that_matches_its_spec() {
     let planned = Cell::new(0);
     let check = |bytes: &[u8]| planned.set(planned.get() + usize::from(documents::check(bytes).is_some()));
     let kept = corpus("documents", check);
     random(128, 1024, check);
-    assert!(planned.get() * 2 > kept + 128, "only {} could be read", planned.get());
+    assert!(
+        planned.get() * 2 > kept + 128,
+        "only {} inputs could be read",
+        planned.get()
+    );
 }
 
 #[test]
-fn any_sequence_of_events_keeps_what_must_hold_and_comes_to_rest_as_if_built_in_order() {
+fn every_sequence_of_events_keeps_the_invariants_and_settles() {
     let happened = Cell::new(0);
     let check = |bytes: &[u8]| happened.set(happened.get() + events::check(bytes));
     let kept = corpus("events", check);

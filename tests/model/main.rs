@@ -1,9 +1,10 @@
-//! A model check of the core: the real `plan`, carried out as the controller does it, in a world where everybody does what he may
-//! do, in every order. `cargo test` searches a small part of it; the whole is `make prove-model`, or
+//! A model check of the core: the real `plan`, executed as the controller executes the plan, in a model where every actor takes
+//! every permitted step in every order. `cargo test` searches a small part of the model. The whole search is `make prove-model`,
+//! or
 //!
 //!     cargo test --release --test model -- prove [--only NAME]
 //!
-//! and `… -- replay FILE` tells the way in a file of `prove`'s anew.
+//! and `… -- replay FILE` replays the path in a file that `prove` has written.
 
 mod api_server;
 mod breakages;
@@ -33,21 +34,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The model check as a whole.
+/// The subcommands of the model check.
 #[derive(Parser)]
 #[command(name = "model")]
 enum Command {
-    /// Searches every scope to its end, and finds every breakage.
+    /// Searches every scope to its end, and finds a counterexample for every removed guard.
     Prove(prove::Options),
-    /// Goes a way that was written to a file.
+    /// Replays a path from a file.
     Replay {
-        /// The file.
+        /// The file with the path.
         file: PathBuf,
     },
 }
 
 fn main() -> ExitCode {
-    // Without one of these words it is a test like any other.
+    // Without one of these subcommands the binary runs as an ordinary test.
     let word = std::env::args().nth(1).unwrap_or_default();
     if !["prove", "replay"].contains(&word.as_str()) {
         return sample::run();

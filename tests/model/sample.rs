@@ -1,5 +1,5 @@
-//! What `cargo test` runs: a part of the world that is small enough to be searched to its end in seconds, guards that are removed and
-//! must be missed, and ways that were gone before (`ways/`).
+//! The tests of `cargo test`: the search of a part of the model that is small enough to be searched to its end in seconds, the
+//! removal of guards that must be noticed, and the replay of paths that once led to a bad state (`ways/`).
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::scopes::{self, Scope};
 use crate::search::search;
 use crate::trace;
 
-/// More than any search here needs.
+/// More states than any search here needs.
 const MOST: usize = 100_000;
 
-/// Guards whose absence shows within some hundred states.
+/// Guards whose removal is noticed within a few hundred states.
 const GUARDS: [&str; 5] = [
     "Contour before its ContourConfiguration",
     "Contour before its stand-ins",
@@ -26,22 +26,23 @@ const GUARDS: [&str; 5] = [
 ];
 
 pub fn run() -> ExitCode {
-    let mut trials = vec![Trial::test("the_smallest_world_is_closed_and_comes_to_rest", || {
-        holds(scopes::named("smallest"))
-    })];
+    let mut trials = vec![Trial::test(
+        "the_smallest_scope_is_searched_to_its_end_and_settles",
+        || holds(scopes::named("smallest")),
+    )];
     for name in GUARDS {
-        let title = format!("it_is_noticed::{}", name.replace(' ', "_"));
+        let title = format!("the_removal_is_noticed::{}", name.replace(' ', "_"));
         trials.push(Trial::test(title, move || is_noticed(breakages::named(name))));
     }
     let ways = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/ways");
     let mut files: Vec<_> = fs::read_dir(ways)
-        .expect("the folder is there")
+        .expect("the folder exists")
         .map(|file| file.expect("an entry").path())
         .collect();
     files.sort();
-    assert!(!files.is_empty(), "there are ways to be gone");
+    assert!(!files.is_empty(), "a path to replay exists");
     for file in files {
-        let title = format!("way::{}", file.file_stem().unwrap_or_default().to_string_lossy());
+        let title = format!("path::{}", file.file_stem().unwrap_or_default().to_string_lossy());
         trials.push(Trial::test(title, move || is_gone(&file)));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -68,15 +69,15 @@ fn is_noticed(breakage: &'static Breakage) -> Result<(), Failed> {
     found
         .counterexample
         .map(|_| ())
-        .ok_or_else(|| format!("{}: nobody noticed", breakage.name).into())
+        .ok_or_else(|| format!("{}: the removal of the guard was not noticed", breakage.name).into())
 }
 
-/// Without a guard it must end badly as it did; with all of them nothing may be wrong any more.
+/// Replays a path. Without a guard the path must still show a problem. With all guards the path must not show any problem.
 fn is_gone(file: &Path) -> Result<(), Failed> {
     let text = fs::read_to_string(file).expect("the file can be read");
     let problems = trace::follow(&text, &mut |_| {});
     match (trace::is_without_a_guard(&text), problems.is_empty()) {
-        (true, true) => Err("nobody noticed".into()),
+        (true, true) => Err("the removal of the guard was not noticed".into()),
         (false, false) => Err(problems.join("; ").into()),
         _ => Ok(()),
     }

@@ -1,9 +1,9 @@
-//! The search: every state that can be reached, breadth first, so that the way to a bad one is the shortest there is; and then
-//! the question whether the world comes to rest from all of them.
+//! The search visits every reachable state breadth first, so the path to a bad state is the shortest. The search then checks that
+//! every state settles.
 //!
-//! Rest is decided on the graph of what happens by itself (no user, no foreigner, no fault). A state in which nothing of that
-//! is left must be the right end. A cycle in that graph in which something is written is a world that never rests. (A cycle in which
-//! nothing is written would be left by the first watch that catches up: such a step stays possible until it is made.)
+//! The check of settling uses the graph of the certain steps, which happen without a user, another user or a fault. A state
+//! without certain steps must be the right final state. A cycle of certain steps that contains a write never settles. (A cycle
+//! without writes ends with the first watch that catches up, because such a step stays possible until the step happens.)
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::items::fingerprint;
 use crate::model::{Action, Model};
 use crate::state::State;
 
-/// What was found in a scope.
+/// The result of the search of a scope.
 pub struct Found {
     pub states: usize,
     pub steps: usize,
@@ -22,27 +22,27 @@ pub struct Found {
     pub counterexample: Option<Counterexample>,
 }
 
-/// A way to a bad state, or round a circle.
+/// A path to a bad state or to a cycle.
 pub struct Counterexample {
     pub problems: Vec<String>,
     pub way: Vec<Action>,
 }
 
-/// How one came to a state, and what follows.
+/// The path to each state, and the certain steps from each state.
 struct Graph {
     parents: Vec<(u32, Action)>,
-    /// Where the certain steps from a state begin in `certain`.
+    /// The index in `certain` at which the certain steps from a state begin.
     begins: Vec<u32>,
-    /// The state that a certain step leads to; the highest bit: something is written.
+    /// The state that a certain step leads to. The highest bit reports that the step writes.
     certain: Vec<u32>,
 }
 
 const WROTE: u32 = 1 << 31;
 
-/// How often progress is told.
-const BETWEEN_WORDS: Duration = Duration::from_secs(10);
+/// The interval between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Searches a scope to its end, or to the first counterexample. `most`: give up after so many states.
+/// Searches a scope to its end, or to the first counterexample. Gives up after `most` states.
 pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, usize)) -> Found {
     let start = model.start();
     let mut known: HashMap<u128, u32> = HashMap::new();
@@ -120,16 +120,18 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             }
         }
         index += 1;
-        if told.elapsed() > BETWEEN_WORDS {
+        if told.elapsed() > PROGRESS_INTERVAL {
             told = Instant::now();
             progress(known.len(), frontier.len());
         }
         if known.len() > most {
-            // That somebody would have noticed a guard's removal later is not shown by this.
+            // A search that gives up does not show that the removal of a guard would be noticed later.
             if model.breakage.is_some() {
                 return finish(found, &known, model);
             }
-            let problems = vec![format!("more than {most} states: this scope does not close")];
+            let problems = vec![format!(
+                "more than {most} states: the search of this scope does not end"
+            )];
             found.counterexample = Some(Counterexample {
                 problems,
                 way: graph.way(index),
@@ -138,7 +140,7 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
         }
     }
     graph.begins.push(number(graph.certain.len()));
-    found.counterexample = graph.restless();
+    found.counterexample = graph.unsettled();
     finish(found, &known, model)
 }
 
@@ -149,7 +151,7 @@ fn finish(mut found: Found, known: &HashMap<u128, u32>, model: &Model) -> Found 
 }
 
 impl Graph {
-    /// The shortest way to a state.
+    /// Returns the shortest path to a state.
     fn way(&self, mut index: u32) -> Vec<Action> {
         let mut way = Vec::new();
         while index != 0 {
@@ -166,8 +168,9 @@ impl Graph {
         &self.certain[from..to]
     }
 
-    /// A state from which the world writes for ever by itself (Tarjan's strongly connected components, without recursion).
-    fn restless(&self) -> Option<Counterexample> {
+    /// Returns a state from which certain steps write forever (Tarjan's strongly connected components, without recursion), or
+    /// None.
+    fn unsettled(&self) -> Option<Counterexample> {
         let count = self.begins.len() - 1;
         let (mut order, mut low, mut component) = (vec![0_u32; count], vec![0_u32; count], vec![0_u32; count]);
         let (mut visited, mut components) = (0_u32, 0_u32);
@@ -213,7 +216,7 @@ impl Graph {
                 inside && *to & WROTE != 0
             })?;
             let problems = vec![format!(
-                "liveness: from here the world goes round a circle, and writes (state {from} → {})",
+                "liveness: a cycle of certain steps from this state contains a write (state {from} → {})",
                 round & !WROTE
             )];
             Some(Counterexample {
