@@ -60,5 +60,20 @@ async fn build_static() -> anyhow::Result<PathBuf> {
     // Set by the cargo that runs us, for us.
     build.env_remove("CARGO_ENCODED_RUSTFLAGS");
     command::watched(&mut build).await?;
-    Ok(places::target().join(Path::new(TRIPLE)).join("release"))
+    Ok(release())
+}
+
+/// Returns the path of a static binary that [`build`] has built.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let file = release().join(name);
+    anyhow::ensure!(
+        file.is_file(),
+        "{} does not exist: build the images first",
+        file.display()
+    );
+    Ok(file)
+}
+
+fn release() -> PathBuf {
+    places::target().join(Path::new(TRIPLE)).join("release")
 }

@@ -23,6 +23,16 @@ impl Kubectl {
         }
     }
 
+    /// Returns the path of the program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Returns the path of the kubeconfig.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     /// Runs `kubectl ARGUMENTS…` and returns what it printed. The error holds its messages.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run_with(arguments, None).await

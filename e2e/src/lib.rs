@@ -6,6 +6,7 @@ pub mod authorizer;
 pub mod certificate;
 pub mod cluster;
 pub mod command;
+pub mod documentation;
 pub mod drift;
 pub mod edge;
 pub mod faults;

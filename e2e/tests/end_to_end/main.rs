@@ -4,6 +4,7 @@
 //! tests run one at a time.
 
 mod attacks;
+mod documentation;
 mod stage;
 
 use anyhow::{Context as _, ensure};

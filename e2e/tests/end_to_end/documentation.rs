@@ -1,0 +1,127 @@
+//! Runs the shell blocks of the README and of the task pages, in order, as a user would.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use slipway_e2e::documentation::{Block, Treatment, blocks};
+use slipway_e2e::narration::say;
+use slipway_e2e::{images, places};
+use tokio::process::Command;
+
+use crate::stage::{Stage, play};
+
+/// The limit for all blocks of a page.
+const PAGE: Duration = Duration::from_mins(10);
+
+/// The line of output that begins a block.
+const MARK: &str = "@@ line ";
+
+#[tokio::test]
+async fn every_command_of_the_readme_and_the_task_pages_works() {
+    play("the commands of the documentation", async |stage| {
+        let mut pages = vec![places::repository().join("README.md")];
+        let tasks = places::repository().join("docs/tasks");
+        for entry in fs::read_dir(&tasks).with_context(|| format!("reading {}", tasks.display()))? {
+            pages.push(entry?.path());
+        }
+        pages.push(places::repository().join("docs/troubleshooting.md"));
+        pages[1..].sort();
+        let tools = tools(stage).await?;
+        for page in pages {
+            stage.remove(&stage.edge).await?;
+            stage
+                .kubectl(&["delete", "namespace", "auth", "--ignore-not-found", "--timeout=120s"])
+                .await?;
+            run(stage, &page, &tools)
+                .await
+                .with_context(|| format!("{}", page.display()))?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Creates a folder with the programs that the pages use.
+async fn tools(stage: &Stage) -> anyhow::Result<PathBuf> {
+    let folder = places::target().join("documentation-tools");
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let slipway = images::binary("slipway")?;
+    for (name, program) in [("kubectl", stage.cluster().kubectl().program()), ("slipway", &slipway)] {
+        symlink(program, folder.join(name)).with_context(|| format!("linking {name}"))?;
+    }
+    Ok(folder)
+}
+
+/// Runs the blocks of a page in one shell.
+async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(page).context("reading it")?;
+    let blocks = blocks(&text)?;
+    let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
+    for Block {
+        line,
+        commands,
+        treatment,
+    } in &blocks
+    {
+        match treatment {
+            Treatment::Run(_) => script.push_str(&format!("echo '{MARK}{line}'\n{commands}")),
+            Treatment::Skip(reason) => say(format!("line {line} is skipped: {reason}")),
+        }
+    }
+    let output = shell(stage, &script, tools).await?;
+    for block in &blocks {
+        let Treatment::Run(Some(expected)) = &block.treatment else {
+            continue;
+        };
+        let printed = printed(&output, block.line).with_context(|| format!("line {} did not run", block.line))?;
+        ensure!(
+            printed.contains(expected),
+            "line {}: expected `{expected}`, the output is:\n{printed}",
+            block.line
+        );
+    }
+    Ok(())
+}
+
+/// Runs a script and returns its output. The error names the line of the page at which the script failed.
+async fn shell(stage: &Stage, script: &str, tools: &Path) -> anyhow::Result<String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let file = tools.join("page.sh");
+    fs::write(&file, script).with_context(|| format!("writing {}", file.display()))?;
+    let child = Command::new("bash")
+        .arg(&file)
+        .current_dir(places::repository())
+        .env("PATH", format!("{}:{path}", tools.display()))
+        .env("KUBECONFIG", stage.cluster().kubectl().kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("starting bash")?;
+    let done = tokio::time::timeout(PAGE, child.wait_with_output())
+        .await
+        .with_context(|| format!("the blocks did not end within {PAGE:?}"))?
+        .context("waiting for bash")?;
+    let output = String::from_utf8_lossy(&done.stdout).into_owned();
+    if !done.status.success() {
+        let last = output.lines().rev().find_map(|line| line.strip_prefix(MARK));
+        bail!(
+            "line {}: the commands failed ({}); the output is:\n{output}",
+            last.unwrap_or("0"),
+            done.status
+        );
+    }
+    Ok(output)
+}
+
+/// Returns what the block at this line printed.
+fn printed(output: &str, line: usize) -> Option<&str> {
+    let mark = format!("{MARK}{line}\n");
+    let (_, after) = output.split_once(&mark)?;
+    Some(after.split_once(MARK).map_or(after, |(printed, _)| printed))
+}
