@@ -1,5 +1,5 @@
-//! The admission policies, as this version ships them (`config/admission`), and what of them an installation lacks. The plan is
-//! safe without them: they keep others from what they may not do, and it is only told whether they are there.
+//! The admission policies that this version ships (`config/admission`), and the differences in an installation. The plan is safe without
+//! the policies. They keep other users from forbidden writes, and the plan only reports whether they are installed.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,42 +36,42 @@ const FILES: [(&str, &str); 7] = [
     ("content.yaml", include_str!("../../config/admission/content.yaml")),
 ];
 
-/// Namespace and name of the ServiceAccount that the shipped files name.
+/// Namespace and name of the ServiceAccount in the shipped files.
 const SHIPPED_FOR: (&str, &str) = ("slipway-system", "slipway");
 
-/// A policy, and the binding of the same name without which it says nothing.
+/// The kinds of a policy and of its binding. The two objects have the same name, and a policy has no effect without its binding.
 const KINDS: [Kind; 2] = [Kind::ValidatingAdmissionPolicy, Kind::ValidatingAdmissionPolicyBinding];
 
-/// The policies and their bindings, as they are shipped.
+/// The shipped policies and their bindings.
 static SHIPPED: LazyLock<BTreeMap<Key, Object>> = LazyLock::new(|| {
     let objects = FILES.iter().flat_map(|(name, text)| {
         let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-            .unwrap_or_else(|error| panic!("config/admission/{name} is built in, and can't be read: {error}"));
+            .unwrap_or_else(|error| panic!("the built-in file config/admission/{name} is not valid YAML: {error}"));
         documents.into_iter().map(move |document| {
             let kind = KINDS.into_iter().find(|kind| document["kind"] == kind.name());
-            let kind = kind.unwrap_or_else(|| panic!("config/admission/{name} is of another kind: {document}"));
-            let object = Object::from_json(kind, document).expect("it has metadata");
+            let kind = kind.unwrap_or_else(|| panic!("config/admission/{name} contains an object of an unexpected kind: {document}"));
+            let object = Object::from_json(kind, document).expect("a policy has metadata");
             (object.key(), object)
         })
     });
     objects.collect()
 });
 
-/// One of the policies, and whether it is in force as it is shipped.
+/// One of the policies, and whether the cluster has it as shipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name, which is also that of its binding.
+    /// The name of the policy, which is also the name of its binding.
     pub name: &'static str,
-    /// What is wrong with it or its binding; empty if nothing is.
+    /// The problems of the policy and its binding. Empty if there are none.
     pub problems: Vec<String>,
 }
 
-/// Whether an object is one of these policies or bindings.
+/// Reports whether an object is one of these policies or bindings.
 pub fn is_ours(object: &Object) -> bool {
     SHIPPED.contains_key(&object.key())
 }
 
-/// Each of the policies, compared with what was found in the cluster.
+/// Compares each of the policies with the objects that were found in the cluster.
 pub fn policies<'a>(operator: &ServiceAccountRef, found: impl IntoIterator<Item = &'a Object>) -> Vec<Policy> {
     let found: BTreeMap<Key, &Object> = found.into_iter().map(|object| (object.key(), object)).collect();
     let names = SHIPPED.keys().filter(|key| key.kind == Kind::ValidatingAdmissionPolicy);
@@ -86,7 +86,7 @@ pub fn policies<'a>(operator: &ServiceAccountRef, found: impl IntoIterator<Item 
     names.map(policy).collect()
 }
 
-/// What is wrong with the policies, in words; empty if nothing is.
+/// Returns the problems of all policies as messages. The list is empty if there are none.
 pub fn problems<'a>(operator: &ServiceAccountRef, found: impl IntoIterator<Item = &'a Object>) -> Vec<String> {
     policies(operator, found)
         .into_iter()
@@ -94,10 +94,11 @@ pub fn problems<'a>(operator: &ServiceAccountRef, found: impl IntoIterator<Item 
         .collect()
 }
 
-/// What is wrong with one object. The whole `spec` counts: a condition more weakens a policy as much as a rule less.
+/// Returns the problem of one object. The whole `spec` is compared, because an additional condition weakens a policy as much as a missing
+/// rule.
 fn problem(operator: &ServiceAccountRef, key: &Key, found: Option<&Object>) -> Option<String> {
     let Some(found) = found else {
-        return Some(format!("{key} is absent"));
+        return Some(format!("{key} does not exist"));
     };
     let shipped = SHIPPED.get(key).and_then(|shipped| shipped.at("/spec"))?;
     let (wanted, is) = (
@@ -112,10 +113,11 @@ fn problem(operator: &ServiceAccountRef, key: &Key, found: Option<&Object>) -> O
     let names: BTreeSet<&String> = wanted.keys().chain(is.keys()).collect();
     let other = names.into_iter().filter(|name| wanted.get(*name) != is.get(*name));
     let other: Vec<String> = other.map(|name| format!("spec.{name}")).collect();
-    Some(format!("{key} has another {}", other.join(", ")))
+    Some(format!("{key} differs from the shipped object in {}", other.join(", ")))
 }
 
-/// A shipped spec for an operator of another namespace or name: the policies name it as a user, and as the subject of a binding.
+/// Adapts a shipped spec to an operator with another namespace or name. The policies name the operator as a user and as the subject of a
+/// binding.
 fn for_operator<'a>(operator: &ServiceAccountRef, spec: &'a Value) -> Cow<'a, Value> {
     let (namespace, name) = SHIPPED_FOR;
     if (operator.namespace.as_str(), operator.name.as_str()) == SHIPPED_FOR {
@@ -144,7 +146,7 @@ fn replaced(words: &[(String, String)], value: &Value) -> Value {
     }
 }
 
-/// All of them at once: what was put in is not looked at again.
+/// Replaces all words in one pass. Inserted text is not searched again.
 fn replaced_in<'a>(words: &[(String, String)], text: &'a str) -> Cow<'a, str> {
     let first = words
         .iter()

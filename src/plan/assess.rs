@@ -1,5 +1,5 @@
-//! From what is observed to facts that have types, worked out here or in the modules that this file calls. After this stage only `diff`
-//! reads raw objects, to compare them.
+//! Converts the observed state to typed facts, in this file or in the modules that it calls. After this stage only `diff` reads raw
+//! objects, to compare them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,109 +26,109 @@ use super::write::Target;
 use crate::api::vocabulary::FINALIZER;
 use crate::api::{ContourDeployment, Traffic};
 
-/// What is known of a ContourDeployment and everything around it.
+/// The assessment of a ContourDeployment and its surroundings.
 pub struct Assessment<'a> {
-    /// What the desired objects are made from, beside what is decided.
+    /// The inputs of the desired objects, apart from decisions.
     pub instance: Instance<'a>,
     /// The ContourDeployment.
     pub deployment: &'a ContourDeployment,
     /// The time.
     pub now: Timestamp,
-    /// How far it is.
+    /// The phase of the ContourDeployment.
     pub phase: Phase,
-    /// What is in use.
+    /// The objects in use.
     pub usage: Usage,
-    /// Which stand-ins there are to be, and where they point.
+    /// The desired stand-ins and their targets.
     pub stand_ins: StandIns,
     /// The ContourDeployment, if it lacks our finalizer.
     pub unheld: Option<Target>,
-    /// What only the outside can answer.
+    /// Questions that only the outside can answer.
     pub questions: Vec<Question>,
-    /// What could not be done in this round.
+    /// The failures of this round.
     pub failures: &'a [Failure],
-    /// What of the admission policies is absent or not as this version ships it, in words.
+    /// The differences between the admission policies in the cluster and those that this version ships, each as a message.
     pub admission_problems: &'a [String],
-    /// Look again after this time even if nothing happens.
+    /// Requeue after this time even if no event arrives.
     pub requeue_after: Option<Duration>,
 }
 
-/// How far a ContourDeployment is.
+/// The phase of a ContourDeployment.
 pub enum Phase {
-    /// It is being deleted.
+    /// The ContourDeployment is being deleted.
     Deleting(Deletion),
-    /// Its namespace is being deleted: nothing can be made in it.
+    /// The namespace of the ContourDeployment is being deleted, so nothing can be created in the namespace.
     NamespaceTerminating,
-    /// These CRDs of Contour's are not served: Contour can't start without them.
+    /// The API server does not serve these CRDs of Contour. Contour cannot start without them.
     CrdsMissing(Vec<String>),
-    /// The Secrets of its namespace have not been read yet.
+    /// The Secrets of the namespace have not been read yet.
     SecretsUnread,
-    /// The API server has not said yet whether it takes the settings.
+    /// The API server has not reported its verdict on the settings yet.
     Unchecked(Option<Box<Kept>>),
-    /// The settings can't be used; nothing of this generation is applied.
+    /// The settings are invalid. Nothing of this generation is applied.
     Refused(Box<Refused>),
-    /// Everything is applied, or on its way.
+    /// Everything is applied or being rolled out.
     Running(Box<Running>),
 }
 
-/// What goes on running while the settings are refused, or unchecked.
+/// What keeps running while the settings are refused or unchecked.
 pub struct Kept {
-    /// Its certificates do not run out.
+    /// The certificates, which are renewed before they expire.
     pub certificates: Certificates,
-    /// The configurations that it reads.
+    /// The configurations in use.
     pub configurations: Vec<InUse>,
-    /// On what a part of it runs that somebody deleted and that is made again.
+    /// The inputs for a deleted part that Slipway recreates.
     pub last_good: Option<StartupInputs>,
-    /// Whether there is an Envoy, of whatever workload type.
+    /// Whether an Envoy of either workload type exists.
     pub has_envoy: bool,
 }
 
-/// What is told of refused settings.
+/// The assessment of refused settings.
 pub struct Refused {
-    /// Why, in words.
+    /// The reason for the refusal.
     pub message: String,
-    /// What is seen of each reference.
+    /// The observed state of each reference.
     pub roles: Vec<AssessedRole>,
     /// Contour's Deployment.
     pub contour: Workload,
-    /// The Envoys, of whatever workload type.
+    /// The Envoys, of either workload type.
     pub envoy: Workload,
-    /// What goes on running.
+    /// What keeps running.
     pub kept: Option<Kept>,
 }
 
 /// A running Contour and its Envoys.
 pub struct Running {
-    /// What is seen of each reference.
+    /// The observed state of each reference.
     pub roles: Vec<AssessedRole>,
-    /// What a container captures that starts now. None: its ContourConfiguration does not exist yet.
+    /// The inputs that a container reads if it starts now. None: the ContourConfiguration does not exist yet.
     pub inputs: Option<StartupInputs>,
-    /// The ContourConfigurations in use, with the one that is captured now.
+    /// The ContourConfigurations in use, including the one in `inputs`.
     pub configurations: Vec<InUse>,
     /// The certificates.
     pub certificates: Certificates,
     /// Contour's Deployment.
     pub contour: Workload,
-    /// The Envoys, of the workload type that is specified.
+    /// The Envoys, of the specified workload type.
     pub envoy: Workload,
-    /// Whether there is an Envoy, of whatever workload type.
+    /// Whether an Envoy of either workload type exists.
     pub has_envoy: bool,
-    /// Why Envoy waits for Contour, if it does.
+    /// The reason why Envoy waits for Contour, if Envoy waits.
     pub gate: Result<(), String>,
     /// Pods of other templates.
     pub old_pods: OldPods,
-    /// ContourConfigurations that a Contour may have read in another form than the present one.
+    /// The names of the ContourConfigurations that a Contour may have read in another form than the current one.
     pub altered: BTreeSet<String>,
 }
 
-/// What is seen of a reference, and what happens to the requests that it is about.
+/// The observed state of a reference, and the treatment of the requests that the reference affects.
 pub struct AssessedRole {
-    /// What is seen.
+    /// The observed state.
     pub seen: ObservedRole,
-    /// What happens.
+    /// The treatment of requests.
     pub traffic: Traffic,
 }
 
-/// Assesses what is observed.
+/// Assesses the observed state.
 pub fn assess(classified: &Classified) -> Assessment<'_> {
     let observed = &classified.observed;
     let mut assessment = Assessment {
@@ -167,7 +167,7 @@ pub fn assess(classified: &Classified) -> Assessment<'_> {
         assessment.usage.add_inputs(last_good);
     }
     let references = stand_in::references(&observed.deployment.spec.runtime_settings);
-    // Until the settings are accepted nothing is made for them; what a Contour runs on goes on following its services.
+    // Nothing is created for settings that are not accepted. The stand-ins of a running Contour keep following their services.
     let planned = match settings {
         Settings::Accepted(_) => references.clone(),
         Settings::Unchecked(_) | Settings::Refused(_) => Vec::new(),
@@ -209,7 +209,7 @@ pub fn assess(classified: &Classified) -> Assessment<'_> {
 }
 
 impl Assessment<'_> {
-    /// What goes on running; none if nothing ran.
+    /// Returns what keeps running, or None if nothing was running.
     fn kept(&mut self, observed: &Observed, last_good: Option<StartupInputs>) -> Option<Kept> {
         if rollout::contour(observed).rollout == Rollout::Absent && last_good.is_none() {
             return None;
@@ -226,7 +226,7 @@ impl Assessment<'_> {
         })
     }
 
-    /// Everything that a running Contour and its Envoys need.
+    /// Assesses everything that a running Contour and its Envoys need.
     fn running(&mut self, observed: &Observed, accepted: &settings::Accepted) -> Running {
         let mut certificates = certificates::assess(observed);
         let wanted = configuration::wanted(observed, accepted, &self.stand_ins.roles);
@@ -244,7 +244,7 @@ impl Assessment<'_> {
         let gate = match inputs {
             Some(_) => rollout::gate(observed, &contour, &old_pods),
             None => Err(format!(
-                "ContourConfiguration {} does not exist yet",
+                "Envoy waits until ContourConfiguration {} exists",
                 wanted.configuration
             )),
         };
@@ -286,7 +286,7 @@ impl AssessedRole {
     }
 }
 
-/// The ContourDeployment, if it lacks our finalizer.
+/// Returns the ContourDeployment as a target if it lacks Slipway's finalizer.
 fn unheld(deployment: &ContourDeployment) -> Option<Target> {
     let mut finalizers = deployment.metadata.finalizers.iter().flatten();
     let is_held = finalizers.any(|finalizer| finalizer == FINALIZER);

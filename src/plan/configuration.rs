@@ -1,9 +1,9 @@
-//! Contour's configuration: the user's settings, with the stand-ins in place of the users' ExtensionServices.
+//! Contour's configuration: the user's settings, with stand-ins in place of the users' ExtensionServices.
 //!
-//! A ContourConfiguration is content-addressed. Contour reads it once, at container start. New content is a new object, a new name in the
-//! pod template, and so a rollout, exactly when one is needed; an old container that restarts reads its old one. The template names
-//! the object's uid and generation, too: one that somebody altered, or deleted, may have been read before it was repaired, and Contour is
-//! rolled to what exists then.
+//! A ContourConfiguration is content-addressed, because Contour reads it once, at container start. New content gets a new object with a new
+//! name in the pod template, and so a rollout exactly when one is needed. An old container that restarts reads its old object. The template
+//! also names the uid and the generation of the object. A container may have read an object that another user changed or deleted before
+//! Slipway repaired it. Slipway then rolls out Contour to the object that exists after the repair.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use super::views::{ReplicasStatus, wanted_replicas};
 use super::write::Desired;
 use crate::api::vocabulary::annotations;
 
-/// What a container is to capture: these settings and stand-ins. The object that they are in is told by [`identified`].
+/// Returns the startup inputs for these settings and stand-ins. [`identified`] adds the identity of the ContourConfiguration.
 pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> StartupInputs {
     let owner = observed.owner();
     let mut inputs = StartupInputs {
@@ -36,7 +36,7 @@ pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> S
     inputs.in_place_of = present
         .filter(|present| present.spec == inputs.spec && present.is_intact(&owner))
         .and_then(|present| present.in_place_of);
-    // Each that hangs in its deletion has a successor, so there are no more names than objects.
+    // Each object that is stuck in its deletion has a successor, so there are no more names than objects.
     for _ in observed.of_kind(Kind::ContourConfiguration) {
         inputs.name(&owner);
         match inputs.live(observed) {
@@ -48,7 +48,8 @@ pub fn wanted(observed: &Observed, accepted: &Accepted, roles: &[RolePlan]) -> S
     inputs
 }
 
-/// What a container captures that starts now: the ContourConfiguration of this name as it exists. None: it does not, or is being deleted.
+/// Returns the inputs that a container reads if it starts now: the existing ContourConfiguration of this name. Returns None if the
+/// ContourConfiguration does not exist or is being deleted.
 pub fn identified(observed: &Observed, wanted: &StartupInputs) -> Option<StartupInputs> {
     let live = wanted.live(observed).filter(|live| !live.is_terminating())?;
     Some(StartupInputs {
@@ -63,8 +64,8 @@ impl StartupInputs {
     }
 }
 
-/// What the newest completely rolled-out ReplicaSet of Contour's Deployment has captured. Where none is left (the Deployment was
-/// deleted) it is what the ContourConfiguration says that is marked as rolled out, and is as it was made.
+/// Returns the inputs of the newest completely rolled-out ReplicaSet of Contour's Deployment. If no such ReplicaSet is left (the Deployment
+/// was deleted), returns the inputs from the ContourConfiguration that is marked as rolled out and still has its original content.
 pub fn last_good(observed: &Observed) -> Option<StartupInputs> {
     let owner = observed.owner();
     let contours = Contours::of(observed);
@@ -76,7 +77,7 @@ pub fn last_good(observed: &Observed) -> Option<StartupInputs> {
         let has_taken_over = is_the_only_one && has_replicas(set);
         available > 0 && (has_taken_over || Some(available) >= wanted)
     };
-    // The Deployment controller counts its ReplicaSets.
+    // The Deployment controller numbers its ReplicaSets.
     let revision = |set: &&&Object| {
         let revision = set.annotation("deployment.kubernetes.io/revision");
         revision.and_then(|revision| revision.parse::<u64>().ok())
@@ -88,7 +89,7 @@ pub fn last_good(observed: &Observed) -> Option<StartupInputs> {
         .or_else(|| marked(observed))
 }
 
-/// What a container captures from the newest ContourConfiguration that is marked as rolled out and is as it was made.
+/// Returns the inputs from the newest ContourConfiguration that is marked as rolled out and still has its original content.
 fn marked(observed: &Observed) -> Option<StartupInputs> {
     let owner = observed.owner();
     let rolled_out = observed.of_kind(Kind::ContourConfiguration).filter_map(|object| {
@@ -108,16 +109,16 @@ fn marked(observed: &Observed) -> Option<StartupInputs> {
     newest.map(|(_, inputs)| inputs)
 }
 
-/// A ContourConfiguration that containers have captured, or are to capture.
+/// A ContourConfiguration that containers have read or will read.
 #[derive(Clone, Debug)]
 pub struct InUse {
     inputs: StartupInputs,
-    /// When the last rollout of Contour to it was complete.
+    /// The time at which the last rollout of Contour to this ContourConfiguration completed.
     rolled_out: Option<String>,
 }
 
-/// The configurations that are in use. `rolled_out` is the one to which Contour is rolled out now, and since when. A configuration whose name
-/// does not prove its content is left out: nobody knows what was in it.
+/// Returns the configurations in use. `rolled_out` is the configuration to which Contour is currently rolled out, with the time of the
+/// rollout. A configuration whose name does not match its content is left out, because its original content is unknown.
 pub fn in_use(
     observed: &Observed,
     usage: &Usage,
@@ -143,7 +144,7 @@ pub fn in_use(
 }
 
 impl InUse {
-    /// The ContourConfiguration.
+    /// Returns the desired ContourConfiguration.
     pub fn object(&self, owner: &Owner) -> Desired {
         let StartupInputs {
             configuration,
@@ -170,7 +171,8 @@ impl InUse {
     }
 }
 
-/// Those that a Contour may have read in another form than the present one: somebody altered or deleted them.
+/// Returns the names of the ContourConfigurations that a Contour may have read in another form than the current one, because another user
+/// changed or deleted them.
 pub fn altered(observed: &Observed) -> BTreeSet<String> {
     let owner = observed.owner();
     let contours = Contours::of(observed);
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_to_be_captured_is_borne_out_by_its_name_and_can_be_made_again() {
+    fn inputs_are_recreated_only_if_the_name_matches_the_content() {
         let observed = crate::plan::operand::tests::observed(&json!({}));
         let owner = observed.owner();
         let spec = |value: &str| Map::from_iter([("debug".to_owned(), value.into())]);
@@ -201,7 +203,7 @@ mod tests {
             usage.add_inputs(inputs);
             in_use(&observed, &usage, None)
         };
-        let [made_again] = <[InUse; 1]>::try_from(made(&inputs)).expect("it is as it was made");
+        let [made_again] = <[InUse; 1]>::try_from(made(&inputs)).expect("the inputs are intact");
         let object = made_again.object(&owner).object;
         assert_eq!(object.annotation(annotations::IN_PLACE_OF), Some("uid"));
         let changes: [fn(&mut StartupInputs); 3] = [

@@ -1,4 +1,4 @@
-//! From what is thought of a ContourDeployment to the steps that make it so: one list for each phase, from first to last.
+//! Converts an assessment to the steps that establish the desired state: one ordered list for each phase.
 
 use super::assess::{Assessment, Kept, Phase, Running};
 use super::deletion::Deletion;
@@ -7,7 +7,7 @@ use super::rollout::Rollout;
 use super::step::{Part, Selection, Step, When};
 use super::write::{Target, Write};
 
-/// The steps, in their order.
+/// Returns the steps in order.
 pub fn desire(assessment: &Assessment<'_>) -> Vec<Step> {
     match &assessment.phase {
         Phase::Deleting(deletion) => deleting(assessment, deletion),
@@ -24,7 +24,8 @@ fn followed_by(assessment: &Assessment<'_>, then: Vec<Step>) -> Vec<Step> {
     following(assessment).into_iter().chain(then).collect()
 }
 
-/// First of all what decides on traffic: no trouble elsewhere may keep a stand-in from following its service.
+/// Returns the steps for the objects that decide on traffic. They come first, so that no other problem keeps a stand-in from following its
+/// service.
 fn following(assessment: &Assessment<'_>) -> Vec<Step> {
     let (owner, stand_ins) = (&assessment.instance.owner, &assessment.stand_ins.all);
     let exist = stand_ins.iter().filter(|stand_in| stand_in.exists);
@@ -34,21 +35,21 @@ fn following(assessment: &Assessment<'_>) -> Vec<Step> {
     });
     let hold = assessment.unheld.clone().map(Write::Hold);
     vec![
-        // Before anything is made that would outlive it.
+        // The finalizer is added before any object that would outlive the ContourDeployment is created.
         Step::write("the ContourDeployment's finalizer", hold),
         Step::converge("stand-ins", exist.map(|stand_in| stand_in.object(owner))),
         Step::converge("blackholes", stand_ins.iter().map(|stand_in| stand_in.blackhole(owner))),
-        // Without its blackhole a new one would be invalid.
+        // Without its blackhole a new stand-in would be invalid.
         Step::converge("new stand-ins", new),
         Step::converge("the operator's own access", access::operator(&assessment.instance)),
     ]
 }
 
-/// Everything that a running Contour and its Envoys need, and the end of what is not needed any more.
+/// Returns the steps for everything that a running Contour and its Envoys need, and for the removal of unneeded objects.
 fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
     let owner = &assessment.instance.owner;
     let certificates = running.certificates.desired.iter().cloned();
-    // Pods can't start without their certificates.
+    // Pods cannot start without their certificates.
     let with_certificates = if running.certificates.are_complete() {
         When::Now
     } else {
@@ -60,7 +61,7 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
             "certificates, Contour's access",
             certificates.chain(access::contour(&assessment.instance)),
         ),
-        // Contour is rolled to what exists, and in the form that it has then.
+        // Contour is rolled out to existing ContourConfigurations in their current form.
         Step::converge("configurations", configurations.map(|it| it.object(owner)))
             .when(with_certificates)
             .first(),
@@ -90,9 +91,9 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
     steps
 }
 
-/// While the settings are refused, or the API server has not said yet whether it takes them: what ran goes on running, on the
-/// configuration that it had, with its access and with certificates that do not run out. Nothing of the new specification is applied;
-/// only what somebody deleted of a running Contour or Envoy is made again, on the last configuration that was completely rolled out.
+/// Returns the steps while the settings are refused or unchecked. The running workloads keep running on their last configuration, with
+/// access and with certificates that do not expire. No part of the new spec is applied. Slipway only recreates deleted parts of a running
+/// Contour or Envoy, on the last completely rolled-out configuration.
 fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
     let Some(kept) = kept else { return Vec::new() };
     let owner = &assessment.instance.owner;
@@ -116,7 +117,7 @@ fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
         } = Operand::of(&assessment.instance, last_good);
         steps.push(Step::restore("services that were deleted", services));
         steps.push(Step::restore("a Contour that was deleted", [contour]));
-        // An Envoy of the other workload type may be what ran.
+        // The running Envoy may have the other workload type.
         if !kept.has_envoy {
             steps.push(Step::restore("Envoys that were deleted", [envoy]));
         }
@@ -126,8 +127,8 @@ fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
     steps
 }
 
-/// What must go although Contour's CRDs are missing: a CRD that is being deleted waits for its objects, and a namespace for what is in
-/// it; our finalizer must hold neither. A blackhole is of no use once its stand-in is gone.
+/// Returns the steps while Contour's CRDs are missing. A CRD that is being deleted waits for its objects, and a namespace waits for its
+/// content. Slipway's finalizer must hold neither. A blackhole has no use after the deletion of its stand-in.
 fn without_crds() -> Vec<Step> {
     vec![
         Step::remove("stand-ins that are being deleted", Selection::TerminatingStandIns),
@@ -135,10 +136,11 @@ fn without_crds() -> Vec<Step> {
     ]
 }
 
-/// The end of a ContourDeployment: Contour's Deployment, its pods gone, then Envoy and the rest, stand-ins, blackholes, and its own finalizer
-/// last. A Contour that still runs must not see its stand-ins go: it would drop HTTPS virtual hosts.
+/// Returns the steps of the deletion of a ContourDeployment: Contour's Deployment, then, after Contour's pods, Envoy and the rest,
+/// stand-ins, blackholes, and finally the ContourDeployment's own finalizer. A Contour that still runs would drop HTTPS virtual hosts if
+/// its stand-ins were deleted.
 fn deleting(assessment: &Assessment<'_>, deletion: &Deletion) -> Vec<Step> {
-    // Nothing is held any more.
+    // Slipway's finalizer does not hold the ContourDeployment any more.
     if assessment.unheld.is_some() {
         return Vec::new();
     }

@@ -1,38 +1,38 @@
-//! What is asked of the outside when certificates have to be issued, and what it answers.
+//! The request for certificates, and the answer from outside the core.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-/// What has to be issued.
+/// A request for certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {
-    /// The authority to sign with; none: a new one.
+    /// The authority that signs. None: issue a new authority.
     pub authority: Option<Pair>,
-    /// Who needs a certificate.
+    /// The certificates to issue.
     pub leaves: Vec<Leaf>,
 }
 
-/// A certificate that has to be issued.
+/// A certificate to issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Leaf {
-    /// For whom.
+    /// The peer that presents the certificate.
     pub peer: Peer,
-    /// Its DNS names.
+    /// The DNS names of the certificate.
     pub dns_names: Vec<String>,
 }
 
-/// What was issued.
+/// The issued certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issued {
-    /// The new authority, if one was asked for.
+    /// The new authority, if one was requested.
     pub authority: Option<Pair>,
-    /// The certificates that were asked for.
+    /// The requested certificates.
     pub leaves: BTreeMap<Peer, Pair>,
 }
 
-/// One side of an xDS connection.
+/// A peer of an xDS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Peer {
     /// The server.
@@ -41,12 +41,12 @@ pub enum Peer {
     Envoy,
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its private key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Pair {
     /// The certificate.
     pub certificate: String,
-    /// The key; it is never printed and never serialized.
+    /// The private key, which is never printed and never serialized.
     #[serde(skip)]
     pub key: PrivateKey,
 }
@@ -62,6 +62,6 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl Peer {
-    /// Both.
+    /// Both peers.
     pub const ALL: [Self; 2] = [Self::Contour, Self::Envoy];
 }

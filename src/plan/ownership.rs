@@ -1,10 +1,10 @@
-//! What is ours, and whose word counts. Labels, annotations, names and finalizers can be written by anybody who may write the
-//! object; what decides is where an object stands, and what refers to it from a place that only we and the administrators of the
-//! ContourDeployment's namespace can write.
+//! Ownership of objects, and the objects that Slipway trusts. Everyone with write access to an object can write labels, annotations, names
+//! and finalizers. The deciding facts are the place of an object and the references to it from places that only Slipway and the
+//! administrators of the ContourDeployment's namespace can write.
 //!
-//! - **Hold** (not taken away): `usage`, in the ContourDeployment's namespace alone.
-//! - **Believe** (created, repaired, followed, told of): what this file sorts as ours.
-//! - **Prune**: what is ours and no longer wanted, and the leftovers of this file. Nothing else is ever deleted.
+//! - **Hold** (do not delete): `usage`, only in the ContourDeployment's namespace.
+//! - **Believe** (create, repair, follow, report): the objects that this file classifies as Slipway's.
+//! - **Prune**: Slipway's objects that are no longer desired, and the leftovers of this file. Slipway deletes no other object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use super::stand_in;
 use super::startup_inputs::{Contours, StartupInputs, references};
 use crate::api::RuntimeSettings;
 
-/// What an object is to a ContourDeployment.
+/// The relation of an object to a ContourDeployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It is ours.
+    /// The object belongs to Slipway.
     Ours,
-    /// It bears our marks and a name of our own pattern, in a namespace that nothing of ours refers to: it is what an earlier plan left
-    /// behind, or somebody's imitation of that. It goes, and nothing that is written on it counts.
+    /// The object has Slipway's marks and a name of Slipway's pattern, in a namespace that nothing of Slipway's references. The object is a
+    /// leftover of an earlier plan, or another user's imitation of one. Slipway deletes it and trusts nothing in it.
     Leftover,
-    /// It is somebody else's, whatever it says.
+    /// The object belongs to another user, whatever its marks are.
     Foreign,
 }
 
-/// What is observed, classified.
+/// The observed state, with the objects classified.
 pub struct Classified {
-    /// The same, with nothing among its objects but what is ours.
+    /// The observed state, with only Slipway's objects.
     pub observed: Observed,
-    /// What bears our marks and a name of our own pattern in namespaces that nothing of ours refers to.
+    /// The objects with Slipway's marks and a name of Slipway's pattern, in namespaces that nothing of Slipway's references.
     leftovers: BTreeMap<Key, Arc<Object>>,
 }
 
 impl Classified {
-    /// What is ours; and the leftovers, if these are asked for.
+    /// Returns Slipway's objects and, if `with_leftovers` is true, the leftovers.
     pub fn objects(&self, with_leftovers: bool) -> impl Iterator<Item = &Object> {
         let leftovers = self.leftovers.values().filter(move |_| with_leftovers);
         self.observed.objects.values().chain(leftovers).map(AsRef::as_ref)
     }
 
-    /// Whether this is one of the leftovers.
+    /// Reports whether this object is one of the leftovers.
     pub fn is_leftover(&self, object: &Object) -> bool {
         self.leftovers.contains_key(&object.key())
     }
 }
 
-/// Sorts what is observed.
+/// Classifies the observed objects.
 pub fn classify(observed: &Observed) -> Classified {
     let owner = observed.owner();
     let settings = &observed.deployment.spec.runtime_settings;
@@ -68,7 +68,7 @@ pub fn classify(observed: &Observed) -> Classified {
     Classified { observed, leftovers }
 }
 
-/// What of these objects is ours.
+/// Returns the objects that belong to Slipway.
 pub fn of<'a>(
     owner: &Owner,
     settings: &RuntimeSettings,
@@ -79,8 +79,8 @@ pub fn of<'a>(
     objects().filter(move |object| standing(&owner, &namespaces, object) == Standing::Ours)
 }
 
-/// The namespaces in which stand-ins of ours may be: the ContourDeployment's, those that the specification references, and those
-/// that a pod template of our own Deployment references.
+/// Returns the namespaces that may contain Slipway's stand-ins: the ContourDeployment's own, those that the spec references, and those that
+/// a pod template of Slipway's Deployment references.
 pub fn namespaces<'a>(
     owner: &Owner,
     settings: &RuntimeSettings,
@@ -103,7 +103,7 @@ fn standing(owner: &Owner, namespaces: &BTreeSet<String>, object: &Object) -> St
     if object.namespace() == owner.namespace {
         return ours_if(owner.owns(object));
     }
-    // Elsewhere there are stand-ins and trials, and blackholes.
+    // In other namespaces, Slipway creates only stand-ins, trials and blackholes.
     let may_be_there =
         matches!(object.kind, Kind::ExtensionService | Kind::Service) && owner.is_stand_in(object.name());
     if !may_be_there {

@@ -1,4 +1,4 @@
-//! How far Contour and Envoy are, and the gate between them.
+//! The progress of the rollouts of Contour and Envoy, and the gate between them.
 
 use std::time::Duration;
 
@@ -10,50 +10,50 @@ use super::startup_inputs::Contours;
 use super::views::{DaemonSetStatus, ReplicasStatus, is_observed, wanted_replicas};
 use crate::api::vocabulary::labels;
 
-/// A pod that hangs in Terminating for this long past its grace period is not waited for: its node is gone, or its runtime
-/// is stuck, and a person has to look.
+/// The plan stops waiting for a pod that has been Terminating for this long past its grace period. The pod's node is lost or its container
+/// runtime is stuck, and an administrator must act.
 const PATIENCE_WITH_TERMINATING: Duration = Duration::from_mins(1);
 
-/// A DaemonSet that is not rolled out and has got no pod for so long is stuck. Kubernetes gives a Deployment as long, by default
-/// (`progressDeadlineSeconds`), and a DaemonSet for ever.
+/// A DaemonSet is stuck if its rollout is incomplete and it has got no pod for this time. By default, Kubernetes gives a Deployment the
+/// same time (`progressDeadlineSeconds`), and a DaemonSet unlimited time.
 const PATIENCE_WITH_DAEMON_SETS: Duration = Duration::from_mins(10);
 
-/// How many per cent of Contour's pods may be missing without its being called unavailable: what may be while it rolls (`maxUnavailable` in
-/// `operand/contour.rs`), but rounded up, so that one node that is not ready changes nothing.
+/// The percentage of Contour's pods that may be unavailable while Contour counts as available. The value is that of `maxUnavailable` in
+/// `operand/contour.rs`, but rounded up, so that one node that is not ready does not make Contour unavailable.
 const MAY_MISS_OF_CONTOUR: i64 = 25;
 
-/// The same of Envoy's (`operand/envoy.rs`).
+/// The same percentage for Envoy (`operand/envoy.rs`).
 const MAY_MISS_OF_ENVOY: i64 = 10;
 
-/// The reason of a Deployment's condition Progressing when its rollout is complete. It stays while the Deployment is scaled
+/// The reason of a Deployment's condition Progressing after a complete rollout. The reason stays while the Deployment is scaled
 /// (`syncRolloutStatus`, Kubernetes 1.34).
 const ROLLED_OUT: &str = "NewReplicaSetAvailable";
 
-/// How far a workload is.
+/// The progress of a workload's rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rollout {
-    /// It does not exist.
+    /// The workload does not exist.
     Absent,
-    /// Pods of the present template are on their way; in words.
+    /// The rollout is incomplete. The text describes the progress.
     Progressing(String),
-    /// Nothing has come for ten minutes (Deployments: `progressDeadlineSeconds`); in words.
+    /// The rollout has not progressed for ten minutes (Deployments: `progressDeadlineSeconds`). The text describes the progress.
     Stuck(String),
-    /// Every pod is of the present template.
+    /// Every pod runs the current template.
     Complete,
 }
 
-/// A workload, as its status tells.
+/// A workload as its status describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// How far its rollout is.
+    /// The progress of its rollout.
     pub rollout: Rollout,
-    /// Whether enough pods are available: some may be missing.
+    /// Whether enough pods are available. Some may be unavailable.
     pub available: bool,
-    /// Whether all pods that are wanted are available.
+    /// Whether all desired pods are available.
     pub is_whole: bool,
-    /// Ready and wanted pods, `2/2`.
+    /// Ready and desired pods, for example `2/2`.
     pub pods: Option<String>,
-    /// How long until it counts as stuck, where no event says so.
+    /// The time until the workload counts as stuck, if no event reports that.
     pub patience: Option<Duration>,
 }
 
@@ -67,7 +67,7 @@ impl Workload {
     };
 }
 
-/// Contour's Deployment.
+/// Returns the state of Contour's Deployment.
 pub fn contour(observed: &Observed) -> Workload {
     let owner = observed.owner();
     observed
@@ -75,8 +75,8 @@ pub fn contour(observed: &Observed) -> Workload {
         .map_or(Workload::ABSENT, |object| deployment(object, MAY_MISS_OF_CONTOUR))
 }
 
-/// Since when Contour could have written verdicts: the last time that its Deployment became available or ceased to be. None if no Contour is
-/// ready. A Deployment that does not say when has been so for long.
+/// Returns the time since which Contour could have written verdicts. This is the last time at which Contour's Deployment became available
+/// or unavailable, or the Unix epoch if the Deployment does not report that time. Returns None if no Contour is ready.
 pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     let owner = observed.owner();
     let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;
@@ -85,7 +85,7 @@ pub fn contour_heard_since(observed: &Observed) -> Option<Timestamp> {
     (status.ready_replicas > 0).then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// When Contour's last rollout was complete, if its Deployment says it.
+/// Returns the time at which Contour's last rollout completed, if Contour's Deployment reports the time.
 pub fn completed_at(observed: &Observed) -> Option<Timestamp> {
     let owner = observed.owner();
     let object = observed.object(Kind::Deployment, &owner.namespace, &owner.contour())?;
@@ -94,7 +94,7 @@ pub fn completed_at(observed: &Observed) -> Option<Timestamp> {
     progress.filter(|it| it.reason == ROLLED_OUT)?.last_update_time
 }
 
-/// Envoy's workload of the kind that the specification asks for.
+/// Returns the state of Envoy's workload of the kind that the spec specifies.
 pub fn envoy(observed: &Observed, kind: Kind) -> Workload {
     let owner = observed.owner();
     match observed.object(kind, &owner.namespace, &owner.envoy()) {
@@ -104,18 +104,18 @@ pub fn envoy(observed: &Observed, kind: Kind) -> Workload {
     }
 }
 
-/// Contour's pods of another template than this one, and those that hang in Terminating.
+/// Contour's pods of other templates, divided by whether the plan waits for them.
 pub struct OldPods {
-    /// They are waited for.
+    /// The names of the pods that the plan waits for.
     pub waited_for: Vec<String>,
-    /// They are not: they hang.
+    /// The names of the pods that are stuck in Terminating. The plan does not wait for them.
     pub hanging: Vec<String>,
-    /// When the next one of the first is counted among the second.
+    /// The time until the next pod of `waited_for` counts as stuck.
     pub requeue_after: Option<Duration>,
 }
 
-/// The pods of Contour's Deployment that are not of the template with this hash; if there is none, all that may run a Contour,
-/// whoever controls them.
+/// Returns the pods of Contour's Deployment without the template hash `template`. If `template` is None, returns all pods that may run a
+/// Contour, whoever controls them.
 pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
     let mut old = OldPods {
         waited_for: Vec::new(),
@@ -143,38 +143,39 @@ pub fn old_pods(observed: &Observed, template: Option<&str>) -> OldPods {
     old
 }
 
-/// How long until a Terminating pod counts as hanging; zero if it does. `deletionTimestamp` lies at the end of the grace period.
+/// Returns the time until a Terminating pod counts as stuck, or zero if it already does. `deletionTimestamp` is the end of the grace
+/// period.
 fn hangs_in(pod: &Object, now: Timestamp) -> Option<Duration> {
     let end = pod.metadata.deletion_timestamp.as_ref()?.0;
-    // A grace period may be as long as its author likes.
+    // A grace period has no upper limit.
     let end = end.saturating_add(PATIENCE_WITH_TERMINATING).unwrap_or(Timestamp::MAX);
     Some(Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
-/// Why Envoy has to wait, if it has to: it never rolls before the Contour that configures it has (upstream's order of
-/// upgrades). Where no Envoy exists yet nothing is waited for.
+/// Returns the reason why Envoy has to wait, if Envoy has to wait. Envoy is rolled out after the Contour that configures it (upstream's
+/// order of upgrades). Without an existing Envoy, nothing waits.
 pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<(), String> {
     if !has_envoy(observed) {
         return Ok(());
     }
     match &contour.rollout {
         _ if is_rolled_out(contour, old) => Ok(()),
-        Rollout::Complete if old.waited_for.is_empty() => Err("Contour is not available".to_owned()),
+        Rollout::Complete if old.waited_for.is_empty() => Err("Envoy waits until enough pods of Contour are available".to_owned()),
         Rollout::Complete => Err(format!(
-            "Contour's old pods are still there: {}",
+            "Envoy waits until the old pods of Contour have terminated: {}",
             old.waited_for.join(", ")
         )),
         Rollout::Progressing(message) | Rollout::Stuck(message) => Err(message.clone()),
-        Rollout::Absent => Err("Contour's Deployment does not exist".to_owned()),
+        Rollout::Absent => Err("Envoy waits until Contour's Deployment exists".to_owned()),
     }
 }
 
-/// Whether every Contour that runs has captured what its Deployment's present template says, and enough of them are available.
+/// Reports whether every running Contour has read the startup inputs of the Deployment's current template, and enough pods are available.
 pub fn is_rolled_out(contour: &Workload, old: &OldPods) -> bool {
     contour.rollout == Rollout::Complete && contour.available && old.waited_for.is_empty()
 }
 
-/// Whether there is an Envoy, of whatever workload type.
+/// Reports whether an Envoy of either workload type exists.
 pub fn has_envoy(observed: &Observed) -> bool {
     let owner = observed.owner();
     [Kind::DaemonSet, Kind::Deployment]
@@ -195,14 +196,14 @@ fn deployment(object: &Object, may_miss: i64) -> Workload {
     let progress_is = |reason: &str| progress.filter(|condition| condition.reason == reason);
     let is_scaling = all == updated && progress_is(ROLLED_OUT).is_some();
     let rollout = if !is_observed(object) {
-        Rollout::Progressing(format!("Deployment {name}: the change has not been picked up yet"))
+        Rollout::Progressing(format!("Deployment {name}: the Deployment controller has not observed the latest generation yet"))
     } else if is_scaling || (updated == wanted && all == updated) {
         Rollout::Complete
     } else if let Some(stuck) = progress_is("ProgressDeadlineExceeded") {
         Rollout::Stuck(format!("Deployment {name}: {}", stuck.message))
     } else {
         Rollout::Progressing(format!(
-            "Deployment {name}: {updated} of {wanted} pods are of the new template, {all} in all"
+            "Deployment {name}: {updated} of {wanted} desired pods run the current template, and {all} pods exist"
         ))
     };
     Workload {
@@ -218,19 +219,19 @@ fn daemon_set(object: &Object, observed: &Observed) -> Workload {
     let status = DaemonSetStatus::of(object);
     let (wanted, updated) = (status.desired_number_scheduled, status.updated_number_scheduled);
     let name = object.name();
-    // A node that came has no pod yet.
+    // A node that was just added has no pod yet.
     let are_all_new = updated >= status.current_number_scheduled && (updated > 0 || wanted == 0);
-    let progress = format!("DaemonSet {name}: {updated} of {wanted} pods are of the new template");
+    let progress = format!("DaemonSet {name}: {updated} of {wanted} desired pods run the current template");
     let patience = last_progress(object, observed).map(|last| {
         let idle = Duration::try_from(observed.now.duration_since(last)).unwrap_or(Duration::ZERO);
         PATIENCE_WITH_DAEMON_SETS.saturating_sub(idle)
     });
     let rollout = if !is_observed(object) {
-        Rollout::Progressing(format!("DaemonSet {name}: the change has not been picked up yet"))
+        Rollout::Progressing(format!("DaemonSet {name}: the DaemonSet controller has not observed the latest generation yet"))
     } else if are_all_new {
         Rollout::Complete
     } else if patience == Some(Duration::ZERO) {
-        Rollout::Stuck(format!("{progress}, and no pod has been created for ten minutes"))
+        Rollout::Stuck(format!("{progress}, and no pod has been created for ten minutes; check the DaemonSet's events"))
     } else {
         Rollout::Progressing(progress)
     };
@@ -243,7 +244,7 @@ fn daemon_set(object: &Object, observed: &Observed) -> Workload {
     }
 }
 
-/// When a DaemonSet last got a template or a pod. None: it does not show.
+/// Returns the time at which a DaemonSet last got a template or a pod. Returns None if no observed object shows the time.
 fn last_progress(daemon_set: &Object, observed: &Observed) -> Option<Timestamp> {
     let owned = [Kind::ControllerRevision, Kind::Pod]
         .into_iter()
@@ -253,7 +254,8 @@ fn last_progress(daemon_set: &Object, observed: &Observed) -> Option<Timestamp> 
     created.map(|time| time.0).max()
 }
 
-/// Whether so many of the wanted pods are enough, if so many per cent of them, rounded up, may be missing. One at least must be there.
+/// Reports whether enough of the desired pods are available. `may_miss` percent of them, rounded up, may be unavailable, but at least one
+/// pod must be available.
 fn is_enough(available: i64, wanted: i64, may_miss: i64) -> bool {
     let missing = wanted.saturating_sub(available);
     available > 0 && wanted > 0 && missing <= wanted.saturating_mul(may_miss).saturating_add(99) / 100
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_complete_when_all_its_pods_are_new_and_no_other_is_left() {
+    fn a_deployment_is_complete_when_only_new_pods_exist() {
         for (updated, all, is_complete) in [(2, 2, true), (2, 3, false), (1, 1, false), (1, 2, false)] {
             let status = json!({"updatedReplicas": updated, "replicas": all});
             let seen = deployment(&workload(Kind::Deployment, &json!({"replicas": 2}), &status), 0);
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_that_is_scaled_is_not_being_rolled_out() {
+    fn scaling_a_deployment_does_not_count_as_a_rollout() {
         let seen = |updated: i64, all: i64, reason: &str| {
             let status = json!({
                 "updatedReplicas": updated, "replicas": all, "availableReplicas": updated,
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_wanted_pods_so_many_rounded_up_may_be_missing_and_one_must_be_there() {
+    fn a_rounded_up_share_of_pods_may_miss_but_never_all_of_them() {
         for (available, wanted, of_contour, of_envoy, is_whole) in [
             (0, 0, false, false, false),
             (0, 1, false, false, false),
@@ -333,12 +335,12 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_set_is_complete_when_every_node_that_has_a_pod_has_a_new_one() {
+    fn a_daemon_set_is_complete_when_every_pod_is_new() {
         let observed = crate::plan::operand::tests::observed(&json!({}));
         for (wanted, current, updated, is_complete) in [
             (20, 20, 5, false),
             (20, 20, 20, true),
-            // A node more, or one on which the pod is just being replaced.
+            // An additional node, or a node on which the pod is being replaced.
             (21, 20, 20, true),
             (20, 0, 0, false),
             (0, 0, 0, true),
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_set_is_stuck_when_it_has_got_neither_a_template_nor_a_pod_for_ten_minutes() {
+    fn a_daemon_set_is_stuck_after_ten_minutes_without_progress() {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
         let time = |minutes: i64| Timestamp::from_second(1_800_000_000 + 60 * minutes).expect("a time");
         let owned = |kind, name: &str, minutes, uid: &str| {
@@ -375,14 +377,14 @@ mod tests {
             let seen = daemon_set(&object, &observed);
             (matches!(seen.rollout, Rollout::Stuck(_)), seen.patience)
         };
-        assert_eq!(left(&observed, 99), (false, None), "nothing shows when it began");
+        assert_eq!(left(&observed, 99), (false, None), "no object shows the start of the rollout");
         add(&mut observed, owned(Kind::ControllerRevision, "old", 0, "u"));
         add(&mut observed, owned(Kind::ControllerRevision, "new", 5, "u"));
         add(&mut observed, owned(Kind::Pod, "another-s", 30, "v"));
         assert_eq!(left(&observed, 14), (false, Some(Duration::from_mins(1))));
         assert!(left(&observed, 15).0, "since the newest template");
         add(&mut observed, owned(Kind::Pod, "new-1", 12, "u"));
-        assert_eq!(left(&observed, 15), (false, Some(Duration::from_mins(7))), "a pod came");
+        assert_eq!(left(&observed, 15), (false, Some(Duration::from_mins(7))), "a pod was created");
         assert!(left(&observed, 22).0);
         let complete = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 3});
         let mut complete = workload(Kind::DaemonSet, &json!({}), &complete);
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_set_for_no_node_is_not_available_though_its_last_pod_still_is() {
+    fn a_daemon_set_without_nodes_is_not_available() {
         let observed = crate::plan::operand::tests::observed(&json!({}));
         let status = json!({"desiredNumberScheduled": 0, "updatedNumberScheduled": 0, "numberAvailable": 1});
         let mut object = workload(Kind::DaemonSet, &json!({}), &status);
@@ -401,12 +403,12 @@ mod tests {
         object.metadata.generation = Some(2);
         assert!(
             !daemon_set(&object, &observed).available,
-            "seen before the controller has picked up the change"
+            "the controller has not observed the change"
         );
     }
 
     #[test]
-    fn the_gate_says_what_envoy_waits_for() {
+    fn the_gate_names_what_envoy_waits_for() {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
         let envoy = workload(Kind::Deployment, &json!({}), &json!({}));
         observed.objects.insert(envoy.key(), Arc::new(envoy));
@@ -426,9 +428,9 @@ mod tests {
             gate(&observed, &contour, &old).err()
         };
         assert_eq!(says(true, &[]), None);
-        assert_eq!(says(false, &[]).as_deref(), Some("Contour is not available"));
+        assert_eq!(says(false, &[]).as_deref(), Some("Envoy waits until enough pods of Contour are available"));
         for available in [true, false] {
-            let words = "Contour's old pods are still there: a, b";
+            let words = "Envoy waits until the old pods of Contour have terminated: a, b";
             assert_eq!(says(available, &["a", "b"]).as_deref(), Some(words));
         }
     }

@@ -1,4 +1,4 @@
-//! The user's settings of Contour, checked: what is wrong with them is said before anything of them is applied.
+//! Checks the user's settings of Contour. Slipway reports problems before it applies any part of the settings.
 
 use serde_json::{Map, Value, json};
 
@@ -9,25 +9,25 @@ use super::waves::Question;
 use crate::api::Role;
 use crate::contour::preflight;
 
-/// What is known of the user's settings.
+/// The state of the check of the user's settings.
 #[derive(Clone, Debug)]
 pub enum Settings {
-    /// The API server has to be asked.
+    /// The API server must be asked.
     Unchecked(Box<Question>),
-    /// They can't be used; in words, with the field's path.
+    /// The settings are invalid. The message contains the path of the field.
     Refused(String),
-    /// They can be used.
+    /// The settings are valid.
     Accepted(Accepted),
 }
 
 /// Settings that the API server and Contour accept.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// With the CRD's defaults, so that what is stored can be compared with what is wanted.
+    /// The spec with the CRD's defaults, so that the stored spec can be compared with the desired spec.
     pub spec: Map<String, Value>,
 }
 
-/// Checks the settings, as far as that goes without asking.
+/// Checks the settings as far as possible without asking the API server.
 pub fn assess(observed: &Observed) -> Settings {
     let problems = preflight::check(&observed.deployment.spec);
     if !problems.is_empty() {
@@ -49,8 +49,8 @@ pub fn assess(observed: &Observed) -> Settings {
 }
 
 impl SettingsVerdict {
-    /// Judges the answer to a dry run. If something changed the settings on the way, that is a refusal, and is asked about again like any
-    /// other.
+    /// Converts the answer to a dry run to a verdict. A changed setting in the answer counts as a refusal, which is checked again like any
+    /// other refusal.
     pub fn of(hash: &str, asked: &Object, answer: &Object) -> Self {
         let spec = |object: &Object| object.spec().cloned().unwrap_or_default();
         let (hash, spec, asked) = (hash.to_owned(), spec(answer), spec(asked));
@@ -59,15 +59,15 @@ impl SettingsVerdict {
             Some(field) => Self::Refused {
                 hash,
                 message: format!(
-                    "runtimeSettings.{field}: something between Slipway and the API server (a mutating webhook or policy) changes it, \
-                     and what Contour is told must be what is specified; exempt ContourConfigurations from it"
+                    "runtimeSettings.{field}: a mutating webhook or policy changes this field, but Contour's configuration must match the spec; \
+                     exempt ContourConfigurations from the webhook or policy"
                 ),
             },
         }
     }
 }
 
-/// The settings as the user wrote them, and what Slipway adds.
+/// Returns the user's settings with the fields that Slipway adds.
 fn own_spec(observed: &Observed) -> Map<String, Value> {
     let owner = observed.owner();
     let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("settings are JSON");
@@ -75,7 +75,7 @@ fn own_spec(observed: &Observed) -> Map<String, Value> {
         unreachable!("settings are an object")
     };
     let envoy = spec.entry("envoy").or_insert_with(|| json!({}));
-    // Contour copies this Service's address into the status of Ingresses and HTTPProxies; its default is projectcontour/envoy.
+    // Contour copies the address of this Service to the status of Ingresses and HTTPProxies. Contour's default is projectcontour/envoy.
     if let Value::Object(envoy) = envoy {
         envoy.insert(
             "service".into(),
@@ -85,8 +85,8 @@ fn own_spec(observed: &Observed) -> Map<String, Value> {
     spec
 }
 
-/// The first field that the API server's answer has otherwise than the user wrote it, if there is one. Defaults of the CRD may be
-/// added, but nothing may that decides whether a request is checked.
+/// Returns the first field in which the API server's answer differs from the user's settings, or None. The answer may add defaults of the
+/// CRD, but no field that decides whether a request is checked.
 pub fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<String> {
     let kept = |(key, value): (&String, &Value)| match answer.get(key) {
         Some(other) => lost(key, value, other),
@@ -112,7 +112,7 @@ pub fn changed(own: &Map<String, Value>, answer: &Map<String, Value>) -> Option<
         .or_else(|| Role::ALL.into_iter().find_map(added))
 }
 
-/// The path of the first value that is not there any more, or is another one.
+/// Returns the path of the first value that is missing or different in the answer.
 fn lost(path: &str, own: &Value, answer: &Value) -> Option<String> {
     match (own, answer) {
         (Value::Object(own), Value::Object(answer)) => own.iter().find_map(|(key, value)| {
@@ -151,7 +151,7 @@ mod tests {
     type Change = fn(&mut Value);
 
     #[test]
-    fn an_answer_may_add_defaults_and_nothing_that_decides_on_a_check() {
+    fn an_answer_may_add_only_defaults_that_decide_no_check() {
         let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}});
         let own = json!({"globalExtAuth": auth, "httpproxy": {"rootNamespaces": ["a", "b"]}, "tracing": null});
         let answer = |change: fn(&mut Value)| {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_other_settings_than_were_asked_about_is_a_refusal() {
+    fn an_answer_with_changed_settings_is_a_refusal() {
         let observed = crate::plan::operand::tests::observed(&json!({}));
         let asked = candidate(&observed, "hash", own_spec(&observed));
         let mut answer = asked.clone();

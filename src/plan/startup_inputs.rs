@@ -1,5 +1,5 @@
-//! What a Contour container captures at its start, and who says so. Contour's pods and ReplicaSets are told apart by the
-//! controller's uid: labels and annotations alone are anybody's word.
+//! The startup inputs of a Contour container, and their sources. The uid of the controller identifies Contour's pods and ReplicaSets,
+//! because everyone can write labels and annotations.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,37 +11,37 @@ use super::views::{TemplateMetadata, pod_phase, wanted_replicas};
 use crate::api::vocabulary::{annotations, labels};
 use crate::api::{Role, RuntimeSettings};
 
-/// What a Contour container captures at its start, as it is written on the pod template. It is all that is needed to recreate the
-/// ContourConfiguration, for as long as a container may read it, whatever the specification says by then.
+/// The startup inputs of a Contour container, as the pod template contains them. The inputs are sufficient to recreate the
+/// ContourConfiguration for as long as a container may read it, whatever the current spec is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StartupInputs {
-    /// The ContourConfiguration's name.
+    /// The name of the ContourConfiguration.
     pub configuration: String,
-    /// Which object of that name, in which form.
+    /// The identity of the ContourConfiguration of that name.
     #[serde(flatten)]
     pub identity: Identity,
-    /// The uid of the ContourConfiguration in whose place this one was created, because that one hangs in its deletion.
+    /// The uid of the ContourConfiguration that this one replaces, because that one is stuck in its deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_place_of: Option<String>,
-    /// The ContourConfiguration's spec.
+    /// The spec of the ContourConfiguration.
     pub spec: Map<String, Value>,
-    /// The stand-ins that it references, `namespace/name`.
+    /// The stand-ins that the spec references, as `namespace/name`.
     pub stand_ins: Vec<String>,
 }
 
-/// An object in one of its forms. The API server chooses both: nobody can make another object or another form look the same.
+/// An object in one of its forms. The API server chooses both values, so no other object and no other form of the object can have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Identity {
-    /// Another object of the same name has another.
+    /// The uid, which another object of the same name does not have.
     uid: String,
-    /// It is raised by every change of the spec.
+    /// The generation, which every change of the spec increments.
     pub generation: i64,
 }
 
 impl Identity {
-    /// Of an object as it is now.
+    /// Returns the current identity of an object.
     pub fn of(object: &Object) -> Self {
         Self {
             uid: object.uid().to_owned(),
@@ -51,13 +51,13 @@ impl Identity {
 }
 
 impl StartupInputs {
-    /// What a Deployment's or a ReplicaSet's pod template says.
+    /// Returns the inputs in the pod template of a Deployment or a ReplicaSet.
     pub fn of_template(object: &Object) -> Option<Self> {
         let template = TemplateMetadata::of(object);
         Self::parse(template.annotations.get(annotations::STARTUP_INPUTS)?)
     }
 
-    /// What a pod's own annotation says. Whoever may write the pod may have changed it.
+    /// Returns the inputs in a pod's own annotation. Everyone with write access to the pod can change the annotation.
     pub fn of_pod(pod: &Object) -> Option<Self> {
         Self::parse(pod.annotation(annotations::STARTUP_INPUTS)?)
     }
@@ -66,59 +66,59 @@ impl StartupInputs {
         serde_json::from_str(text).ok()
     }
 
-    /// Whether this is what the configuration's name was made from. What stands on a pod may have been written by anybody, or by a
-    /// Slipway of another version.
+    /// Reports whether the name of the configuration was computed from these inputs. Another user, or a Slipway of another version, may
+    /// have written the annotation of a pod.
     pub fn is_intact(&self, owner: &Owner) -> bool {
         self.configuration == configuration_name(owner, &self.spec, self.in_place_of.as_deref())
     }
 
-    /// Whether the ContourConfiguration is still the one that was captured.
+    /// Reports whether the ContourConfiguration still has the identity in these inputs.
     pub fn is_unchanged(&self, observed: &Observed) -> bool {
         self.live(observed)
             .is_some_and(|live| Identity::of(live) == self.identity)
     }
 
-    /// The ContourConfiguration of this name.
+    /// Returns the existing ContourConfiguration of this name.
     pub fn live<'a>(&self, observed: &'a Observed) -> Option<&'a Object> {
         let namespace = &observed.owner().namespace;
         observed.object(Kind::ContourConfiguration, namespace, &self.configuration)
     }
 
-    /// The settings. What is captured was accepted, so that it is of their form.
+    /// Returns the settings. Startup inputs were accepted, so they have the form of settings.
     pub fn settings(&self) -> RuntimeSettings {
         serde_json::from_value(Value::Object(self.spec.clone())).unwrap_or_default()
     }
 
-    /// The stand-ins, by namespace and name.
+    /// Returns the namespaces and names of the stand-ins.
     pub fn stand_ins(&self) -> impl Iterator<Item = NamespacedName> {
         let pairs = self.stand_ins.iter().filter_map(|stand_in| stand_in.split_once('/'));
         pairs.map(|(namespace, name)| NamespacedName::new(namespace, name))
     }
 }
 
-/// Contour's workload in the ContourDeployment's namespace.
+/// Contour's workload in the namespace of the ContourDeployment.
 pub struct Contours<'a> {
-    /// Its Deployment.
+    /// Contour's Deployment.
     pub deployment: Option<&'a Object>,
     /// The ReplicaSets that this Deployment controls.
     pub replica_sets: Vec<&'a Object>,
-    /// The pods that these ReplicaSets control and that have not ended for good, each with its ReplicaSet. Terminating ones are among
-    /// them: their containers may still be running, and may start again.
+    /// The pods that these ReplicaSets control and that have not ended, each with its ReplicaSet. Terminating pods are included, because
+    /// their containers may still run and may start again.
     pub pods: Vec<(&'a Object, &'a Object)>,
-    /// ReplicaSets and pods that Contour's selector matches and that nothing of the above controls. They may be ours (the
-    /// Deployment was deleted and its pods were left), or anybody's: nothing that they need is taken away, and nothing else is
-    /// done on their word.
+    /// ReplicaSets and pods that match Contour's selector and that none of the objects above controls. Slipway may have created them (the
+    /// Deployment was deleted and its pods were left), or another user. Slipway deletes nothing that they need, and takes no other action
+    /// on their behalf.
     pub strangers: Vec<&'a Object>,
 }
 
 impl<'a> Contours<'a> {
-    /// Finds them among the objects of the ContourDeployment's namespace.
+    /// Finds Contour's workload among the observed objects.
     pub fn of(observed: &'a Observed) -> Self {
         let owner = observed.owner();
         Self::among(&owner, observed.objects.values().map(AsRef::as_ref))
     }
 
-    /// The same, among these objects; those of other namespaces do not count.
+    /// Finds Contour's workload among these objects. Objects of other namespaces do not count.
     pub fn among(owner: &Owner, objects: impl Iterator<Item = &'a Object> + Clone) -> Self {
         let at_home = objects.filter(|object| object.namespace() == owner.namespace && owner.owns(object));
         let deployment = at_home
@@ -147,12 +147,12 @@ impl<'a> Contours<'a> {
         }
     }
 
-    /// The hash that the Deployment's pod template bears as a label.
+    /// Returns the hash in the template label of the Deployment's pod template.
     pub fn template(&self) -> Option<&'a str> {
         TemplateMetadata::of(self.deployment?).labels.remove(labels::TEMPLATE)
     }
 
-    /// The pod templates whose word counts: that of the Deployment, and those of its ReplicaSets that have pods, or may make some.
+    /// Returns the trusted pod templates: those of the Deployment and of its ReplicaSets that have pods or may create pods.
     pub fn templates(&self) -> impl Iterator<Item = &'a Object> {
         let has_pods = |set: &&Object| self.pods.iter().any(|(_, of)| of.uid() == set.uid());
         let in_use = move |set: &&'a Object| wanted_replicas(set) != Some(0) || has_pods(set);
@@ -161,13 +161,13 @@ impl<'a> Contours<'a> {
             .chain(self.replica_sets.iter().copied().filter(in_use))
     }
 
-    /// All pods that may run a Contour, strangers included.
+    /// Returns all pods that may run a Contour, strangers included.
     pub fn all_pods(&self) -> impl Iterator<Item = &'a Object> {
         let strangers = self.strangers.iter().copied().filter(|object| object.kind == Kind::Pod);
         self.pods.iter().map(|(pod, _)| *pod).chain(strangers)
     }
 
-    /// All ReplicaSets that may make one, strangers included.
+    /// Returns all ReplicaSets that may create such a pod, strangers included.
     pub fn all_replica_sets(&self) -> impl Iterator<Item = &'a Object> {
         let strangers = self.strangers.iter().copied();
         let strangers = strangers.filter(|object| object.kind == Kind::ReplicaSet);
@@ -175,12 +175,12 @@ impl<'a> Contours<'a> {
     }
 }
 
-/// Whether a pod has ended for good.
+/// Reports whether a pod has ended and will not run again.
 fn has_ended(pod: &Object) -> bool {
     matches!(pod_phase(pod).as_str(), "Succeeded" | "Failed")
 }
 
-/// The ExtensionServices that the spec of a ContourConfiguration references.
+/// Returns the ExtensionServices that the spec of a ContourConfiguration references.
 pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
     Role::ALL
         .into_iter()
@@ -189,7 +189,8 @@ pub fn references(spec: &Map<String, Value>) -> Vec<NamespacedName> {
         .collect()
 }
 
-/// The name of a ContourConfiguration of this spec, which may stand in the place of another that hangs in its deletion.
+/// Returns the name of a ContourConfiguration with this spec. `in_place_of` is the uid of another one that is stuck in its deletion, if
+/// there is one.
 pub fn configuration_name(owner: &Owner, spec: &Map<String, Value>, in_place_of: Option<&str>) -> String {
     let spec = hash_json(spec);
     let parts = [&owner.namespace, &owner.name, &spec].map(String::as_str);

@@ -1,7 +1,7 @@
-//! How soon Contour is rolled again, so that somebody who keeps changing what is ours, or a namespace that comes and goes, does not keep it
-//! rolling for ever. Changes of the specification are never held.
+//! The back-off between rollouts of Contour. Without the back-off, a user who keeps changing Slipway's objects, or a namespace that is
+//! repeatedly deleted and recreated, would keep Contour rolling out without an end. Changes of the spec are never delayed.
 //!
-//! What is counted stands on the objects, and time is their age, so that a restart of the operator changes nothing.
+//! The counts are stored on the objects, and the age of the objects measures the time, so a restart of the operator changes nothing.
 
 use std::time::Duration;
 
@@ -13,30 +13,31 @@ use super::object::Object;
 use super::observed::Observed;
 use super::startup_inputs::{Contours, StartupInputs};
 
-/// Contour is rolled once in this time to what has the same content as before, and was altered or deleted in between. The first time it is
-/// rolled at once. What was read may leave requests unchecked, so this is not long.
+/// The minimum time between two rollouts of Contour to a configuration with unchanged content that was changed or deleted and then
+/// repaired. The first such rollout is immediate. The time is short, because the content that a container read in the meantime may leave
+/// requests unchecked.
 const BETWEEN_ROLLS: Duration = Duration::from_mins(1);
 
-/// A stand-in follows its service whatever its name is; a successor only changes what is captured. An installation that comes
-/// piece by piece takes up to three of them, and taking it apart again two more.
+/// A stand-in follows its service whatever the stand-in's name is. A successor only changes what containers read at startup. A stepwise
+/// installation takes up to three successors, and its stepwise removal two more.
 const STAND_IN: BackoffSchedule = BackoffSchedule {
     free: 4,
     first: Duration::from_secs(10),
     longest: Duration::from_mins(5),
 };
 
-/// More moves than this are not counted: the wait is long since the longest.
+/// Moves are counted up to this number, which is far beyond the number that leads to the longest wait.
 pub const MOST_MOVES: u32 = 1000;
 
-/// What Contour stays on for now, and for how long, although a ContourConfiguration of the same content is another one by now. None: it may
-/// be rolled. `template` says which hash the pod template has with what is captured.
+/// Returns the inputs that Contour keeps for now, and the remaining time, although another ContourConfiguration with the same content
+/// exists now. Returns None if Contour may be rolled out. `template` computes the hash of the pod template with these inputs.
 pub fn stays(
     observed: &Observed,
     wanted: &StartupInputs,
     template: impl Fn(&StartupInputs) -> String,
 ) -> Option<(StartupInputs, Duration)> {
     let contours = Contours::of(observed);
-    // What somebody else wrote on the template is not what Contour stays on.
+    // Inputs that another user wrote on the template do not count.
     let present = StartupInputs::of_template(contours.deployment?).filter(|it| it.is_intact(&observed.owner()))?;
     let differs_in_nothing_else = present.spec == wanted.spec && contours.template()? == template(&present);
     if present == *wanted || !differs_in_nothing_else {
@@ -55,12 +56,13 @@ pub fn stays(
     waits.max().map(|wait| (present, wait))
 }
 
-/// How long this stand-in, which came after so many others in a short time, has to stay yet; none if it may be succeeded now.
+/// Returns the time for which this stand-in must stay, after `moves` predecessors in a short time. Returns None if the stand-in may be
+/// succeeded now.
 pub fn stand_in_stays(object: &Object, moves: u32, now: Timestamp) -> Option<Duration> {
     remaining(object, STAND_IN.after(moves), now)
 }
 
-/// What the successor of a stand-in counts.
+/// Returns the count of moves for the successor of a stand-in.
 pub fn next_move(predecessor: &Object, moves: u32, now: Timestamp) -> u32 {
     let is_calm = age(predecessor, now).is_none_or(|age| age >= CALM);
     if is_calm {
@@ -75,10 +77,10 @@ fn remaining(object: &Object, wait: Duration, now: Timestamp) -> Option<Duration
     (!left.is_zero()).then_some(left)
 }
 
-/// None: it does not say when it was made.
+/// Returns the age of an object, or None if the object has no creation time.
 fn age(object: &Object, now: Timestamp) -> Option<Duration> {
     let Time(made) = object.metadata.creation_timestamp.as_ref()?;
-    // A clock that is behind the API server's makes it no older than new.
+    // If this clock is behind the clock of the API server, the age is zero.
     Some(Duration::try_from(now.duration_since(*made)).unwrap_or(Duration::ZERO))
 }
 
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn contour_stays_on_a_configuration_only_if_its_name_bears_out_its_content() {
+    fn contour_keeps_a_configuration_only_if_its_name_matches() {
         let mut observed = crate::plan::operand::tests::observed(&json!({}));
         let owner = observed.owner();
         observed.now = at("2026-01-01T00:00:10Z");
@@ -142,7 +144,7 @@ mod tests {
             stays(&observed, &inputs(5, None), |_| "hash".to_owned()).map(|(_, wait)| wait)
         };
         assert_eq!(waits(&inputs(3, None)), Some(Duration::from_secs(50)));
-        assert_eq!(waits(&inputs(5, None)), None, "it is the one that is wanted");
+        assert_eq!(waits(&inputs(5, None)), None, "the template already has the desired inputs");
         let mut forged = inputs(3, None);
         forged.configuration = "edge-forged".to_owned();
         assert_eq!(waits(&forged), None);
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_the_wait_is_counted_from_the_objects_creation() {
+    fn the_wait_counts_from_the_creation_of_the_object() {
         let object = made("2026-01-01T00:00:00Z");
         let stays = |now: &str| stand_in_stays(&object, 5, at(now));
         assert_eq!(stays("2026-01-01T00:00:04Z"), Some(Duration::from_secs(6)));
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_calm_time_a_succession_is_the_first_again() {
+    fn moves_start_again_at_zero_after_a_calm_time() {
         let object = made("2026-01-01T00:00:00Z");
         assert_eq!(next_move(&object, 7, at("2026-01-01T00:09:59Z")), 8);
         assert_eq!(next_move(&object, 7, at("2026-01-01T00:10:00Z")), 0);

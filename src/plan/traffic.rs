@@ -1,5 +1,5 @@
-//! What happens to requests now. It is read off what is rolled out (the configurations that running containers captured, and
-//! where their stand-ins point), not off what the specification asks for.
+//! The current treatment of requests. The treatment follows from what is rolled out (the configurations that running containers have read,
+//! and the targets of their stand-ins), not from the spec.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::views::pod_phase;
 use crate::api::contour::ExtensionServiceSpec;
 use crate::api::{Role, Traffic};
 
-/// What happens to the requests that this reference is about; the worst of what any running Contour does.
+/// Returns the treatment of the requests that this reference affects. The result is the worst treatment by any running Contour.
 pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
     let contours = Contours::of(observed);
     let known = contours.pods.iter();
@@ -20,11 +20,11 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
         Some(inputs) => under(observed, &inputs, reference.role),
         None => Traffic::Unknown,
     });
-    // One that has not started is told of when its ReplicaSet is seen, too.
+    // A stranger pod that has not started is not counted before its ReplicaSet is observed.
     let has_started = |pod: &&&Object| pod_phase(pod) == "Running";
     let pods = contours.strangers.iter().filter(|object| object.kind == Kind::Pod);
     let strangers = pods.filter(has_started).map(|_| Traffic::Unknown);
-    // No Contour, no routes: nothing passes.
+    // Without Contour there are no routes, so no request passes.
     let nothing_runs = reference.role.unanswered(false);
     known
         .chain(strangers)
@@ -38,13 +38,13 @@ pub fn of(observed: &Observed, reference: &Reference) -> Traffic {
         .unwrap_or(nothing_runs)
 }
 
-/// What happens under what a container has captured.
+/// Returns the treatment of requests under the inputs that a container has read.
 fn under(observed: &Observed, inputs: &StartupInputs, role: Role) -> Traffic {
     let owner = observed.owner();
     let live = inputs.live(observed);
     let is_right = inputs.is_unchanged(observed) && live.is_some_and(|live| is_the_same(live, &inputs.spec));
-    // Somebody altered or deleted it, or wrote another one on the template: nobody can say what a container that started meanwhile
-    // has read.
+    // Another user changed or deleted the ContourConfiguration, or wrote another one on the template. The content that a container read in
+    // the meantime is unknown.
     if !inputs.is_intact(&owner) || !is_right {
         return Traffic::Unknown;
     }
@@ -56,7 +56,7 @@ fn under(observed: &Observed, inputs: &StartupInputs, role: Role) -> Traffic {
     }
     let stand_in = role.referenced(&inputs.spec);
     let stand_in = stand_in.and_then(|(namespace, name)| observed.object(Kind::ExtensionService, &namespace, &name));
-    // Contour drops HTTPS virtual hosts, and says so if nothing repairs the stand-in.
+    // Contour drops HTTPS virtual hosts. Contour reports that unless Slipway repairs the stand-in.
     if stand_in.is_some_and(is_unusable) {
         return Traffic::Unknown;
     }
@@ -67,12 +67,12 @@ fn under(observed: &Observed, inputs: &StartupInputs, role: Role) -> Traffic {
     role.unanswered(fail_open)
 }
 
-/// Whether it is what it was made as, but for defaults that the CRD got later.
+/// Reports whether the ContourConfiguration has the spec that it was created with, apart from defaults that the CRD got later.
 fn is_the_same(live: &Object, spec: &Map<String, Value>) -> bool {
     live.spec().is_some_and(|live| changed(spec, live).is_none())
 }
 
-/// Whether somebody answers behind a stand-in.
+/// Reports whether a stand-in has a ready endpoint.
 fn answers(observed: &Observed, stand_in: &Object) -> bool {
     let spec = ExtensionServiceSpec::of(stand_in.spec());
     let ready = |name: String| {
@@ -83,20 +83,20 @@ fn answers(observed: &Observed, stand_in: &Object) -> bool {
     !is_blackhole(stand_in) && spec.services().into_iter().any(|service| ready(service.name))
 }
 
-/// What that means, in words.
+/// Returns the consequence of this treatment as a message, or None if requests are checked.
 pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
     let words = match traffic {
         Traffic::Enforced => return None,
         Traffic::Unknown => {
-            return Some("what happens to requests is not known: a Contour runs on what Slipway can't tell".to_owned());
+            return Some("the treatment of requests is unknown, because Slipway cannot determine the configuration of a running Contour".to_owned());
         }
         Traffic::AllowedUnchecked | Traffic::Denied | Traffic::NotSampled => reference.role.words(traffic),
     };
-    // What runs may not be what is specified yet.
+    // The rolled-out configuration may differ from the spec.
     let why = match reference.fail_open {
         None => return Some(words.to_owned()),
         Some(fail_open) if fail_open == (traffic == Traffic::AllowedUnchecked) => format!("failOpen is {fail_open}"),
-        Some(_) => "until the present specification is rolled out".to_owned(),
+        Some(_) => "until the current spec is rolled out".to_owned(),
     };
     Some(format!("{words} ({why})"))
 }

@@ -1,8 +1,9 @@
-//! What is in use: the ContourConfigurations and stand-ins that a Contour container has captured, or may capture when it
-//! starts again. While they are in use they are not pruned.
+//! The objects in use: the ContourConfigurations and stand-ins that a Contour container has read, or may read when it restarts. Objects in
+//! use are not pruned.
 //!
-//! What is *needed* is made again if it is gone, and followed; only pod templates that our own Deployment controls say what that is.
-//! What is *held* is merely not taken away, and there anybody's word is enough that may come from a Contour of ours.
+//! A *needed* object is recreated if it is deleted, and kept up to date. Only the pod templates of Slipway's own Deployment and its
+//! ReplicaSets define the needed objects. A *held* object is only not deleted. Any object that may belong to a Contour of this
+//! ContourDeployment can hold other objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,24 +12,24 @@ use super::observed::Observed;
 use super::startup_inputs::{Contours, StartupInputs, references};
 use super::views::{is_observed, wanted_replicas};
 
-/// What is in use.
+/// The objects in use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// ContourConfigurations that are needed, by name.
+    /// The needed ContourConfigurations, by name.
     pub configurations: BTreeMap<String, StartupInputs>,
-    /// Stand-ins that are needed; their blackholes bear the same names.
+    /// The needed stand-ins. Their blackholes have the same names.
     pub stand_ins: BTreeSet<NamespacedName>,
-    /// ContourConfigurations that are held, by name; the needed ones are among them.
+    /// The names of the held ContourConfigurations, including the needed ones.
     held_configurations: BTreeSet<String>,
-    /// Stand-ins that are held; the needed ones are among them.
+    /// The held stand-ins, including the needed ones.
     held_stand_ins: BTreeSet<NamespacedName>,
-    /// The Deployment controller or a ReplicaSet controller has not caught up: pods may come that nobody can see yet, so
-    /// that nothing may go.
+    /// Whether the Deployment controller or a ReplicaSet controller lags behind. Pods that are not visible yet may appear, so nothing may
+    /// be deleted.
     pub uncertain: bool,
 }
 
 impl Usage {
-    /// What the Deployment's template, its ReplicaSets with replicas and its pods have captured.
+    /// Collects the objects that the Deployment's template, its ReplicaSets with replicas and its pods use.
     pub fn of(observed: &Observed) -> Self {
         let mut usage = Self::default();
         let owner = observed.owner();
@@ -44,7 +45,7 @@ impl Usage {
         for inputs in said.chain(contours.all_pods().filter_map(StartupInputs::of_pod)) {
             usage.hold(&inputs);
         }
-        // A configuration tells by itself what it references, should a pod's annotation have been changed.
+        // The configuration itself shows its references, even if the annotation of a pod was changed.
         for configuration in observed.of_kind(Kind::ContourConfiguration) {
             if let Some(spec) = configuration.spec()
                 && usage.held_configurations.contains(configuration.name())
@@ -55,12 +56,12 @@ impl Usage {
         usage
     }
 
-    /// Whether an object is one that a container may read, or what such a one needs.
+    /// Reports whether a container may read this object, or an object that a container may read depends on this object.
     pub fn holds(&self, observed: &Observed, object: &Object) -> bool {
         match object.kind {
             Kind::ContourConfiguration => self.uncertain || self.held_configurations.contains(object.name()),
             Kind::ExtensionService => self.holds_name(object.namespace(), object.name()),
-            // A blackhole stays as long as a stand-in of its name exists.
+            // A blackhole is held as long as a stand-in of the same name exists.
             Kind::Service if object.has_our_finalizer() => observed
                 .object(Kind::ExtensionService, object.namespace(), object.name())
                 .is_some(),
@@ -68,20 +69,20 @@ impl Usage {
         }
     }
 
-    /// Whether a pod or a ReplicaSet says that it needs a stand-in of this name.
+    /// Reports whether a pod or a ReplicaSet uses a stand-in of this name.
     pub fn holds_name(&self, namespace: &str, name: &str) -> bool {
         self.uncertain || self.held_stand_ins.contains(&NamespacedName::new(namespace, name))
     }
 
-    /// Adds what the plan names.
+    /// Adds the inputs that the plan names.
     pub fn add_inputs(&mut self, inputs: &StartupInputs) {
         self.hold(inputs);
         self.stand_ins.extend(references(&inputs.spec));
         self.configurations.insert(inputs.configuration.clone(), inputs.clone());
     }
 
-    /// Adds what a template of ours says that a container captures. It is needed only if the configuration's name, which nobody can
-    /// change, bears it out: the annotation may have been changed, or be of another version of Slipway.
+    /// Adds the inputs from one of Slipway's templates. The inputs are needed only if they match the configuration's name, which cannot be
+    /// changed. The annotation may have been changed, or come from another version of Slipway.
     fn need(&mut self, owner: &Owner, inputs: &StartupInputs) {
         if inputs.is_intact(owner) {
             self.add_inputs(inputs);
@@ -108,7 +109,7 @@ mod tests {
     use crate::plan::operand::tests;
 
     #[test]
-    fn what_a_container_may_read_is_held_and_a_blackhole_as_long_as_there_is_a_stand_in_of_its_name() {
+    fn usage_holds_what_a_container_may_read_and_its_blackhole() {
         let object = |kind, name: &str| {
             let metadata = json!({"namespace": "auth", "name": name, "finalizers": [FINALIZER]});
             Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_template_says_that_its_name_does_not_bear_out_is_held_and_not_needed() {
+    fn inputs_that_do_not_match_the_name_are_held_but_not_needed() {
         for (in_place_of, is_needed) in [(None, true), (Some("another"), false)] {
             let reference = json!({"namespace": "auth", "name": "edge-ext-auth-0000000000"});
             let spec = json!({"globalExtAuth": {"extensionRef": reference}});
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_is_held_holds_what_it_references_whatever_the_pod_says() {
+    fn a_held_configuration_holds_its_references() {
         let labels = json!({
             labels::OWNER_NAMESPACE: "projectcontour", labels::OWNER_NAME: "edge", labels::COMPONENT: "contour",
         });

@@ -1,5 +1,5 @@
-//! The fields of Kubernetes' own objects that the core reads, in types: a field that is misspelt here is missed by a test, and one that is
-//! misspelt elsewhere does not compile. What is absent, or not of this form, is the default.
+//! Typed views of the fields of Kubernetes' own objects that the core reads. A test catches a misspelt field in this file, and a misspelt
+//! field elsewhere does not compile. Fields that are absent or of another form get the default.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::object::{Kind, Object};
 
-/// Of the spec of a Deployment or a ReplicaSet.
+/// A view of the spec of a Deployment or a ReplicaSet.
 #[derive(Debug, Default, Deserialize)]
 struct ScaleSpec {
     replicas: Option<i64>,
@@ -28,46 +28,46 @@ struct Template<'a> {
     metadata: TemplateMetadata<'a>,
 }
 
-/// Of the metadata of the pod template of a Deployment or a ReplicaSet.
+/// A view of the metadata of the pod template of a Deployment or a ReplicaSet.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateMetadata<'a> {
-    /// Labels that its pods get.
+    /// The labels of the template's pods.
     #[serde(borrow)]
     pub labels: BTreeMap<&'a str, &'a str>,
-    /// Annotations that its pods get.
+    /// The annotations of the template's pods.
     #[serde(borrow)]
     pub annotations: BTreeMap<&'a str, &'a str>,
 }
 
-/// Of the status of a Deployment or a ReplicaSet (apps/v1).
+/// A view of the status of a Deployment or a ReplicaSet (apps/v1).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReplicasStatus {
-    /// Pods, of whatever template.
+    /// The number of pods of any template.
     pub replicas: i64,
-    /// Pods of the present template.
+    /// The number of pods of the current template.
     pub updated_replicas: i64,
-    /// Pods that are ready.
+    /// The number of ready pods.
     pub ready_replicas: i64,
-    /// Pods that have been ready for `minReadySeconds`.
+    /// The number of pods that have been ready for `minReadySeconds`.
     pub available_replicas: i64,
     conditions: Vec<Condition>,
 }
 
-/// Of the status of a DaemonSet (apps/v1).
+/// A view of the status of a DaemonSet (apps/v1).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DaemonSetStatus {
-    /// Nodes that shall run a pod.
+    /// The number of nodes that should run a pod.
     pub desired_number_scheduled: i64,
-    /// Of these, nodes that have a pod, of whatever template.
+    /// The number of these nodes that have a pod of any template.
     pub current_number_scheduled: i64,
-    /// Of these, nodes that have a pod of the present template.
+    /// The number of these nodes that have a pod of the current template.
     pub updated_number_scheduled: i64,
-    /// Of these, nodes on which a pod is ready.
+    /// The number of these nodes with a ready pod.
     pub number_ready: i64,
-    /// Of these, nodes on which a pod has been ready for `minReadySeconds`.
+    /// The number of these nodes with a pod that has been ready for `minReadySeconds`.
     pub number_available: i64,
 }
 
@@ -75,46 +75,46 @@ pub struct DaemonSetStatus {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// Its type.
+    /// The type of the condition.
     #[serde(rename = "type")]
     type_: String,
-    /// Its reason.
+    /// The reason of the condition.
     pub reason: String,
-    /// Its message.
+    /// The message of the condition.
     pub message: String,
-    /// When its status changed last.
+    /// The time of the last change of the status.
     pub last_transition_time: Option<Timestamp>,
-    /// When its status or its reason changed last.
+    /// The time of the last change of the status or the reason.
     pub last_update_time: Option<Timestamp>,
 }
 
-/// Of the spec of a Service.
+/// A view of the spec of a Service.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServiceSpec {
-    /// `ClusterIP` and others.
+    /// The type of the Service, for example `ClusterIP`.
     #[serde(rename = "type")]
     pub type_: String,
-    /// Its ports.
+    /// The ports of the Service.
     pub ports: Vec<ServicePort>,
 }
 
-/// A port of a Service. Of the users' Services the watch keeps the number alone (`controller/decode.rs`).
+/// A port of a Service. The watch keeps only the number of the ports of the users' Services (`controller/decode.rs`).
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum ServicePort {
-    /// Its number.
+    /// The number of the port.
     Number(i64),
-    /// As Kubernetes has it.
+    /// The port in Kubernetes' own form.
     Whole {
-        /// Its number.
+        /// The number of the port.
         #[serde(default)]
         port: i64,
     },
 }
 
 impl ServicePort {
-    /// Its number.
+    /// Returns the number of the port.
     pub fn number(&self) -> i64 {
         match self {
             Self::Number(port) | Self::Whole { port } => *port,
@@ -135,20 +135,20 @@ struct PodStatus {
 }
 
 impl ReplicasStatus {
-    /// Of a Deployment's, or a ReplicaSet's.
+    /// Returns the view of a Deployment or a ReplicaSet.
     pub fn of(object: &Object) -> Self {
         debug_assert!(matches!(object.kind, Kind::Deployment | Kind::ReplicaSet));
         view(object, "status")
     }
 
-    /// A condition of this type.
+    /// Returns the condition of this type.
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == type_)
     }
 }
 
 impl<'a> TemplateMetadata<'a> {
-    /// Of a Deployment's pod template, or a ReplicaSet's.
+    /// Returns the view of the pod template of a Deployment or a ReplicaSet.
     pub fn of(object: &'a Object) -> Self {
         debug_assert!(matches!(object.kind, Kind::Deployment | Kind::ReplicaSet));
         view::<Templated>(object, "spec").template.metadata
@@ -156,7 +156,7 @@ impl<'a> TemplateMetadata<'a> {
 }
 
 impl DaemonSetStatus {
-    /// Of a DaemonSet's.
+    /// Returns the view of a DaemonSet.
     pub fn of(object: &Object) -> Self {
         debug_assert_eq!(object.kind, Kind::DaemonSet);
         view(object, "status")
@@ -164,31 +164,31 @@ impl DaemonSetStatus {
 }
 
 impl ServiceSpec {
-    /// Of a Service's.
+    /// Returns the view of a Service.
     pub fn of(object: &Object) -> Self {
         debug_assert_eq!(object.kind, Kind::Service);
         view(object, "spec")
     }
 }
 
-/// The number of pods that a Deployment or a ReplicaSet shall have, if it says it.
+/// Returns the desired number of pods of a Deployment or a ReplicaSet, if its spec sets the number.
 pub fn wanted_replicas(object: &Object) -> Option<i64> {
     view::<ScaleSpec>(object, "spec").replicas
 }
 
-/// Whether an object's controller has seen its present generation.
+/// Reports whether the object's controller has observed the current generation.
 pub fn is_observed(object: &Object) -> bool {
     let observed = view::<Observation>(object, "status").observed_generation;
     observed.is_some() && observed >= object.metadata.generation
 }
 
-/// The phase of a pod, `Running` and others.
+/// Returns the phase of a pod, for example `Running`.
 pub fn pod_phase(pod: &Object) -> String {
     debug_assert_eq!(pod.kind, Kind::Pod);
     view::<PodStatus>(pod, "status").phase
 }
 
-/// A top-level field as this type.
+/// Returns a top-level field as this type.
 fn view<'a, T: Deserialize<'a> + Default>(object: &'a Object, field: &str) -> T {
     let value = object.content.get(field);
     value.and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// What Kubernetes' own type makes of this.
+    /// Parses the fields as Kubernetes' own type and returns the result as JSON.
     fn made<T: serde::Serialize + DeserializeOwned>(fields: Value) -> Value {
         let made: T = serde_json::from_value(fields).expect("of that form");
         serde_json::to_value(made).expect("JSON")
@@ -214,9 +214,9 @@ mod tests {
         Object::from_json(kind, json).expect("an object")
     }
 
-    /// Kubernetes' own types drop what they do not know: every field is called as it is there.
+    /// Kubernetes' own types drop unknown fields, so each field of the views must have the same name there.
     #[test]
-    fn the_fields_are_called_as_they_are_in_kubernetes_own_types() {
+    fn field_names_match_those_of_kubernetes_own_types() {
         let deployment = made::<apps::DeploymentStatus>(json!({
             "observedGeneration": 3, "replicas": 1, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 4,
             "conditions": [{
@@ -233,7 +233,7 @@ mod tests {
             status.available_replicas,
         ];
         assert_eq!(numbers, [1, 2, 3, 4]);
-        let available = status.condition("Available").expect("it is there");
+        let available = status.condition("Available").expect("the condition exists");
         assert_eq!(
             (available.reason.as_str(), available.message.as_str()),
             ("Why", "words")
