@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Each cluster has a network namespace, joined to the host by a pair of virtual
 # cables, and a number that decides on its addresses. They are from
-# 198.18.0.0/15, which is set aside for tests and routed nowhere:
+# 198.19.0.0/16, which is reserved for benchmarks (RFC 2544), and from
+# 100.64.0.0/10, which no public network routes (RFC 6598):
 #
 #   198.19.(4n).0/30     the cable: .1 is the host, .2 the node
 #   198.19.(4n+1).0/24   pods
-#   198.18.(4n).0/24     Services; .1 is the API server
+#   100.(64+n).0.0/20     Services: 4094 of them; .0.1 is the API server
 #
 # The host has routes to all three, so it reaches pods and Services directly.
 
@@ -16,8 +17,8 @@ network_addresses() {
 	HOST_IP=198.19.$((number * 4)).1
 	NODE_IP=198.19.$((number * 4)).2
 	POD_RANGE=198.19.$((number * 4 + 1)).0/24
-	SERVICE_RANGE=198.18.$((number * 4)).0/24
-	API_SERVICE_IP=198.18.$((number * 4)).1
+	SERVICE_RANGE=100.$((64 + number)).0.0/20
+	API_SERVICE_IP=100.$((64 + number)).0.1
 	LINK=slipway$number
 }
 
@@ -30,7 +31,7 @@ free_network_number() {
 		[[ $taken != *" $number "* ]] || continue
 		[[ ! -e /sys/class/net/slipway$number ]] || continue
 		[[ -z $(ip -4 route show root "198.19.$((number * 4)).0/22") ]] || continue
-		[[ -z $(ip -4 route show root "198.18.$((number * 4)).0/22") ]] || continue
+		[[ -z $(ip -4 route show root "100.$((64 + number)).0.0/16") ]] || continue
 		printf '%s\n' "$number"
 		return 0
 	done
