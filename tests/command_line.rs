@@ -127,7 +127,7 @@ fn run_without_an_api_server_fails_with_an_error() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        told.contains("neither a kubeconfig nor a cluster around this process"),
+        told.contains("neither a kubeconfig nor an in-cluster configuration"),
         "{told}"
     );
 }

@@ -1,13 +1,13 @@
-//! Durations as Contour reads them: Go's `time.ParseDuration` (Go 1.25, `src/time/format.go`), and the two words that mean
-//! "no limit" (Contour v1.33, `internal/timeout/timeout.go`). The patterns in Contour's CRDs let through texts that Go
-//! refuses, `s` and `.s` for instance, and one of them in the wrong place makes Contour exit when it starts.
+//! Durations as Contour parses them: Go's `time.ParseDuration` (Go 1.25, `src/time/format.go`), and the two words that mean
+//! "no limit" (Contour v1.33, `internal/timeout/timeout.go`). The patterns in Contour's CRDs accept texts that Go refuses, for example
+//! `s` and `.s`. In some fields such a text makes Contour exit at its start.
 
 use std::time::Duration;
 
-/// A timeout, as Contour's `timeout.Parse` reads it: `None` means no limit (`infinity`, `infinite`), and zero, which an
-/// empty text means too, means Envoy's default. Errors: what is wrong, quoting the text.
+/// Parses a timeout as Contour's `timeout.Parse` does. `None` means no limit (`infinity`, `infinite`). Zero means Envoy's default; an
+/// empty text also yields zero. An error describes the problem and quotes the text.
 ///
-/// Go's negative durations are errors here: Contour passes them on, and Envoy refuses the listener or route that has one.
+/// A negative Go duration is an error: Contour passes it on, and Envoy refuses the listener or route that has one.
 pub fn parse(text: &str) -> Result<Option<Duration>, String> {
     match text {
         "" => Ok(Some(Duration::ZERO)),
@@ -18,8 +18,8 @@ pub fn parse(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
-/// A duration where Contour uses `time.ParseDuration` itself (`connectTimeout`): neither `infinity` nor an empty text is
-/// one. Errors: what is wrong, quoting the text.
+/// Parses a duration of a field for which Contour calls `time.ParseDuration` directly (`connectTimeout`). `infinity` and an empty text are
+/// errors. An error describes the problem and quotes the text.
 pub fn parse_finite(text: &str) -> Result<Duration, String> {
     match nanoseconds(text) {
         Some((Sign::Negative, amount)) if amount > 0 => {
@@ -36,7 +36,7 @@ enum Sign {
     Negative,
 }
 
-/// Go's algorithm, its rounding and its limit of 2^63-1 nanoseconds included.
+/// Parses a duration with Go's algorithm, including its rounding and its limit of 2^63-1 nanoseconds. Returns None if Go refuses the text.
 fn nanoseconds(text: &str) -> Option<(Sign, u64)> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (Sign::Negative, rest),
@@ -74,19 +74,19 @@ fn nanoseconds(text: &str) -> Option<(Sign, u64)> {
         total = total.checked_add(part).filter(|total| *total <= LIMIT)?;
         rest = &after[end..];
     }
-    // Go takes -2^63 too; that is negative in any case.
+    // Go also accepts -2^63, which is an error here in any case because it is negative.
     (total < LIMIT || matches!(sign, Sign::Negative)).then_some((sign, total))
 }
 
-/// Go adds up in 64 bits without sign and compares with 2^63.
+/// Go adds unsigned 64-bit numbers and compares the sum with 2^63.
 const LIMIT: u64 = 1 << 63;
 
-/// What a fraction of a unit is; digits that no longer fit into 64 bits are ignored, and so is what is below a nanosecond.
+/// Returns a fraction of a unit in nanoseconds. Digits that do not fit into 64 bits are ignored, and the result is rounded down.
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
-)] // as Go does it
+)] // Go converts in the same way
 fn scaled(digits: &str, unit: u64) -> u64 {
     let mut value = 0_u64;
     let mut scale = 1.0_f64;
@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_go_takes_is_taken_with_the_same_value() {
+    fn parsers_accept_what_go_accepts_with_the_same_value() {
         let table = [
             ("0", 0),
             ("+0", 0),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused_even_where_the_pattern_of_the_crd_lets_it_through() {
+    fn parsers_refuse_what_go_refuses_and_the_crd_accepts() {
         let table = [
             "s",
             ".s",
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_duration_is_refused_because_envoy_refuses_it() {
+    fn parsers_refuse_negative_durations_as_envoy_does() {
         assert!(parse("-1s").unwrap_err().contains("negative"));
         assert!(parse_finite("-1ns").is_err());
         assert!(parse_finite("-9223372036854775808ns").is_err());
     }
 
     #[test]
-    fn the_words_for_no_limit_and_the_empty_text_are_timeouts_but_no_durations() {
+    fn infinity_and_empty_text_are_timeouts_but_not_durations() {
         assert_eq!(parse("infinity"), Ok(None));
         assert_eq!(parse("infinite"), Ok(None));
         assert_eq!(parse(""), Ok(Some(Duration::ZERO)));

@@ -1,5 +1,5 @@
-//! What Slipway knows of Contour and Envoy beside their API: which settings they do not take, their ports, how they read durations. Nothing
-//! here knows of plans.
+//! Knowledge about Contour and Envoy beyond their API: the settings that they refuse, their ports, and their duration syntax. This module
+//! does not depend on the plan.
 
 pub mod duration;
 pub mod ports;

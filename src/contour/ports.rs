@@ -1,24 +1,24 @@
-//! The ports that Contour and Envoy listen on. Most of them are settings of Contour's, with defaults of its own
+//! The ports that Contour and Envoy listen on. Most of them are settings of Contour; Contour defines their defaults
 //! (`internal/contourconfig/contourconfiguration.go`, v1.33).
 
 use serde_json::Value;
 
 use crate::api::RuntimeSettings;
 
-/// The port of Contour's xDS server. `xdsServer` is Slipway's alone, so that it is always Contour's default.
+/// The port of Contour's xDS server. Only Slipway sets `xdsServer`, so the port is always Contour's default.
 pub const XDS: i32 = 8001;
 
-/// The port of the shutdown manager beside Envoy (`contour envoy shutdown-manager --serve-port`, default; v1.33).
+/// The port of the shutdown manager in Envoy's pods (`contour envoy shutdown-manager --serve-port`, default; v1.33).
 pub const SHUTDOWN_MANAGER: i32 = 8090;
 
-/// The ports that the settings decide.
+/// The ports that the settings determine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// Contour: `/healthz`.
     pub contour_health: i32,
     /// Contour: `/metrics`.
     pub contour_metrics: i32,
-    /// Contour: pprof and the graph of its state; on the loopback interface, if the settings do not say otherwise.
+    /// Contour: pprof and the graph of its state. Contour listens on the loopback interface unless the settings name another address.
     pub contour_debug: i32,
     /// Envoy: HTTP.
     pub envoy_http: i32,
@@ -31,7 +31,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The ports under these settings. A number that is no port counts as not set; `preflight` refuses such settings.
+    /// Returns the ports for these settings. An invalid port number counts as not set; `preflight` refuses such settings.
     pub fn of(settings: &RuntimeSettings) -> Self {
         let port = |path: &[&str], default| setting(settings, path).and_then(valid).unwrap_or(default);
         Self {
@@ -52,7 +52,8 @@ fn setting<'a>(settings: &'a RuntimeSettings, path: &[&str]) -> Option<&'a Value
         .try_fold(settings.other.get(*first)?, |value, key| value.get(key))
 }
 
-/// Contour takes 0 for "not set": its defaults are merged over empty values.
+/// Returns the value as a port, or None if it is not a valid port. Contour treats 0 as "not set", because it merges its defaults over
+/// empty values.
 fn valid(value: &Value) -> Option<i32> {
     value
         .as_i64()
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_the_ports_are_contours_defaults() {
+    fn ports_without_valid_settings_are_contours_defaults() {
         let defaults = Ports {
             contour_health: 8000,
             contour_metrics: 8000,

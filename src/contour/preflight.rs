@@ -1,9 +1,9 @@
-//! What Contour would only say when it starts, by exiting, what Envoy would only say by refusing its configuration, and what the
-//! API server would only say of Contour's Deployment: said before anything is applied. The ContourConfiguration CRD (v1.33) lets all of this through; what it does not let through
-//! (unknown fields, wrong types) the API server says in a dry run, and such values are passed over here.
+//! Checks settings before Slipway applies anything. The checks find settings that make Contour exit at its start, that make Envoy refuse
+//! its configuration, or that make the API server refuse Contour's Deployment. The ContourConfiguration CRD (v1.33) accepts all of these
+//! settings. A dry run finds what the CRD refuses (unknown fields, wrong types), so the checks here skip such values.
 //!
 //! Sources, all Contour v1.33.8: `apis/projectcontour/v1alpha1/contourconfig_helpers.go` (`Validate`, after the defaults of
-//! `internal/contourconfig/contourconfiguration.go` were filled in), `ParseTimeoutPolicy` in the same file,
+//! `internal/contourconfig/contourconfiguration.go` are applied), `ParseTimeoutPolicy` in the same file,
 //! `cmd/contour/serve.go`, `internal/httpsvc/http.go`, `internal/envoy/v3`, `internal/dag/policy.go`.
 
 mod access_log;
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::duration;
 use crate::api::ContourDeploymentSpec;
 
-/// What is wrong, a sentence each, with the field's path; nothing if Contour and Envoy take the settings.
+/// Returns one message for each problem, with the path of the field. The result is empty if Contour and Envoy accept the settings.
 pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     let settings = serde_json::to_value(&spec.runtime_settings).expect("settings are JSON");
     let mut check = Check {
@@ -27,7 +27,7 @@ pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     timeouts(&mut check);
     unsigned_numbers(&mut check);
     tls(&mut check, "envoy.listener.tls");
-    // Contour does not check this one, and Envoy refuses the clusters that have it.
+    // Contour does not check these settings, and Envoy refuses the clusters that have invalid ones.
     tls(&mut check, "envoy.cluster.upstreamTLS");
     words(&mut check);
     access_log::check(&mut check);
@@ -39,14 +39,14 @@ pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     check.problems
 }
 
-/// The settings, and what was found wrong with them.
+/// The settings, and the problems found in them.
 struct Check<'a> {
     settings: &'a Value,
     problems: Vec<String>,
 }
 
 impl<'a> Check<'a> {
-    /// The value at a path such as `envoy.http.port`.
+    /// Returns the value at a path such as `envoy.http.port`, or None if it is absent.
     fn value(&self, path: &str) -> Option<&'a Value> {
         path.split('.').try_fold(self.settings, |value, key| value.get(key))
     }
@@ -55,7 +55,7 @@ impl<'a> Check<'a> {
         self.value(path)?.as_str()
     }
 
-    /// A text that is set: Contour fills defaults in over empty ones.
+    /// Returns a text that is not empty, or None. Contour applies its defaults over empty texts.
     fn nonempty_text(&self, path: &str) -> Option<&'a str> {
         self.text(path).filter(|text| !text.is_empty())
     }
@@ -79,7 +79,7 @@ impl<'a> Check<'a> {
 
 fn timeouts(check: &mut Check) {
     let fields = [
-        // The HTTPS virtual hosts of HTTPProxies disappear if this one is wrong (`internal/dag/httpproxy_processor.go`).
+        // If this field is invalid, the HTTPS virtual hosts of HTTPProxies disappear (`internal/dag/httpproxy_processor.go`).
         "globalExtAuth.responseTimeout",
         "envoy.timeouts.requestTimeout",
         "envoy.timeouts.connectionIdleTimeout",
@@ -99,7 +99,8 @@ fn timeouts(check: &mut Check) {
     }
 }
 
-/// Numbers that are unsigned in Contour and may be negative in the CRD: Contour can't even read such a ContourConfiguration.
+/// Checks numbers that are unsigned in Contour but may be negative in the CRD. Contour can't decode a ContourConfiguration with a negative
+/// one.
 fn unsigned_numbers(check: &mut Check) {
     let limits = [
         "maxConnections",
@@ -148,7 +149,7 @@ fn tls(check: &mut Check, path: &str) {
     for suite in check.texts(&field).filter(|suite| !is_cipher_suite(suite)) {
         check.refuse(
             &field,
-            format_args!("{suite:?} is not a cipher suite that Contour takes"),
+            format_args!("{suite:?} is not a cipher suite that Contour accepts"),
         );
     }
 }
@@ -171,7 +172,7 @@ const CIPHERS: [&str; 14] = [
     "AES256-SHA",
 ];
 
-/// A cipher, or a group of equal preference: `[a|b]`.
+/// Reports whether a text is a known cipher, or a group of known ciphers of equal preference, `[a|b]`.
 fn is_cipher_suite(suite: &str) -> bool {
     match suite.strip_prefix('[').and_then(|group| group.strip_suffix(']')) {
         Some(group) => group.split('|').all(|cipher| CIPHERS.contains(&cipher)),
@@ -179,7 +180,7 @@ fn is_cipher_suite(suite: &str) -> bool {
     }
 }
 
-/// Fields that take one of a few words.
+/// Checks fields that accept one of a few words.
 fn words(check: &mut Check) {
     let field = "envoy.defaultHTTPVersions";
     for version in check
@@ -188,7 +189,7 @@ fn words(check: &mut Check) {
     {
         check.refuse(
             field,
-            format_args!("{version:?} is not an HTTP version that Contour takes; it must be HTTP/1.1 or HTTP/2"),
+            format_args!("{version:?} is not an HTTP version that Contour accepts; it must be HTTP/1.1 or HTTP/2"),
         );
     }
     let field = "envoy.cluster.dnsLookupFamily";
@@ -203,7 +204,7 @@ fn words(check: &mut Check) {
 fn tracing(check: &mut Check) {
     let field = "tracing.overallSampling";
     if let Some(text) = check.text(field) {
-        // Envoy takes 0 to 100, and Contour takes 0 for 100.
+        // Envoy accepts 0 to 100. Contour treats 0 as 100.
         if !text
             .parse::<f64>()
             .is_ok_and(|percentage| (0.0..=100.0).contains(&percentage))
@@ -219,7 +220,7 @@ fn tracing(check: &mut Check) {
         if name.is_empty() {
             check.refuse(field, "a tag has no tagName");
         } else if !names.insert(name) {
-            check.refuse(field, format_args!("there are two tags of the name {name:?}"));
+            check.refuse(field, format_args!("two tags have the name {name:?}"));
         }
         if text("literal").is_some() == text("requestHeaderName").is_some() {
             check.refuse(
@@ -227,7 +228,7 @@ fn tracing(check: &mut Check) {
                 format_args!("tag {name:?} must have exactly one of literal and requestHeaderName"),
             );
         }
-        // Envoy: `type.tracing.v3.CustomTag.Header.name`, HTTP_HEADER_NAME, not strict.
+        // Envoy validates `type.tracing.v3.CustomTag.Header.name` as HTTP_HEADER_NAME, not strict.
         if text("requestHeaderName").is_some_and(|header| header.contains(['\0', '\r', '\n'])) {
             check.refuse(
                 field,
@@ -240,9 +241,9 @@ fn tracing(check: &mut Check) {
 fn rate_limits(check: &mut Check) {
     let field = "rateLimitService.domain";
     if check.value("rateLimitService").is_some() && check.nonempty_text(field).is_none() {
-        check.refuse(field, "it must not be empty: Envoy refuses all listeners otherwise");
+        check.refuse(field, "it must not be empty, because Envoy would refuse all listeners");
     }
-    // Every HTTPProxy without a policy of its own becomes invalid if this one is (`internal/dag/policy.go`).
+    // If this policy is invalid, every HTTPProxy without a policy of its own becomes invalid (`internal/dag/policy.go`).
     let field = "rateLimitService.defaultGlobalRateLimitPolicy.descriptors";
     let kinds = [
         "genericKey",
@@ -272,7 +273,7 @@ fn rate_limits(check: &mut Check) {
     }
 }
 
-/// Default header policies: one that Contour can't use makes every HTTPProxy invalid (`internal/dag/policy.go`,
+/// Checks the default header policies. A policy that Contour can't use makes every HTTPProxy invalid (`internal/dag/policy.go`,
 /// `headersPolicyService`).
 fn headers(check: &mut Check) {
     for policy in ["policy.requestHeaders", "policy.responseHeaders"] {
@@ -300,13 +301,13 @@ fn headers(check: &mut Check) {
             if policy == "policy.responseHeaders" {
                 check.refuse(&set, format_args!("{name} can't be set in responses"));
             } else if value.as_str().is_some_and(takes_a_header) {
-                check.refuse(&set, format_args!("{name} can't be taken from another header here"));
+                check.refuse(&set, format_args!("{name} can't be copied from another header here"));
             }
         }
     }
 }
 
-/// Whether a value has `%REQ(<header>)%` in it.
+/// Reports whether a value contains `%REQ(<header>)%`.
 fn takes_a_header(value: &str) -> bool {
     value.match_indices("%REQ(").any(|(start, prefix)| {
         let rest = &value[start + prefix.len()..];

@@ -1,10 +1,10 @@
-//! The format of Envoy's access log, as Contour checks it when it starts (Contour v1.33.8,
-//! `apis/projectcontour/v1alpha1/accesslog.go`): the operators must be known and have arguments where they need them. What
-//! the arguments are neither Contour nor this looks at; Envoy refuses its listeners if they are wrong.
+//! Checks the format of Envoy's access log as Contour does at its start (Contour v1.33.8,
+//! `apis/projectcontour/v1alpha1/accesslog.go`). Each operator must be known, and must have an argument if it needs one. Neither Contour
+//! nor this module checks the arguments; Envoy refuses its listeners if an argument is invalid.
 
 use super::Check;
 
-/// Checks `envoy.logging` and the files that Envoy is to log to.
+/// Checks `envoy.logging` and the files that Envoy logs to.
 pub fn check(check: &mut Check) {
     let field = "envoy.logging.accessLogFormat";
     if let Some(format) = check
@@ -29,14 +29,14 @@ pub fn check(check: &mut Check) {
             Some((_, format)) => operators(format),
             None if is_known_field(entry) => Ok(()),
             None => Err(format!(
-                "{entry:?} is not a field that Contour knows; name a format with it: {entry}=%…%"
+                "{entry:?} is not a field that Contour knows; add a format to it: {entry}=%…%"
             )),
         };
         if let Err(problem) = problem {
             check.refuse(field, problem);
         }
     }
-    // Nothing else in Envoy's container can be written to, and a log that can't be opened makes Envoy refuse the listener.
+    // Envoy can write to no other path in its container, and refuses the listener if it can't open the log.
     for field in ["envoy.http.accessLog", "envoy.https.accessLog"] {
         if let Some(path) = check
             .nonempty_text(field)
@@ -50,13 +50,13 @@ pub fn check(check: &mut Check) {
     }
 }
 
-/// Checks every operator of a format. Contour finds them by the expression `%(([A-Z_]+)(\([^)]+\)(:[0-9]+)?)?%)?`.
+/// Checks every operator of a format. Contour finds operators with the expression `%(([A-Z_]+)(\([^)]+\)(:[0-9]+)?)?%)?`.
 fn operators(format: &str) -> Result<(), String> {
     let mut rest = format;
     while let Some(start) = rest.find('%') {
         let Some((operator, after)) = Operator::parse(&rest[start + 1..]) else {
             return Err(format!(
-                "{:?} is not an operator of Envoy's (%NAME%, %NAME(ARGUMENT)% or %NAME(ARGUMENT):LENGTH%)",
+                "{:?} is not an operator of Envoy (%NAME%, %NAME(ARGUMENT)% or %NAME(ARGUMENT):LENGTH%)",
                 &rest[start..]
             ));
         };
@@ -73,7 +73,8 @@ struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    /// The operator whose first `%` is just before this text, and the text behind it.
+    /// Parses the operator whose first `%` immediately precedes this text. Returns the operator and the text after it, or None if the text
+    /// is not an operator.
     fn parse(text: &'a str) -> Option<(Self, &'a str)> {
         let end = text
             .find(|c: char| !c.is_ascii_uppercase() && c != '_')
@@ -124,7 +125,7 @@ fn is_known_field(name: &str) -> bool {
     FIELDS.contains(&name) || SIMPLE.contains(&name.to_uppercase().as_str())
 }
 
-/// `jsonFields`: names that Contour has formats for.
+/// `jsonFields`: the names for which Contour has a format.
 const FIELDS: [&str; 14] = [
     "@timestamp",
     "ts",

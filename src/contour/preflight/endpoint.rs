@@ -1,4 +1,5 @@
-//! The addresses and ports that Contour and Envoy listen on. Contour exits if it can't listen; Envoy refuses the listener.
+//! Checks the addresses and ports that Contour and Envoy listen on. If an address or a port is unusable, Contour exits, and Envoy refuses
+//! the listener.
 
 use std::net::IpAddr;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 use super::Check;
 use crate::contour::ports::{SHUTDOWN_MANAGER, XDS};
 
-/// Checks every endpoint by itself, and those of each container together.
+/// Checks each endpoint, and the endpoints of each container for conflicts.
 pub fn check(check: &mut Check) {
     let contour = [
         Some(Endpoint::fixed("Contour's xDS server", "0.0.0.0", XDS)),
@@ -40,7 +41,8 @@ pub fn check(check: &mut Check) {
     conflicts(check, listeners, "envoy.metrics");
 }
 
-/// Envoy's admin listener. There is none if the number is negative (`internal/xdscache/v3/listener.go`).
+/// Returns Envoy's admin listener, or None if its port is invalid. A negative port turns the listener off
+/// (`internal/xdscache/v3/listener.go`).
 fn admin(check: &mut Check) -> Option<Endpoint> {
     let field = "envoy.network.adminPort";
     let chosen = check.value(field).and_then(Value::as_i64).filter(|port| *port != 0);
@@ -56,29 +58,29 @@ fn admin(check: &mut Check) -> Option<Endpoint> {
     })
 }
 
-/// Something that listens.
+/// An address and a port that a process listens on.
 struct Endpoint {
-    /// A field's path below `runtimeSettings`, or words for what is not a setting.
+    /// The path of a field below `runtimeSettings`, or a description of an endpoint that is not a setting.
     name: &'static str,
-    /// The path of its port; none for what is not a setting.
+    /// The path of the field with the port. None for an endpoint that is not a setting.
     port_field: Option<String>,
-    /// Whether somebody chose the port.
+    /// Whether the settings name the port.
     is_chosen: bool,
     address: String,
     port: i32,
 }
 
-/// What Contour takes for a field that is not set.
+/// Contour's default for an endpoint whose fields are not set.
 #[derive(Clone, Copy)]
 enum Default {
     At(&'static str, i32),
     None,
 }
 
-/// Who has to reach an endpoint.
+/// The clients that must be able to reach an endpoint.
 #[derive(Clone, Copy, PartialEq)]
 enum Reach {
-    /// The kubelet too, from outside the pod: its probes go there.
+    /// The kubelet, which sends probes from outside the pod.
     Kubelet,
     Anywhere,
 }
@@ -100,11 +102,11 @@ impl Endpoint {
             Default::At(address, port) => (Some(address), Some(port)),
             Default::None => (None, None),
         };
-        // Contour fills its defaults in over an empty address and over port 0.
+        // Contour applies its defaults over an empty address and over port 0.
         let address = check.nonempty_text(&address_field).or(address);
         let is_contours = !field.starts_with("envoy.");
         match address.map(|address| (address, address.parse::<IpAddr>())) {
-            None => check.refuse(&address_field, "it must be set, to 0.0.0.0 for instance"),
+            None => check.refuse(&address_field, "it must be set, for example to 0.0.0.0"),
             Some((_, Ok(ip))) if ip.is_unspecified() => {}
             Some((address, Ok(ip))) if !ip.is_loopback() => {
                 check.refuse(
@@ -127,7 +129,7 @@ impl Endpoint {
         let number = match check.value(&port_field).map(|value| (value, value.as_i64())) {
             None | Some((_, Some(0))) => port.map(i64::from),
             Some((_, Some(number))) => Some(number),
-            // Not a number: the API server says so.
+            // The value is not a number, which the API server reports.
             Some((_, None)) => return None,
         };
         let Some(number) = number else {
@@ -148,14 +150,14 @@ impl Endpoint {
         })
     }
 
-    /// Whether both want the same port of the same interface.
+    /// Reports whether both endpoints use the same port of the same interface.
     fn overlaps(&self, other: &Self) -> bool {
         let any = |address: &str| address.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
         self.port == other.port && (self.address == other.address || any(&self.address) || any(&other.address))
     }
 }
 
-/// Refuses endpoints of one container that overlap. Metrics and health may be one endpoint, if it speaks HTTP.
+/// Refuses overlapping endpoints of one container. Metrics and health may share an endpoint if it uses HTTP.
 fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str) {
     let shares = check.value(&format!("{metrics}.tls")).is_none_or(Value::is_null);
     let health = metrics.replace("metrics", "health");
@@ -167,7 +169,7 @@ fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str)
             other.overlaps(&endpoint) && !is_one
         });
         if let Some(other) = conflict {
-            // The one that somebody chose is to blame.
+            // The error names the port that the settings name, rather than a default.
             let other_is_to_blame = other.is_chosen && !endpoint.is_chosen;
             let (blamed, taker) = if other_is_to_blame {
                 (other, &endpoint)
@@ -183,16 +185,16 @@ fn conflicts(check: &mut Check, endpoints: Vec<Endpoint>, metrics: &'static str)
     }
 }
 
-/// What a TLS block without certificate and key means.
+/// The meaning of a TLS block without certificate and key.
 #[derive(Clone, Copy, PartialEq)]
 enum Without {
-    /// Plain HTTP, if it is quite empty (`internal/httpsvc/http.go`).
+    /// Plain HTTP, if all fields of the block are empty (`internal/httpsvc/http.go`).
     Plain,
-    /// A listener that never starts.
+    /// An error, because Envoy's listener would never start.
     Refused,
 }
 
-/// Certificates of the metrics endpoints are files, and the only ones in the containers are those of xDS.
+/// Checks the certificate files of a metrics endpoint. The only certificate files in the containers are those of xDS.
 fn files(check: &mut Check, block: &str, without: Without) {
     if check.fields(block).is_none() {
         return;
@@ -209,12 +211,12 @@ fn files(check: &mut Check, block: &str, without: Without) {
     }
     for (field, path) in paths {
         if let Some(path) = path.filter(|path| !["/certs/ca.crt", "/certs/tls.crt", "/certs/tls.key"].contains(path)) {
-            check.refuse(&field, format_args!("there is no file {path:?} in the container; it has /certs/ca.crt, /certs/tls.crt and /certs/tls.key"));
+            check.refuse(&field, format_args!("the container has no file {path:?}; it has /certs/ca.crt, /certs/tls.crt and /certs/tls.key"));
         }
     }
 }
 
-/// An IPv4 socket has no traffic class: setting it fails, and Envoy refuses the listener.
+/// Refuses a traffic class on IPv4 listeners. Setting the traffic class of an IPv4 socket fails, and Envoy refuses the listener.
 fn traffic_class(check: &mut Check, listeners: &[Endpoint]) {
     let field = "envoy.listener.socketOptions.trafficClass";
     let is_set = check
@@ -229,7 +231,7 @@ fn traffic_class(check: &mut Check, listeners: &[Endpoint]) {
         check.refuse(
             field,
             format_args!(
-                "it needs IPv6 listeners, and {}.address is {}",
+                "it needs IPv6 listeners, but {}.address is {}",
                 listener.name, listener.address
             ),
         );

@@ -1,36 +1,36 @@
-//! Whether the settings fit where they are written. What a container captures stands on Contour's pod template as an annotation,
-//! and the API server refuses an object with more than 256 KiB of annotations (`TotalAnnotationSizeLimitB`, apimachinery v0.34,
-//! `pkg/api/validation/objectmeta.go`).
+//! Checks the size of the settings. Contour's pod template carries the startup inputs of a container as an annotation, and the settings
+//! are part of them. The API server refuses an object with more than 256 KiB of annotations (`TotalAnnotationSizeLimitB`, apimachinery
+//! v0.34, `pkg/api/validation/objectmeta.go`).
 
 use serde_json::Value;
 
 use super::Check;
 
-/// Bytes that the keys and values of all annotations of an object may have.
+/// Maximum size of the keys and values of all annotations of an object, in bytes.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// Left for what is captured beside the settings (some names and hashes), and for annotations of others on pods: a network's,
-/// a mesh's.
+/// Bytes reserved for the startup inputs other than the settings (some names and hashes), and for annotations of other controllers on
+/// pods, for example of a network plugin or a service mesh.
 const RESERVED: usize = 16 * 1024;
 
-/// Bytes that the settings may have as JSON.
+/// Maximum size of the settings as JSON, in bytes.
 pub const LIMIT: usize = ANNOTATIONS - RESERVED;
 
-/// The only default of the CRD that is filled in once for each item of a list.
+/// The only default of the CRD that the API server adds to each item of a list.
 const DEFAULT_OF_AN_ENTRY: &str = r#","expectMatch":true"#;
 
 pub fn check(check: &mut Check) {
     let size = check.settings.to_string().len() + defaults(check);
     if size > LIMIT {
         check.problems.push(format!(
-            "spec.runtimeSettings: as JSON it has {size} bytes, and may have {LIMIT}: it is written on Contour's pods as an \
-             annotation, and Kubernetes allows {ANNOTATIONS} bytes of annotations on an object; shorten the longest texts and \
-             lists in it"
+            "spec.runtimeSettings: as JSON it has {size} bytes, and the limit is {LIMIT}: Slipway writes it to an annotation of \
+             Contour's pods, and Kubernetes allows {ANNOTATIONS} bytes of annotations on an object; shorten its longest texts and \
+             lists"
         ));
     }
 }
 
-/// Bytes that the API server adds.
+/// Returns the size of the defaults that the API server adds, in bytes.
 fn defaults(check: &Check) -> usize {
     let entries = check
         .items("rateLimitService.defaultGlobalRateLimitPolicy.descriptors")

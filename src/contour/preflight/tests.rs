@@ -8,13 +8,13 @@ fn problems(settings: &Value) -> Vec<String> {
     check(&spec)
 }
 
-/// `settings` with one field, `envoy.http.port` for instance.
+/// Returns settings with one field, for example `envoy.http.port`.
 fn with(path: &str, value: Value) -> Value {
     path.rsplit('.').fold(value, |value, key| json!({ key: value }))
 }
 
 #[test]
-fn settings_that_contour_takes_are_taken() {
+fn check_accepts_settings_that_contour_accepts() {
     let table = [
         json!({}),
         with(
@@ -93,7 +93,7 @@ fn settings_that_contour_takes_are_taken() {
 
 #[test]
 #[rustfmt::skip] // a table
-fn what_kills_contour_or_is_refused_by_envoy_is_refused_with_its_path() {
+fn check_names_the_path_of_each_setting_that_it_refuses() {
     let format = "envoy.logging.accessLogFormatString";
     let fields = "envoy.logging.accessLogJSONFields";
     let table = [
@@ -144,7 +144,7 @@ fn what_kills_contour_or_is_refused_by_envoy_is_refused_with_its_path() {
         ("metrics.tls.certFile", json!("/etc/tls.crt"), "no file \"/etc/tls.crt\""),
         ("envoy.listener.socketOptions.trafficClass", json!(64), "needs IPv6 listeners"),
         ("policy.requestHeaders.set", json!({"X_A": "b"}), "\"X_A\" is not the name of a header"),
-        ("policy.requestHeaders.set", json!({"host": "%REQ(X-Host)%"}), "can't be taken from another header"),
+        ("policy.requestHeaders.set", json!({"host": "%REQ(X-Host)%"}), "can't be copied from another header"),
         ("policy.responseHeaders.set", json!({"Host": "a"}), "can't be set in responses"),
         ("policy.responseHeaders.remove", json!([""]), "not the name of a header"),
     ];
@@ -162,11 +162,11 @@ fn what_kills_contour_or_is_refused_by_envoy_is_refused_with_its_path() {
 
 #[test]
 #[rustfmt::skip] // a table
-fn what_is_wrong_only_together_is_refused() {
+fn check_refuses_settings_that_conflict_with_each_other() {
     let reference = json!({"namespace": "a", "name": "b"});
     let table = [
         (with("envoy.listener.tls", json!({"minimumProtocolVersion": "1.3", "maximumProtocolVersion": "1.2"})), "envoy.listener.tls.minimumProtocolVersion"),
-        // HTTPS metrics on the port where health speaks HTTP: the defaults are the same.
+        // Metrics use HTTPS on the port on which health uses HTTP, because both have the same default.
         (with("metrics.tls", json!({"certFile": "/certs/tls.crt", "keyFile": "/certs/tls.key"})), "health.port"),
         (with("envoy.metrics.tls", json!({"certFile": "/certs/tls.crt", "keyFile": "/certs/tls.key"})), "envoy.health.port"),
         (json!({"metrics": {"port": 8100, "tls": {"keyFile": "/certs/tls.key"}}}), "metrics.tls"),
@@ -175,7 +175,7 @@ fn what_is_wrong_only_together_is_refused() {
         (with("envoy.omEnforcedHealth", json!({"address": "0.0.0.0", "port": 8002})), "envoy.omEnforcedHealth.port"),
         (with("envoy.omEnforcedHealth", json!({"port": 8003})), "envoy.omEnforcedHealth.address"),
         (with("envoy.omEnforcedHealth", json!({"address": "0.0.0.0"})), "envoy.omEnforcedHealth.port"),
-        // Both were chosen: the later one is to blame.
+        // The settings name both ports; the error names the field of the later one.
         (with("envoy", json!({"https": {"port": 9500}, "network": {"adminPort": 9500}})), "envoy.network.adminPort"),
         (json!({"metrics": {"address": "127.0.0.1", "port": 7000}, "debug": {"address": "127.0.0.1", "port": 7000}}), "debug.port"),
         (with("envoy", json!({"http": {"address": "::"}, "listener": {"socketOptions": {"trafficClass": 64}}})), "envoy.listener.socketOptions.trafficClass"),
@@ -199,7 +199,7 @@ fn what_is_wrong_only_together_is_refused() {
 }
 
 #[test]
-fn values_of_the_wrong_type_are_left_to_the_api_server() {
+fn check_skips_values_of_the_wrong_type() {
     for settings in [
         with("envoy.http.port", json!("80")),
         with("envoy.timeouts.requestTimeout", json!(5)),
@@ -210,7 +210,7 @@ fn values_of_the_wrong_type_are_left_to_the_api_server() {
 }
 
 #[test]
-fn a_value_takes_a_header_where_contour_finds_the_name_of_one() {
+fn takes_a_header_finds_header_names_as_contour_does() {
     for (value, takes_one) in [
         ("a%REQ(X-Host)%b", true),
         ("%REQ()%%REQ(X-Host)%", true),
@@ -223,7 +223,7 @@ fn a_value_takes_a_header_where_contour_finds_the_name_of_one() {
 }
 
 #[test]
-fn settings_that_do_not_fit_into_an_annotation_are_refused_with_their_size_and_the_limit() {
+fn check_refuses_settings_that_exceed_the_annotation_limit() {
     let header = |length: usize| with("policy.requestHeaders.set", json!({"X-A": "a".repeat(length)}));
     let entries = |count: usize| {
         let entry = json!({"requestHeaderValueMatch": {"value": "v"}});
@@ -235,7 +235,7 @@ fn settings_that_do_not_fit_into_an_annotation_are_refused_with_their_size_and_t
     };
     let fits = size::LIMIT - header(0).to_string().len();
     assert_eq!(problems(&header(fits)), [] as [&str; 0]);
-    // A default that the API server fills in counts, too.
+    // The size includes a default that the API server adds.
     let many = 4_500;
     assert!(entries(many).to_string().len() < size::LIMIT);
     for (settings, bytes) in [
