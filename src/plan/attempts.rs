@@ -1,6 +1,6 @@
-//! What came of our own last write of each object, as far as this process knows. The API server's answer may differ from what was
-//! written (webhooks, defaults), a write may be refused, and somebody may change an object back again and again: from this the plan
-//! decides what is taken as it is, and what is tried again, and when. A new process knows nothing, and tries everything once.
+//! The results of Slipway's last write of each object, as far as this process knows them. The API server's answer may differ from the write
+//! (webhooks, defaults), a write may be refused, and another user may keep reverting a change. From these results the plan decides which
+//! values to accept, and what to retry and when. A new process knows no results and tries every write once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,84 +14,85 @@ use super::object::{Key, Kind, NamespacedName, Object};
 use super::write::Write;
 use crate::api::vocabulary::annotations;
 
-/// A request without a final answer (a webhook that does not answer, say) counts as refused when it has failed for so long.
+/// A request without a final answer (for example, because a webhook does not answer) counts as refused after failing for this time.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What may go right at the next try.
+/// The schedule after a failure that a retry may resolve.
 const TRANSIENT: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_millis(200),
     longest: Duration::from_mins(1),
 };
 
-/// What was refused. Trying again in the service's namespace makes Contour roll if it works.
+/// The schedule after a refusal. A successful retry in the service's namespace makes Contour roll out.
 const REFUSED: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_secs(5),
     longest: Duration::from_mins(5),
 };
 
-/// An update that was refused, of what decides on traffic: the next one, without what others put on the object, may go through.
+/// The schedule after a refused update of an object that decides on traffic. The next update leaves out what others added to the object,
+/// and may succeed.
 const REFUSED_UPDATE: BackoffSchedule = BackoffSchedule { free: 1, ..REFUSED };
 
-/// What somebody changes in our own write.
+/// The schedule after another client changed Slipway's own write.
 const OVERRULED: BackoffSchedule = BackoffSchedule {
     free: 0,
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
 
-/// What somebody changes again and again. Many a change by hand is put right at once.
+/// The schedule against repeated changes. Many manual changes are reverted immediately.
 const CONTESTED: BackoffSchedule = BackoffSchedule {
     free: 20,
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
 
-/// The same of what decides on traffic: it must not stay changed for long.
+/// The same schedule for objects that decide on traffic, which must not stay changed for long.
 const DECISIVE: BackoffSchedule = BackoffSchedule {
     longest: Duration::from_secs(2),
     ..CONTESTED
 };
 
-/// By object.
+/// The last attempt for each object.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts(BTreeMap<Key, Attempt>);
 
-/// The last of some writes of one object that wanted the same and came to the same.
+/// The last of consecutive writes of one object with the same desired content and the same kind of result.
 #[derive(Clone, Debug)]
 struct Attempt {
-    /// Hash of what was wanted; empty: that it goes.
+    /// The hash of the desired content. Empty: the object is to be deleted.
     wanted: String,
     came_to: AttemptResult,
-    /// When the first of them was answered.
+    /// The time of the first answer.
     first: Timestamp,
-    /// When the last of them was.
+    /// The time of the last answer.
     last: Timestamp,
-    /// How many there were.
+    /// The number of writes.
     count: u32,
 }
 
 #[derive(Clone, Debug)]
 enum AttemptResult {
-    /// The API server took it, but for these fields, which had this value in its answer.
+    /// The API server accepted the write, except for these fields, with their values in the answer.
     Taken(Differences),
-    /// It did not.
+    /// The write failed.
     Failed { failure: Failure, creates: bool },
 }
 
-/// Why nothing is made in a namespace for now.
+/// The reason why nothing is created in a namespace for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// In words.
+    /// The message for the user.
     pub message: String,
-    /// How long until it is tried again.
+    /// The time until the next retry.
     pub wait: Duration,
 }
 
 impl Attempts {
-    /// Notes that a write was taken, with the API server's answer if it has one. Returns whether what must be ours is as it was written;
-    /// if not, nothing may go by it.
+    /// Records an accepted write, with the API server's answer if there is one. Returns whether every field that must have Slipway's value
+    /// has that value. If not, nothing that depends on the object may proceed.
     pub fn taken(&mut self, write: &Write, answer: Option<&Object>, now: Timestamp) -> bool {
         match write {
             Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {
@@ -104,7 +105,7 @@ impl Attempts {
                 return is_ours;
             }
             Write::Delete(target) | Write::Release(target) => {
-                // What came of making it stays known: the same would come of it again.
+                // The result of the creation is kept, because another creation would have the same result.
                 let is_about_its_end = |attempt: &Attempt| attempt.wanted.is_empty();
                 if self.0.get(&target.key).is_some_and(is_about_its_end) {
                     self.0.remove(&target.key);
@@ -115,7 +116,7 @@ impl Attempts {
         true
     }
 
-    /// Notes that a write failed.
+    /// Records a failed write.
     pub fn failed(&mut self, write: &Write, failure: Failure, now: Timestamp) {
         let creates = matches!(write, Write::Create(_));
         let wanted = match write {
@@ -142,13 +143,13 @@ impl Attempts {
             count: last.map_or(1, |last| last.count.saturating_add(1)),
         };
         self.0.retain(|_, attempt| {
-            // What was taken is remembered as long as the process lives, or it would be written again.
+            // An accepted result is kept for the life of the process. Without the result, the object would be written again.
             matches!(attempt.came_to, AttemptResult::Taken(_)) || since(attempt.last, now) < CALM
         });
         self.0.insert(key, attempt);
     }
 
-    /// The fields in which the answer to the last write that wanted this differed from it, with the answer's values.
+    /// Returns the fields in which the answer to the last write of this content differed from the write, with the answer's values.
     pub fn overruled(&self, key: &Key, wanted: &str) -> Option<&Differences> {
         match self.0.get(key)? {
             Attempt {
@@ -160,7 +161,7 @@ impl Attempts {
         }
     }
 
-    /// How long this write of an object has to wait yet, if it has to.
+    /// Returns the time for which this write of an object has to wait, or None.
     pub fn wait(&self, key: &Key, wanted: &str, is_decisive: bool, now: Timestamp) -> Option<Duration> {
         let attempt = self.0.get(key).filter(|attempt| attempt.wanted == wanted)?;
         let pace = match &attempt.came_to {
@@ -174,7 +175,7 @@ impl Attempts {
         remaining(attempt, pace, now)
     }
 
-    /// Why the last write of an object that wanted this failed, if it did.
+    /// Returns the failure of the last write of this content to an object, if that write failed.
     pub fn failure(&self, key: &Key, wanted: &str) -> Option<&Failure> {
         match self.0.get(key).filter(|attempt| attempt.wanted == wanted)? {
             Attempt {
@@ -185,8 +186,8 @@ impl Attempts {
         }
     }
 
-    /// Whether the next update of an object leaves out what others put on it: the last one was refused. Every other one does, because others
-    /// may have put something on the object without which it is refused, too (a label that a policy requires).
+    /// Reports whether the next update of an object leaves out what others added to the object. Updates after a refusal alternate, because
+    /// an addition of another user may be required for the update to be accepted (for example, a label that a policy requires).
     pub fn leaves_others_out(&self, key: &Key) -> bool {
         let is_refused_update = |attempt: &Attempt| {
             let is_update = matches!(attempt.came_to, AttemptResult::Failed { creates: false, .. });
@@ -195,13 +196,13 @@ impl Attempts {
         self.0.get(key).is_some_and(is_refused_update)
     }
 
-    /// Whether an object that is to go, and can't be made to, is not waited for any longer.
+    /// Reports whether the plan no longer waits for the deletion of an object, because the deletion was refused for good.
     pub fn gave_up(&self, key: &Key) -> bool {
         let attempt = self.0.get(key).filter(|attempt| attempt.wanted.is_empty());
         attempt.is_some_and(is_final)
     }
 
-    /// Whether somebody changed this stand-in or its blackhole as we wrote it.
+    /// Reports whether another client changed Slipway's write of this stand-in or its blackhole.
     pub fn is_overruled(&self, NamespacedName { namespace, name }: &NamespacedName) -> bool {
         [Kind::ExtensionService, Kind::Service].into_iter().any(|kind| {
             let key = Key::new(kind, namespace, name);
@@ -212,7 +213,8 @@ impl Attempts {
         })
     }
 
-    /// Why nothing is made in a namespace for now, if that is so: the last creation there was refused, or what came of it is not ours.
+    /// Returns the reason why nothing is created in a namespace for now, if there is one: the last creation there was refused, or another
+    /// client changed the created object.
     pub fn refusal(&self, namespace: &str, now: Timestamp) -> Option<Refusal> {
         let in_it = self.0.iter().filter(|(key, _)| key.namespace == namespace);
         let refusals = in_it.filter_map(|(key, attempt)| {
@@ -222,7 +224,7 @@ impl Attempts {
                 }
                 AttemptResult::Taken(fields) => {
                     let (field, _) = fields.iter().find(|(_, found)| found.must_be_ours)?;
-                    format!("{key}: something between Slipway and the API server changes {field}")
+                    format!("{key}: a mutating webhook or policy changes {field}; exempt the object from the webhook or policy")
                 }
                 AttemptResult::Failed { .. } => return None,
             };
@@ -233,7 +235,7 @@ impl Attempts {
     }
 }
 
-/// Whether trying again at once is of no use.
+/// Reports whether an immediate retry is useless.
 fn is_final(attempt: &Attempt) -> bool {
     match &attempt.came_to {
         AttemptResult::Taken(_) => false,
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_creation_that_was_refused_for_good_tells_that_nothing_is_made_in_a_namespace() {
+    fn only_a_finally_refused_creation_blocks_its_namespace() {
         let (create, replace) = (Write::Create(stand_in("one")), Write::Replace(stand_in("one")));
         let delete = Write::Delete(Target::of(&stand_in("one")));
         for (write, cause, tells) in [
@@ -296,12 +298,12 @@ mod tests {
             attempts.failed(write, failure(cause), at(0));
             assert_eq!(attempts.refusal("auth", at(1)).is_some(), tells, "{cause:?}");
             assert_eq!(attempts.refusal("alice", at(1)), None, "{cause:?}");
-            assert_eq!(attempts.refusal("auth", at(6)), None, "{cause:?}: it is tried again");
+            assert_eq!(attempts.refusal("auth", at(6)), None, "{cause:?}: the creation is retried");
         }
     }
 
     #[test]
-    fn what_has_no_final_answer_counts_as_refused_when_that_has_lasted_for_a_minute() {
+    fn an_unanswered_request_counts_as_refused_after_a_minute() {
         let create = Write::Create(stand_in("one"));
         let delete = Write::Delete(Target::of(&stand_in("one")));
         for (seconds, is_final) in [(59, false), (60, true)] {
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_update_after_a_refused_one_leaves_out_what_others_put_on_the_object() {
+    fn every_other_update_after_a_refusal_leaves_others_out() {
         let (key, replace) = (stand_in("one").key(), Write::Replace(stand_in("one")));
         let mut attempts = Attempts::default();
         let mut found = vec![attempts.leaves_others_out(&key)];
@@ -340,26 +342,26 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_to_go_and_is_refused_is_given_up() {
+    fn only_a_refused_deletion_is_given_up() {
         let key = stand_in("one").key();
         let mut attempts = Attempts::default();
         attempts.failed(&Write::Create(stand_in("one")), failure(FailureCause::Refused), at(0));
-        assert!(!attempts.gave_up(&key), "it was to be made");
+        assert!(!attempts.gave_up(&key), "the object was to be created");
         let delete = Write::Delete(Target::of(&stand_in("one")));
         attempts.failed(&delete, failure(FailureCause::Forbidden), at(0));
         assert!(attempts.gave_up(&key));
         attempts.taken(&delete, None, at(1));
-        assert!(!attempts.gave_up(&key), "it was taken");
+        assert!(!attempts.gave_up(&key), "the deletion was accepted");
     }
 
     #[test]
-    fn a_stand_in_that_somebody_changes_as_it_is_made_is_known_until_it_is_as_it_was_written() {
+    fn an_overruled_stand_in_is_known_until_a_write_is_accepted() {
         let id = NamespacedName::new("auth", "edge-ext-auth-0000000000");
         let (create, key) = (Write::Create(stand_in("one")), stand_in("one").key());
         let mut attempts = Attempts::default();
         assert!(
             !attempts.taken(&create, Some(&stand_in("evil")), at(0)),
-            "it is not ours"
+            "the answer does not have Slipway's content"
         );
         assert!(attempts.is_overruled(&id) && attempts.refusal("auth", at(1)).is_some());
         assert!(
@@ -368,10 +370,10 @@ mod tests {
                 .is_some_and(|fields| !fields.is_empty())
         );
         assert_eq!(attempts.overruled(&key, "other"), None);
-        // To delete it does not tell that the next one would be taken.
+        // An accepted deletion does not show that the next creation would be accepted unchanged.
         attempts.taken(&Write::Delete(Target::of(&stand_in("evil"))), None, at(2));
         assert!(attempts.is_overruled(&id));
-        // Nor does another write, much later.
+        // A later write of another object does not show that either.
         let mut other = stand_in("one");
         other.metadata.name = Some("edge-ext-auth-1111111111".to_owned());
         let refused = Failure {
@@ -380,7 +382,7 @@ mod tests {
         };
         attempts.failed(&Write::Create(other), refused, at(3600));
         assert!(attempts.is_overruled(&id));
-        assert!(attempts.taken(&create, Some(&stand_in("one")), at(3601)), "it is ours");
+        assert!(attempts.taken(&create, Some(&stand_in("one")), at(3601)), "the answer has Slipway's content");
         assert!(!attempts.is_overruled(&id));
     }
 }

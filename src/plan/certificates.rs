@@ -1,10 +1,10 @@
-//! The certificates by which Contour and its Envoys know each other (xDS is mutual TLS). Each ContourDeployment has an
-//! authority of its own, so that the Envoys of one are strangers to the Contour of another.
+//! The certificates by which Contour and its Envoys authenticate each other (xDS is mutual TLS). Each ContourDeployment has its own
+//! certificate authority, so the Contour of one ContourDeployment does not trust the Envoys of another.
 //!
-//! What is there is judged here; what is missing or due is asked for ([`Request`]), because making keys needs randomness.
-//! Both sides trust the same bundle: the present authority and those before it that are still valid. A certificate is good
-//! as long as any of them signed it, so that a replaced authority is known to both sides long before either shows a
-//! certificate of it. Contour and Envoy read changed files without a restart (Contour v1.33: `cmd/contour/servecontext.go`,
+//! This module checks the existing certificates and requests those that are missing or due ([`Request`]), because issuing requires
+//! randomness. Both sides trust the same bundle: the current authority and former authorities that are still valid. A certificate is
+//! accepted if any authority of the bundle signed it. So both sides know a new authority long before a peer presents a certificate of that
+//! authority. Contour and Envoy read changed files without a restart (Contour v1.33: `cmd/contour/servecontext.go`,
 //! `internal/envoy/v3/bootstrap.go`).
 
 mod x509;
@@ -22,25 +22,24 @@ use super::object::{Kind, Object, Owner};
 use super::observed::Observed;
 use super::write::Desired;
 
-/// Authorities in a bundle beside the present one. More than a few come only from somebody deleting the Secret again and
-/// again.
+/// The maximum number of former authorities in a bundle. More of them exist only if another user keeps deleting the Secret.
 const FORMER_AUTHORITIES: usize = 3;
 
-/// What is to be done about the certificates.
+/// The assessment of the certificates.
 #[derive(Clone, Debug)]
 pub struct Certificates {
-    /// The Secrets, as far as there is something to put into them.
+    /// The desired Secrets that have content.
     pub desired: Vec<Desired>,
-    /// What has to be issued.
+    /// The certificates to issue.
     pub request: Option<Request>,
-    /// When the next certificate is due.
+    /// The time until the next certificate is due.
     pub renew_in: Option<Duration>,
-    /// A certificate that was due long ago and is still there, in words.
+    /// The problem of an overdue certificate, as a message.
     pub problem: Option<String>,
 }
 
 impl Certificates {
-    /// Whether every Secret has something in it, so that pods can start. A renewal that is still to come does not matter.
+    /// Reports whether every Secret has content, so that pods can start. A pending renewal does not matter.
     pub fn are_complete(&self) -> bool {
         self.desired.len() == 1 + Peer::ALL.len()
     }
@@ -54,8 +53,8 @@ impl Peer {
         }
     }
 
-    /// Envoy insists on the name `contour`, whatever the Service is called (`internal/envoy/v3/bootstrap.go`, v1.33); the
-    /// Service's names are for people with other clients. Contour does not look at Envoy's names.
+    /// Returns the DNS names of the peer's certificate. Envoy requires the name `contour`, whatever the name of the Service is
+    /// (`internal/envoy/v3/bootstrap.go`, v1.33). The names of the Service serve other clients. Contour does not check Envoy's names.
     fn dns_names(self, owner: &Owner) -> Vec<String> {
         match self {
             Self::Contour => {
@@ -68,7 +67,7 @@ impl Peer {
     }
 }
 
-/// What is to be done about the certificates.
+/// Assesses the certificates.
 pub fn assess(observed: &Observed) -> Certificates {
     let owner = observed.owner();
     let now = observed.now.as_second();
@@ -150,7 +149,7 @@ pub fn assess(observed: &Observed) -> Certificates {
     result
 }
 
-/// The pair that was issued, or else the one that is stored, and its certificate; none if it can't be read.
+/// Returns the issued pair, or else the stored pair, with its certificate. Returns None if the pair is unreadable.
 fn pair_of(issued: Option<Pair>, stored: Option<&Object>) -> Option<(Pair, Certificate)> {
     let pair = issued.or_else(|| {
         let text = |key| String::from_utf8(data(stored?, key)?).ok();
@@ -163,8 +162,8 @@ fn pair_of(issued: Option<Pair>, stored: Option<&Object>) -> Option<(Pair, Certi
     Some((pair, certificate))
 }
 
-/// The authorities to trust: the present one, then those before it that are in the live Secrets and still valid, the newest
-/// first. The order is the same on both sides and in every round.
+/// Returns the authorities to trust: the current one, then the valid former ones in the live Secrets, newest first. The order is the same
+/// on both sides and in every round.
 fn bundle<'a>(present: Option<&Certificate>, live: impl Iterator<Item = &'a Object>, now: i64) -> Vec<Certificate> {
     let stored = live
         .flat_map(|secret| ["tls.crt", "ca.crt"].map(|key| data(secret, key)))
@@ -179,8 +178,8 @@ fn bundle<'a>(present: Option<&Certificate>, live: impl Iterator<Item = &'a Obje
     present.cloned().into_iter().chain(former).collect()
 }
 
-/// A Secret with this pair and this bundle, in the form that Contour's own certgen gives it (`--secrets-format=compact`,
-/// v1.33); without a pair that is any good, the Secret as it is.
+/// Returns the Secret with this pair and this bundle, in the form of Contour's own certgen (`--secrets-format=compact`, v1.33). Without a
+/// usable pair, returns the Secret as stored, or None if no Secret is stored.
 fn secret(
     owner: &Owner,
     name: &str,
@@ -216,25 +215,25 @@ fn secret(
     Some(Desired::shared(Object::of(&secret)))
 }
 
-/// Says so if a certificate should have been replaced long ago: half of the time that renewal has is over.
+/// Returns a message if the renewal of a certificate is overdue: half of the time for renewal has passed.
 fn overdue(certificate: &Certificate, now: i64, secret: &str) -> Option<String> {
     let end = certificate.not_after;
     let late = end - (end - certificate.renew_at()) / 2;
     let time = Timestamp::from_second(end).map_or_else(|_| end.to_string(), |time| time.to_string());
     if now > end {
         Some(format!(
-            "the certificate in Secret {secret} expired at {time} and has not been renewed"
+            "the certificate in Secret {secret} expired at {time} and has not been renewed; check the operator's log"
         ))
     } else if now >= late {
         Some(format!(
-            "the certificate in Secret {secret} expires at {time} and has not been renewed"
+            "the certificate in Secret {secret} expires at {time} and has not been renewed; check the operator's log"
         ))
     } else {
         None
     }
 }
 
-/// An entry of a Secret.
+/// Returns an entry of a Secret.
 fn data(secret: &Object, key: &str) -> Option<Vec<u8>> {
     let text = secret.at("/data")?.get(key)?.as_str()?;
     data_encoding::BASE64.decode(text.as_bytes()).ok()

@@ -1,5 +1,5 @@
-//! In which fields an object differs from what we want. What the API server stores is not what it was sent: it drops empty values,
-//! writes quantities in its own form, and merges some lists; each of these rules has a name here.
+//! Compares live objects with desired objects. The API server does not store objects exactly as sent: it drops empty values, converts
+//! quantities to their canonical form, and merges some lists. Each of these rules has a name in this file.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::write::Fields;
 use crate::api::Role;
 use crate::api::vocabulary::{annotations, labels};
 
-/// The fields in which an object differs from what we want, by their paths.
+/// The fields in which an object differs from the desired object, by path.
 pub type Differences = BTreeMap<String, Comparison>;
 
-/// What is found where we want something else.
+/// A live value that differs from the desired value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The value; null: none.
+    /// The live value, or null if the field does not exist.
     pub live: Value,
-    /// Whether nothing else than ours will do.
+    /// Whether the field must have Slipway's value.
     pub must_be_ours: bool,
 }
 
-/// Whether a field may not be another than we write it, whoever changes it: what a Contour reads or runs, and what selects pods. What
-/// is added to a spec that is ours as a whole may be a default of the CRD, unless it decides on a check.
+/// Reports whether a field must have Slipway's value, whoever changes the field. Such fields determine what a Contour reads or runs, and
+/// which pods are selected. An added field in a spec that Slipway owns may be a default of the CRD, unless the field decides on a check.
 fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
     let is_of_containers = |part: &str| {
         let containers = ["spec.template.spec.containers[", "spec.template.spec.initContainers["];
@@ -81,7 +81,7 @@ fn must_be_ours(key: &Key, field: &str, is_added: bool) -> bool {
     }
 }
 
-/// The fields in which an object that we wrote differs from what the API server has.
+/// Returns the fields in which an object that Slipway wrote differs from the API server's object.
 pub fn differences(sent: &Object, live: &Object) -> Differences {
     let fields = match sent.kind {
         Kind::ExtensionService | Kind::ContourConfiguration => Fields::Whole("spec"),
@@ -91,7 +91,7 @@ pub fn differences(sent: &Object, live: &Object) -> Differences {
     compare(sent, live, fields)
 }
 
-/// The fields in which an object differs from what we want, where these fields are ours.
+/// Returns the fields in which an object differs from the desired object. `fields` is the ownership of the object's fields.
 pub fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
     let (mut found, mut added) = (BTreeMap::new(), BTreeMap::new());
     compare_metadata(&desired.metadata, &live.metadata, &mut found);
@@ -125,7 +125,7 @@ pub fn compare(desired: &Object, live: &Object, fields: Fields) -> Differences {
     judged(found, false).chain(judged(added, true)).collect()
 }
 
-/// Labels, annotations, finalizers and owner references that we want and that are not there.
+/// Collects the desired labels, annotations, finalizers and owner references that are missing or different.
 fn compare_metadata(desired: &ObjectMeta, live: &ObjectMeta, found: &mut BTreeMap<String, Value>) {
     type Map = BTreeMap<String, String>;
     let mut maps = |name: &str, desired: Option<&Map>, live: Option<&Map>| {
@@ -151,7 +151,7 @@ fn compare_metadata(desired: &ObjectMeta, live: &ObjectMeta, found: &mut BTreeMa
     }
 }
 
-/// Everything in which two values differ, and what somebody added to ours.
+/// Collects all differences between two values, and the fields that others added.
 fn compare_exactly(
     path: &str,
     desired: &Value,
@@ -173,7 +173,7 @@ fn compare_exactly(
     }
 }
 
-/// The fields that we want and that are not there with our value. What others added is no difference.
+/// Collects the desired fields that are missing or different. Fields that others added are no difference.
 fn compare_fields(
     path: &str,
     desired: &Map<String, Value>,
@@ -195,20 +195,20 @@ fn compare_fields(
     }
 }
 
-/// How a value is compared with what the API server has. What it stores is not to the letter what it was sent; each rule has a case in
-/// `e2e/tests/api_server/rules.rs`, where a real one stores it.
+/// The rule for comparing a desired value with the API server's value. The API server does not store every value exactly as sent. Each rule
+/// has a case in `e2e/tests/api_server/rules.rs`, where a real API server stores the value.
 enum EqualityRule {
-    /// Amounts of resources: stored in their canonical form.
+    /// Amounts of resources, which the API server stores in their canonical form.
     Quantities,
-    /// A map that is one value to server-side apply (`mapType=atomic`): one label more, and a selector finds nothing.
+    /// A map that server-side apply treats as one value (`mapType=atomic`). With an additional label, a selector matches nothing.
     AtomicMap,
     /// A map in which others may have fields of their own.
     Map,
-    /// A list that server-side apply merges by this key: our items must be there, others may be.
+    /// A list that server-side apply merges by this key. Slipway's items must exist, and others may exist.
     MergedList(&'static str),
-    /// A list that is one value, in each of whose items others may have fields of their own.
+    /// A list that is one value. Others may add fields to each item.
     List,
-    /// Anything else.
+    /// Any other value.
     Value,
 }
 
@@ -254,8 +254,8 @@ fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found:
     }
 }
 
-/// The key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,
-/// `mountPath` for volume mounts. A binding's `subjects` have names too, and are one value.
+/// Returns the key by which server-side apply merges a list of this form: `name` for containers, volumes, environment and ports,
+/// `mountPath` for volume mounts. The `subjects` of a binding also have names, but are one value.
 fn merge_key(field: &str, items: &[Value]) -> Option<&'static str> {
     if field == "subjects" {
         return None;
@@ -265,7 +265,7 @@ fn merge_key(field: &str, items: &[Value]) -> Option<&'static str> {
         .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
 }
 
-/// The API server stores quantities in their canonical form: `1000m` comes back as `1`.
+/// Reports whether two quantities are equal. The API server stores quantities in their canonical form, for example `1000m` as `1`.
 fn same_quantity(desired: &Value, live: &Value) -> bool {
     let number = |value: &Value| {
         value
@@ -280,7 +280,7 @@ fn same_quantity(desired: &Value, live: &Value) -> bool {
         || matches!((quantity(&desired), quantity(&live)), (Some(a), Some(b)) if (a - b).abs() <= f64::EPSILON * a.abs())
 }
 
-/// A quantity's value (apimachinery `resource.Quantity`: number and suffix).
+/// Returns the value of a quantity (apimachinery `resource.Quantity`: number and suffix).
 fn quantity(text: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),

@@ -1,4 +1,4 @@
-//! From the steps and what is there to the writes that are needed. Converged means: none.
+//! Converts the steps and the existing objects to the required writes. A converged ContourDeployment requires none.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use super::write::{Desired, Fields, Write};
 use crate::api::OverruledFields;
 use crate::api::vocabulary::{FINALIZER, annotations};
 
-/// The waves for these steps, up to the first wave that blocks the rest.
+/// Returns the waves for these steps, up to the first wave that blocks the rest.
 pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classified) -> Vec<Wave> {
     let observed = &classified.observed;
     let named: BTreeSet<Key> = steps.iter().flat_map(Step::keys).collect();
@@ -61,7 +61,7 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classifi
     waves
 }
 
-/// The writes that make these objects what they shall be.
+/// Returns the wave of writes that brings these objects to the desired state.
 fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Wave {
     let owner = observed.owner();
     let mut wave = Wave::of(name, Vec::new());
@@ -79,19 +79,19 @@ fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, obse
     wave
 }
 
-/// What a desired object takes.
+/// The action that a desired object requires.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant)] // one at a time, and not for long
 pub enum Need {
-    /// Nothing. These fields have values that somebody else decided as we wrote them, and that are taken as they are.
+    /// No action. These fields have values that another client set in Slipway's own write, and Slipway accepts the values.
     Nothing(Vec<String>),
     /// A write.
     Write(Write),
-    /// A write that has to wait.
+    /// A write that waits.
     Wait(Held),
 }
 
-/// What makes the live object the desired one.
+/// Returns the action that brings the live object to the desired state.
 pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
     let key = desired.object.key();
     let live = observed.objects.get(&key).map(AsRef::as_ref);
@@ -127,7 +127,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
             adopt(&mut object.content, &live.content, pointer);
         }
     }
-    // A terminating object can still be changed, but no finalizer can be added to it.
+    // A terminating object can be changed, but the API server accepts no new finalizer on the object.
     if live.is_terminating() && matches!(desired.fields, Fields::Whole(_) | Fields::Sealed { .. }) {
         object.metadata.finalizers.clone_from(&live.metadata.finalizers);
     }
@@ -160,7 +160,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
     Need::Write(write(object, live, desired.fields, is_bare))
 }
 
-/// What is said of a write after which another followed, again and again.
+/// Returns the failure for a write after too many rounds.
 pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
     let (key, sent) = match write {
         Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => (sent.key(), Some(sent)),
@@ -170,9 +170,9 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
     let fields = sent.zip(live).map(|(sent, live)| compare::differences(sent, live));
     let fields: Vec<_> = fields.into_iter().flatten().map(|(field, _)| field).collect();
     let message = if fields.is_empty() {
-        "it is written again and again, and never is as it shall be".to_owned()
+        "Slipway keeps writing this object, but the object never reaches the desired state; find the other client in the API server's audit log".to_owned()
     } else {
-        format!("{} never is as Slipway writes it", fields.join(", "))
+        format!("Slipway keeps writing {}, but the values do not persist; find the other client with kubectl get --show-managed-fields", fields.join(", "))
     };
     Failure {
         key,
@@ -181,7 +181,7 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
     }
 }
 
-/// Fields of an object that somebody else decides, as status names them.
+/// Returns the fields of an object whose values another client decided, in the form of the status.
 fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
     OverruledFields {
         kind: object.kind.name().to_owned(),
@@ -191,28 +191,28 @@ fn overruled(object: &Object, fields: Vec<String>) -> OverruledFields {
     }
 }
 
-/// What is said of an object that somebody deletes again and again.
+/// Returns the failure for an object that another client keeps deleting.
 fn deleted(key: &Key) -> Failure {
     Failure {
         key: key.clone(),
         cause: FailureCause::Contested,
-        message: "somebody keeps deleting it; Slipway makes it again ever less often; find out who (the API server's audit log)"
+        message: "another user or controller keeps deleting this object; Slipway recreates it with back-off; find the client in the API server's audit log"
             .to_owned(),
     }
 }
 
-/// What is said of fields that somebody changes: in our own write, or after it and again and again.
+/// Returns the failure for fields that another client changes, either in Slipway's own write (`as_we_write`) or repeatedly after the write.
 fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
     let fields = fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let (cause, message) = if as_we_write {
         let message = format!(
-            "something between Slipway and the API server (a mutating webhook or policy) changes {fields} as Slipway writes it, and \
-             that must be as Slipway writes it; exempt the object"
+            "a mutating webhook or policy changes {fields} in Slipway's write, but these fields must have Slipway's values; \
+             exempt the object from the webhook or policy"
         );
         (FailureCause::NotTaken, message)
     } else {
         let message = format!(
-            "somebody keeps changing {fields}; Slipway puts it right ever less often; find out who (kubectl get --show-managed-fields)"
+            "another user or controller keeps changing {fields}; Slipway reverts the change with back-off; find the client with kubectl get --show-managed-fields"
         );
         (FailureCause::Contested, message)
     };
@@ -223,8 +223,8 @@ fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
     }
 }
 
-/// The write that makes the live object this one. `is_bare`: where the whole object is replaced, without what others put on it. They may
-/// have put so much on it that nothing can be added any more.
+/// Returns the write that brings the live object to the desired state. With `is_bare`, a replacing update leaves out what others added to
+/// the object. Their additions may be so large that the API server accepts no further addition.
 fn write(mut object: Object, live: &Object, fields: Fields, is_bare: bool) -> Write {
     let replacement = || {
         let mut replacement = live.clone();
@@ -269,7 +269,8 @@ fn write(mut object: Object, live: &Object, fields: Fields, is_bare: bool) -> Wr
     }
 }
 
-/// Takes away what others may have put on an object. Empty entries of managed fields reset them (`isResetManagedFields`, apimachinery 0.34).
+/// Removes everything that others may have added to an object. Empty entries of managed fields reset them (`isResetManagedFields`,
+/// apimachinery 0.34).
 fn strip(metadata: &mut ObjectMeta) {
     metadata.labels = None;
     metadata.annotations = None;
@@ -303,8 +304,8 @@ fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
     }
 }
 
-/// The object as it shall be, if somebody gave one of our ports another number: server-side apply knows a port by number and
-/// protocol, would put ours beside theirs, and two of one name are refused.
+/// Returns the replacement of an object in which another user changed the number of one of Slipway's ports. Server-side apply identifies a
+/// port by number and protocol. It would add Slipway's port beside the changed one, and the API server rejects two ports of the same name.
 fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let mut replacement = live.clone();
@@ -332,7 +333,7 @@ fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
             if !is_one {
                 return None;
             }
-            // The rest of it is applied when this is there.
+            // The rest of the object is applied after this replacement.
             replacement.content["spec"]["template"]["spec"]["containers"] = Value::Array(containers);
             if !compare(desired, &replacement, Fields::Shared { initial: &[] }).is_empty() {
                 replacement.annotate(annotations::APPLIED, String::new());
@@ -343,7 +344,8 @@ fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
     Some(replacement)
 }
 
-/// Our ports in place of those of their names, and those of others; none if no number clashes. Node ports stay.
+/// Returns Slipway's ports in place of live ports with the same names, followed by the ports of others. Returns None if no port conflicts.
+/// Node ports are kept.
 fn ports(desired: &[Value], live: &[Value], number: &str) -> Option<Vec<Value>> {
     let same = |key: &str, one: &Value, other: &Value| one.get(key) == other.get(key);
     let clashes = |one: &Value, other: &Value| {
@@ -371,7 +373,7 @@ fn ports(desired: &[Value], live: &[Value], number: &str) -> Option<Vec<Value>> 
     Some(ours.chain(theirs.cloned()).collect())
 }
 
-/// Puts our values over the live ones.
+/// Overwrites live values with Slipway's values.
 fn overlay(live: &mut Map<String, Value>, desired: &Map<String, Value>) {
     for (key, value) in desired {
         match (live.get_mut(key), value) {
@@ -391,7 +393,7 @@ fn remove(content: &mut Map<String, Value>, pointer: &str) {
     }
 }
 
-/// Takes over the live value of a field that we leave to others after the creation.
+/// Adopts the live value of a field that Slipway sets only at creation.
 fn adopt(desired: &mut Map<String, Value>, live: &Map<String, Value>, pointer: &str) {
     let Some((first, last)) = pointer.strip_prefix('/').and_then(|path| path.split_once('/')) else {
         return;

@@ -13,7 +13,7 @@ fn default_operator() -> ServiceAccountRef {
     operator("slipway-system", "slipway")
 }
 
-/// An installation from the shipped files.
+/// Returns the objects of an installation from the shipped files.
 fn installed() -> Vec<Object> {
     SHIPPED.values().cloned().collect()
 }
@@ -21,16 +21,16 @@ fn installed() -> Vec<Object> {
 fn object<'a>(of: &'a mut [Object], kind: Kind, name: &str) -> &'a mut Object {
     of.iter_mut()
         .find(|object| object.kind == kind && object.name() == name)
-        .expect("it is shipped")
+        .expect("the object is shipped")
 }
 
 #[test]
-fn the_files_that_are_built_in_are_those_that_are_installed() {
+fn the_built_in_files_are_the_installed_files() {
     let kustomization: Value =
         serde_saphyr::from_str(include_str!("../../../config/admission/kustomization.yaml")).expect("YAML");
     let built_in: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
     assert_eq!(kustomization["resources"], json!(built_in));
-    // And nothing on the way changes what they say, but for labels.
+    // The kustomization changes nothing in these files except for labels.
     let fields: Vec<&String> = kustomization.as_object().expect("fields").keys().collect();
     assert_eq!(fields, ["apiVersion", "kind", "resources"]);
 }
@@ -49,19 +49,19 @@ fn each_policy_has_a_binding_that_denies() {
 }
 
 #[test]
-fn what_is_absent_is_named() {
+fn absent_objects_are_reported() {
     let problems = problems(&default_operator(), []);
     assert_eq!(problems.len(), 2 * FILES.len());
-    assert!(problems.contains(&"ValidatingAdmissionPolicy slipway-marks is absent".to_owned()));
-    assert!(problems.contains(&"ValidatingAdmissionPolicyBinding slipway-content is absent".to_owned()));
+    assert!(problems.contains(&"ValidatingAdmissionPolicy slipway-marks does not exist".to_owned()));
+    assert!(problems.contains(&"ValidatingAdmissionPolicyBinding slipway-content does not exist".to_owned()));
 }
 
 #[test]
-fn whatever_differs_is_named_by_its_field() {
+fn differences_are_reported_by_field() {
     let policy = Kind::ValidatingAdmissionPolicy;
     let binding = Kind::ValidatingAdmissionPolicyBinding;
     let cases = [
-        // A condition more is a case less.
+        // An additional condition covers fewer cases.
         (
             policy,
             "slipway-content",
@@ -99,14 +99,14 @@ fn whatever_differs_is_named_by_its_field() {
         changed.content = spec.as_object().cloned().expect("an object");
         assert_eq!(
             problems(&default_operator(), &found),
-            [format!("{kind} {name} has another spec.{field}")]
+            [format!("{kind} {name} differs from the shipped object in spec.{field}")]
         );
     }
-    // One that is shipped without.
+    // A field that the shipped object does not have.
     let mut found = installed();
     let spec = object(&mut found, binding, "slipway-content").content.get_mut("spec");
     spec.expect("a spec")["matchResources"] = json!({"namespaceSelector": {"matchLabels": {"a": "b"}}});
-    let expected = "ValidatingAdmissionPolicyBinding slipway-content has another spec.matchResources";
+    let expected = "ValidatingAdmissionPolicyBinding slipway-content differs from the shipped object in spec.matchResources";
     assert_eq!(problems(&default_operator(), &found), [expected]);
 }
 
@@ -123,8 +123,8 @@ fn labels_and_status_do_not_matter() {
 }
 
 #[test]
-fn an_operator_of_another_name_wants_policies_that_name_it() {
-    // Names that are parts of each other must not be mixed up.
+fn a_renamed_operator_needs_policies_that_name_it() {
+    // Names that contain each other must not be confused.
     for (namespace, name) in [
         ("ingress", "contour-operator"),
         ("slipway", "slipway-system"),
@@ -132,7 +132,7 @@ fn an_operator_of_another_name_wants_policies_that_name_it() {
     ] {
         let other = operator(namespace, name);
         let differing = problems(&other, &installed());
-        // All but those that name nobody: slipway-cluster-wide-access and slipway-operator-access.
+        // All policies except those that name no operator: slipway-cluster-wide-access and slipway-operator-access.
         assert_eq!(differing.len(), FILES.len() - 2, "{differing:?}");
         let mut found = installed();
         for object in &mut found {
@@ -153,7 +153,7 @@ fn an_operator_of_another_name_wants_policies_that_name_it() {
 }
 
 #[test]
-fn other_peoples_policies_are_nobodys_business() {
+fn slipway_ignores_the_policies_of_others() {
     let named = |kind, name: &str| Object::from_json(kind, json!({"metadata": {"name": name}})).expect("an object");
     assert!(is_ours(&named(Kind::ValidatingAdmissionPolicy, "slipway-marks")));
     assert!(is_ours(&named(
@@ -164,8 +164,8 @@ fn other_peoples_policies_are_nobodys_business() {
     assert!(!is_ours(&named(Kind::ClusterRoleBinding, "slipway-marks")));
 }
 
-/// kustomize and others make one line break more of it than YAML says (a defect of go-yaml), and what is installed would not be what is
-/// shipped.
+/// Because of a defect of go-yaml, kustomize and other tools parse such a text with one more line break than YAML specifies. The installed
+/// text would then differ from the shipped text.
 #[test]
 fn no_folded_text_has_lines_that_are_indented_further() {
     let indent = |line: &str| line.len() - line.trim_start().len();

@@ -23,13 +23,13 @@ fn nothing() -> Observed {
     crate::plan::operand::tests::observed(&json!({}))
 }
 
-/// What is planned, with what it asked for issued and written.
+/// Plans, issues the requested certificates and writes the Secrets.
 fn settle(observed: &mut Observed) -> Option<Issued> {
     let request = plan(observed).request;
     let issued = request.map(|request| issue(&request, observed.now).unwrap());
     observed.issued.clone_from(&issued);
     let certificates = plan(observed);
-    assert_eq!(certificates.request, None, "what was issued is what was asked for");
+    assert_eq!(certificates.request, None, "every requested certificate was issued");
     for desired in &certificates.desired {
         write(observed, desired.object.clone());
     }
@@ -75,7 +75,7 @@ fn bundle(observed: &Observed, name: &str) -> Vec<Certificate> {
     Certificate::all(entry(observed, name, "ca.crt").as_bytes())
 }
 
-/// What is asked for: whether a new authority, and for whom.
+/// Returns whether a new authority is requested, and the peers that need certificates.
 fn asked(certificates: &Certificates) -> Option<(bool, Vec<Peer>)> {
     let request = certificates.request.as_ref()?;
     Some((
@@ -87,7 +87,7 @@ fn asked(certificates: &Certificates) -> Option<(bool, Vec<Peer>)> {
 const BOTH: [Peer; 2] = Peer::ALL;
 
 #[test]
-fn where_nothing_is_everything_is_asked_for_and_nothing_written() {
+fn without_secrets_all_certificates_are_requested() {
     let certificates = plan(&nothing());
     assert_eq!(asked(&certificates), Some((true, BOTH.to_vec())));
     assert_eq!(certificates.desired, []);
@@ -96,12 +96,12 @@ fn where_nothing_is_everything_is_asked_for_and_nothing_written() {
 }
 
 #[test]
-fn what_was_issued_is_kept_and_nothing_more_is_asked_for() {
+fn issued_certificates_are_kept_and_nothing_more_is_requested() {
     let observed = fresh();
     let certificates = plan(&observed);
     assert_eq!(certificates.request, None);
     assert_eq!(certificates.problem, None);
-    // A leaf lives 366 days, the day before it was issued included.
+    // A leaf certificate is valid for 366 days, including the day before its issue.
     assert_eq!(certificates.renew_in, Some(DAY * (365 - 122)));
     for desired in &certificates.desired {
         assert_eq!(
@@ -114,7 +114,7 @@ fn what_was_issued_is_kept_and_nothing_more_is_asked_for() {
 }
 
 #[test]
-fn the_certificates_are_what_contour_and_envoy_insist_on() {
+fn certificates_meet_the_requirements_of_contour_and_envoy() {
     let observed = fresh();
     let authority = bundle(&observed, "edge-xds-ca").remove(0);
     assert!(authority.is_authority && authority.has_key(&entry(&observed, "edge-xds-ca", "tls.key")));
@@ -124,7 +124,7 @@ fn the_certificates_are_what_contour_and_envoy_insist_on() {
         assert!(leaf.has_key(&entry(&observed, name, "tls.key")), "{name}");
         assert!(
             leaf.is_valid((observed.now - DAY).as_second()),
-            "{name}: another clock may be a day late"
+            "{name}: a peer's clock may be a day behind"
         );
         assert_eq!(bundle(&observed, name), std::slice::from_ref(&authority), "{name}");
         assert_eq!(secret(&observed, name).at("/type"), Some(&json!("kubernetes.io/tls")));
@@ -137,15 +137,15 @@ fn the_certificates_are_what_contour_and_envoy_insist_on() {
 }
 
 #[test]
-fn certificates_are_renewed_when_less_than_a_third_of_their_life_remains() {
+fn leaves_are_renewed_when_less_than_a_third_of_life_remains() {
     let mut observed = fresh();
     observed.now = days(365 - 122) - Duration::from_secs(1);
     assert_eq!(plan(&observed).request, None);
     observed.now = days(365 - 122);
     let certificates = plan(&observed);
     assert_eq!(asked(&certificates), Some((false, BOTH.to_vec())));
-    assert!(certificates.are_complete(), "until they are issued the old ones stay");
-    assert!(certificates.renew_in > Some(DAY), "the next is the authority");
+    assert!(certificates.are_complete(), "the old certificates are kept until the new ones are issued");
+    assert!(certificates.renew_in > Some(DAY), "the authority is due next");
     let before = entry(&observed, "edge-envoy-cert", "tls.crt");
     settle(&mut observed);
     assert_ne!(entry(&observed, "edge-envoy-cert", "tls.crt"), before);
@@ -153,18 +153,18 @@ fn certificates_are_renewed_when_less_than_a_third_of_their_life_remains() {
 }
 
 #[test]
-fn an_authority_is_replaced_when_less_than_a_third_of_its_life_remains() {
+fn authorities_are_renewed_when_less_than_a_third_remains() {
     let mut observed = fresh();
     let authority = bundle(&observed, "edge-xds-ca").remove(0);
     for (late, is_due) in [(-1, false), (0, true)] {
         observed.now = Timestamp::from_second(authority.renew_at() + late).unwrap();
-        let (is_asked, _) = asked(&plan(&observed)).expect("the others are over");
+        let (is_asked, _) = asked(&plan(&observed)).expect("the leaf certificates have expired");
         assert_eq!(is_asked, is_due, "{late}");
     }
 }
 
 #[test]
-fn a_certificate_that_is_no_good_is_asked_for_and_the_other_one_kept() {
+fn an_unusable_certificate_is_replaced_and_the_other_is_kept() {
     let foreign = fresh();
     let of_another = |key: &str| entry(&foreign, "edge-contour-cert", key);
     let table: [(&str, Vec<(&str, String)>); 6] = [
@@ -191,7 +191,7 @@ fn a_certificate_that_is_no_good_is_asked_for_and_the_other_one_kept() {
         }
         let certificates = plan(&observed);
         assert_eq!(asked(&certificates), Some((false, vec![Peer::Contour])), "{what}");
-        assert!(certificates.are_complete(), "{what}: the Secret stays until then");
+        assert!(certificates.are_complete(), "{what}: the Secret is kept until then");
         let envoys = entry(&observed, "edge-envoy-cert", "tls.crt");
         settle(&mut observed);
         assert_eq!(plan(&observed).request, None, "{what}");
@@ -200,7 +200,7 @@ fn a_certificate_that_is_no_good_is_asked_for_and_the_other_one_kept() {
 }
 
 #[test]
-fn a_secret_without_a_pair_that_is_any_good_is_kept_as_it_is_until_there_is_one() {
+fn a_secret_is_kept_until_a_usable_pair_exists() {
     let mut observed = fresh();
     set_entry(&mut observed, "edge-envoy-cert", "tls.crt", "garbage");
     let stored = secret(&observed, "edge-envoy-cert").content.clone();
@@ -213,11 +213,11 @@ fn a_secret_without_a_pair_that_is_any_good_is_kept_as_it_is_until_there_is_one(
         .desired
         .iter()
         .find(|desired| desired.object.name() == "edge-envoy-cert");
-    assert_eq!(kept.expect("it is kept").object.content, stored);
+    assert_eq!(kept.expect("the Secret is kept").object.content, stored);
 }
 
 #[test]
-fn a_bundle_that_lacks_the_authority_is_repaired_without_issuing_anything() {
+fn a_bundle_without_the_authority_is_repaired_without_issuing() {
     let mut observed = fresh();
     set_entry(&mut observed, "edge-envoy-cert", "ca.crt", "");
     assert_eq!(settle(&mut observed), None);
@@ -225,7 +225,7 @@ fn a_bundle_that_lacks_the_authority_is_repaired_without_issuing_anything() {
 }
 
 #[test]
-fn a_replaced_authority_cuts_nobody_off() {
+fn replacing_an_authority_disconnects_no_peer() {
     type Loss = fn(&mut Observed);
     let losses: [(&str, Loss); 3] = [
         ("the Secret is deleted", |observed| remove(observed, "edge-xds-ca")),
@@ -233,7 +233,7 @@ fn a_replaced_authority_cuts_nobody_off() {
             set_entry(observed, "edge-xds-ca", "tls.key", "");
         }),
         ("it is due", |observed| {
-            // Seven years, in which the others were renewed in time.
+            // Seven years, in which the leaf certificates were renewed in time.
             for half_years in 1..=15 {
                 observed.now = days(half_years * 182);
                 settle(observed);
@@ -253,13 +253,13 @@ fn a_replaced_authority_cuts_nobody_off() {
             assert_eq!(
                 entry(&observed, name, "tls.crt"),
                 leaf,
-                "{what}: {name} stays until its own time comes"
+                "{what}: {name} is kept until its own renewal is due"
             );
             let trusted = bundle(&observed, name);
             assert_eq!(trusted.len(), 2, "{what}");
             assert_eq!(trusted[1], old, "{what}");
         }
-        // What comes next is signed by the new one, which both sides have long known.
+        // The new authority signs the next certificate. Both sides already trust that authority.
         remove(&mut observed, "edge-contour-cert");
         settle(&mut observed);
         let new = Certificate::all(entry(&observed, "edge-xds-ca", "tls.crt").as_bytes()).remove(0);
@@ -269,7 +269,7 @@ fn a_replaced_authority_cuts_nobody_off() {
 }
 
 #[test]
-fn former_authorities_are_few_and_those_that_are_over_go() {
+fn former_authorities_are_few_and_expired_ones_are_dropped() {
     let mut observed = fresh();
     for round in 1..=6 {
         observed.now = days(round);
@@ -279,7 +279,7 @@ fn former_authorities_are_few_and_those_that_are_over_go() {
     assert_eq!(
         plan(&observed).request,
         None,
-        "a leaf whose authority fell out of the bundle was renewed"
+        "a leaf certificate was renewed when its authority left the bundle"
     );
     assert_eq!(bundle(&observed, "edge-contour-cert").len(), 4);
     assert_eq!(
@@ -292,7 +292,7 @@ fn former_authorities_are_few_and_those_that_are_over_go() {
 }
 
 #[test]
-fn a_certificate_is_over_after_its_last_second() {
+fn a_certificate_expires_after_its_last_second() {
     let mut observed = fresh();
     let leaf = Certificate::all(entry(&observed, "edge-envoy-cert", "tls.crt").as_bytes()).remove(0);
     for (late, words) in [(0, "expires at"), (1, "expired at")] {
@@ -303,10 +303,10 @@ fn a_certificate_is_over_after_its_last_second() {
 }
 
 #[test]
-fn a_certificate_that_is_long_overdue_is_a_problem_in_words() {
+fn an_overdue_certificate_is_reported() {
     let mut observed = fresh();
     observed.now = days(365 - 62);
-    assert_eq!(plan(&observed).problem, None, "renewal still has time");
+    assert_eq!(plan(&observed).problem, None, "the renewal is not overdue yet");
     observed.now = days(365 - 60);
     let problem = plan(&observed).problem.unwrap();
     assert!(
@@ -321,7 +321,7 @@ fn a_certificate_that_is_long_overdue_is_a_problem_in_words() {
 }
 
 #[test]
-fn somebody_elses_secret_is_not_looked_at() {
+fn slipway_ignores_a_secret_of_another_owner() {
     let mut observed = fresh();
     let mut foreign = secret(&observed, "edge-envoy-cert").clone();
     foreign.metadata.owner_references = None;

@@ -1,26 +1,26 @@
-//! What has to be known of a certificate, and no more. Reading only: nothing here needs a clock or randomness.
+//! The required properties of a certificate. This module only reads certificates, without a clock or randomness.
 
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// A certificate that could be read.
+/// A parsed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// All of it.
+    /// The whole certificate in DER.
     pub der: Vec<u8>,
-    /// First second of its validity, since 1970.
+    /// The first second of its validity, in Unix time.
     pub not_before: i64,
-    /// Last second of its validity, since 1970.
+    /// The last second of its validity, in Unix time.
     pub not_after: i64,
-    /// Its subject alternative names that are DNS names.
+    /// The DNS names among its subject alternative names.
     pub dns_names: Vec<String>,
-    /// Whether it may sign others.
+    /// Whether the certificate may sign other certificates.
     pub is_authority: bool,
     public_key: Vec<u8>,
 }
 
 impl Certificate {
-    /// All that are in a PEM text; what can't be read is left out.
+    /// Returns all certificates in a PEM text. Unreadable certificates are skipped.
     pub fn all(pem: &[u8]) -> Vec<Self> {
         let blocks = Pem::iter_from_buffer(pem).map_while(Result::ok);
         blocks
@@ -55,22 +55,22 @@ impl Certificate {
         })
     }
 
-    /// Whether it is within its validity.
+    /// Reports whether the certificate is valid at this time, in Unix seconds.
     pub fn is_valid(&self, now: i64) -> bool {
         self.not_before <= now && now <= self.not_after
     }
 
-    /// From when on it is to be replaced: when less than a third of its validity remains.
+    /// Returns the time, in Unix seconds, from which the certificate is due for renewal: when less than a third of its validity remains.
     pub fn renew_at(&self) -> i64 {
         self.not_after - (self.not_after - self.not_before) / 3
     }
 
-    /// Whether this private key, in PEM, is the one that belongs to it.
+    /// Reports whether this private key, in PEM, belongs to the certificate.
     pub fn has_key(&self, pem: &str) -> bool {
         rcgen::KeyPair::from_pem(pem).is_ok_and(|key| key.public_key_raw() == self.public_key)
     }
 
-    /// Whether this authority signed it.
+    /// Reports whether this authority signed the certificate.
     pub fn is_signed_by(&self, authority: &Self) -> bool {
         let (Ok((_, leaf)), Ok((_, issuer))) = (
             X509Certificate::from_der(&self.der),
@@ -81,7 +81,7 @@ impl Certificate {
         leaf.issuer() == issuer.subject() && leaf.verify_signature(Some(issuer.public_key())).is_ok()
     }
 
-    /// In PEM, always the same text for the same certificate.
+    /// Returns the certificate in PEM. The text is always the same for the same certificate.
     pub fn to_pem(&self) -> String {
         let text = data_encoding::BASE64.encode(&self.der);
         let lines = text

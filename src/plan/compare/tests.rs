@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 
 #[test]
-fn quantities_are_compared_by_their_value_and_not_by_their_text() {
+fn quantities_are_compared_by_value_not_by_text() {
     let same = [
         ("1000m", "1"),
         ("0.5Gi", "512Mi"),
@@ -41,7 +41,7 @@ fn quantities_are_compared_by_their_value_and_not_by_their_text() {
         assert!(!same_quantity(&json!(one), &json!(other)), "{one} {other}");
         assert!(!same_quantity(&json!(other), &json!(one)), "{other} {one}");
     }
-    assert!(same_quantity(&json!(2), &json!("2")), "a number is a quantity, too");
+    assert!(same_quantity(&json!(2), &json!("2")), "a number is also a quantity");
     for no_quantity in [Value::Null, json!(true), json!({}), json!(["1"])] {
         assert!(!same_quantity(&no_quantity, &no_quantity), "{no_quantity}");
         assert!(!same_quantity(&json!("1"), &no_quantity), "{no_quantity}");
@@ -49,7 +49,7 @@ fn quantities_are_compared_by_their_value_and_not_by_their_text() {
 }
 
 #[test]
-fn an_empty_value_need_not_be_there_and_any_other_must() {
+fn an_empty_value_may_be_missing_but_other_values_may_not() {
     let holds = |desired: &Value| {
         let mut found = BTreeMap::new();
         let desired = desired.as_object().expect("an object");
@@ -73,15 +73,15 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
 }
 
 #[test]
-fn lists_that_apply_merges_may_hold_more_and_all_others_are_one_value() {
+fn only_merged_lists_may_have_additional_items() {
     let holds = |key: &str, desired: Value, live: Value| value_holds(key, &desired, &live);
     let (a, b) = (json!({"name": "a", "x": 1}), json!({"name": "b"}));
     assert!(holds("containers", json!([a]), json!([b, a])));
     assert!(!holds("containers", json!([a]), json!([b, {"name": "a", "x": 2}])));
     assert!(!holds("containers", json!([a, b]), json!([a])));
-    // An account has a name, and apply takes the list as a whole all the same.
+    // A subject has a name, but server-side apply treats the list as one value.
     assert!(!holds("subjects", json!([a]), json!([a, b])) && holds("subjects", json!([a]), json!([a])));
-    // Not every item has what the others are told apart by.
+    // One item lacks the key that distinguishes the other items.
     assert!(!holds("list", json!([a, {"x": 1}]), json!([a, {"x": 1}, b])));
     assert!(holds("args", json!(["a", "b"]), json!(["a", "b"])));
     for other in [json!(["b", "a"]), json!(["a"]), json!(["a", "b", "c"]), json!([])] {
@@ -92,16 +92,16 @@ fn lists_that_apply_merges_may_hold_more_and_all_others_are_one_value() {
 }
 
 #[test]
-fn quantities_are_looked_at_only_where_resources_are() {
+fn only_resource_amounts_are_compared_as_quantities() {
     let holds = |key: &str| value_holds(key, &json!({"cpu": "1000m"}), &json!({"cpu": "1"}));
     assert!(holds("requests") && holds("limits") && !holds("data"));
     assert!(!value_holds("limits", &json!({"cpu": "1"}), &json!({"memory": "1"})));
 }
 
 #[test]
-fn which_fields_must_be_ours_whoever_changes_them() {
+fn fields_of_the_table_must_have_slipways_value() {
     use Kind::{ContourConfiguration, Deployment, ExtensionService, RoleBinding, Secret, Service, ServiceAccount};
-    // Whether they must be where we set them, and where somebody adds them.
+    // For each field: whether it must have Slipway's value where Slipway sets the field, and where another user adds the field.
     let table = [
         (ServiceAccount, "metadata.finalizers", true, true),
         (ServiceAccount, "metadata.ownerReferences[0].uid", true, true),

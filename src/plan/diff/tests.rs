@@ -16,7 +16,7 @@ fn service(ports: &Value) -> Object {
 }
 
 #[test]
-fn a_port_of_ours_with_another_number_is_put_right_and_the_ports_of_others_stay() {
+fn changed_ports_are_restored_and_ports_of_others_are_kept() {
     let ours = json!({"name": "http", "port": 80, "protocol": "TCP"});
     let also_ours = json!({"name": "https", "port": 443, "protocol": "TCP"});
     let theirs = json!({"name": "quic", "port": 443, "protocol": "UDP"});
@@ -31,18 +31,18 @@ fn a_port_of_ours_with_another_number_is_put_right_and_the_ports_of_others_stay(
     );
     let other_protocol = json!({"name": "http", "port": 80, "protocol": "UDP"});
     assert_eq!(ports(&json!([other_protocol])), Some(json!([ours, also_ours])));
-    // One that has our number under a name of its own can't stay beside ours.
+    // A port with Slipway's number under another name cannot exist beside Slipway's port.
     let in_the_way = json!({"name": "mine", "port": 443, "protocol": "TCP"});
     assert_eq!(ports(&json!([moved, in_the_way])), Some(json!([put_right, also_ours])));
-    assert_eq!(ports(&json!([ours, also_ours, theirs])), None, "nothing clashes");
-    assert_eq!(ports(&json!([ours, in_the_way])), None, "apply sees to that");
+    assert_eq!(ports(&json!([ours, also_ours, theirs])), None, "no port conflicts");
+    assert_eq!(ports(&json!([ours, in_the_way])), None, "server-side apply resolves this");
     let mut lease = desired.clone();
     lease.kind = Kind::Lease;
     assert_eq!(renumbered(&lease, &service(&json!([moved]))), None);
 }
 
 #[test]
-fn a_container_s_port_that_got_another_number_is_put_right_and_nothing_else_of_it() {
+fn only_the_changed_ports_of_a_container_are_restored() {
     let workload = |kind, containers: Value| {
         let spec = json!({"template": {"spec": {"containers": containers}}});
         Object::from_json(kind, json!({"metadata": {"name": "e", "namespace": "n"}, "spec": spec})).unwrap()
@@ -57,10 +57,10 @@ fn a_container_s_port_that_got_another_number_is_put_right_and_nothing_else_of_i
                 json!([theirs, {"name": "envoy", "image": "old", "ports": port(number)}]),
             )
         };
-        let put_right = renumbered(&desired, &live(9)).expect("the numbers clash");
+        let put_right = renumbered(&desired, &live(9)).expect("the numbers conflict");
         let mut partly = live(8080);
         partly.annotate(annotations::APPLIED, String::new());
-        assert_eq!(put_right, partly, "the image is applied later");
+        assert_eq!(put_right, partly, "the image is applied in a later write");
         assert_eq!(renumbered(&desired, &live(8080)), None);
     }
 }
@@ -76,12 +76,12 @@ fn write(desired: &Desired, observed: &Observed, owner: &Owner) -> Option<Write>
     }
 }
 
-/// A live object of ours, and the write that makes it what is desired.
+/// Returns the write that brings a live object, changed by `change`, back to the desired state.
 fn write_for(desired: &Desired, change: impl FnOnce(&mut Object)) -> Option<Write> {
     let mut observed = observed(&json!({}));
     let owner = observed.owner();
     let Some(Write::Create(mut live)) = write(desired, &observed, &owner) else {
-        panic!("it is not there, so that it is made");
+        panic!("an absent object is created");
     };
     live.metadata.uid = Some("u-1".into());
     live.metadata.resource_version = Some("7".into());
@@ -103,7 +103,7 @@ fn binding() -> Desired {
 }
 
 #[test]
-fn each_part_of_our_metadata_is_missed_when_it_is_gone() {
+fn a_missing_part_of_slipways_metadata_is_restored() {
     assert_eq!(write_for(&binding(), |_| {}), None);
     let losses: [fn(&mut ObjectMeta); 5] = [
         |live| drop(live.labels.take()),
@@ -122,7 +122,7 @@ fn each_part_of_our_metadata_is_missed_when_it_is_gone() {
 }
 
 #[test]
-fn what_others_have_on_our_metadata_is_no_difference_and_a_replacing_update_keeps_it() {
+fn a_replacing_update_keeps_the_metadata_of_others() {
     let whole = Desired {
         fields: Fields::Whole("roleRef"),
         ..binding()
@@ -155,7 +155,7 @@ fn what_others_have_on_our_metadata_is_no_difference_and_a_replacing_update_keep
         panic!("{write:?}")
     };
     assert_eq!(object.content["roleRef"], json!({"name": "r"}));
-    assert_eq!(object.content["beside"], json!(1), "another field is not ours");
+    assert_eq!(object.content["beside"], json!(1), "another user owns the other field");
     assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(
         (object.annotation("theirs"), object.label("theirs")),
@@ -173,11 +173,11 @@ fn what_others_have_on_our_metadata_is_no_difference_and_a_replacing_update_keep
         .flatten()
         .map(|owner| owner.uid.as_str())
         .collect();
-    assert_eq!(owners, ["theirs", "u-edge"], "each once");
+    assert_eq!(owners, ["theirs", "u-edge"], "each owner once");
 }
 
 #[test]
-fn a_terminating_object_is_changed_only_where_its_content_still_matters_and_never_gets_a_finalizer() {
+fn a_terminating_object_changes_only_where_content_matters() {
     let ends = |live: &mut Object| {
         live.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-11-23T01:20:00Z")).expect("a time"));
         live.metadata.finalizers = Some(vec!["theirs".into()]);
@@ -204,7 +204,7 @@ fn a_terminating_object_is_changed_only_where_its_content_still_matters_and_neve
 }
 
 #[test]
-fn what_is_sealed_has_none_of_the_forbidden_fields_and_keeps_the_others() {
+fn a_sealed_object_loses_only_the_forbidden_fields() {
     let mut desired = Desired {
         object: service(&json!([{"name": "discard", "port": 9}])),
         fields: Fields::Sealed {
@@ -236,7 +236,7 @@ fn what_is_sealed_has_none_of_the_forbidden_fields_and_keeps_the_others() {
 }
 
 #[test]
-fn what_is_left_to_others_after_the_creation_is_taken_over_as_it_is() {
+fn fields_set_only_at_creation_adopt_the_live_value() {
     let mut desired = binding();
     desired.object.content = Map::from_iter([("spec".to_owned(), json!({"replicas": 2, "x": 1}))]);
     desired.fields = Fields::Shared {
@@ -254,12 +254,12 @@ fn what_is_left_to_others_after_the_creation_is_taken_over_as_it_is() {
     assert_eq!(
         (object.uid(), adopt_creation),
         ("u-1", None),
-        "only the object that was seen"
+        "only the observed object"
     );
 }
 
 #[test]
-fn the_entry_that_our_creation_left_is_adopted_at_the_version_that_was_seen() {
+fn the_creation_entry_is_adopted_at_the_observed_version() {
     for fields in [Fields::Shared { initial: &[] }, Fields::MetadataOnly] {
         let desired = Desired { fields, ..binding() };
         let write = write_for(&desired, |live| {
@@ -275,7 +275,7 @@ fn the_entry_that_our_creation_left_is_adopted_at_the_version_that_was_seen() {
 }
 
 #[test]
-fn a_deletion_or_a_finalizer_concerns_the_object_that_was_seen_and_leaves_the_finalizers_of_others() {
+fn a_target_is_the_observed_object_with_others_finalizers() {
     let mut object = binding().object;
     object.metadata.uid = Some("u-1".into());
     object.metadata.resource_version = Some("7".into());
@@ -287,7 +287,7 @@ fn a_deletion_or_a_finalizer_concerns_the_object_that_was_seen_and_leaves_the_fi
 }
 
 #[test]
-fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
+fn startup_inputs_are_read_again_before_their_deletion() {
     let inputs: Vec<_> = Kind::ALL
         .iter()
         .copied()
@@ -300,7 +300,7 @@ fn what_a_container_may_have_captured_is_looked_at_again_before_it_goes() {
     assert_eq!(inputs, expected);
 }
 
-/// A workload, what the API server answered to the write of it, and what is to be done while this is what is there.
+/// A workload, with the API server's answer to its write as the live object.
 struct Overruled {
     desired: Desired,
     observed: Observed,
@@ -320,7 +320,7 @@ impl Overruled {
             creation_entry: None,
         });
         let Need::Write(sent) = need(&desired, &observed, &owner) else {
-            panic!("it is not there, so that it is made");
+            panic!("an absent object is created");
         };
         let Write::Create(mut live) = sent.clone() else {
             panic!("{sent:?}")
@@ -349,7 +349,7 @@ impl Overruled {
         self.need()
     }
 
-    /// The operator writes it once more, and the API server answers the same.
+    /// Writes the workload once more. The API server gives the same answer.
     fn again(&mut self, seconds: u64) {
         let Need::Write(sent) = self.need() else {
             panic!("{:?}", self.need())
@@ -360,7 +360,7 @@ impl Overruled {
 }
 
 #[test]
-fn what_the_answer_to_our_own_write_has_otherwise_is_taken_as_it_is_and_named() {
+fn values_in_the_answer_are_accepted_and_reported() {
     let mirror = |pod: &mut Value| {
         pod["containers"][0]["image"] = "mirror/contour".into();
         pod["tolerations"] = json!([{"key": "a"}, {"key": "b"}]);
@@ -381,28 +381,28 @@ fn what_the_answer_to_our_own_write_has_otherwise_is_taken_as_it_is_and_named() 
             format!("{place}.tolerations")
         ]
     );
-    // A later difference is drift, of the same field, too.
+    // A later difference is drift, even of the same field.
     let drift = |pod: &mut Value| pod["containers"][0]["image"] = "other".into();
     assert!(matches!(overruled.changed(drift), Need::Write(Write::Apply { .. })));
     let drift = |pod: &mut Value| pod["containers"][0]["env"][0]["value"] = "2".into();
     assert!(matches!(overruled.changed(drift), Need::Write(Write::Apply { .. })));
-    // What is wanted changes: it is written again, whatever was answered before.
+    // Changed desired content is written, whatever the last answer was.
     overruled.changed(|_| {});
     overruled.desired.object.annotate("a", "b".to_owned());
     assert!(matches!(overruled.need(), Need::Write(_)));
-    // A new process knows of nothing.
+    // A new process knows no answers.
     let mut overruled = Overruled::answered(mirror);
     overruled.observed.attempts = Arc::default();
     assert!(matches!(overruled.need(), Need::Write(_)));
 }
 
 #[test]
-fn a_field_that_must_be_ours_is_never_taken_and_what_comes_after_it_waits() {
+fn a_field_that_must_be_slipways_is_never_accepted_and_blocks() {
     let overruled = Overruled::answered(|pod| pod["containers"][0]["command"] = json!(["sh"]));
     let Need::Wait(held) = overruled.need() else {
         panic!("{:?}", overruled.need())
     };
-    let failure = held.failure.expect("it is told of");
+    let failure = held.failure.expect("the failure is reported");
     assert_eq!(failure.cause, FailureCause::NotTaken);
     assert!(
         failure
@@ -415,7 +415,7 @@ fn a_field_that_must_be_ours_is_never_taken_and_what_comes_after_it_waits() {
 }
 
 #[test]
-fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_then_ever_less_often() {
+fn contested_fields_are_reverted_at_once_then_with_back_off() {
     let mut contested = Overruled::answered(|_| {});
     contested.changed(|pod| pod["containers"][0]["image"] = "other".into());
     for _ in 0..20 {
@@ -426,9 +426,9 @@ fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_th
         let Need::Wait(held) = contested.need() else {
             panic!("{:?}", contested.need())
         };
-        let failure = held.failure.expect("it is told of");
+        let failure = held.failure.expect("the failure is reported");
         assert_eq!(failure.cause, FailureCause::Contested);
-        assert!(!held.blocks, "the image is not what Contour reads");
+        assert!(!held.blocks, "Contour does not read the image");
         waits.push(held.wait.as_secs());
         contested.observed.now += held.wait;
         contested.again(0);
@@ -438,7 +438,7 @@ fn what_somebody_changes_again_and_again_is_put_right_at_once_for_a_while_and_th
     contested.again(0);
     assert!(
         matches!(contested.need(), Need::Write(_)),
-        "after a calm time it begins anew"
+        "the back-off starts again after a calm time"
     );
 }
 
@@ -450,7 +450,7 @@ fn stand_in(namespace: &str, name: &str, service: &str) -> Object {
 }
 
 #[test]
-fn a_creation_that_was_refused_keeps_others_in_its_namespace_back_if_that_is_another() {
+fn a_refused_creation_holds_others_in_another_namespace() {
     for (namespace, is_held) in [("projectcontour", false), ("auth", true)] {
         let mut observed = observed(&json!({}));
         let refused = stand_in(namespace, "edge-ext-auth-0000000000", "one");
@@ -475,20 +475,20 @@ fn a_creation_that_was_refused_keeps_others_in_its_namespace_back_if_that_is_ano
 }
 
 #[test]
-fn what_somebody_changes_as_we_write_it_holds_up_what_goes_by_it_at_home_only() {
+fn overruled_objects_block_only_in_the_own_namespace() {
     for (namespace, blocks) in [("projectcontour", true), ("auth", false)] {
         let mut observed = observed(&json!({}));
         let live = stand_in(namespace, "edge-ext-auth-0000000000", "evil");
         observed.objects.insert(live.key(), Arc::new(live.clone()));
         let desired = Desired::whole_spec(stand_in(namespace, "edge-ext-auth-0000000000", "one"));
         let Need::Write(write) = need(&desired, &observed, &observed.owner()) else {
-            panic!("it is not written")
+            panic!("the object is not written")
         };
         let mut attempts = Attempts::default();
         assert!(!attempts.taken(&write, Some(&live), observed.now));
         observed.attempts = Arc::new(attempts);
         let Need::Wait(held) = need(&desired, &observed, &observed.owner()) else {
-            panic!("it is written again at once")
+            panic!("the object is written again immediately")
         };
         assert_eq!(held.blocks, blocks, "{namespace}");
         assert_eq!(held.failure.map(|it| it.cause), Some(FailureCause::NotTaken));

@@ -9,14 +9,14 @@ use crate::plan::operand::tests::observed;
 
 const HOME: &str = "projectcontour";
 
-/// What is on an object.
+/// A mark on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     BothLabels,
     OneLabel,
-    /// Our finalizer, and no label.
+    /// Slipway's finalizer without a label.
     Finalizer,
-    /// An ownerReference to the ContourDeployment, and no label.
+    /// An owner reference to the ContourDeployment without a label.
     Reference,
 }
 
@@ -41,7 +41,7 @@ fn object(kind: Kind, namespace: &str, name: &str, mark: Mark) -> Object {
     Object::from_json(kind, json!({"metadata": metadata})).expect("an object")
 }
 
-/// The namespace `auth` is referenced, and `alice` is not.
+/// Returns a ContourDeployment that references the namespace `auth` but not `alice`.
 fn asks_auth() -> Observed {
     let reference = json!({"namespace": "auth", "name": "auth"});
     observed(&json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": reference}}}))
@@ -54,9 +54,9 @@ fn standing_of(observed: &Observed, object: &Object) -> Standing {
 }
 
 #[test]
-fn what_is_ours_is_told_by_kind_place_marks_and_name() {
+fn kind_place_marks_and_name_decide_the_ownership() {
     use Standing::{Foreign, Leftover, Ours};
-    // What stand-ins and blackholes are, and what everything else is.
+    // For each place and mark: the standing of stand-ins and blackholes, and the standing of all other objects.
     const TABLE: [(&str, Mark, Standing, Standing); 12] = [
         (HOME, Mark::BothLabels, Ours, Ours),
         (HOME, Mark::OneLabel, Foreign, Foreign),
@@ -92,7 +92,7 @@ fn what_is_ours_is_told_by_kind_place_marks_and_name() {
 }
 
 #[test]
-fn of_what_has_no_namespace_one_binding_is_ours_by_its_name() {
+fn slipway_owns_one_cluster_scoped_object_by_its_name() {
     let (observed, binding) = (asks_auth(), "slipway:projectcontour:edge:contour");
     for kind in Kind::ALL.iter().filter(|kind| !kind.is_namespaced()) {
         for name in [
@@ -112,7 +112,8 @@ fn of_what_has_no_namespace_one_binding_is_ours_by_its_name() {
     }
 }
 
-/// A pod template that has captured a configuration which asks a stand-in in this namespace, proved by its name or not.
+/// Returns a pod template whose configuration references a stand-in in this namespace. `is_proved`: the name of the configuration matches
+/// its content.
 fn template(namespace: &str, is_proved: bool) -> Value {
     let reference = json!({"namespace": namespace, "name": "edge-ext-auth-0000000000"});
     let spec = json!({"globalExtAuth": {"extensionRef": reference}});
@@ -125,7 +126,7 @@ fn template(namespace: &str, is_proved: bool) -> Value {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn a_namespace_is_referenced_by_the_specification_and_by_proved_templates_of_our_own_deployment() {
+fn the_spec_and_proved_templates_reference_namespaces() {
     let workload = |kind, namespace: &str, name: &str, controller: Option<&str>, of: Value| {
         let mut object = object(kind, namespace, name, Mark::BothLabels);
         let labels = object.metadata.labels.get_or_insert_default();
