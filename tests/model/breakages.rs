@@ -1,5 +1,5 @@
-//! Guards that are removed on purpose, one line each, around the real plan and the real order of its execution. Each must be
-//! found out: a search that does not tell these from the product proves nothing.
+//! Guards that are removed on purpose. Each removal is a small wrapper around the real plan or around its execution. The search
+//! must notice each removal: a search that cannot tell a removal from the product proves nothing.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use slipway::plan::{Kind, Object, Observed, Owner, Plan, Target, Wave, Write, ha
 use crate::checks::MOST_SALT;
 use crate::scopes::{ALICE, AUTH};
 
-/// What is removed from how a plan is carried out.
+/// Flaws in the execution of a plan.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // one at a time
 pub struct Flaws {
     /// Deletions carry no uid.
     pub ignores_uid: bool,
-    /// Nothing is read from the API server before a deletion.
-    pub never_looks: bool,
-    /// A name that is taken is taken over.
+    /// The operator deletes without a live read.
+    pub skips_live_reads: bool,
+    /// The operator overwrites an object of another user that has the desired name.
     pub adopts: bool,
-    /// What is refused in another namespace stops what comes after it.
+    /// A refusal in another namespace stops the writes that follow.
     pub stops_at_refusals: bool,
 }
 
-/// A guard that is removed.
+/// The removal of a guard.
 pub struct Breakage {
     pub name: &'static str,
-    /// In which scope it is found out.
+    /// The scope in which the search notices the removal.
     pub scope: &'static str,
     pub observe: fn(&mut Observed),
     pub plan: fn(&Observed, &mut Plan),
@@ -42,26 +42,26 @@ const NONE: Breakage = Breakage {
     plan: |_, _| {},
     apply: Flaws {
         ignores_uid: false,
-        never_looks: false,
+        skips_live_reads: false,
         adopts: false,
         stops_at_refusals: false,
     },
 };
 
-/// All of them.
+/// All removals.
 pub static ALL: &[Breakage] = &[
     Breakage {
-        name: "Contour before the blackholes of its stand-ins",
+        name: "Contour is written before the blackholes of its stand-ins",
         plan: |observed, plan| contour_first(observed, plan, "blackholes"),
         ..NONE
     },
     Breakage {
-        name: "Contour before its ContourConfiguration",
+        name: "Contour is written before its ContourConfiguration",
         plan: |observed, plan| contour_first(observed, plan, "configurations"),
         ..NONE
     },
     Breakage {
-        name: "Contour before its stand-ins",
+        name: "Contour is written before its stand-ins",
         plan: |observed, plan| contour_first(observed, plan, "new stand-ins"),
         ..NONE
     },
@@ -80,7 +80,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "no finalizer on the ContourDeployment",
+        name: "the ContourDeployment has no finalizer",
         scope: "deletion",
         plan: |_, plan| {
             plan.waves.retain(|wave| {
@@ -91,18 +91,18 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "the verdict on an older generation counts",
+        name: "a verdict on an older generation is accepted",
         scope: "edits",
         observe: |observed| judged(observed, false),
         ..NONE
     },
     Breakage {
-        name: "an object that nobody has judged is copied",
+        name: "an ExtensionService without a verdict is copied",
         observe: |observed| judged(observed, true),
         ..NONE
     },
     Breakage {
-        name: "Terminating pods are forgotten",
+        name: "Terminating pods are ignored",
         scope: "rollout",
         observe: |observed| {
             observed
@@ -112,7 +112,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a ContourConfiguration without the block while the service is missing",
+        name: "a ContourConfiguration lacks its block while the service is missing",
         plan: |observed, plan| {
             let missing = observed.extension_services.is_empty();
             for object in created(plan).filter(|object| missing && object.kind == Kind::ContourConfiguration) {
@@ -125,22 +125,22 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "nothing is looked at before a deletion",
+        name: "deletions are executed without a live read",
         scope: "rollouts",
         apply: Flaws {
-            never_looks: true,
+            skips_live_reads: true,
             ..NONE.apply
         },
         ..NONE
     },
     Breakage {
-        name: "ReplicaSets are forgotten",
+        name: "ReplicaSets are ignored",
         scope: "rollouts",
         observe: |observed| observed.objects.retain(|_, object| object.kind != Kind::ReplicaSet),
         ..NONE
     },
     Breakage {
-        name: "a controller that has not caught up is taken for one that has",
+        name: "the observedGeneration of a workload is ignored",
         scope: "rollouts",
         observe: |observed| {
             for object in observed
@@ -156,11 +156,11 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "facts that change do not retire",
+        name: "changed facts do not retire a stand-in",
         scope: "facts",
         plan: |_, plan| {
             for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
-                remember(object, |memory| drop(memory.remove("retired")));
+                change_persisted_state(object, |memory| drop(memory.remove("retired")));
             }
         },
         ..NONE
@@ -182,7 +182,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a bare False of any Contour's withdraws a copy",
+        name: "any invalid verdict of any Contour withdraws a copy",
         scope: "verdicts",
         observe: |observed| {
             for object in observed
@@ -202,20 +202,20 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "Contour is not nudged when a Service comes late",
+        name: "Contour is not nudged when a Service is created late",
         scope: "services",
         plan: |_, plan| without_nudges(plan, false),
         ..NONE
     },
     Breakage {
-        name: "Contour is not nudged when its word is lost",
-        scope: "lost words",
+        name: "Contour is not nudged when a verdict is lost",
+        scope: "lost verdicts",
         plan: |_, plan| without_nudges(plan, true),
         ..NONE
     },
     Breakage {
-        name: "what Contour never judges is not tried",
-        scope: "verdicts on another",
+        name: "an ExtensionService that Contour never judges is not tried",
+        scope: "verdicts on another object",
         plan: |_, plan| {
             let is_trial = |write: &Write| matches!(write, Write::Create(object) if object.name().contains("-trial-"));
             plan.waves
@@ -225,7 +225,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "an withdrawn copy comes back by itself",
+        name: "a withdrawn copy is restored without a new verdict",
         scope: "services",
         observe: |observed| {
             for object in observed
@@ -233,7 +233,7 @@ pub static ALL: &[Breakage] = &[
                 .values_mut()
                 .filter(|object| object.kind == Kind::ExtensionService)
             {
-                remember(Arc::make_mut(object), |memory| drop(memory.remove("withdrawn")));
+                change_persisted_state(Arc::make_mut(object), |memory| drop(memory.remove("withdrawn")));
             }
         },
         ..NONE
@@ -248,7 +248,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a name that is taken is taken over",
+        name: "an object of another user with the desired name is overwritten",
         scope: "names again",
         apply: Flaws {
             adopts: true,
@@ -257,7 +257,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "stand-ins do not wait for the end of Contour's pods",
+        name: "stand-ins are deleted before Contour's pods have ended",
         scope: "deletion",
         observe: |observed| {
             if observed.deployment.metadata.deletion_timestamp.is_some() {
@@ -267,7 +267,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "the ContourDeployment goes before its stand-ins",
+        name: "the ContourDeployment is released before its stand-ins",
         scope: "deletion",
         plan: |observed, plan| {
             let deletes = plan
@@ -277,19 +277,19 @@ pub static ALL: &[Breakage] = &[
             if deletes && observed.deployment.metadata.deletion_timestamp.is_some() {
                 let target = Target::of_deployment(&observed.deployment);
                 plan.waves
-                    .insert(0, Wave::of("too early", vec![Write::Release(target)]));
+                    .insert(0, Wave::of("release too early", vec![Write::Release(target)]));
             }
         },
         ..NONE
     },
     Breakage {
-        name: "what the Deployment does not control is not held for",
+        name: "a deletion ignores pods that the Deployment does not control",
         scope: "deletion",
         observe: forget_strangers,
         ..NONE
     },
     Breakage {
-        name: "a pod elsewhere is held for",
+        name: "a deletion waits for a pod in an unreferenced namespace",
         scope: "tenant",
         observe: |observed| {
             for pod in elsewhere(observed, Kind::Pod) {
@@ -299,7 +299,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "what a pod elsewhere has captured is needed",
+        name: "the startup inputs of a pod in an unreferenced namespace are believed",
         scope: "tenant",
         observe: |observed| {
             for pod in elsewhere(observed, Kind::Pod) {
@@ -309,7 +309,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "the template of a ReplicaSet that is not the Deployment's counts",
+        name: "the template of a ReplicaSet in an unreferenced namespace is believed",
         scope: "tenant",
         observe: |observed| {
             for set in elsewhere(observed, Kind::ReplicaSet) {
@@ -320,7 +320,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a Deployment elsewhere is taken for Contour's",
+        name: "a Deployment in an unreferenced namespace is taken for Contour's",
         scope: "tenant",
         observe: |observed| {
             for deployment in elsewhere(observed, Kind::Deployment) {
@@ -330,21 +330,21 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a configuration elsewhere is the last good one if it says so, whatever Contour runs on",
+        name: "the rolled-out mark of a configuration in an unreferenced namespace is believed",
         scope: "tenant",
         observe: |observed| {
             for configuration in elsewhere(observed, Kind::ContourConfiguration) {
                 bring_home(observed, &configuration);
-                forget_what_is_available(observed);
+                forget_available_replicas(observed);
             }
         },
         ..NONE
     },
     Breakage {
-        name: "a configuration is the last good one if it says so, without a proof",
+        name: "the rolled-out mark of a configuration is believed without proof by its name",
         scope: "configurations",
         observe: |observed| {
-            forget_what_is_available(observed);
+            forget_available_replicas(observed);
             let configurations = observed
                 .objects
                 .values()
@@ -358,7 +358,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a stand-in counts in a namespace that nothing refers to",
+        name: "a stand-in in an unreferenced namespace is believed",
         scope: "tenant",
         observe: |observed| {
             for stand_in in elsewhere(observed, Kind::ExtensionService) {
@@ -370,7 +370,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "numbers have no bounds",
+        name: "numbers in persisted state have no bounds",
         scope: "tenant beside the service",
         plan: |observed, plan| {
             let salt = |object: &Object| {
@@ -382,7 +382,7 @@ pub static ALL: &[Breakage] = &[
                 return;
             };
             for object in created(plan).filter(|object| object.kind == Kind::ExtensionService) {
-                remember(object, |memory| {
+                change_persisted_state(object, |memory| {
                     drop(memory.insert("salt".to_owned(), json!(highest + 1)));
                 });
             }
@@ -390,19 +390,19 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "what bears our labels is taken away wherever it is",
+        name: "every object with Slipway's labels is deleted in any namespace",
         scope: "tenant",
         plan: |observed, plan| {
             if plan.is_settled() {
                 let elsewhere = Kind::ALL.iter().flat_map(|kind| elsewhere(observed, *kind));
                 let writes = elsewhere.map(|object| Write::Delete(Target::of(&object)));
-                plan.waves = vec![Wave::of("what bears our labels", writes.collect())];
+                plan.waves = vec![Wave::of("objects with Slipway's labels", writes.collect())];
             }
         },
         ..NONE
     },
     Breakage {
-        name: "what can't be taken away elsewhere is waited for",
+        name: "a deletion waits for objects elsewhere that cannot be deleted",
         scope: "tenant",
         plan: |observed, plan| {
             let is_left = !elsewhere(observed, Kind::ExtensionService).is_empty();
@@ -417,7 +417,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "what was refused elsewhere is forgotten, and stops what comes after it",
+        name: "a refusal elsewhere is not recorded and stops the writes that follow",
         scope: "tenant",
         observe: |observed| observed.attempts = Arc::default(),
         apply: Flaws {
@@ -427,35 +427,35 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a name that is taken beside the service is insisted on",
+        name: "a creation beside the service is retried although the name is taken",
         scope: "tenant beside the service",
         observe: |observed| observed.attempts = Arc::default(),
         ..NONE
     },
 ];
 
-/// The breakage of this name.
+/// Returns the removal of this name.
 pub fn named(name: &str) -> &'static Breakage {
     ALL.iter()
         .find(|breakage| breakage.name == name)
-        .unwrap_or_else(|| panic!("no breakage is called {name:?}"))
+        .unwrap_or_else(|| panic!("no removed guard has the name {name:?}"))
 }
 
-/// What a tenant made in a namespace that nothing refers to.
+/// Returns the objects of a kind that a tenant created in an unreferenced namespace.
 fn elsewhere(observed: &Observed, kind: Kind) -> Vec<Arc<Object>> {
     let objects = observed.objects.values();
     let objects = objects.filter(|object| object.namespace() == ALICE && object.kind == kind);
     objects.cloned().collect()
 }
 
-/// An object is taken for one of the ContourDeployment's namespace.
+/// Moves an observed object into the namespace of the ContourDeployment.
 fn bring_home(observed: &mut Observed, object: &Object) {
     let mut object = object.clone();
     object.metadata.namespace = Some(observed.owner().namespace);
     observed.objects.insert(object.key(), Arc::new(object));
 }
 
-/// These annotations are taken for those of a template of a ReplicaSet of Contour's Deployment.
+/// Adds an observed ReplicaSet of Contour's Deployment with these annotations in the template.
 fn believe(observed: &mut Observed, object: &Object, annotations: &Value) {
     let owner = observed.owner();
     let deployment = observed.object(Kind::Deployment, &owner.namespace, &owner.contour());
@@ -474,8 +474,8 @@ fn believe(observed: &mut Observed, object: &Object, annotations: &Value) {
     observed.objects.insert(set.key(), Arc::new(set));
 }
 
-/// Nothing is seen of the ReplicaSets that Contour's pods are available of.
-fn forget_what_is_available(observed: &mut Observed) {
+/// Removes the number of available pods from the observed ReplicaSets.
+fn forget_available_replicas(observed: &mut Observed) {
     for object in observed
         .objects
         .values_mut()
@@ -487,7 +487,7 @@ fn forget_what_is_available(observed: &mut Observed) {
     }
 }
 
-/// ReplicaSets and pods that the present Deployment does not control are not seen.
+/// Removes ReplicaSets and pods that the current Deployment does not control from the observed state.
 fn forget_strangers(observed: &mut Observed) {
     let owner = observed.owner();
     let contour = observed
@@ -508,7 +508,7 @@ fn forget_strangers(observed: &mut Observed) {
     });
 }
 
-/// Changes the metadata of ContourConfigurations.
+/// Changes the metadata of the observed ContourConfigurations.
 fn each_configuration(observed: &mut Observed, change: impl Fn(&mut ObjectMeta)) {
     let all = observed.objects.values_mut();
     for object in all.filter(|object| object.kind == Kind::ContourConfiguration) {
@@ -516,7 +516,7 @@ fn each_configuration(observed: &mut Observed, change: impl Fn(&mut ObjectMeta))
     }
 }
 
-/// The name that proves what is in a configuration.
+/// Returns the name that matches the content of a configuration.
 fn configuration_name(owner: &Owner, configuration: &Object) -> String {
     let spec = configuration.at("/spec").cloned().unwrap_or_default();
     let spec = hash_json(&spec);
@@ -528,8 +528,8 @@ fn configuration_name(owner: &Owner, configuration: &Object) -> String {
     ))
 }
 
-/// Changes what is remembered on a stand-in.
-fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
+/// Changes the persisted state of a stand-in.
+fn change_persisted_state(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
     let Some(text) = object.annotation(annotations::PERSISTED_STATE) else {
         return;
     };
@@ -539,7 +539,7 @@ fn remember(object: &mut Object, change: impl FnOnce(&mut Map<String, Value>)) {
     }
 }
 
-/// Contour is rolled before this wave, to what this one and the others create.
+/// Inserts the rollout of Contour before this wave. Contour is rolled out to objects that this wave and later waves create.
 fn contour_first(observed: &Observed, plan: &mut Plan, name: &str) {
     let has_writes = |wave: &Wave| wave.name == name && !wave.writes.is_empty();
     let Some(place) = plan.waves.iter().position(has_writes) else {
@@ -570,9 +570,9 @@ fn created(plan: &mut Plan) -> impl Iterator<Item = &mut Object> {
         })
 }
 
-/// Contour is not nudged for its silence, or not for Services that it did not find.
+/// Removes nudges: those for a missing verdict, or those for Services that Contour did not find.
 fn without_nudges(plan: &mut Plan, for_silence: bool) {
-    // That is for a generation of an object, which is remembered with it.
+    // A nudge for a missing verdict is for a generation, which the persisted state contains.
     let is_for_silence = |object: &Object| {
         let memory = object.annotation(annotations::PERSISTED_STATE);
         memory.is_some_and(|memory| memory.contains(".@"))
@@ -586,7 +586,7 @@ fn without_nudges(plan: &mut Plan, for_silence: bool) {
         .for_each(|wave| wave.writes.retain(|write| !is_nudge(write)));
 }
 
-/// Objects of this kind are made without our finalizer, and it is not missed.
+/// Creates objects of a kind without Slipway's finalizer.
 fn without_finalizer(plan: &mut Plan, kind: Kind) {
     for object in created(plan).filter(|object| object.kind == kind) {
         object.metadata.finalizers = None;
@@ -606,7 +606,7 @@ fn pretend_finalizer(observed: &mut Observed, kind: Kind) {
     }
 }
 
-/// The user's objects look as if Contour had found them valid: those that it has judged at some time, or all.
+/// Sets the verdicts on the user's objects to the current generation. With `all`, sets a valid verdict on every object.
 fn judged(observed: &mut Observed, all: bool) {
     for service in observed.extension_services.values_mut() {
         let service = Arc::make_mut(service);

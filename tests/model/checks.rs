@@ -1,4 +1,4 @@
-//! What must hold in every state and at every step. The numbers are those of the invariants in docs/design.md.
+//! The properties that must hold in every state and at every step. The numbers are those of the invariants in docs/design.md.
 
 use serde_json::Value;
 use slipway::api::vocabulary::annotations;
@@ -12,7 +12,7 @@ use crate::requests::key_of;
 use crate::scopes::{ALICE, AUTH};
 use crate::state::{Container, State};
 
-/// Reasons that speak of what a stand-in points at (docs/design.md, "Rules of a stand-in", 3).
+/// Reasons that are about the target of a stand-in (docs/design.md, "Rules of a stand-in", 3).
 const WITHDRAWING: [&str; 4] = [
     "ServiceUnresolvedReference",
     "UnsupportedServiceType",
@@ -20,14 +20,14 @@ const WITHDRAWING: [&str; 4] = [
     "CACertificateNotDelegated",
 ];
 
-/// In the memory of a stand-in.
+/// The mark of a withdrawn copy in the persisted state of a stand-in.
 const WITHDRAWN: &str = "\"withdrawn\":true";
 
-/// No salt of Slipway's is greater.
+/// The greatest salt that Slipway writes.
 pub const MOST_SALT: u64 = 1_000_000;
 
 impl Model {
-    /// What is wrong in this state.
+    /// Returns the problems of this state.
     pub fn check_state(&self, state: &State) -> Vec<String> {
         let mut problems = Vec::new();
         for pod in state.of_kind(&self.items, Kind::Pod) {
@@ -42,7 +42,7 @@ impl Model {
             let original = self.originals.get(&captured.configuration);
             if original != Some(&captured.spec) && !self.foreign.contains(&captured.spec) {
                 problems.push(format!(
-                    "I1: {} runs on {} in a form that was never planned",
+                    "I1: {} runs on a spec of {} that Slipway never planned",
                     self.items.key(pod.key),
                     self.items.key(captured.configuration)
                 ));
@@ -53,7 +53,7 @@ impl Model {
                 };
                 if !self.is_closed(state, item, owner) {
                     problems.push(format!(
-                        "I1: {} asks {}, which is neither a blackhole nor a copy that Contour has found valid",
+                        "I1: {} asks {}, which is neither a blackhole nor a copy that Contour has judged valid",
                         self.items.key(pod.key),
                         self.items.key(*stand_in)
                     ));
@@ -63,8 +63,9 @@ impl Model {
         problems
     }
 
-    /// Whether nothing passes unchecked by this stand-in: it is a blackhole, or a copy of a form of the user's object that Contour
-    /// has judged valid. What a foreigner wrote is not Slipway's doing; that it is put right the end shows.
+    /// Reports whether no request passes unchecked through this stand-in: the stand-in is a blackhole, or a copy of a spec of the
+    /// user that Contour has judged valid. Slipway is not responsible for a spec that another user wrote. The check of the final
+    /// state shows that Slipway repairs such a spec.
     fn is_closed(&self, state: &State, item: &Item, owner: Option<usize>) -> bool {
         let name = &self.items.key(item.key).name;
         let has_a_way_out = |service: KeyId| {
@@ -80,7 +81,8 @@ impl Model {
         (item.owner == owner && (is_blackhole || is_proven)) || self.foreign.contains(&item.spec)
     }
 
-    /// A container can't start, or could not if it was started now. What a foreigner has deleted is his doing.
+    /// Returns a problem if a container cannot start, or could not start now. Slipway is not responsible for an object that
+    /// another user deleted.
     pub fn check_exit(&self, state: &State, pod: KeyId, missing: KeyId) -> Option<String> {
         let by_foreigner = state.slot(missing).extra == 1;
         (!by_foreigner).then(|| {
@@ -92,7 +94,7 @@ impl Model {
         })
     }
 
-    /// What is wrong with a request, and with its result.
+    /// Returns the problems of a request and of its result.
     pub fn check_write(
         &self,
         state: &State,
@@ -105,17 +107,23 @@ impl Model {
         let live = self.live(state, key);
         if let (Ok(_), Some(live)) = (result, live) {
             if !self.is_owned_by(live, owner) {
-                problems.push(format!("I6: {} is somebody else's, and was written", key_of(write)));
+                problems.push(format!(
+                    "I6: {} is an object of another user, and was written",
+                    key_of(write)
+                ));
             }
             let takes_away = matches!(write, Write::Delete(_) | Write::Release(_));
             if self.items.is_aside(key) && !takes_away {
-                problems.push(format!("I6: {} is a tenant's, and was changed", key_of(write)));
+                problems.push(format!(
+                    "I6: {} is an object of a tenant, and was changed",
+                    key_of(write)
+                ));
             }
             if let Write::Delete(target) = write
                 && live.object.uid() != target.uid
             {
                 problems.push(format!(
-                    "I6: {} was deleted, which is another than was observed",
+                    "I6: {} was deleted, but is not the observed object",
                     key_of(write)
                 ));
             }
@@ -131,13 +139,14 @@ impl Model {
         problems
     }
 
-    /// A copy is given up only for what is wrong with the object or with what it points at (rule 3).
+    /// Returns a problem if a copy is replaced with a blackhole although the user's object and the target of the copy are in
+    /// order (rule 3).
     fn check_denial(&self, state: &State, key: KeyId, live: &Item, object: &Object) -> Option<String> {
         let was_copy = self.forms.contains(&live.unweighted);
         let is_blackhole = object.at("/spec/services/0/name") == Some(&Value::from(object.name()));
         let seen = |key: KeyId| self.items.get(state.slot(key).view);
         let user = seen(self.keys.extension_service);
-        // What Contour was nudged for bears a uid, too.
+        // The persisted state of a nudge contains a uid, too.
         let gone = user.is_none_or(|user| {
             let proved = format!("\"proven\":{{\"uid\":\"{}\"", user.object.uid());
             let remembered = object.annotation(annotations::PERSISTED_STATE);
@@ -159,18 +168,18 @@ impl Model {
                     && !self.items.is_aside(item.key)
                     && (withdrawing(item) || remembers_withdrawal(item))
             });
-        // A tenant beside the service says so, and takes that back while the plan is carried out.
+        // A tenant beside the service writes a withdrawal and deletes the object while the operator executes the plan.
         let was_said = self.scope.tenant_in == AUTH
             && object
                 .annotation(annotations::PERSISTED_STATE)
                 .is_some_and(|memory| memory.contains(WITHDRAWN));
         (was_copy && is_blackhole && !gone && !unresolved && !withdrawn && !was_said)
-            .then(|| format!("rule 3: {} is made a blackhole for no reason", self.items.key(key)))
+            .then(|| format!("rule 3: {} becomes a blackhole without a reason", self.items.key(key)))
     }
 
-    /// What a write of the operator's takes from containers: an ExtensionService that was usable is not any more. That the user's
-    /// Service is gone the operator may not have seen yet when it planned (docs/design.md, "Limits"); what it saw then, and what is
-    /// its own, it must heed.
+    /// Returns the stand-ins that a write of the operator makes unusable for running containers. The operator may not have
+    /// observed the deletion of the user's Service when it planned (docs/design.md, "Limits"). The operator must respect the
+    /// state that it had observed, and its own objects.
     pub fn check_captured(&self, before: &State, after: &State) -> Vec<String> {
         let mut problems = Vec::new();
         let was_planned_before = before.control.iter().any(|control| control.plan != 0);
@@ -202,8 +211,9 @@ impl Model {
         problems
     }
 
-    /// What stands where nothing refers to steers nothing: without it the plan is the same, but for what takes it away, and for the end
-    /// of a deletion, which waits for that.
+    /// Returns the differences that objects in an unreferenced namespace cause in the plan. The plan without these objects must
+    /// be the same, except for deletions and releases of these objects, and for the release of the ContourDeployment, which waits
+    /// for them.
     pub fn check_steered(&self, seen: &[u32], planned: &Plan) -> Vec<String> {
         let is_theirs = |id: &u32| self.items.get(*id).is_some_and(|item| self.items.is_aside(item.key));
         let (facts, objects) = seen.split_at(FACTS);
@@ -227,16 +237,16 @@ impl Model {
         let mut problems = Vec::new();
         if let Some(write) = with.iter().find(|write| !expected.contains(write)) {
             problems.push(format!(
-                "steered: {} is written because of what a tenant made",
+                "influence: {} is written because of an object of a tenant",
                 key_of(write)
             ));
         } else if let Some(write) = expected.iter().find(|write| !with.contains(write)) {
             problems.push(format!(
-                "steered: {} is not written because of what a tenant made",
+                "influence: {} is not written because of an object of a tenant",
                 key_of(write)
             ));
         }
-        // What can't be taken away is said.
+        // The status reports objects that Slipway cannot delete.
         let told = |plan: &Plan| {
             let mut status = plan.status.clone();
             status
@@ -246,12 +256,13 @@ impl Model {
         };
         let is_said = planned.status.conditions.iter().any(|it| it.reason == "LeftBehind");
         if theirs == 0 && !is_being_deleted && !is_said && told(planned) != told(&without) {
-            problems.push("steered: the status is another because of what a tenant made".to_owned());
+            problems.push("influence: the status differs because of an object of a tenant".to_owned());
         }
         problems
     }
 
-    /// What is wrong with a plan: a configuration lacks a block, has another `failOpen`, or another content than its name says.
+    /// Returns the problems of a plan: a configuration that lacks a block, has another `failOpen`, or does not match the hash in
+    /// its name.
     pub fn check_plan(&mut self, observed: &Observed, planned: &Plan) -> Vec<String> {
         let settings = serde_json::to_value(&observed.deployment.spec.runtime_settings).expect("JSON");
         let mut problems = Vec::new();
@@ -267,15 +278,12 @@ impl Model {
             let spec = self.items.spec(&content);
             match self.originals.get(&key) {
                 Some(original) if *original == spec => {}
-                Some(_) => problems.push(format!("I1: {} is written with another content", object.key())),
+                Some(_) => problems.push(format!("I1: {} is written with other content", object.key())),
                 None => {
                     let (wanted, block) = (&settings["globalExtAuth"], &content["globalExtAuth"]);
                     let differs = |field: &str| wanted[field] != block[field];
                     if wanted.is_null() != block.is_null() || differs("failOpen") || differs("authPolicy") {
-                        problems.push(format!(
-                            "I1: {} is to ask {block}, and the specification says {wanted}",
-                            object.key()
-                        ));
+                        problems.push(format!("I1: {} asks {block}, but the spec has {wanted}", object.key()));
                     }
                     self.originals.insert(key, spec);
                 }
@@ -285,7 +293,8 @@ impl Model {
     }
 }
 
-/// Numbers come back from annotations, which others may have written, and are counted up: they have an end.
+/// Returns a problem if a counter exceeds its bound. Slipway reads the counters back from annotations, which other users may have
+/// written.
 fn check_numbers(object: &Object) -> Option<String> {
     const MOST: [(&str, u64); 2] = [("salt", MOST_SALT), ("moves", 1000)];
     let memory: Value = serde_json::from_str(object.annotation(annotations::PERSISTED_STATE)?).ok()?;

@@ -119,7 +119,7 @@ impl Model {
                 self.say(&mut step.to, key, said);
             }
             Action::ContourLooksAgain => {
-                step.name = "Contour looks again, for a reason of its own";
+                step.name = "Contour processes everything again, for its own reasons";
                 step.wrote = false;
             }
             _ => unreachable!("not Contour's"),

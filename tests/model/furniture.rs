@@ -1,5 +1,5 @@
-//! What belongs to a ContourDeployment and is not looked at more closely: access, certificates, Services of Contour and Envoy, and
-//! Envoy's workload. What a wave writes of it is written in one step, and never fails.
+//! Objects of a ContourDeployment that the model simplifies: access, certificates, Services of Contour and Envoy, and Envoy's
+//! workload. All their writes of a wave are one step and never fail.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::state::State;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Furniture {
     pub objects: BTreeMap<Key, Arc<Object>>,
-    /// The uids of the ContourDeployments that it belongs to.
+    /// The uids of the ContourDeployments in the owner references.
     pub mentions: Vec<Uid>,
 }
 
@@ -37,8 +37,9 @@ impl Model {
         u32::try_from(index).expect("few")
     }
 
-    /// What belongs to a ContourDeployment that is gone goes with it: the garbage collector, at once where nothing depends on it.
-    pub fn furniture_goes(&mut self, state: &mut State) {
+    /// Deletes the objects of a ContourDeployment that is gone. The garbage collector acts at once here, because nothing depends
+    /// on these objects.
+    pub fn collect_furniture(&mut self, state: &mut State) {
         for owner in 0..self.scope.owners {
             let set = &self.furniture[state.furniture[owner] as usize];
             let uid = self
@@ -61,7 +62,7 @@ impl Model {
         }
     }
 
-    /// What is there after these writes.
+    /// Returns the objects that exist after these writes.
     pub fn furnish(&mut self, furniture: u32, number: u32, writes: &[Write]) -> u32 {
         if let Some(known) = self.furnished.get(&(furniture, number)) {
             return *known;
@@ -76,7 +77,7 @@ impl Model {
                         Some(live) => {
                             let mut desired = object.clone();
                             desired.metadata.uid.clone_from(&live.metadata.uid);
-                            api_server::applied(live, &desired).expect("of the same uid")
+                            api_server::applied(live, &desired).expect("the uids are equal")
                         }
                     };
                     object.metadata.resource_version = Some("1".into());

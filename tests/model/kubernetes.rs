@@ -97,7 +97,7 @@ impl Model {
     pub fn kubernetes_step(&mut self, step: &mut Step) {
         match step.action {
             Action::DeploymentSees(key) => {
-                step.name = "the Deployment controller sees a template";
+                step.name = "the Deployment controller observes a template";
                 step.wrote = false;
                 let present = self.replica_set_of(step.to.live(key));
                 step.to.slot_mut(key).extra = present + 1;
@@ -111,7 +111,7 @@ impl Model {
                 self.scale(&mut step.to, key, 0);
             }
             Action::ReplicaSetMakesPod(key) => {
-                step.name = "a ReplicaSet makes its pod";
+                step.name = "a ReplicaSet creates its pod";
                 self.make_pod(&mut step.to, key);
                 if self.live(&step.to, key).is_some_and(|set| set.replicas() > 0) {
                     self.observe_replica_set(&mut step.to, key);

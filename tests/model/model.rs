@@ -388,7 +388,7 @@ impl Model {
     /// What follows at once: statuses of workloads, watches that do not lag; then names are made as few as they can be.
     fn follow(&mut self, state: &mut State) {
         self.workloads_report(state);
-        self.furniture_goes(state);
+        self.collect_furniture(state);
         for slot in &mut state.slots {
             if !self.scope.lags.contains(&self.items.kind(slot.key)) {
                 slot.view = slot.live;

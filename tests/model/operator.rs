@@ -40,7 +40,7 @@ impl Model {
             actions.push(Action::Ask(number));
             return;
         };
-        if wave.needs_live_read && !self.breakage.is_some_and(|breakage| breakage.apply.never_looks) {
+        if wave.needs_live_read && !self.breakage.is_some_and(|breakage| breakage.apply.skips_live_reads) {
             actions.push(Action::Look(number));
             return;
         }
@@ -121,13 +121,13 @@ impl Model {
                 }
             }
             Action::Ask(owner) => {
-                step.name = "the operator asks whether settings are taken";
+                step.name = "the operator checks settings";
                 step.wrote = false;
                 let position = self.position(&state, owner.into()).expect("a plan");
                 self.finish(&mut step.to, owner.into(), position.plan);
             }
             Action::Look(owner) => {
-                step.name = "the operator looks before deletions";
+                step.name = "the operator performs a live read before deletions";
                 step.wrote = false;
                 self.look(&mut step.to, owner.into());
             }
@@ -138,7 +138,7 @@ impl Model {
                 step.name = "the answer to a write is lost";
             }
             Action::TimePasses => {
-                step.name = "time passes, which something waits for";
+                step.name = "time passes";
                 step.wrote = false;
                 for owner in 0..self.scope.owners {
                     self.may_be_tried_again(&mut step.to, owner);
@@ -327,14 +327,14 @@ impl Model {
                     }
                     // A collision: it is reported, and nothing is done.
                     Refusal::AlreadyExists if !owns => {
-                        step.name = "the operator meets an object of somebody else's";
+                        step.name = "the operator meets an object of another user";
                         return self.is_set_aside(step, owner, write, refusal);
                     }
                     Refusal::NotFound if matches!(write, Write::Create(_)) => {
-                        step.name = "the operator can't write: no namespace";
+                        step.name = "the operator cannot write: the namespace does not exist";
                     }
                     Refusal::NamespaceTerminating => {
-                        step.name = "the operator can't write: the namespace is being deleted";
+                        step.name = "the operator cannot write: the namespace is Terminating";
                         return self.is_set_aside(step, owner, write, refusal);
                     }
                     Refusal::Invalid | Refusal::Forbidden => {
@@ -342,7 +342,7 @@ impl Model {
                         return self.is_set_aside(step, owner, write, refusal);
                     }
                     Refusal::AlreadyExists | Refusal::Conflict | Refusal::NotFound => {
-                        step.name = "the operator finds that its view is old";
+                        step.name = "the operator detects a stale view";
                         step.to.set_view(key, live);
                     }
                 }

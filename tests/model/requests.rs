@@ -117,6 +117,6 @@ pub fn verb(write: &Write) -> &'static str {
         Write::Replace(_) => "the operator replaces",
         Write::Delete(_) => "the operator deletes",
         Write::Hold(_) => "the operator adds a finalizer",
-        Write::Release(_) => "the operator takes its finalizer away",
+        Write::Release(_) => "the operator removes its finalizer",
     }
 }

@@ -18,11 +18,11 @@ const MOST: usize = 100_000;
 
 /// Guards whose removal is noticed within a few hundred states.
 const GUARDS: [&str; 5] = [
-    "Contour before its ContourConfiguration",
-    "Contour before its stand-ins",
+    "Contour is written before its ContourConfiguration",
+    "Contour is written before its stand-ins",
     "no finalizer on stand-ins",
-    "no finalizer on the ContourDeployment",
-    "the verdict on an older generation counts",
+    "the ContourDeployment has no finalizer",
+    "a verdict on an older generation is accepted",
 ];
 
 pub fn run() -> ExitCode {

@@ -1,4 +1,4 @@
-//! The parts of the world that are searched, each to its end: who may do what in it, and how often.
+//! The scopes: parts of the model that are searched to their end. A scope defines which actors take which steps, and how often.
 
 use serde_json::{Value, json};
 use slipway::plan::Kind;
@@ -9,20 +9,20 @@ use crate::tenant::Imitation;
 /// The ContourDeployments, as namespace and name.
 pub const OWNERS: [(&str, &str); 2] = [("projectcontour", "edge"), ("projectcontour", "rear")];
 
-/// Where the user's ExtensionService is, and what it and its Service are called.
+/// The namespace and the name of the user's ExtensionService and of its Service.
 pub const AUTH: &str = "auth";
 
-/// A tenant's namespace, which nothing refers to.
+/// A tenant's namespace, which nothing references.
 pub const ALICE: &str = "alice";
 
-/// A form of the user's ExtensionService.
+/// A spec of the user's ExtensionService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// It points at the Service.
+    /// The ExtensionService points at the Service.
     Plain,
-    /// The same, with a response timeout.
+    /// The same spec with a response timeout.
     Timeout,
-    /// It points at a Service that does not exist.
+    /// The ExtensionService points at a Service that does not exist.
     Invalid,
 }
 
@@ -43,16 +43,16 @@ impl Form {
     }
 }
 
-/// A form of the ContourDeployment's spec.
+/// A spec of the ContourDeployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Requests are denied while the service can't be asked.
+    /// Requests are denied while Envoy cannot reach the service.
     FailClosed,
-    /// Requests pass.
+    /// Requests pass while Envoy cannot reach the service.
     FailOpen,
-    /// A field that the API server does not know.
+    /// The spec has a field that the API server does not know.
     Refused,
-    /// No external authorization.
+    /// The spec has no external authorization.
     Nothing,
 }
 
@@ -69,53 +69,53 @@ impl Wish {
     }
 }
 
-/// What a foreigner does to objects of Slipway's.
+/// A change of Slipway's objects by another user, or a fault of Contour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mischief {
-    /// A stand-in gets another timeout, which containers capture.
+    /// Changes the timeout of a stand-in. Containers read the timeout at their start.
     AlterFacts,
-    /// A stand-in is pointed elsewhere.
+    /// Points a stand-in at another Service.
     Redirect,
-    /// What is remembered on a stand-in is gone.
+    /// Removes the persisted state from a stand-in.
     EraseMemory,
-    /// A stand-in is deleted.
+    /// Deletes a stand-in.
     DeleteStandIn,
-    /// A blackhole is deleted.
+    /// Deletes a blackhole.
     DeleteBlackhole,
-    /// The finalizer of a stand-in is taken away.
+    /// Removes the finalizer from a stand-in.
     StripFinalizer,
-    /// A ContourConfiguration is deleted.
+    /// Deletes a ContourConfiguration.
     DeleteConfiguration,
-    /// … one that no container reads, and an object of somebody else's takes its name.
+    /// Deletes a ContourConfiguration that no container reads, and creates an object of another user with the same name.
     TakeName,
-    /// A ContourConfiguration is altered: requests shall pass.
+    /// Alters a ContourConfiguration so that requests pass.
     AlterConfiguration,
-    /// Another Contour in the cluster says of an ExtensionService that it is not valid, for reasons of its own.
+    /// Another Contour in the cluster writes an invalid verdict on an ExtensionService, for its own reasons.
     SayInvalid,
-    /// Contour's verdict on an object that was deleted lands on the user's, which was made in its place.
+    /// Contour's verdict on a deleted ExtensionService lands on the ExtensionService that the user created in its place.
     SayOfAnother,
-    /// Contour's verdict is lost: it does not lead yet, or can't write it. It takes it for said.
+    /// Contour's verdict is lost, because this Contour does not lead yet or cannot write. Contour considers the verdict written.
     LoseWord,
 }
 
-/// Whether there is something before anybody does anything.
+/// The state of the model before the first step of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The namespaces only.
+    /// Only the namespaces exist.
     Empty,
-    /// Nothing, not even the user's namespace.
+    /// Nothing exists, not even the user's namespace.
     WithoutNamespace,
-    /// Everything, settled, the ExtensionService valid and enforced.
+    /// Everything exists and has settled. The ExtensionService is valid and enforced.
     Settled,
 }
 
-/// A part of the world.
+/// A part of the model.
 #[derive(Clone, Debug)]
 pub struct Scope {
     pub name: &'static str,
     pub what: &'static str,
     pub start: Start,
-    /// How many ContourDeployments there are.
+    /// The number of ContourDeployments.
     pub owners: usize,
     /// Kinds whose watches lag behind.
     pub lags: &'static [Kind],
@@ -123,22 +123,23 @@ pub struct Scope {
     pub wishes: &'static [Wish],
     pub mischief: &'static [Mischief],
     pub budgets: Budgets,
-    /// Answers to writes get lost.
+    /// Whether answers to writes get lost.
     pub loses_answers: bool,
-    /// What a tenant makes,
+    /// The objects that a tenant creates.
     pub imitations: &'static [Imitation],
-    /// and where. (Elsewhere what is refused in other namespaces is not remembered.)
+    /// The namespace in which a tenant creates objects. (Without a tenant the model does not record refusals in other
+    /// namespaces.)
     pub tenant_in: &'static str,
 }
 
-/// What the user makes.
+/// Kinds of the objects that the user creates.
 const THE_USERS: &[Kind] = &[
     Kind::ContourDeployment,
     Kind::Namespace,
     Kind::ExtensionService,
     Kind::Service,
 ];
-/// What Contour runs as.
+/// Kinds of Contour's workload.
 const WORKLOADS: &[Kind] = &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod];
 const FREE: Budgets = Budgets {
     kills: UNLIMITED,
@@ -149,7 +150,7 @@ const FREE: Budgets = Budgets {
 impl Scope {
     const INSTALLATION: Self = Self {
         name: "installation",
-        what: "namespace, Service, ExtensionService and ContourDeployment come in any order",
+        what: "namespace, Service, ExtensionService and ContourDeployment are created in any order",
         start: Start::WithoutNamespace,
         owners: 1,
         lags: THE_USERS,
@@ -163,17 +164,17 @@ impl Scope {
     };
 }
 
-/// The scope of this name.
+/// Returns the scope of this name.
 pub fn named(name: &str) -> Scope {
     let found = all().into_iter().chain([smallest()]).find(|scope| scope.name == name);
-    found.unwrap_or_else(|| panic!("no scope is called {name:?}"))
+    found.unwrap_or_else(|| panic!("no scope has the name {name:?}"))
 }
 
-/// Small enough for every run of the tests.
+/// Returns the scope that is small enough for every run of the tests.
 fn smallest() -> Scope {
     Scope {
         name: "smallest",
-        what: "the ExtensionService comes and goes",
+        what: "the ExtensionService is created and deleted repeatedly",
         start: Start::Settled,
         lags: &[Kind::ExtensionService],
         budgets: Budgets {
@@ -184,7 +185,7 @@ fn smallest() -> Scope {
     }
 }
 
-/// All of them.
+/// Returns all scopes of `make prove-model`.
 #[allow(clippy::too_many_lines)] // a table
 pub fn all() -> Vec<Scope> {
     let base = Scope::INSTALLATION;
@@ -192,14 +193,14 @@ pub fn all() -> Vec<Scope> {
         base.clone(),
         Scope {
             name: "start",
-            what: "the same, once there is a namespace, and what is seen of Contour's workload is late",
+            what: "the same with an existing namespace; the watches of Contour's workload lag",
             start: Start::Empty,
             lags: WORKLOADS,
             ..base.clone()
         },
         Scope {
             name: "rollout",
-            what: "Contour is rolled once, and what is seen of its workload is late",
+            what: "Contour is rolled out once; the watches of its workload lag",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {
@@ -211,7 +212,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "rollouts",
-            what: "Contour is rolled, and rolled again before that is over; what is seen of its ReplicaSets and pods is late",
+            what: "Contour is rolled out, and again before the first rollout is complete; the watches of its ReplicaSets and pods lag",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {
@@ -223,7 +224,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "facts",
-            what: "the ExtensionService gets another timeout, and the former one again",
+            what: "the ExtensionService gets another timeout, and then the former timeout again",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets { changes: 2, ..FREE },
@@ -232,7 +233,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "flapping",
-            what: "the ExtensionService comes and goes without end; its Service comes at some time",
+            what: "the ExtensionService is created and deleted without limit; its Service is created at some time",
             start: Start::Empty,
             budgets: Budgets {
                 flaps: UNLIMITED,
@@ -243,7 +244,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "services",
-            what: "the Service comes and goes without end; the ExtensionService comes at some time",
+            what: "the Service is created and deleted without limit; the ExtensionService is created at some time",
             start: Start::Empty,
             budgets: Budgets {
                 services: UNLIMITED,
@@ -254,7 +255,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "flapping together",
-            what: "the ExtensionService and its Service come and go without end",
+            what: "the ExtensionService and its Service are created and deleted without limit",
             start: Start::Empty,
             budgets: Budgets {
                 flaps: UNLIMITED,
@@ -266,7 +267,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "edits",
-            what: "the ExtensionService gets another timeout, or is made invalid",
+            what: "the ExtensionService gets another timeout, or becomes invalid",
             start: Start::Settled,
             forms: &Form::ALL,
             budgets: Budgets { changes: 2, ..FREE },
@@ -275,15 +276,15 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "namespace",
-            what: "the namespace is deleted, and made again",
+            what: "the namespace is deleted and recreated",
             start: Start::Settled,
             budgets: Budgets { namespaces: 1, ..FREE },
             lags: &[Kind::Namespace, Kind::ExtensionService, Kind::Pod],
             ..base.clone()
         },
         Scope {
-            name: "namespace that goes early",
-            what: "the namespace is deleted while everything is installed, and made again; there is no ExtensionService",
+            name: "namespace deleted early",
+            what: "the namespace is deleted during the installation and recreated; no ExtensionService exists",
             start: Start::Empty,
             forms: &[],
             budgets: Budgets {
@@ -295,7 +296,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "deletion",
-            what: "the ContourDeployment is deleted, also while it is being installed, and made again",
+            what: "the ContourDeployment is deleted, also during the installation, and recreated",
             start: Start::Empty,
             budgets: Budgets { deletions: 1, ..FREE },
             lags: &[Kind::ContourDeployment, Kind::ReplicaSet, Kind::Pod],
@@ -303,7 +304,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "settings",
-            what: "the specification is changed: failOpen, a refused field, no reference",
+            what: "the spec is changed: failOpen, a refused field, no reference",
             start: Start::Settled,
             wishes: &[Wish::FailClosed, Wish::FailOpen, Wish::Refused, Wish::Nothing],
             budgets: Budgets {
@@ -315,7 +316,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "stand-ins",
-            what: "a foreigner alters and deletes stand-ins and blackholes",
+            what: "another user alters and deletes stand-ins and blackholes",
             start: Start::Settled,
             mischief: &[
                 Mischief::AlterFacts,
@@ -335,7 +336,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "configurations",
-            what: "a foreigner alters and deletes ContourConfigurations",
+            what: "another user alters and deletes ContourConfigurations",
             start: Start::Settled,
             mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
             budgets: Budgets { foreign: 2, ..FREE },
@@ -343,8 +344,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "altered while rolled",
-            what: "a foreigner alters or deletes one of the ContourConfigurations between which Contour is rolled",
+            name: "altered during a rollout",
+            what: "another user alters or deletes the old or the new ContourConfiguration during a rollout",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
@@ -358,7 +359,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "names",
-            what: "a foreigner takes the name of a ContourConfiguration that nobody uses any more, while it is to be deleted",
+            what: "another user takes the name of an unused ContourConfiguration that Slipway is about to delete",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::TakeName],
@@ -373,7 +374,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "names again",
-            what: "a foreigner takes the name of a ContourConfiguration that is needed again",
+            what: "another user takes the name of a ContourConfiguration that is needed again",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::TakeName],
@@ -387,7 +388,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "verdicts",
-            what: "another Contour says of any ExtensionService that it is not valid, for reasons of its own",
+            what: "another Contour writes invalid verdicts on any ExtensionService, for its own reasons",
             start: Start::Settled,
             mischief: &[Mischief::SayInvalid],
             budgets: Budgets {
@@ -399,8 +400,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "verdicts on another",
-            what: "Contour's verdict on a deleted ExtensionService lands on the one that was made in its place, and stays; the Service goes and comes",
+            name: "verdicts on another object",
+            what: "Contour's verdict on a deleted ExtensionService lands on its successor; the Service is deleted and recreated",
             start: Start::Settled,
             mischief: &[Mischief::SayOfAnother],
             budgets: Budgets {
@@ -413,8 +414,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "edits of what another was judged for",
-            what: "the same, and that is edited; nobody is killed",
+            name: "edits after a verdict on another object",
+            what: "the same, and the ExtensionService is edited; no process is killed",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::SayOfAnother],
@@ -428,8 +429,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "lost words",
-            what: "Contour's word on the ExtensionService, or on a trial of it, is lost",
+            name: "lost verdicts",
+            what: "Contour's verdict on the ExtensionService or on its trial is lost",
             start: Start::Empty,
             mischief: &[Mischief::LoseWord, Mischief::SayOfAnother],
             budgets: Budgets {
@@ -441,8 +442,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "lost words on edits",
-            what: "the same, when it is edited; the operator is not killed",
+            name: "lost verdicts on edits",
+            what: "the same for an edited ExtensionService; the operator is not killed",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             mischief: &[Mischief::LoseWord],
@@ -457,7 +458,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "lost answers",
-            what: "answers to writes get lost while everything is installed",
+            what: "answers to writes are lost during the installation",
             start: Start::Empty,
             lags: &[Kind::ExtensionService, Kind::ContourConfiguration, Kind::Deployment],
             loses_answers: true,
@@ -465,8 +466,8 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "tenant",
-            what: "a tenant makes imitations in a namespace that nothing refers to, while the specification is refused, or the ContourDeployment is \
-                   deleted and made again",
+            what: "a tenant creates imitations in an unreferenced namespace, while the spec is refused, or the ContourDeployment \
+                   is deleted and recreated",
             start: Start::Settled,
             wishes: &[Wish::FailClosed, Wish::Refused],
             budgets: Budgets {
@@ -482,7 +483,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "tenant beside the service",
-            what: "a tenant makes imitations in the service's namespace, while the ExtensionService gets another timeout",
+            what: "a tenant creates imitations in the service's namespace, while the ExtensionService gets another timeout",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {
@@ -496,8 +497,8 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "tenant beside the service, seen late",
-            what: "a tenant makes imitations in the service's namespace; the operator is killed, and sees them late",
+            name: "tenant beside the service, observed late",
+            what: "a tenant creates imitations in the service's namespace; the operator is killed and observes them late",
             start: Start::Settled,
             budgets: Budgets {
                 crashes: UNLIMITED,
@@ -511,7 +512,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "tenant who takes names",
-            what: "a tenant takes the names of the next stand-in or its blackhole; the operator is killed, and forgets what was refused",
+            what: "a tenant takes the names of the next stand-in or its blackhole; the operator is killed and forgets refusals",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
             budgets: Budgets {

@@ -1,37 +1,38 @@
-//! A state of the world: what is on the API server, what the operator has seen of it, where its processes are.
+//! A state of the model: the objects on the API server, the operator's view of the objects, and the positions of the operator's
+//! processes.
 
 use slipway::plan::Kind;
 
 use crate::items::{Id, Items, KeyId};
 
-/// How many ContourDeployments there may be.
+/// The maximum number of ContourDeployments.
 pub const MOST_OWNERS: usize = 2;
 
-/// What is known of one key.
+/// The state of one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Slot {
     pub key: KeyId,
-    /// On the API server.
+    /// The object on the API server.
     pub live: Id,
-    /// In the operator's cache.
+    /// The object in the operator's cache.
     pub view: Id,
-    /// A pod: its container ([`Container`]). A Deployment: the ReplicaSet of the template that its controller has seen, as a
-    /// key, plus one. An ExtensionService: whether its verdict is [`OVERLOOKED`]. Any object that is gone: 1 if a foreigner
-    /// deleted it.
+    /// For a pod: the container ([`Container`]). For a Deployment: the key, plus one, of the ReplicaSet of the template that the
+    /// controller has observed. For an ExtensionService: whether the verdict is [`OVERLOOKED`]. For any object that is gone: 1 if
+    /// another user deleted the object.
     pub extra: u32,
 }
 
-/// Contour's word is out of date, and Contour has no reason to look again.
+/// The verdict is out of date, and Contour has no reason to judge again.
 pub const OVERLOOKED: u32 = 1;
 
-/// A pod's container.
+/// The container of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
-    /// It is about to start.
+    /// The container is about to start.
     Waiting,
-    /// It exited at its start, and will be started again.
+    /// The container exited at its start, and kubelet will start the container again.
     Exited,
-    /// It runs, on what it captured.
+    /// The container runs on the startup inputs of this number.
     Running(u32),
 }
 
@@ -53,41 +54,41 @@ impl Container {
     }
 }
 
-/// Where the operator is with one ContourDeployment.
+/// The operator's position in the execution of a plan for one ContourDeployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Control {
-    /// The plan that it carries out, plus one; 0: none, it is about to look.
+    /// The number of the current plan plus one. 0: the operator has no plan and is about to observe.
     pub plan: u32,
-    /// The wave.
+    /// The index of the current wave.
     pub wave: u8,
-    /// Which of its writes have been answered.
+    /// The writes of the wave that have been answered, as bits.
     pub done: u16,
-    /// Whether one of them did not succeed, so that this wave is the last.
+    /// Whether a write of the wave failed. The operator then does not start the next wave.
     pub failed: bool,
 }
 
-/// How often somebody may still do something; `UNLIMITED`: always.
+/// The number of times that each step may still happen. `UNLIMITED`: any number of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budgets {
-    /// The ExtensionService is deleted.
+    /// Deletions of the ExtensionService.
     pub flaps: u8,
-    /// The user changes his mind: another form of the ExtensionService than the last.
+    /// Changes of the ExtensionService to another spec than the last spec.
     pub changes: u8,
-    /// … of the ContourDeployment's spec.
+    /// Changes of the ContourDeployment's spec.
     pub respecifications: u8,
-    /// A ContourDeployment is deleted.
+    /// Deletions of a ContourDeployment.
     pub deletions: u8,
-    /// The Service is deleted.
+    /// Deletions of the Service.
     pub services: u8,
-    /// The namespace is deleted.
+    /// Deletions of the namespace.
     pub namespaces: u8,
-    /// A foreigner alters or deletes something of ours.
+    /// Changes and deletions of Slipway's objects by another user.
     pub foreign: u8,
-    /// A container is killed.
+    /// Kills of a container.
     pub kills: u8,
-    /// The operator is killed, or an answer lost.
+    /// Kills of the operator, and lost answers.
     pub crashes: u8,
-    /// A tenant makes an imitation.
+    /// Imitations that a tenant creates.
     pub tenant: u8,
 }
 
@@ -162,7 +163,7 @@ impl Budgets {
     }
 }
 
-/// Spends one; false: there is none left.
+/// Spends one unit of a budget. Returns false if the budget is used up.
 pub fn spend(budget: &mut u8) -> bool {
     match *budget {
         UNLIMITED => true,
@@ -174,22 +175,22 @@ pub fn spend(budget: &mut u8) -> bool {
     }
 }
 
-/// The world.
+/// A state of the whole model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// By key.
+    /// Sorted by key.
     pub slots: Vec<Slot>,
-    /// What else belongs to each ContourDeployment (access, certificates, Services, Envoy), as one number.
+    /// The other objects of each ContourDeployment (access, certificates, Services, Envoy), as one number.
     pub furniture: [u32; MOST_OWNERS],
     pub control: [Control; MOST_OWNERS],
-    /// What the operator remembers of the API server's word on the settings; 0: nothing.
+    /// The API server's verdict on the settings that the operator remembers, as a number. 0: no verdict.
     pub answers: [u32; MOST_OWNERS],
-    /// What it remembers of its writes that were refused (`Model::refused`); 0: nothing.
+    /// The refused writes that the operator remembers (`Model::refused`), as a number. 0: no refused writes.
     pub refused: [u32; MOST_OWNERS],
     pub budgets: Budgets,
-    /// Forms of the user's ExtensionService that Contour has found valid, as bits.
+    /// The specs of the user's ExtensionService that Contour has judged valid, as bits.
     pub judged: u8,
-    /// The form that the user chose last.
+    /// The spec of the ExtensionService that the user chose last.
     pub form: u8,
 }
 
@@ -216,7 +217,8 @@ impl State {
         self.slot(key).live
     }
 
-    /// An object changes. What a foreigner deleted and is made again is no longer his doing.
+    /// Sets the object on the API server. An object that another user deleted counts as the operator's responsibility again when
+    /// the object is recreated.
     pub fn set_live(&mut self, key: KeyId, id: Id) {
         let slot = self.slot_mut(key);
         if slot.live == 0 || id == 0 {
@@ -229,7 +231,7 @@ impl State {
         self.slot_mut(key).view = id;
     }
 
-    /// Live objects of a kind, but for those that are [aside](Items::is_aside).
+    /// Returns the existing objects of a kind, except for those that are [aside](Items::is_aside).
     pub fn of_kind<'a>(&'a self, items: &'a Items, kind: Kind) -> impl Iterator<Item = Slot> + 'a {
         self.slots
             .iter()
@@ -237,7 +239,7 @@ impl State {
             .filter(move |slot| slot.live != 0 && items.kind(slot.key) == kind && !items.is_aside(slot.key))
     }
 
-    /// Forgets what is nowhere any more.
+    /// Removes the slots of objects that exist neither on the API server nor in the cache.
     pub fn tidy(&mut self) {
         self.slots
             .retain(|slot| slot.live != 0 || slot.view != 0 || slot.extra != 0);

@@ -253,7 +253,7 @@ impl Model {
     pub fn tenant_step(&mut self, step: &mut Step) {
         match step.action {
             Action::TenantMakes(number) => {
-                step.name = "a tenant makes an imitation";
+                step.name = "a tenant creates an imitation";
                 spend(&mut step.to.budgets.tenant);
                 let imitation = self.scope.imitations[usize::from(number)];
                 let (key, place) = (self.keys.imitations[usize::from(number)], self.scope.tenant_in);
@@ -261,7 +261,7 @@ impl Model {
                 self.make(&mut step.to, key, new, 0, |_| imitation.object(place));
             }
             Action::TenantDeletes(number) => {
-                step.name = "a tenant deletes what he made";
+                step.name = "a tenant deletes an imitation";
                 let key = self.keys.imitations[usize::from(number)];
                 self.change(&mut step.to, key, Change::Deletion, api_server::deleted);
             }

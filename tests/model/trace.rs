@@ -1,4 +1,5 @@
-//! A way through the world in words: step by step, with what each changed. What is told can be gone again, by the same words.
+//! Describes a path through the model step by step, with the changes of each step. A described path can be replayed by the same
+//! words.
 
 use std::fmt::Write as _;
 
@@ -14,38 +15,38 @@ use crate::search::Counterexample;
 use crate::settled::unsalted;
 use crate::state::{Container, State};
 
-/// Everything that must have happened in a full run.
+/// The names of all steps that must occur in a full run.
 pub const ACTIONS: &[&str] = &[
     "a ReplicaSet ends its pod",
-    "a ReplicaSet makes its pod",
+    "a ReplicaSet creates its pod",
     "a ReplicaSet's controller catches up",
     "a container is killed and starts again",
     "a container starts",
     "a namespace is gone",
     "a pod has ended",
     "a watch catches up",
-    "time passes, which something waits for",
+    "time passes",
     "Contour judges",
-    "Contour looks again, for a reason of its own",
+    "Contour processes everything again, for its own reasons",
     "the Deployment controller scales a ReplicaSet down",
     "the Deployment controller scales a ReplicaSet up",
-    "the Deployment controller sees a template",
+    "the Deployment controller observes a template",
     "the garbage collector deletes",
     "the namespace controller deletes",
     "the answer to a write is lost",
     "the operator adds a finalizer",
     "the operator applies",
-    "the operator asks whether settings are taken",
-    "the operator can't write: no namespace",
-    "the operator can't write: the namespace is being deleted",
+    "the operator checks settings",
+    "the operator cannot write: the namespace does not exist",
+    "the operator cannot write: the namespace is Terminating",
     "the operator creates",
     "the operator deletes",
-    "the operator finds that its view is old",
+    "the operator detects a stale view",
     "the operator is killed",
-    "the operator looks before deletions",
-    "the operator meets an object of somebody else's",
+    "the operator performs a live read before deletions",
+    "the operator meets an object of another user",
     "the operator replaces",
-    "the operator takes its finalizer away",
+    "the operator removes its finalizer",
     "the operator writes access, certificates, Services, Envoy",
     "the user changes the ContourDeployment's spec",
     "the user deletes the ContourDeployment",
@@ -53,42 +54,42 @@ pub const ACTIONS: &[&str] = &[
     "the user deletes the Service",
     "the user deletes the namespace",
     "the user edits the ExtensionService",
-    "the user makes the ContourDeployment",
-    "the user makes the ExtensionService",
-    "the user makes the Service",
-    "the user makes the namespace",
-    "Contour's verdict on a deleted ExtensionService lands on the one in its place",
-    "a foreigner alters a stand-in's timeout",
-    "a foreigner points a stand-in elsewhere",
-    "a foreigner erases a stand-in's memory",
-    "a foreigner deletes a stand-in",
-    "a foreigner deletes a blackhole",
-    "a foreigner takes a stand-in's finalizer away",
-    "a foreigner deletes a ContourConfiguration",
-    "a foreigner takes a ContourConfiguration's name",
-    "a foreigner alters a ContourConfiguration",
+    "the user creates the ContourDeployment",
+    "the user creates the ExtensionService",
+    "the user creates the Service",
+    "the user creates the namespace",
+    "Contour's verdict on a deleted ExtensionService lands on its successor",
+    "another user alters a stand-in's timeout",
+    "another user points a stand-in elsewhere",
+    "another user erases a stand-in's persisted state",
+    "another user deletes a stand-in",
+    "another user deletes a blackhole",
+    "another user removes a stand-in's finalizer",
+    "another user deletes a ContourConfiguration",
+    "another user takes a ContourConfiguration's name",
+    "another user alters a ContourConfiguration",
     "Contour's verdict is lost",
-    "a tenant deletes what he made",
-    "a tenant makes an imitation",
-    "another Contour says that an ExtensionService is not valid",
+    "a tenant deletes an imitation",
+    "a tenant creates an imitation",
+    "another Contour judges an ExtensionService invalid",
 ];
 
-/// What a told way begins with: in which scope it is, and which guard is removed.
+/// Returns the head of a described path: the scope and the removed guard.
 pub fn head(scope: &Scope, breakage: Option<&Breakage>) -> String {
     let without = breakage.map(|breakage| format!("without: {}\n", breakage.name));
     format!("scope: {}\n{}", scope.name, without.unwrap_or_default())
 }
 
-/// Whether a way was gone without a guard.
+/// Reports whether a guard was removed on a path.
 pub fn is_without_a_guard(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("without: "))
 }
 
-/// Goes a told way. Steps that are not possible (any more: what the operator does may have been mended since) are left out. Returns
-/// what was wrong on the way, or at its end.
+/// Replays a described path. Skips steps that are not possible, for example because the operator has been repaired since. Returns
+/// the problems on the path or at its end.
 pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
     let named = |field: &str| text.lines().find_map(|line| line.strip_prefix(field));
-    let scope = scopes::named(named("scope: ").expect("a way begins with its scope"));
+    let scope = scopes::named(named("scope: ").expect("a path begins with its scope"));
     let breakage = named("without: ").map(breakages::named);
     let steps = text.lines().filter_map(|line| {
         let (number, words) = line.trim_start().split_once(". ")?;
@@ -124,7 +125,7 @@ pub fn follow(text: &str, tell: &mut dyn FnMut(&str)) -> Vec<String> {
 }
 
 impl Model {
-    /// A way, gone anew from the start.
+    /// Describes the path of a counterexample by replaying the path from the start.
     pub fn tell(&mut self, counterexample: &Counterexample) -> String {
         let problems = counterexample.problems.iter();
         let mut text = problems.fold(String::new(), |text, problem| text + "! " + problem + "\n");
@@ -146,7 +147,7 @@ impl Model {
         (step, text)
     }
 
-    /// A step in words, by which it can be found again.
+    /// Returns the words that describe a step and identify the step in a replay.
     fn words(&self, state: &State, action: Action) -> String {
         let key = |key: KeyId| self.items.key(key).to_string();
         let form = |form: u8| format!("{:?}", Form::ALL[usize::from(form)]);
@@ -220,7 +221,7 @@ impl Model {
             }
             if name.kind == Kind::ExtensionService && new.live != 0 && old.extra < new.extra {
                 lines.push(format!(
-                    "Contour does not notice that its word on {name} is out of date"
+                    "Contour does not notice that the verdict on {name} is out of date"
                 ));
             }
             if name.kind == Kind::Pod && old.extra != new.extra {
@@ -239,7 +240,7 @@ impl Model {
         lines
     }
 
-    /// An object in a few words.
+    /// Describes an object in a few words.
     fn shown(&self, id: Id) -> String {
         let Some(item) = self.items.get(id) else {
             return "gone".to_owned();
@@ -283,7 +284,7 @@ impl Model {
     }
 }
 
-/// A request in words.
+/// Describes a request.
 fn described(write: &Write) -> String {
     let verb = match write {
         Write::Create(_) => "creates",

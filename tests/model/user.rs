@@ -76,7 +76,7 @@ impl Model {
                     0,
                     |_| json!({"metadata": {"name": AUTH}}),
                 );
-                "the user makes the namespace"
+                "the user creates the namespace"
             }
             Action::UserDeletesNamespace => {
                 spend(&mut state.budgets.namespaces);
@@ -88,7 +88,7 @@ impl Model {
                     let spec = json!({"selector": {"app": AUTH}, "ports": [{"port": 9001}]});
                     json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec})
                 });
-                "the user makes the Service"
+                "the user creates the Service"
             }
             Action::UserDeletesService => {
                 spend(&mut state.budgets.services);
@@ -106,7 +106,7 @@ impl Model {
                     0,
                     |_| json!({"metadata": {"name": AUTH, "namespace": AUTH}, "spec": spec}),
                 );
-                "the user makes the ExtensionService"
+                "the user creates the ExtensionService"
             }
             Action::UserEditsExtensionService(form) => {
                 choose(state, form);
@@ -125,7 +125,7 @@ impl Model {
                     let (namespace, name) = OWNERS[usize::from(owner)];
                     json!({"metadata": {"namespace": namespace, "name": name}, "spec": model.scope.wishes[0].spec()})
                 });
-                "the user makes the ContourDeployment"
+                "the user creates the ContourDeployment"
             }
             Action::UserRespecifies(owner, wish) => {
                 spend(&mut state.budgets.respecifications);
@@ -256,18 +256,18 @@ fn alter(object: &mut Object, mischief: Mischief) {
 impl Mischief {
     fn name(self) -> &'static str {
         match self {
-            Self::AlterFacts => "a foreigner alters a stand-in's timeout",
-            Self::Redirect => "a foreigner points a stand-in elsewhere",
-            Self::EraseMemory => "a foreigner erases a stand-in's memory",
-            Self::DeleteStandIn => "a foreigner deletes a stand-in",
-            Self::DeleteBlackhole => "a foreigner deletes a blackhole",
-            Self::StripFinalizer => "a foreigner takes a stand-in's finalizer away",
-            Self::DeleteConfiguration => "a foreigner deletes a ContourConfiguration",
-            Self::TakeName => "a foreigner takes a ContourConfiguration's name",
-            Self::AlterConfiguration => "a foreigner alters a ContourConfiguration",
-            Self::SayInvalid => "another Contour says that an ExtensionService is not valid",
+            Self::AlterFacts => "another user alters a stand-in's timeout",
+            Self::Redirect => "another user points a stand-in elsewhere",
+            Self::EraseMemory => "another user erases a stand-in's persisted state",
+            Self::DeleteStandIn => "another user deletes a stand-in",
+            Self::DeleteBlackhole => "another user deletes a blackhole",
+            Self::StripFinalizer => "another user removes a stand-in's finalizer",
+            Self::DeleteConfiguration => "another user deletes a ContourConfiguration",
+            Self::TakeName => "another user takes a ContourConfiguration's name",
+            Self::AlterConfiguration => "another user alters a ContourConfiguration",
+            Self::SayInvalid => "another Contour judges an ExtensionService invalid",
             Self::LoseWord => "Contour's verdict is lost",
-            Self::SayOfAnother => "Contour's verdict on a deleted ExtensionService lands on the one in its place",
+            Self::SayOfAnother => "Contour's verdict on a deleted ExtensionService lands on its successor",
         }
     }
 }

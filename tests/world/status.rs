@@ -1,4 +1,4 @@
-//! What the status says, and that it says it once.
+//! The content of the status. Slipway does not write an unchanged status again.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use slipway::plan::{Key, Kind};
 use crate::cluster::Cluster;
 use crate::scene::{asks_auth, asks_auth_fail_open, auth, points_at};
 
-/// A cluster in which `auth/auth` is in this state, `failOpen` is this and readiness that.
+/// Returns a cluster in which `auth/auth` has this state, with this value of `failOpen` and of `readiness`.
 fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> Cluster {
     let mut cluster = Cluster::new();
     let mut spec = asks_auth();
@@ -38,7 +38,7 @@ fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> C
 }
 
 #[test]
-fn ready_degraded_and_traffic_follow_state_fail_open_and_readiness() {
+fn conditions_follow_state_fail_open_and_readiness() {
     use ExtensionServiceState::{Available, Blocked, Invalid, Missing, NoEndpoints, Pending};
     for state in [Missing, Blocked, Pending, Invalid, NoEndpoints, Available] {
         for fail_open in [false, true] {
@@ -63,8 +63,8 @@ fn ready_degraded_and_traffic_follow_state_fail_open_and_readiness() {
                     format!("True/{reason}")
                 };
                 assert_eq!(cluster.condition("Degraded"), degraded, "{case}");
-                assert_eq!(cluster.condition("Reconciling"), "", "{case}: nothing is on its way");
-                assert_eq!(cluster.condition("Stalled"), "", "{case}: no deadline runs");
+                assert_eq!(cluster.condition("Reconciling"), "", "{case}: no change is in progress");
+                assert_eq!(cluster.condition("Stalled"), "", "{case}: no failure exists");
                 assert_eq!(
                     status.extension_services_available.as_deref(),
                     Some(if available { "1/1" } else { "0/1" })
@@ -74,7 +74,7 @@ fn ready_degraded_and_traffic_follow_state_fail_open_and_readiness() {
     }
 }
 
-/// Situations from a long life; `check` sees the status of each.
+/// Runs a cluster through many situations and calls `check` with the status after each of them.
 fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     let mut cluster = Cluster::new();
     let mut step = |cluster: &mut Cluster, change: &dyn Fn(&mut Cluster)| {
@@ -119,7 +119,7 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
 }
 
 #[test]
-fn every_condition_carries_the_generation_and_every_type_is_there_from_the_first_visit_on() {
+fn every_status_has_all_condition_types_with_the_generation() {
     let mut seen = 0;
     life(|cluster, status| {
         seen += 1;
@@ -158,7 +158,7 @@ fn every_condition_carries_the_generation_and_every_type_is_there_from_the_first
 }
 
 #[test]
-fn a_transition_time_moves_with_the_status_and_only_with_it() {
+fn a_transition_time_changes_only_with_the_status() {
     let mut before: Option<ContourDeploymentStatus> = None;
     life(|cluster, status| {
         for condition in &status.conditions {
@@ -190,7 +190,7 @@ fn a_transition_time_moves_with_the_status_and_only_with_it() {
 }
 
 #[test]
-fn nothing_is_ever_both_reconciling_and_stalled_and_ready_goes_with_neither() {
+fn ready_reconciling_and_stalled_exclude_each_other() {
     life(|cluster, _| {
         let [ready, reconciling, stalled] = ["Ready", "Reconciling", "Stalled"].map(|type_| cluster.condition(type_));
         assert!(
@@ -207,9 +207,9 @@ fn nothing_is_ever_both_reconciling_and_stalled_and_ready_goes_with_neither() {
 }
 
 #[test]
-fn a_status_that_was_written_is_not_written_again_and_tells_nothing_twice() {
+fn an_unchanged_status_is_not_written_again_and_emits_no_events() {
     life(|cluster, status| {
-        // After a failure the next plan says how it is without the failure.
+        // After a failure, the status of the next plan does not include the failure.
         if cluster.forbids.is_none() {
             let mut later = cluster.clone();
             later.api.now += Duration::from_hours(1);
@@ -224,7 +224,7 @@ fn a_status_that_was_written_is_not_written_again_and_tells_nothing_twice() {
 }
 
 #[test]
-fn until_the_settings_are_checked_the_status_says_so_and_keeps_what_was_seen_last() {
+fn unchecked_settings_are_reported_with_the_last_known_state() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let before = cluster.status();
     cluster.specify(asks_auth_fail_open());
@@ -232,7 +232,7 @@ fn until_the_settings_are_checked_the_status_says_so_and_keeps_what_was_seen_las
         (true, "the configuration has not been checked yet"),
         (false, "the Secrets of namespace projectcontour have not been read yet"),
     ] {
-        let mut observed = cluster.observe().expect("it exists");
+        let mut observed = cluster.observe().expect("the ContourDeployment exists");
         observed.secrets_synced = secrets_synced;
         let status = slipway::plan::plan(&observed).status;
         assert_eq!(status.observed_generation, Some(2));
@@ -242,7 +242,7 @@ fn until_the_settings_are_checked_the_status_says_so_and_keeps_what_was_seen_las
             ("Reconciling", "True"),
         ] {
             let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
-            let condition = condition.unwrap_or_else(|| panic!("{type_} is there"));
+            let condition = condition.unwrap_or_else(|| panic!("{type_} exists"));
             let (status, reason) = (condition.status.as_str(), condition.reason.as_str());
             assert_eq!((status, reason), (expected, "ConfigurationUnchecked"), "{type_}");
             assert_eq!(condition.message, says, "{type_}");
@@ -256,7 +256,7 @@ fn until_the_settings_are_checked_the_status_says_so_and_keeps_what_was_seen_las
 }
 
 #[test]
-fn a_failure_that_is_a_person_s_turn_stays_that_and_another_one_is_a_change_on_its_way_first() {
+fn stalled_persists_and_a_new_failure_starts_as_reconciling() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_auth());
     cluster.forbids = Some("edge-envoy".into());
@@ -279,8 +279,12 @@ fn a_failure_that_is_a_person_s_turn_stays_that_and_another_one_is_a_change_on_i
 }
 
 #[test]
-fn since_when_a_service_is_missing_begins_anew_with_another_reference() {
-    let reference = |namespace: &str, name: &str| json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": namespace, "name": name}}}});
+fn a_new_reference_restarts_the_time_of_a_missing_service() {
+    let reference = |namespace: &str, name: &str| {
+        json!({"runtimeSettings": {
+            "globalExtAuth": {"extensionRef": {"namespace": namespace, "name": name}}
+        }})
+    };
     for (namespace, name) in [("auth", "other"), ("other", "auth")] {
         let mut cluster = Cluster::waiting_for_auth();
         let since = |cluster: &Cluster| cluster.status().extension_services[0].since.0;
@@ -295,7 +299,7 @@ fn since_when_a_service_is_missing_begins_anew_with_another_reference() {
 }
 
 #[test]
-fn a_long_message_is_cut_to_what_fits_a_screen() {
+fn a_long_condition_message_is_truncated() {
     let mut cluster = Cluster::new();
     cluster.refuses_settings = Some("ü".repeat(5000));
     cluster.specify(asks_auth());
@@ -305,6 +309,6 @@ fn a_long_message_is_cut_to_what_fits_a_screen() {
         .conditions
         .iter()
         .find(|condition| condition.type_ == "Ready")
-        .expect("it is there");
+        .expect("the condition exists");
     assert_eq!(ready.message.chars().count(), 1025);
 }

@@ -1,4 +1,4 @@
-//! What others make, with our marks on it or without: nothing is done on its word.
+//! Objects of other users, with or without Slipway's labels, do not control what Slipway does.
 
 use serde_json::{Value, json};
 use slipway::api::Traffic;
@@ -8,7 +8,7 @@ use slipway::plan::{Key, Kind, Object, hash, hash_json};
 use crate::cluster::{Cluster, NAME, NAMESPACE};
 use crate::scene::{asks_auth, is_blackhole, points_at};
 
-/// Both labels of the ContourDeployment, on a pod's also the component.
+/// Returns both labels of the ContourDeployment and the component label of Contour's pods.
 fn marks() -> Value {
     json!({
         "contour.slipway.dev/contourdeployment": NAME,
@@ -17,8 +17,8 @@ fn marks() -> Value {
     })
 }
 
-/// What a forged annotation says that a container has captured: a configuration that switches authorization off, under the name that
-/// its content hashes to.
+/// Returns the name and spec of a forged configuration, and a startup-inputs annotation that names the configuration. The spec
+/// disables authorization. The name matches the hash of the spec.
 fn forged_capture() -> (String, Value, String) {
     let auth = json!({"extensionRef": {"namespace": "auth", "name": "auth"}, "authPolicy": {"disabled": true}});
     let spec = json!({"globalExtAuth": auth});
@@ -27,10 +27,14 @@ fn forged_capture() -> (String, Value, String) {
     (name, spec, captured.to_string())
 }
 
-/// One of everything, in a namespace that nothing references, with both labels; all that can be said on it is a lie.
+/// Returns an object of every kind for a namespace, with both labels and forged annotations.
 fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
     let (configuration, spec, captured) = forged_capture();
-    let metadata = |name: &str, annotations: Value| json!({"namespace": namespace, "name": name, "labels": marks(), "annotations": annotations});
+    let metadata = |name: &str, annotations: Value| {
+        json!({
+            "namespace": namespace, "name": name, "labels": marks(), "annotations": annotations
+        })
+    };
     let memory = json!({
         "salt": 4_000_000_000_u32, "moves": u32::MAX, "retired": true, "pinned": {}, "reference": ["auth", "auth"],
         "proven": {"uid": "u", "generation": i64::MAX, "spec": points_at("evil")},
@@ -100,7 +104,7 @@ fn make(cluster: &mut Cluster, imitations: &[(Kind, Value)]) -> Vec<Key> {
 }
 
 #[test]
-fn nothing_that_stands_in_an_unreferenced_namespace_moves_anything_and_only_leftovers_are_taken_away() {
+fn objects_in_an_unreferenced_namespace_are_ignored_or_pruned() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let (status, template) = (cluster.status(), cluster.template());
     cluster.make_namespace("alice");
@@ -123,11 +127,14 @@ fn nothing_that_stands_in_an_unreferenced_namespace_moves_anything_and_only_left
     }
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
     cluster.settle();
-    assert!(cluster.observe().is_none(), "none of them holds a deletion up");
+    assert!(
+        cluster.observe().is_none(),
+        "none of the imitations blocks the deletion"
+    );
 }
 
 #[test]
-fn a_pod_of_nobody_s_at_home_is_held_for_and_told_of_and_nothing_else_is_done_on_its_word() {
+fn a_foreign_pod_at_home_blocks_deletions_and_hides_traffic() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let template = cluster.template();
     let (configuration, ..) = forged_capture();
@@ -143,18 +150,22 @@ fn a_pod_of_nobody_s_at_home_is_held_for_and_told_of_and_nothing_else_is_done_on
             .is_none()
     );
     let traffic = |cluster: &Cluster| cluster.status().extension_services[0].traffic;
-    assert_eq!(traffic(&cluster), Traffic::Enforced, "it has not started");
+    assert_eq!(traffic(&cluster), Traffic::Enforced, "the pod has not started");
     let pod = Key::new(Kind::Pod, NAMESPACE, "pod");
     cluster
         .api
         .edit(&pod, |pod| pod.content["status"]["phase"] = "Running".into());
     cluster.reconcile();
-    assert_eq!(traffic(&cluster), Traffic::Unknown, "nobody can say what it runs on");
+    assert_eq!(
+        traffic(&cluster),
+        Traffic::Unknown,
+        "the configuration of the pod is unknown"
+    );
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
     cluster.settle();
     assert!(
         cluster.observe().is_some(),
-        "it may be a Contour, and need what is there"
+        "the pod may be a Contour that needs its startup inputs"
     );
     cluster.api.forget(&pod);
     cluster.api.forget(&Key::new(Kind::ReplicaSet, NAMESPACE, "set"));
@@ -163,7 +174,7 @@ fn a_pod_of_nobody_s_at_home_is_held_for_and_told_of_and_nothing_else_is_done_on
 }
 
 #[test]
-fn a_configuration_that_says_of_itself_that_it_was_rolled_out_is_not_the_last_good_one_while_contour_runs() {
+fn a_forged_rolled_out_mark_is_ignored_while_contour_runs() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let good = cluster.configuration().key();
     let forged = imitations(NAMESPACE);
@@ -184,7 +195,7 @@ fn a_configuration_that_says_of_itself_that_it_was_rolled_out_is_not_the_last_go
 }
 
 #[test]
-fn a_blackhole_that_becomes_an_external_name_is_put_right() {
+fn slipway_repairs_a_blackhole_that_becomes_an_external_name() {
     let mut cluster = Cluster::waiting_for_auth();
     let stand_in = cluster.stand_in().clone();
     let blackhole = Key::new(Kind::Service, stand_in.namespace(), stand_in.name());
@@ -199,7 +210,7 @@ fn a_blackhole_that_becomes_an_external_name_is_put_right() {
 }
 
 #[test]
-fn a_namespace_that_refuses_what_is_made_in_it_holds_nothing_up_and_is_tried_again() {
+fn a_namespace_that_refuses_creations_is_bypassed_and_retried() {
     let mut cluster = Cluster::new();
     cluster.make_namespace("auth");
     cluster.full.insert("auth".to_owned());
@@ -221,24 +232,24 @@ fn a_namespace_that_refuses_what_is_made_in_it_holds_nothing_up_and_is_tried_aga
     );
     let template = cluster.template();
     for _ in 0..20 {
-        let wait = cluster.plan().requeue_after.expect("it is tried again");
+        let wait = cluster.plan().requeue_after.expect("a retry");
         cluster.api.now += wait;
-        assert_eq!(cluster.writes(), [""; 0], "a creation that is refused");
-        assert_eq!(cluster.template(), template, "Contour is not rolled for it");
+        assert_eq!(cluster.writes(), [""; 0], "the creation is refused");
+        assert_eq!(cluster.template(), template, "a refused creation rolls out nothing");
     }
     assert!(
         cluster.plan().requeue_after.is_some_and(|wait| wait.as_secs() > 200),
-        "ever less often"
+        "the retries back off"
     );
     cluster.full.clear();
-    cluster.api.now += cluster.plan().requeue_after.expect("it is tried again");
+    cluster.api.now += cluster.plan().requeue_after.expect("a retry");
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), "auth");
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
 }
 
 #[test]
-fn a_stand_in_that_can_t_be_succeeded_stays_in_use() {
+fn a_stand_in_whose_successor_is_refused_stays_in_use() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     cluster.full.insert("auth".to_owned());
@@ -247,16 +258,20 @@ fn a_stand_in_that_can_t_be_succeeded_stays_in_use() {
     cluster.settle();
     assert_eq!(cluster.stand_in().key(), stand_in);
     let spec = cluster.stand_in().at("/spec/timeoutPolicy/response").cloned();
-    assert_eq!(spec, Some(json!("9s")), "it follows its service");
+    assert_eq!(spec, Some(json!("9s")), "the stand-in follows its service");
     assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Enforced);
     cluster.full.clear();
     cluster.api.now += std::time::Duration::from_mins(6);
     cluster.settle();
-    assert_ne!(cluster.stand_in().key(), stand_in, "its name promises another timeout");
+    assert_ne!(
+        cluster.stand_in().key(),
+        stand_in,
+        "the name of the former stand-in promises another timeout"
+    );
 }
 
 #[test]
-fn a_name_that_is_taken_in_the_service_s_namespace_holds_nothing_up() {
+fn a_name_taken_in_the_service_namespace_blocks_nothing() {
     let mut cluster = Cluster::new();
     cluster.make_namespace("auth");
     let name = {
