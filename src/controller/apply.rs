@@ -139,7 +139,7 @@ impl Apply<'_> {
                     || is_failed_test(&error, &write) =>
             {
                 debug!(%key, verb, %error, "not as observed");
-                match self.requeue_after(&write, &key, &whose, &error).await {
+                match self.read_after(&write, &key, &whose, &error).await {
                     WriteResult::Failed(failure) => self.failed(&write, failure, &whose),
                     outcome => outcome,
                 }
@@ -179,7 +179,7 @@ impl Apply<'_> {
     }
 
     /// Reads what is really there.
-    async fn requeue_after(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> WriteResult {
+    async fn read_after(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> WriteResult {
         match client::get(self.client, key).await {
             Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => {
                 WriteResult::Failed(Failure {

@@ -284,7 +284,7 @@ mod tests {
             assert_eq!(
                 waits.shortest(settings),
                 expected,
-                "{look_again:?} {refusal:?} {settings:?}"
+                "{requeue_after:?} {refusal:?} {settings:?}"
             );
         }
     }

@@ -1,0 +1,171 @@
+//! The minor versions of Contour that Slipway supports, and what Slipway knows of each of them.
+//!
+//! A new minor version is a new variant of [`Version`] and its [`Facts`]. The checks of settings in `preflight` and the default ports in
+//! `ports` take a version, too.
+
+use std::fmt;
+
+/// A supported minor version of Contour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Contour 1.33.
+    V1_33,
+}
+
+/// What Slipway knows of a minor version of Contour.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The minor version as people write it: `1.33`.
+    pub name: &'static str,
+    /// The default image of Contour.
+    pub contour_image: &'static str,
+    /// The default image of Envoy: the one that the same release of Contour is tested with.
+    pub envoy_image: &'static str,
+    /// The reason of a verdict that names a Service, or a port of a Service, that Contour does not find.
+    pub unresolved_reason: &'static str,
+    /// The reasons of a verdict that concern the objects that an ExtensionService points at. Other reasons concern the configuration of the
+    /// Contour that judges, and are the same for every ExtensionService.
+    pub target_reasons: &'static [&'static str],
+    /// The TLS cipher suites that Contour accepts.
+    pub ciphers: &'static [&'static str],
+}
+
+/// Contour 1.33, with the files of v1.33.8.
+static V1_33: Facts = Facts {
+    name: "1.33",
+    contour_image: "ghcr.io/projectcontour/contour:v1.33.8",
+    // examples/contour/03-envoy.yaml
+    envoy_image: "docker.io/envoyproxy/envoy:distroless-v1.38.9",
+    // internal/dag/extension_processor.go
+    unresolved_reason: "ServiceUnresolvedReference",
+    target_reasons: &[
+        "ServiceUnresolvedReference",
+        "UnsupportedServiceType",
+        "TLSUpstreamValidation",
+        "CACertificateNotDelegated",
+    ],
+    // apis/projectcontour/v1alpha1/ciphersuites.go, ValidTLSCiphers
+    ciphers: &[
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES128-SHA",
+        "ECDHE-RSA-AES128-SHA",
+        "AES128-GCM-SHA256",
+        "AES128-SHA",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES256-SHA",
+        "ECDHE-RSA-AES256-SHA",
+        "AES256-GCM-SHA384",
+        "AES256-SHA",
+    ],
+};
+
+/// What an image reference says about the version of Contour in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageVersion {
+    /// The tag names a supported version.
+    Supported(Version),
+    /// The tag names another version: `1.32`.
+    Unsupported(String),
+    /// The reference has no tag, or its tag names no version.
+    Unknown,
+}
+
+impl Version {
+    /// All supported versions, the default version first.
+    pub const ALL: [Self; 1] = [Self::V1_33];
+
+    /// The version that applies where nothing else is known.
+    pub const DEFAULT: Self = Self::ALL[0];
+
+    /// Returns what Slipway knows of this version.
+    pub fn facts(self) -> &'static Facts {
+        match self {
+            Self::V1_33 => &V1_33,
+        }
+    }
+
+    /// Returns the version whose rules apply to an image. Rules of the default version apply to an image of an unknown or unsupported
+    /// version, and status reports this.
+    pub fn for_image(image: Option<&str>) -> Self {
+        match ImageVersion::of(image) {
+            ImageVersion::Supported(version) => version,
+            ImageVersion::Unsupported(_) | ImageVersion::Unknown => Self::DEFAULT,
+        }
+    }
+}
+
+impl ImageVersion {
+    /// Reads the version off the tag of an image reference: `registry:5000/contour:v1.33.8@sha256:…`. None is the default image.
+    pub fn of(image: Option<&str>) -> Self {
+        let Some(image) = image else {
+            return Self::Supported(Version::DEFAULT);
+        };
+        let without_digest = image.split_once('@').map_or(image, |(reference, _)| reference);
+        let last = without_digest.rsplit('/').next().unwrap_or_default();
+        let Some((major, minor)) = last.split_once(':').and_then(|(_, tag)| minor_version(tag)) else {
+            return Self::Unknown;
+        };
+        let name = format!("{major}.{minor}");
+        let known = Version::ALL.into_iter().find(|version| version.facts().name == name);
+        known.map_or(Self::Unsupported(name), Self::Supported)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.facts().name)
+    }
+}
+
+/// Returns the first two numbers of a tag such as `v1.33.8`, `1.33` or `v1.33.8-rc.1`.
+fn minor_version(tag: &str) -> Option<(u32, u32)> {
+    let mut numbers = tag.strip_prefix('v').unwrap_or(tag).splitn(3, '.');
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next()?;
+    let digits = minor.find(|character: char| !character.is_ascii_digit());
+    let minor = digits.map_or(minor, |end| &minor[..end]).parse().ok()?;
+    Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_of_an_image_names_its_version() {
+        use ImageVersion::{Supported, Unknown, Unsupported};
+        let v1_33 = || Supported(Version::V1_33);
+        for (image, expected) in [
+            ("ghcr.io/projectcontour/contour:v1.33.8", v1_33()),
+            ("contour:1.33", v1_33()),
+            ("registry:5000/mirror/contour:v1.33.8-distroless@sha256:00", v1_33()),
+            ("contour:1.33-rc.1", v1_33()),
+            ("contour:v1.32.4", Unsupported("1.32".to_owned())),
+            ("contour:v2.0.0", Unsupported("2.0".to_owned())),
+            ("contour:v1.330.0", Unsupported("1.330".to_owned())),
+            ("registry:5000/contour", Unknown),
+            ("registry.v1.33.8/contour", Unknown),
+            ("contour:main", Unknown),
+            ("contour:v1", Unknown),
+            ("contour@sha256:00", Unknown),
+            ("", Unknown),
+        ] {
+            assert_eq!(ImageVersion::of(Some(image)), expected, "{image}");
+        }
+        assert_eq!(ImageVersion::of(None), v1_33());
+    }
+
+    #[test]
+    fn the_default_images_are_of_their_version() {
+        for version in Version::ALL {
+            let facts = version.facts();
+            assert_eq!(ImageVersion::of(Some(facts.contour_image)), ImageVersion::Supported(version));
+            assert!(facts.target_reasons.contains(&facts.unresolved_reason));
+            assert_eq!(version.to_string(), facts.name);
+        }
+    }
+}
