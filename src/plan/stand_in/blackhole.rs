@@ -1,5 +1,5 @@
-//! The blackhole: what a stand-in points at while nobody can be asked. A headless Service without a selector, and so without
-//! endpoints.
+//! The blackhole: the target of a stand-in while no ExtensionService is usable. The blackhole is a headless Service without a selector, and
+//! so without endpoints.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,10 +9,10 @@ use super::{Facts, spec_of};
 use crate::plan::object::Object;
 use crate::plan::write::{Desired, Fields};
 
-/// The blackhole's only port; RFC 863's number for "discard". No endpoint will ever answer there.
+/// The only port of the blackhole, which is the number of "discard" in RFC 863. No endpoint ever listens on the port.
 const BLACKHOLE_PORT: i32 = 9;
 
-/// The spec of a stand-in that points at nothing, with the pinned response timeout.
+/// Returns the spec of a stand-in that points at the blackhole, with the pinned response timeout.
 pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
     let mut spec = json!({"protocol": "h2c", "services": [{"name": name, "port": BLACKHOLE_PORT}]});
     if let Some(response) = &pinned.response {
@@ -24,7 +24,7 @@ pub fn spec(name: &str, pinned: &Facts) -> Map<String, Value> {
     }
 }
 
-/// Whether a stand-in points at nothing.
+/// Reports whether a stand-in points at the blackhole.
 pub fn is_blackhole(stand_in: &Object) -> bool {
     spec_of(stand_in)
         .services()
@@ -32,7 +32,7 @@ pub fn is_blackhole(stand_in: &Object) -> bool {
         .all(|service| service.name == stand_in.name())
 }
 
-/// The Service.
+/// Returns the desired Service.
 pub fn service(metadata: ObjectMeta) -> Desired {
     let service = Service {
         metadata,

@@ -1,5 +1,5 @@
-//! Where a stand-in points, and why: at a copy of the user's object, or at its blackhole. This is the only place where that is decided; in
-//! which namespace it stands is decided in `name`. What status says derives from the reason.
+//! The target of a stand-in, and the reason: a copy of the user's ExtensionService, or the blackhole. Only this file decides on the target.
+//! `name` decides on the namespace of the stand-in. The status derives its messages from the reason.
 
 use super::Proven;
 use super::evidence::Evidence;
@@ -7,50 +7,53 @@ use crate::api::ExtensionServiceState as State;
 use crate::api::contour::{LARGEST_SPEC, SubCondition, Verdict};
 use crate::plan::object::NamespacedName;
 
-/// What a stand-in points at, and why.
+/// The target of a stand-in, and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PointsAt {
-    /// A copy of the newest form of the user's object that Contour has judged valid.
+    /// A copy of the newest spec of the user's ExtensionService that Contour has judged valid.
     Copy(Proven, Copied),
-    /// Nothing: requests are denied, or pass, as `failOpen` says.
+    /// The blackhole. `failOpen` decides whether requests are denied or pass.
     Blackhole(Why),
 }
 
-/// The condition of a copy that is in use.
+/// The state of a copy in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// Somebody answers.
+    /// An endpoint is ready.
     Available,
-    /// Nobody answers behind these Services.
+    /// These Services have no ready endpoint.
     NoEndpoints(Vec<String>),
-    /// The user's object was edited into something that Contour calls invalid, in these words.
+    /// The current spec of the user's ExtensionService is invalid. The text contains Contour's errors.
     OfAnEarlierForm(String),
-    /// The user's object was edited, and Contour has not said anything of it for too long.
+    /// The user's ExtensionService was changed, and Contour's verdict is overdue.
     Unheard,
-    /// The user's object was edited into something that is too large to be copied.
+    /// The current spec of the user's ExtensionService is too large to be copied.
     TooLarge,
 }
 
-/// Why a stand-in is the blackhole.
+/// The reason why a stand-in points at the blackhole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It does not stand beside the user's object, and only Services of its own namespace may stand behind an ExtensionService.
+    /// The stand-in is in another namespace than the user's ExtensionService. An ExtensionService can only use Services of its own
+    /// namespace.
     OtherNamespace,
-    /// The user's object does not exist.
+    /// The user's ExtensionService does not exist.
     Missing,
-    /// Contour has not judged the user's object yet.
+    /// Contour has not judged the user's ExtensionService yet.
     NotJudged,
-    /// The user's object is too large to be copied.
+    /// The user's ExtensionService is too large to be copied.
     TooLarge,
-    /// Contour says, in these words, that it is not valid, and has never called it valid.
+    /// The user's ExtensionService is invalid and has never been valid. The text contains Contour's errors.
     NeverValid(String),
-    /// A Service of the copy is seen to be unusable; in words. A Contour that noticed would drop HTTPS virtual hosts (v1.33).
+    /// A Service of the copy is unusable. The text contains the problem. A Contour that observed the problem would drop HTTPS virtual hosts
+    /// (v1.33).
     Unusable(String),
-    /// Contour said that the copy is not usable, in these words, and has not called the user's object valid since.
+    /// Contour reported the copy as unusable and has not judged the user's ExtensionService valid since. The text contains Contour's
+    /// errors.
     Withdrawn(String),
 }
 
-/// Where the stand-in in this namespace points.
+/// Decides on the target of the stand-in in this namespace.
 pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
     if namespace != evidence.target.namespace {
         return PointsAt::Blackhole(Why::OtherNamespace);
@@ -69,11 +72,12 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
         evidence.is_too_large(),
     ) {
         (_, Some(problem), _, _) => PointsAt::Blackhole(Why::Unusable(problem.clone())),
-        // Contour's word on the user's object brings a copy back; until then one that was withdrawn stays away, or the two would flip.
+        // Only Contour's verdict on the user's ExtensionService brings back a withdrawn copy. Otherwise the target would flip between the
+        // copy and the blackhole.
         (Verdict::Invalid(errors), None, true, _) => PointsAt::Blackhole(Why::Withdrawn(said(errors))),
-        // Its word on what is too large is not about the copy.
+        // Contour's verdict on a spec that is too large is not a verdict on the copy.
         (Verdict::None, None, true, _) | (Verdict::Valid, None, true, true) => {
-            PointsAt::Blackhole(Why::Withdrawn("what it points at is not usable any more".to_owned()))
+            PointsAt::Blackhole(Why::Withdrawn("a Service or CA certificate that it references is no longer usable".to_owned()))
         }
         (Verdict::Invalid(errors), None, false, _) => PointsAt::Copy(copy, Copied::OfAnEarlierForm(said(errors))),
         (Verdict::Valid, None, false, true) => PointsAt::Copy(copy, Copied::TooLarge),
@@ -91,7 +95,7 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
 }
 
 impl PointsAt {
-    /// What status says of the state of the user's object.
+    /// Returns the state of the user's ExtensionService for the status.
     pub fn state(&self) -> State {
         match self {
             Self::Copy(_, Copied::Available) => State::Available,
@@ -106,39 +110,39 @@ impl PointsAt {
         }
     }
 
-    /// Why the user's object is not available, in words.
+    /// Returns the reason why the user's ExtensionService is not available, or None if the ExtensionService is available.
     pub fn message(&self, NamespacedName { namespace, name }: &NamespacedName) -> Option<String> {
         let object = format!("ExtensionService {namespace}/{name}");
         let message = match self {
             Self::Copy(_, Copied::Available) => return None,
             Self::Copy(_, Copied::NoEndpoints(services)) => {
                 format!(
-                    "no endpoint is ready behind {object} (Services: {})",
+                    "{object} has no ready endpoint (Services: {})",
                     services.join(", ")
                 )
             }
             Self::Copy(_, Copied::OfAnEarlierForm(errors)) => {
-                format!("Contour says that {object} is not valid: {errors}; its last valid form stays in use")
+                format!("Contour reports that {object} is not valid: {errors}; its last valid spec stays in use")
             }
             Self::Copy(_, Copied::Unheard) => {
-                format!("Contour has not judged the present form of {object}; its last valid form stays in use")
+                format!("Contour has not judged the current spec of {object}; its last valid spec stays in use")
             }
             Self::Copy(_, Copied::TooLarge) => {
-                format!("{}; its last valid form stays in use", too_large(&object))
+                format!("{}; its last valid spec stays in use", too_large(&object))
             }
             Self::Blackhole(Why::TooLarge) => too_large(&object),
-            Self::Blackhole(Why::OtherNamespace) => format!("nothing stands beside {object}"),
+            Self::Blackhole(Why::OtherNamespace) => format!("{object} has no stand-in in its namespace"),
             Self::Blackhole(Why::Missing) => format!("{object} does not exist"),
-            Self::Blackhole(Why::NotJudged) => format!("{object} exists, and Contour has not judged it yet"),
+            Self::Blackhole(Why::NotJudged) => format!("{object} exists, but Contour has not judged it yet"),
             Self::Blackhole(Why::NeverValid(errors) | Why::Withdrawn(errors)) => {
-                format!("Contour says that {object} is not valid: {errors}")
+                format!("Contour reports that {object} is not valid: {errors}")
             }
             Self::Blackhole(Why::Unusable(problem)) => format!("{object}: {problem}"),
         };
         Some(message)
     }
 
-    /// Whether a copy that was in use went bad. Such a copy stays away until Contour calls the user's object valid.
+    /// Reports whether a copy in use was withdrawn. A withdrawn copy stays unused until Contour judges the user's ExtensionService valid.
     pub fn is_withdrawn(&self) -> bool {
         matches!(self, Self::Blackhole(Why::Unusable(_) | Why::Withdrawn(_)))
     }
@@ -146,10 +150,10 @@ impl PointsAt {
 
 fn too_large(object: &str) -> String {
     let most = LARGEST_SPEC / 1024;
-    format!("the spec of {object} is larger than {most} KiB, which is more than Slipway copies; shorten it")
+    format!("the spec of {object} is larger than {most} KiB, the largest size that Slipway copies; shorten the spec")
 }
 
-/// Contour's words.
+/// Returns Contour's errors as a text.
 fn said(errors: &[SubCondition]) -> String {
     errors
         .iter()

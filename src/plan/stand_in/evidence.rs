@@ -1,4 +1,4 @@
-//! What is known of a user's ExtensionService in one role: what [`decide`](super::decision::decide) decides by.
+//! The facts about a user's ExtensionService in one role, on which [`decide`](super::decision::decide) bases its decision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,11 +11,11 @@ use crate::plan::observed::Observed;
 use crate::plan::rollout;
 use crate::plan::views::ServiceSpec;
 
-/// Contour's reason for a Service, or a port, that it does not find.
+/// Contour's reason for a Service or a port that does not exist.
 const UNRESOLVED: &str = "ServiceUnresolvedReference";
 
-/// Reasons of Contour's that speak of what the copy points at, not of the Contour that judges: only these withdraw a copy.
-/// Another reason, a client certificate missing in *its* configuration for instance, marks every ExtensionService.
+/// Contour's reasons that concern the target of the copy, not the Contour that reports the verdict. Only these reasons withdraw a copy.
+/// Other reasons concern Contour's own configuration and mark every ExtensionService, for example a missing client certificate.
 const WITHDRAWING: [&str; 4] = [
     UNRESOLVED,
     "UnsupportedServiceType",
@@ -23,30 +23,30 @@ const WITHDRAWING: [&str; 4] = [
     "CACertificateNotDelegated",
 ];
 
-/// What is known of a user's ExtensionService in one role.
+/// The facts about a user's ExtensionService in one role.
 pub struct Evidence<'a> {
-    /// Which it is.
+    /// The namespace and the name of the ExtensionService.
     pub target: &'a NamespacedName,
-    /// The user's object, if it exists.
+    /// The user's ExtensionService, if it exists.
     pub user: Option<&'a ExtensionService>,
-    /// Contour's verdict on it, or on its trial, if it exists.
+    /// Contour's verdict on the ExtensionService or on its trial. None if the ExtensionService does not exist.
     pub verdict: Option<Verdict>,
-    /// The newest spec of the present object that Contour has judged valid.
+    /// The newest spec of the existing ExtensionService that Contour has judged valid.
     pub proven: Option<Proven>,
-    /// What is seen to be wrong with what that points at, in words.
+    /// The problem of the Services that the proven spec names, as a message.
     pub problem: Option<String>,
-    /// Whether a copy went bad, and Contour has not called the user's object valid since.
+    /// Whether a copy was withdrawn and Contour has not judged the ExtensionService valid since.
     pub was_withdrawn: bool,
-    /// Whether anybody answers behind it.
+    /// Whether a Service of the proven spec has a ready endpoint.
     pub is_answered: bool,
-    /// Whether Contour should have said something of its present form long since.
+    /// Whether Contour's verdict on the current form is overdue.
     pub is_overdue: bool,
-    /// What Contour is to be nudged for.
+    /// The nudge that Contour needs.
     pub due: Option<Due>,
 }
 
 impl<'a> Evidence<'a> {
-    /// What is known now.
+    /// Collects the facts.
     pub fn of(observed: &'a Observed, existing: &[Existing<'_>], target: &'a NamespacedName, role: Role) -> Self {
         let NamespacedName { namespace, .. } = target;
         let user = observed.extension_services.get(target).map(AsRef::as_ref);
@@ -54,13 +54,13 @@ impl<'a> Evidence<'a> {
             .iter()
             .filter(|existing| existing.role == role && existing.stands_for(target))
             .collect();
-        // Contour's word on the user's object is that on its trial, if it needs one.
+        // If the ExtensionService needs a trial, the verdict on the trial replaces the verdict on the ExtensionService.
         let trial = user.and_then(|user| trial::of(observed, target, user));
         let judged = trial.as_ref().or(user);
         let verdict = judged.map(ExtensionService::verdict);
         let proven = proven(&mine, user, verdict.as_ref());
         let outdated = judged.and_then(|judged| outdated(observed, namespace, judged));
-        // Of an object that is to be tried Contour never says anything.
+        // Contour never reports a verdict on an object that needs a trial.
         let heard_of = trial.as_ref().or(user.filter(|user| !trial::needs_one(user)));
         let without_verdict = heard_of.and_then(|object| without_verdict(observed, namespace, object));
         let services = proven.as_ref().map(|proven| proven.spec.services()).unwrap_or_default();
@@ -87,14 +87,14 @@ impl<'a> Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// Whether the user's object is too large to be copied.
+    /// Reports whether the user's ExtensionService is too large to be copied.
     pub fn is_too_large(&self) -> bool {
         self.user.is_some_and(|user| user.spec.is_too_large())
     }
 }
 
-/// The newest spec of the user's present object that Contour has judged valid: the present one, or one that a stand-in
-/// remembers. An object that was deleted and made again (another uid) has proved nothing yet.
+/// Returns the newest spec of the existing ExtensionService that Contour has judged valid: the current spec, or a spec in the persisted
+/// state of a stand-in. A recreated ExtensionService (with another uid) has no proven spec yet.
 fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>, verdict: Option<&Verdict>) -> Option<Proven> {
     let user = user?;
     let uid = user.metadata.uid.clone().unwrap_or_default();
@@ -115,8 +115,8 @@ fn proven(existing: &[&Existing<'_>], user: Option<&ExtensionService>, verdict: 
         .cloned()
 }
 
-/// The nudge that is due if Contour's word on the present form of an object, the user's or a stand-in, is out of date, as far as can
-/// be seen: it did not find a Service, or its port, and all of them are there by now.
+/// Returns the nudge that is due if Contour's verdict on the current form of an object, the user's or a stand-in, is outdated. A verdict is
+/// outdated if Contour did not find a Service or its port, but all Services and ports exist now.
 pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
     let Verdict::Invalid(errors) = object.verdict() else {
         return None;
@@ -143,8 +143,8 @@ pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService)
     Some(Due::for_services(services, since, observed.now))
 }
 
-/// The nudge for an object of whose present form Contour has said nothing. While none of its pods is ready it has an excuse; and when
-/// too few of them become ready, or enough, who leads may change, and the count begins anew.
+/// Returns the nudge for an object on whose current form Contour has reported no verdict. Contour is not expected to report a verdict while
+/// no Contour pod is ready. When Contour's Deployment becomes available or unavailable, the leader may change, so the count starts again.
 pub fn without_verdict(observed: &Observed, namespace: &str, object: &ExtensionService) -> Option<Due> {
     if object.verdict() != Verdict::None {
         return None;
@@ -162,7 +162,7 @@ pub fn without_verdict(observed: &Observed, namespace: &str, object: &ExtensionS
     ))
 }
 
-/// A Service of the user's, or a blackhole.
+/// Returns a Service of a user, or a blackhole.
 fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'a Object> {
     let theirs = observed.services.get(&NamespacedName::new(namespace, name));
     theirs
@@ -170,7 +170,7 @@ fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'
         .or_else(|| observed.object(Kind::Service, namespace, name))
 }
 
-/// Whether Contour says of a stand-in's own present generation that what it points at is not usable.
+/// Reports whether Contour's verdict on a stand-in's current generation is that the stand-in's target is unusable.
 pub fn is_unusable(object: &Object) -> bool {
     let withdraws = |errors: &[SubCondition]| errors.iter().any(|error| WITHDRAWING.contains(&error.reason.as_str()));
     object
@@ -178,8 +178,8 @@ pub fn is_unusable(object: &Object) -> bool {
         .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if withdraws(&errors)))
 }
 
-/// What is seen to be wrong with a Service that the copy needs. Contour publishes its routes before it writes a verdict, so
-/// this is the faster of the two signals.
+/// Returns the problem of a Service that the copy needs, or None. Contour publishes its routes before it writes a verdict, so this check
+/// detects the problem earlier than the verdict.
 fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Option<String> {
     if !observed.references_synced {
         return None;
@@ -191,7 +191,7 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
     let spec = ServiceSpec::of(service);
     if spec.type_ == "ExternalName" {
         return Some(format!(
-            "its Service {namespace}/{name} is of type ExternalName, which Contour does not take here"
+            "its Service {namespace}/{name} is of type ExternalName, which Contour does not accept for an ExtensionService"
         ));
     }
     let has_port = spec.ports.iter().any(|entry| entry.number() == *port);

@@ -1,10 +1,10 @@
-//! Stand-ins: the ExtensionServices that Contour's configuration references in place of the users'. One for each role always
-//! exists, so that Contour always starts; where it points decides what happens to requests.
+//! Stand-ins: the ExtensionServices that Contour's configuration references in place of the users' ExtensionServices. A stand-in for each
+//! role always exists, so Contour can always start. The target of the stand-in decides how requests are treated.
 //!
-//! The rules are in docs/design.md, "Rules of a stand-in". `decision` says where a stand-in points, and why; `evidence` what that is
-//! decided by; `name` which stand-in is planned; this file what is planned for each reference, and for what older containers still
-//! use. `memory` is what is remembered, `trial` how an object is judged where Contour does not do that, `nudge` how Contour is made to
-//! look again; `object` and `blackhole` make the objects.
+//! The rules are in docs/design.md, "Rules of a stand-in". `decision` determines the target of a stand-in and the reason, `evidence`
+//! collects the facts for the decision, and `name` determines which stand-in is planned. This file plans the stand-ins for each reference
+//! and for older containers. `persisted` defines the persisted state, and `trial` gets a verdict on objects that Contour never judges.
+//! `nudge` makes Contour reconcile again. `object` and `blackhole` build the objects.
 
 mod blackhole;
 mod decision;
@@ -35,18 +35,18 @@ use evidence::Evidence;
 pub use evidence::is_unusable;
 pub use persisted::{Facts, PersistedState, Proven};
 
-/// A reference of the specification.
+/// A reference to an ExtensionService in the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// What for.
+    /// The role of the ExtensionService.
     pub role: Role,
     /// The user's ExtensionService.
     pub target: NamespacedName,
-    /// `failOpen` as specified; none for tracing.
+    /// `failOpen` in the spec. None for tracing.
     pub fail_open: Option<bool>,
 }
 
-/// The references of the settings, in the order of the roles.
+/// Returns the references of the settings, in the order of the roles.
 pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
     let reference = |role: Role| {
         let specified = role.specified(settings)?;
@@ -59,53 +59,53 @@ pub fn references(settings: &RuntimeSettings) -> Vec<Reference> {
     Role::ALL.into_iter().filter_map(reference).collect()
 }
 
-/// What is planned for the references of the specification, and for what older containers still use.
+/// The plan for the references of the spec and for the stand-ins that older containers still use.
 #[derive(Clone, Debug, Default)]
 pub struct StandIns {
-    /// One for each reference of the specification.
+    /// The plans for the references of the spec.
     pub roles: Vec<RolePlan>,
-    /// The planned ones, and those that a container may still have captured.
+    /// The planned stand-ins, and the stand-ins that a container may still use.
     pub all: Vec<StandIn>,
-    /// When one that has to stay for a while may be succeeded, or Contour is to be nudged again.
+    /// The time until a stand-in that must stay may be succeeded, or until the next nudge of Contour.
     pub requeue_after: Option<Duration>,
 }
 
-/// A stand-in, as it shall be.
+/// A desired stand-in.
 #[derive(Clone, Debug)]
 pub struct StandIn {
-    /// Namespace and name, which its blackhole has, too.
+    /// The namespace and the name, which the blackhole shares.
     pub id: NamespacedName,
-    /// What for.
+    /// The role of the ExtensionService.
     role: Role,
-    /// What is remembered of it.
+    /// The persisted state of the stand-in.
     persisted: PersistedState,
-    /// Where it points, and why.
+    /// The target of the stand-in, and the reason.
     points_at: PointsAt,
-    /// Whether it exists, and its blackhole.
+    /// Whether the stand-in and its blackhole exist.
     pub exists: bool,
-    /// The user's object, if a trial of it is needed.
+    /// The user's ExtensionService, if a trial of the object is needed.
     tried: Option<ExtensionService>,
 }
 
-/// What is planned for one role.
+/// The plan for one role.
 #[derive(Clone, Debug)]
 pub struct RolePlan {
-    /// What is seen of its reference.
+    /// The observed state of the role's reference.
     pub seen: ObservedRole,
     /// The stand-in that Contour's configuration names.
     pub planned: NamespacedName,
 }
 
-/// What is seen of a reference.
+/// The observed state of a reference.
 #[derive(Clone, Debug)]
 pub struct ObservedRole {
     /// The reference.
     pub reference: Reference,
-    /// What state the user's object is in.
+    /// The state of the user's ExtensionService.
     pub state: ExtensionServiceState,
-    /// Why it is not available.
+    /// The reason why the ExtensionService is not available.
     pub message: Option<String>,
-    /// The stand-in for it, if there is one.
+    /// The stand-in for the ExtensionService, if one exists.
     pub stand_in: Option<NamespacedName>,
 }
 
@@ -120,10 +120,10 @@ impl ObservedRole {
         }
     }
 
-    /// Nothing can be made beside the user's object, which exists or does not.
+    /// Records that Slipway cannot create the stand-in. `exists`: whether the user's ExtensionService exists.
     fn is_blocked(&mut self, exists: bool, why: &str) {
         let NamespacedName { namespace, .. } = &self.reference.target;
-        let words = format!("Slipway can't make its stand-in in namespace {namespace}, and tries again: {why}");
+        let words = format!("Slipway cannot create the stand-in in namespace {namespace} and retries: {why}");
         if exists {
             self.state = ExtensionServiceState::Blocked;
             self.message = Some(words);
@@ -150,8 +150,8 @@ impl Existing<'_> {
         self.persisted.reference.as_ref() == Some(target)
     }
 
-    /// How long it has to stay the planned one, if it has to. From a namespace that is being deleted it must go at once: it
-    /// would hold that.
+    /// Returns the time for which the stand-in must stay the planned one, or None. In a terminating namespace the stand-in is replaced
+    /// immediately, because it would hold the namespace.
     fn stays(&self, observed: &Observed) -> Option<Duration> {
         if observed.namespace(self.object.namespace()) != Some(NamespacePhase::Active) {
             return None;
@@ -160,7 +160,8 @@ impl Existing<'_> {
     }
 }
 
-/// The users' ExtensionServices that matter: those of the settings, and those that stand-ins of ours beside them stand for.
+/// Returns the relevant ExtensionServices of users: those of the settings, and those that Slipway's stand-ins in the same namespace
+/// replace.
 pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Object>) -> BTreeSet<NamespacedName> {
     let stand_ins = ours.filter(|object| object.kind == Kind::ExtensionService);
     let remembered = stand_ins.filter_map(|object| {
@@ -174,8 +175,8 @@ pub fn targets<'a>(settings: &RuntimeSettings, ours: impl Iterator<Item = &'a Ob
         .collect()
 }
 
-/// The Services that matter, blackholes left out: those that these ExtensionServices of users name, and those that stand-ins of ours name,
-/// now or in a form that they remember.
+/// Returns the relevant Services, except blackholes: those that these ExtensionServices of users name, and those that Slipway's stand-ins
+/// name in their spec or in their persisted state.
 pub fn services<'a>(
     users: &BTreeMap<NamespacedName, Arc<ExtensionService>>,
     ours: impl Iterator<Item = &'a Object>,
@@ -201,12 +202,13 @@ pub fn services<'a>(
     services
 }
 
-/// Whether an ExtensionService without our labels is a stand-in of this owner's: its name is made from what it remembers.
+/// Reports whether an ExtensionService without Slipway's labels is a stand-in of this owner. The name of a stand-in is computed from its
+/// persisted state.
 pub fn bears_our_name(owner: &Owner, object: &Object) -> bool {
     object.has_our_finalizer() && name::proved_role(owner, object, &PersistedState::of(object)).is_some()
 }
 
-/// The plan for these references, and for what is in use beside them.
+/// Returns the plan for these references and for the stand-ins in use.
 pub fn assess(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -> StandIns {
     let owner = observed.owner();
     let existing = existing(observed);
@@ -219,7 +221,7 @@ pub fn assess(observed: &Observed, references: Vec<Reference>, in_use: &Usage) -
     plan
 }
 
-/// What is seen of a reference for which nothing is planned.
+/// Returns the observed state of a reference for which nothing is planned.
 pub fn observe(observed: &Observed, reference: Reference) -> ObservedRole {
     let existing = existing(observed);
     let target = reference.target.clone();
@@ -231,8 +233,8 @@ pub fn observe(observed: &Observed, reference: Reference) -> ObservedRole {
     ObservedRole::of(reference, &evidence, stand_in)
 }
 
-/// Why the planned stand-in can't be made in its namespace, if that is so. A stand-in that exists needs no making; but if somebody changes
-/// it as we make it, it is not ours, unless Contour runs on it.
+/// Returns the reason why the planned stand-in cannot be created in its namespace, or None. An existing stand-in needs no creation. But a
+/// stand-in that another client changes in Slipway's write counts as refused, unless Contour runs with the stand-in.
 fn refusal(
     observed: &Observed,
     owner: &Owner,
@@ -245,7 +247,7 @@ fn refusal(
     refusal.filter(|_| planned.namespace != owner.namespace && !is_there)
 }
 
-/// Whether a stand-in and its blackhole exist and stay.
+/// Reports whether a stand-in and its blackhole exist and are not being deleted.
 fn is_whole(observed: &Observed, NamespacedName { namespace, name }: &NamespacedName) -> bool {
     [Kind::ExtensionService, Kind::Service].into_iter().all(|kind| {
         let object = observed.object(kind, namespace, name);
@@ -254,7 +256,7 @@ fn is_whole(observed: &Observed, NamespacedName { namespace, name }: &Namespaced
 }
 
 impl StandIns {
-    /// The stand-in that Contour's configuration is to name for a reference.
+    /// Adds the stand-in that Contour's configuration names for a reference.
     fn add_referenced(&mut self, observed: &Observed, owner: &Owner, existing: &[Existing<'_>], reference: Reference) {
         let target = reference.target.clone();
         let evidence = Evidence::of(observed, existing, &target, reference.role);
@@ -305,13 +307,14 @@ impl StandIns {
         self.roles.push(RolePlan { seen, planned });
     }
 
-    /// What a container may have captured stays as good as it can be until that container is gone: it goes on following the object that
-    /// it was made for, whatever the specification says now.
+    /// Adds the stand-ins that a container may have read. Such a stand-in keeps following its original ExtensionService until that
+    /// container has ended, whatever the current spec is.
     fn add_used(&mut self, observed: &Observed, existing: &[Existing<'_>], in_use: &Usage) {
         let planned: Vec<_> = self.roles.iter().map(|role| role.planned.clone()).collect();
         let others = existing.iter().filter(|existing| !planned.contains(&existing.id()));
         for old in others.filter(|existing| in_use.holds(observed, existing.object)) {
-            // A memory that was lost does not say for whom; what the role references now is the best guess.
+            // A stand-in without readable persisted state does not name its ExtensionService. The current reference of the role is the best
+            // guess.
             let mut references = self.roles.iter().map(|role| &role.seen.reference);
             let now = references.find(|reference| reference.role == old.role);
             let target = old.persisted.reference.clone().or_else(|| Some(now?.target.clone()));
@@ -329,9 +332,9 @@ impl StandIns {
         }
     }
 
-    /// Stand-ins that a container has captured and that somebody deleted altogether, finalizer and all: the next start of that
-    /// container would fail. What they promised is lost, so that they are retired; and what a pod's annotation says counts only
-    /// where stand-ins are made anyway.
+    /// Adds stand-ins that a container has read and that another user deleted together with the finalizer. Without them, the next start of
+    /// that container would fail. The facts behind their names are lost, so the recreated stand-ins are retired. The annotation of a pod
+    /// counts only for namespaces in which Slipway creates stand-ins anyway.
     fn add_deleted(&mut self, observed: &Observed, owner: &Owner, existing: &[Existing<'_>], in_use: &Usage) {
         let is_there = |id: &NamespacedName| {
             existing.iter().any(|existing| existing.id() == *id) || self.roles.iter().any(|role| role.planned == *id)
@@ -357,7 +360,7 @@ impl StandIns {
         }
     }
 
-    /// Adds a stand-in with this memory. `live` is the stand-in as it exists, if it does.
+    /// Adds a stand-in with this persisted state. `live` is the existing stand-in, if there is one.
     fn add(
         &mut self,
         observed: &Observed,
@@ -381,13 +384,14 @@ impl StandIns {
         dues().for_each(|due| self.requeue_in(due.next));
         persisted.nudge = match dues().find(|due| due.is_due()) {
             Some(due) => due.given(persisted.nudge),
-            // It stays as long as the stand-in points where it did. Taking it back would be one more thing for Contour to judge;
-            // where two Contours disagree there would be no end to giving it and taking it back.
+            // The nudge stays as long as the target of the stand-in stays. Reverting the nudge would require another verdict from Contour.
+            // If two Contours disagreed, nudging and reverting would never end.
             None => persisted.nudge.filter(|_| {
                 said.is_some_and(|said| said.spec.services() == points_at.spec(&id.name, &persisted.pinned).services())
             }),
         };
-        // One for all roles that reference it; and where nothing can be made any more, none.
+        // All roles that reference the object share one trial. In a terminating namespace there is no trial, because nothing can be
+        // created.
         let NamespacedName { namespace, .. } = evidence.target;
         let is_active = observed.namespace(namespace) == Some(NamespacePhase::Active);
         let tried = evidence.user.filter(|user| is_active && trial::needs_one(user));
@@ -410,29 +414,29 @@ impl StandIns {
     }
 }
 
-/// Whether a stand-in and its blackhole exist.
+/// Reports whether a stand-in and its blackhole exist.
 fn is_there(observed: &Observed, NamespacedName { namespace, name }: &NamespacedName) -> bool {
     [Kind::ExtensionService, Kind::Service]
         .into_iter()
         .all(|kind| observed.object(kind, namespace, name).is_some())
 }
 
-/// The stand-ins that exist.
+/// Returns the existing stand-ins.
 fn existing(observed: &Observed) -> Vec<Existing<'_>> {
     let owner = observed.owner();
     let stand_ins = observed.of_kind(Kind::ExtensionService);
     stand_ins
         .filter_map(|object| {
             let mut persisted = PersistedState::of(object);
-            // A stand-in beside one object can't stand for an object of another namespace.
+            // A stand-in outside the ContourDeployment's namespace can only replace an ExtensionService of its own namespace.
             let is_home = object.namespace() == owner.namespace;
             let may_stand_for =
                 |NamespacedName { namespace, .. }: &NamespacedName| is_home || namespace == object.namespace();
             if !persisted.reference.as_ref().is_none_or(may_stand_for) {
                 persisted = PersistedState::unreadable();
             }
-            // A name is made from what it promises: it says for which role, should its label be gone; and a memory that
-            // promises something else is not of our writing.
+            // The name of a stand-in is computed from its facts, so the name shows the role even if the label is missing. Persisted state
+            // that does not match the name was not written by Slipway.
             let proved = name::proved_role(&owner, object, &persisted);
             let role = object.label(labels::ROLE).and_then(Role::from_slug).or(proved)?;
             if proved != Some(role) {
@@ -449,7 +453,7 @@ fn existing(observed: &Observed) -> Vec<Existing<'_>> {
         .collect()
 }
 
-/// Whether this content makes a container that starts now capture something else than the stand-in's name says.
+/// Reports whether, with this target, a container that starts now would read other facts than the stand-in's name contains.
 fn retires(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Option<&Object>) -> bool {
     if live.is_some_and(|live| is_altered(live, pinned)) {
         return true;
@@ -460,7 +464,8 @@ fn retires(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Opti
     if Facts::of(&proven.spec) != *pinned {
         return true;
     }
-    // A blackhole can't carry a subject name (that needs a CA certificate). Containers that started meanwhile captured none.
+    // A blackhole cannot have a subject name, which requires a CA certificate. Containers that started in the meantime have read no subject
+    // name.
     let Some(live) = live.filter(|_| pinned.subject_name.is_some()) else {
         return false;
     };
@@ -473,7 +478,8 @@ fn retires(observed: &Observed, pinned: &Facts, points_at: &PointsAt, live: Opti
             .any(|(_, set)| StartupInputs::of_template(set).is_none_or(|inputs| inputs.stand_ins.contains(&id)))
 }
 
-/// Whether somebody else changed the facts: a container that started meanwhile has captured what its name does not say.
+/// Reports whether another user changed the facts of a stand-in. A container that started in the meantime has read facts that the name does
+/// not contain.
 fn is_altered(live: &Object, pinned: &Facts) -> bool {
     let seen = Facts::of(&spec_of(live));
     let no_subject = seen.subject_name.is_none() && is_blackhole(live);

@@ -1,4 +1,4 @@
-//! Which stand-in is planned for a reference: where it lives, which facts its name promises, and its name.
+//! The stand-in that is planned for a reference: its namespace, the facts in its name, and its name.
 
 use super::evidence::Evidence;
 use super::{Existing, Facts, PersistedState, Reference};
@@ -10,8 +10,8 @@ use crate::plan::observed::{NamespacePhase, Observed};
 use crate::plan::rollout;
 use crate::plan::startup_inputs::{Contours, StartupInputs};
 
-/// Where the planned stand-in lives: beside the user's object, or, while that namespace is absent or being deleted (nothing
-/// can be made in it then), beside the ContourDeployment.
+/// Returns the namespace of the planned stand-in: the namespace of the user's ExtensionService, or, while that namespace is absent or
+/// terminating (and nothing can be created there), the namespace of the ContourDeployment.
 pub fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String {
     match observed.namespace(&reference.target.namespace) {
         Some(NamespacePhase::Active) => reference.target.namespace.clone(),
@@ -19,7 +19,7 @@ pub fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String
     }
 }
 
-/// The facts that Contour captures, and that the planned stand-in's name therefore contains.
+/// Returns the facts that Contour reads at startup, and that the name of the planned stand-in therefore contains.
 pub fn facts(
     observed: &Observed,
     existing: &[Existing<'_>],
@@ -31,8 +31,8 @@ pub fn facts(
         if let Some(proven) = &evidence.proven {
             return Facts::of(&proven.spec);
         }
-        // Nobody runs on other facts yet, so a guess costs nothing and spares a rollout right after the installation. Facts
-        // that are no Go durations would stop Contour.
+        // No container runs with other facts yet, so a guess costs nothing and saves a rollout right after the installation. A timeout that
+        // is not a Go duration would stop Contour.
         let no_envoy = !rollout::has_envoy(observed);
         if let Some(user) = evidence.user.filter(|_| no_envoy)
             && user
@@ -43,7 +43,8 @@ pub fn facts(
             return Facts::of(&user.spec);
         }
     }
-    // The object is gone or not judged yet: keep what Contour runs with, so that its return with the same facts rolls nothing.
+    // The ExtensionService does not exist or is not judged yet. The current facts are kept, so that an ExtensionService with the same facts
+    // causes no rollout.
     let running = deployed(observed);
     existing
         .iter()
@@ -59,8 +60,8 @@ pub fn facts(
         .unwrap_or_default()
 }
 
-/// The planned stand-in's name and its salt. A name that is retired or on its way out is never planned again: the next salt
-/// makes another.
+/// Returns the name of the planned stand-in and its salt. The name of a retired or terminating stand-in is never planned again. The next
+/// salt leads to another name.
 pub fn name(
     observed: &Observed,
     owner: &Owner,
@@ -107,14 +108,15 @@ fn stand_in_name(owner: &Owner, role: Role, facts: &Facts, salt: u32) -> String 
     )
 }
 
-/// The role for which the name of a stand-in was made from this memory, if it was made from it.
+/// Returns the role for which the name of a stand-in was computed from this persisted state. Returns None if the name was not computed from
+/// this state.
 pub fn proved_role(owner: &Owner, object: &Object, persisted: &PersistedState) -> Option<Role> {
     Role::ALL
         .into_iter()
         .find(|role| stand_in_name(owner, *role, &persisted.pinned, persisted.salt) == object.name())
 }
 
-/// The stand-in for this reference that Contour's Deployment names now.
+/// Returns the stand-in for this reference that Contour's Deployment currently names.
 pub fn current<'e, 'o>(
     observed: &Observed,
     existing: &'e [Existing<'o>],
@@ -126,7 +128,7 @@ pub fn current<'e, 'o>(
     })
 }
 
-/// The stand-ins that Contour's Deployment names now.
+/// Returns the stand-ins that Contour's Deployment currently names.
 fn deployed(observed: &Observed) -> Vec<NamespacedName> {
     let inputs = Contours::of(observed).deployment.and_then(StartupInputs::of_template);
     inputs.iter().flat_map(StartupInputs::stand_ins).collect()

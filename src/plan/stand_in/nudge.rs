@@ -1,8 +1,10 @@
-//! Contour does not look again at an ExtensionService when a Service that it names comes, or gets its port, later: of Services it
-//! heeds those that Ingresses, HTTPProxies and routes name (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`). And it sends a
-//! verdict once, when it has looked: one that is lost, because it does not lead or can't write it, is not sent again
-//! (`internal/k8s/status.go`). It looks at everything again, and says so, when the generation of any ExtensionService changes
-//! (`internal/k8s/helpers.go`, `IsObjectEqual`). So a stand-in is changed in a way that means nothing.
+//! Nudges: changes of a stand-in without a meaning, which make Contour reconcile all ExtensionServices.
+//!
+//! Contour does not reconcile an ExtensionService when a Service that the ExtensionService names is created or gets its port later. Contour
+//! observes only Services that Ingresses, HTTPProxies and routes name (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`). Contour
+//! also sends a verdict only once, after a reconciliation. A verdict that is lost, because the Contour is not the leader or cannot write,
+//! is not sent again (`internal/k8s/status.go`). Contour reconciles all ExtensionServices and reports verdicts when the generation of any
+//! ExtensionService changes (`internal/k8s/helpers.go`, `IsObjectEqual`).
 
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Contour's own view may be behind, or its next word be lost, too: if nothing came of a nudge it is nudged again after these
-/// times, counted from when Contour could have said something else.
+/// The times of repeated nudges, counted from when Contour could have reported another verdict. A nudge is repeated if it had no effect,
+/// because Contour's own cache may lag behind, or the next verdict may be lost, too.
 const AGAIN: [Duration; 4] = [
     Duration::from_secs(5),
     Duration::from_secs(15),
@@ -19,20 +21,20 @@ const AGAIN: [Duration; 4] = [
     Duration::from_mins(5),
 ];
 
-/// After the last of them it is nudged every so often.
+/// The interval of the nudges after the last of these times.
 const FOR_EVER: Duration = Duration::from_mins(10);
 
-/// The greatest weight that the CRD takes (format int32).
+/// The greatest weight that the CRD accepts (format int32).
 const GREATEST: u32 = i32::MAX.unsigned_abs();
 
-/// What Contour is to be nudged for, and when.
+/// The subject of a nudge, and the time when the nudge is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// What it is to look at.
+    /// The subject of the nudge.
     about: Vec<String>,
-    /// Which nudge is due for that by now, from 0; none yet: the first comes later.
+    /// The number of the nudge that is due, from 0. None: the first nudge is not due yet.
     step: Option<u64>,
-    /// When the next one is due.
+    /// The time until the next nudge is due.
     pub next: Duration,
 }
 
@@ -42,12 +44,13 @@ pub struct Due {
 pub struct Nudge {
     about: Vec<String>,
     step: u64,
-    /// The weights alternate.
+    /// Alternates between nudges, to select other weights.
     odd: bool,
 }
 
 impl Due {
-    /// Contour has not found Services, which are all there since then (by their uids): the first is due at once.
+    /// Returns the nudge for Services that Contour has not found, although all of them have existed since `since`. `uids` are the uids of
+    /// the Services. The first nudge is due immediately.
     pub fn for_services(uids: Vec<String>, since: Timestamp, now: Timestamp) -> Self {
         let (over, next) = place(since, now);
         Self {
@@ -57,7 +60,8 @@ impl Due {
         }
     }
 
-    /// Contour has said nothing, since then, of this form of an object: the first is due when it has had some time.
+    /// Returns the nudge for an object in one generation on which Contour has reported no verdict since `since`. The first nudge is due
+    /// after the first of the times.
     pub fn for_silence(uid: &str, generation: i64, since: Timestamp, now: Timestamp) -> Self {
         let (over, next) = place(since, now);
         Self {
@@ -67,12 +71,12 @@ impl Due {
         }
     }
 
-    /// Whether one is due by now.
+    /// Reports whether a nudge is due.
     pub fn is_due(&self) -> bool {
         self.step.is_some()
     }
 
-    /// The one that is due is given, unless the last one was just this.
+    /// Returns the nudge that is due, or the last nudge if the two are the same. Returns None if no nudge is due.
     pub fn given(&self, last: Option<Nudge>) -> Option<Nudge> {
         let step = self.step?;
         match last {
@@ -86,7 +90,7 @@ impl Due {
     }
 }
 
-/// How many of the times are over, and how long it is until the next one is.
+/// Returns how many of the times have passed, and the time until the next one.
 fn place(since: Timestamp, now: Timestamp) -> (u64, Duration) {
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO);
     let over = AGAIN.iter().take_while(|wait| **wait <= passed).count();
@@ -101,8 +105,9 @@ fn place(since: Timestamp, now: Timestamp) -> (u64, Duration) {
 }
 
 impl Nudge {
-    /// Gives the Services of a stand-in other weights that come to the same. Only proportions count, and where all weights are
-    /// zero they are equal (`internal/dag/dag.go`, `ServiceCluster.Rebalance`). Weights too great for that stay as they are.
+    /// Sets other weights with the same proportions on the Services of a stand-in. Contour uses only the proportions, and treats weights
+    /// that are all zero as equal (`internal/dag/dag.go`, `ServiceCluster.Rebalance`). Weights that are too great to be multiplied stay
+    /// unchanged.
     pub fn put_into(&self, spec: &mut Map<String, Value>) {
         let Some(services) = spec.get_mut("services").and_then(Value::as_array_mut) else {
             return;
@@ -133,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_due_after_a_longer_time_and_for_silence_the_first_waits_too() {
+    fn nudges_have_growing_intervals_and_silence_delays_the_first() {
         let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         for (passed, for_services, for_silence, next) in [
             (0, 0, None, 5),
@@ -144,7 +149,7 @@ mod tests {
             (899, 4, Some(3), 1),
             (900, 5, Some(4), 600),
             (3600, 9, Some(8), 300),
-            (-9, 0, None, 5), // a clock that is behind
+            (-9, 0, None, 5), // a clock that lags behind
         ] {
             let now = since + jiff::SignedDuration::from_secs(passed);
             let due = Due::for_services(vec!["a uid".to_owned()], since, now);
@@ -156,26 +161,26 @@ mod tests {
     }
 
     #[test]
-    fn each_is_given_once_and_changes_something() {
+    fn each_nudge_is_given_once_and_changes_the_weights() {
         let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let silence = |generation, passed| {
             let now = since + Duration::from_secs(passed);
             Due::for_silence("a uid", generation, since, now)
         };
         assert_eq!(silence(1, 4).given(None), None);
-        let first = silence(1, 5).given(None).expect("it is due");
+        let first = silence(1, 5).given(None).expect("the nudge is due");
         assert_eq!(silence(1, 14).given(Some(first.clone())), Some(first.clone()));
         let services = Due::for_services(vec!["a uid".to_owned()], since, since);
         let later = since + Duration::from_mins(1);
         let anew = Due::for_silence("a uid", 1, later, later + Duration::from_secs(5));
         for other in [silence(1, 15), silence(2, 5), anew, services] {
-            let next = other.given(Some(first.clone())).expect("it is due");
+            let next = other.given(Some(first.clone())).expect("the nudge is due");
             assert_ne!(next.odd, first.odd);
         }
     }
 
     #[test]
-    fn other_weights_come_to_the_same() {
+    fn a_nudge_keeps_the_proportions_of_the_weights() {
         let greatest = i32::MAX;
         for (weights, odd, even) in [
             (json!([null]), json!([1]), json!([2])),

@@ -1,4 +1,4 @@
-//! The objects that a stand-in consists of.
+//! The objects of a stand-in.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::write::Desired;
 
 impl PointsAt {
-    /// The spec of the stand-in of this name that points there, but for weights.
+    /// Returns the spec, apart from weights, of the stand-in of this name with this target.
     pub fn spec(&self, name: &str, pinned: &Facts) -> ExtensionServiceSpec {
         match self {
             Self::Copy(proven, _) => proven.spec.clone(),
@@ -20,7 +20,7 @@ impl PointsAt {
 }
 
 impl StandIn {
-    /// The stand-in.
+    /// Returns the ExtensionService of the stand-in.
     pub fn object(&self, owner: &Owner) -> Desired {
         let ExtensionServiceSpec(mut spec) = self.points_at.spec(&self.id.name, &self.persisted.pinned);
         if let Some(nudge) = &self.persisted.nudge {
@@ -36,12 +36,12 @@ impl StandIn {
         Desired::whole_spec(object)
     }
 
-    /// Its blackhole.
+    /// Returns the blackhole of the stand-in.
     pub fn blackhole(&self, owner: &Owner) -> Desired {
         blackhole::service(self.metadata(owner, Kind::Service))
     }
 
-    /// The trial of the user's object that it stands for, if one is needed.
+    /// Returns the trial of the user's ExtensionService, if a trial is needed.
     pub fn trial(&self, owner: &Owner) -> Option<Desired> {
         let reference = self.persisted.reference.as_ref()?;
         trial::desired(owner, reference, self.tried.as_ref()?)

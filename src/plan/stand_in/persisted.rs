@@ -1,4 +1,4 @@
-//! What must be remembered of a stand-in. It is an annotation on it: the process remembers nothing.
+//! The persisted state of a stand-in, in an annotation of the stand-in. The process keeps no such state.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,35 +9,36 @@ use crate::plan::names::GREATEST_SALT;
 use crate::plan::object::{NamespacedName, Object};
 use crate::plan::succession::MOST_MOVES;
 
-/// What is remembered.
+/// The persisted state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PersistedState {
-    /// Distinguishes successors with the same facts; the highest of a role's rules.
+    /// Distinguishes successors with the same facts. The highest salt of a role applies.
     pub salt: u32,
-    /// How many others it came after in a short time; the more, the longer it stays.
+    /// The number of predecessors in a short time. The greater the number, the longer the stand-in stays.
     #[serde(skip_serializing_if = "is_zero")]
     pub moves: u32,
-    /// A container may have captured something else than the name says: this name is never planned again.
+    /// Whether a container may have read other facts than the name contains. A retired name is never planned again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub retired: bool,
-    /// The facts that are part of the name.
+    /// The facts in the name.
     pub pinned: Facts,
-    /// The user's ExtensionService that it stands for.
+    /// The user's ExtensionService that the stand-in replaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<NamespacedName>,
-    /// The copy went bad and was replaced by the blackhole; it comes back when Contour says that the user's object is valid.
+    /// Whether the copy became unusable and was replaced by the blackhole. The copy is restored when Contour judges the user's
+    /// ExtensionService valid.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
-    /// The nudge that its weights are.
+    /// The nudge that determines the weights of the stand-in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nudge: Option<Nudge>,
-    /// The newest copy that Contour has judged valid.
+    /// The newest spec that Contour has judged valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<Proven>,
 }
 
-/// The facts of an ExtensionService that Contour captures once, at container start (v1.33, `getExtensionSvcConfig`).
+/// The facts of an ExtensionService that Contour reads only once, at container start (v1.33, `getExtensionSvcConfig`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Facts {
@@ -49,12 +50,12 @@ pub struct Facts {
     pub subject_name: Option<String>,
 }
 
-/// A spec of the user's that Contour has judged valid.
+/// A spec of the user's ExtensionService that Contour has judged valid.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proven {
-    /// The uid of the user's object.
+    /// The uid of the user's ExtensionService.
     pub uid: String,
-    /// Its generation.
+    /// The generation of the user's ExtensionService.
     pub generation: i64,
     /// The spec.
     pub spec: ExtensionServiceSpec,
@@ -66,8 +67,8 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl PersistedState {
-    /// What is remembered on this stand-in. The annotation may have been written by somebody else: what can't be read, or has a
-    /// number that Slipway never writes, counts as unreadable as a whole.
+    /// Returns the persisted state of this stand-in. Another user may have written the annotation. Text that cannot be parsed, or that
+    /// contains a number that Slipway never writes, makes the whole state unreadable.
     pub fn of(object: &Object) -> Self {
         let text = object.annotation(annotations::PERSISTED_STATE).unwrap_or_default();
         let persisted: Option<Self> = serde_json::from_str(text).ok();
@@ -76,7 +77,7 @@ impl PersistedState {
             .unwrap_or_else(Self::unreadable)
     }
 
-    /// As if the stand-in was new, but for the facts: without them nobody can say what its name promises, so that it must not be
+    /// Returns the state of a new stand-in that is retired. Without the facts, the promise of the name is unknown, so the name must not be
     /// planned again.
     pub fn unreadable() -> Self {
         Self {
@@ -85,14 +86,14 @@ impl PersistedState {
         }
     }
 
-    /// The annotation's text.
+    /// Returns the text of the annotation.
     pub fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("a memory is JSON")
+        serde_json::to_string(self).expect("persisted state is JSON")
     }
 }
 
 impl Facts {
-    /// The facts of a spec.
+    /// Returns the facts of a spec.
     pub fn of(spec: &ExtensionServiceSpec) -> Self {
         Self {
             response: spec.response_timeout().map(str::to_owned),

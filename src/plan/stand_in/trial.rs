@@ -1,8 +1,8 @@
-//! Contour (v1.33) can leave a verdict on an object that is about another one, which had its name before. It finds what it writes
-//! to by name alone (`internal/k8s/status.go`), so that the verdict on an object that is deleted and made again just then lands on
-//! the new one; and it takes its own verdict on that for stale until the generation has caught up
-//! (`internal/status/extensionstatus.go`). The new object is never judged. So a copy of it is, a trial: an ExtensionService that
-//! nothing references, of a name that nothing had before.
+//! Trials: copies of ExtensionServices that Contour never judges. Contour (v1.33) can write a verdict to another object than the verdict is
+//! about. Contour finds the object of a verdict by name alone (`internal/k8s/status.go`). So a verdict on an object that is deleted and
+//! recreated at the same moment is written to the new object. Contour then treats its own verdict on the new object as stale until the
+//! generation has caught up (`internal/status/extensionstatus.go`), and never judges the new object. Slipway therefore creates a copy of
+//! the object, the trial: an ExtensionService with an unused name that nothing references.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::plan::object::{Kind, NamespacedName, Object, Owner};
 use crate::plan::observed::Observed;
 use crate::plan::write::Desired;
 
-/// The trial of the user's object in its present form, if it needs one and that exists.
+/// Returns the existing trial of the user's ExtensionService in its current form, if the ExtensionService needs a trial.
 pub fn of(
     observed: &Observed,
     NamespacedName { namespace, .. }: &NamespacedName,
@@ -23,7 +23,7 @@ pub fn of(
     (trial.spec == user.spec).then_some(trial)
 }
 
-/// The trial of the user's object, if it needs one.
+/// Returns the desired trial of the user's ExtensionService, if the ExtensionService needs a trial.
 pub fn desired(
     owner: &Owner,
     NamespacedName { namespace, .. }: &NamespacedName,
@@ -37,7 +37,7 @@ pub fn desired(
     }))
 }
 
-/// Whether Contour never judges this object of the user's, which could be copied.
+/// Reports whether Contour never judges this ExtensionService of the user, although the ExtensionService could be copied.
 pub fn needs_one(user: &ExtensionService) -> bool {
     user.has_the_verdict_on_another() && !user.spec.is_too_large()
 }
