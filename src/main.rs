@@ -292,7 +292,9 @@ mod tests {
         until(not_asked_to_end(), GRACE, work())
             .await
             .expect_err("no shutdown was requested");
-        until(asked_to_end(), GRACE, work()).await.expect("a shutdown was requested");
+        until(asked_to_end(), GRACE, work())
+            .await
+            .expect("a shutdown was requested");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub fn crd() -> CustomResourceDefinition {
         |why: &str| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": why});
     settings["x-kubernetes-preserve-unknown-fields"] = json!(true);
     settings["properties"]["xdsServer"] = refused("Slipway sets this field itself. The API server refuses it here.");
-    settings["properties"]["gateway"] = refused("Slipway does not support the Gateway API yet. The API server refuses this field.");
+    settings["properties"]["gateway"] =
+        refused("Slipway does not support the Gateway API yet. The API server refuses this field.");
     settings["properties"]["envoy"] = json!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,

@@ -190,7 +190,10 @@ mod tests {
     #[test]
     fn role_has_the_same_name_everywhere() {
         for role in Role::ALL {
-            assert_eq!(serde_json::to_value(role).expect("a role is a string"), role.to_string());
+            assert_eq!(
+                serde_json::to_value(role).expect("a role is a string"),
+                role.to_string()
+            );
             assert_eq!(Role::from_slug(role.slug()), Some(role));
         }
     }

@@ -1,6 +1,5 @@
-//! The series of a referenced ExtensionService: a state machine that is fed with statuses and times.
-//!
-//! In: what a status says, and when. Out: samples. No clock, so that tests need not wait.
+//! The series of a referenced ExtensionService: a state machine whose inputs are statuses with their times, and whose outputs are samples.
+//! The state machine reads no clock, so that tests do not wait.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,10 +14,11 @@ use crate::api::{ExtensionServiceState, ExtensionServiceStatus, Role, Traffic};
 /// The labels of the ContourDeployment that a series belongs to.
 pub(super) type OwnerLabels<'a> = [(&'static str, &'a str); 2];
 
-/// How far back a step of the clock may be and still be taken for an observation that a scrape has overtaken.
+/// The largest backward step of the time that counts as an observation overtaken by a scrape. A larger step counts as a clock that was set
+/// back.
 const OVERTAKEN: Duration = Duration::from_mins(1);
 
-/// What happens to requests, and until when that has been counted.
+/// The current effect on requests, and the time until which it has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exposure {
     traffic: Traffic,
@@ -26,11 +26,11 @@ pub(super) struct Exposure {
 }
 
 impl Exposure {
-    /// The exposure that is counted until `now`, and the time that this adds.
+    /// Returns the exposure counted until `now`, and the time that this call adds.
     ///
-    /// A counter must not go back and must not count a span twice: a `now` that is a little earlier was overtaken by a
-    /// scrape, and adds nothing. A `now` that is much earlier means that the clock was set back: waiting for it to catch up
-    /// would stop the counter for as long.
+    /// A counter must not decrease and must not count a span twice. A `now` that is slightly earlier than the last one belongs to an
+    /// observation overtaken by a scrape, and adds nothing. A `now` that is much earlier means that the clock was set back. The counter
+    /// continues from there; otherwise it would stop until the clock catches up.
     fn advance(self, now: Timestamp) -> (Self, Duration) {
         let elapsed = now.duration_since(self.since);
         let since = if elapsed.is_negative() && elapsed.unsigned_abs() <= OVERTAKEN {
@@ -49,7 +49,7 @@ pub(super) struct Series {
     namespace: String,
     name: String,
     state: ExtensionServiceState,
-    /// By the position of the new state in `ExtensionServiceState::ALL`.
+    /// The number of transitions to each state, in the order of `ExtensionServiceState::ALL`.
     transitions: [u64; ExtensionServiceState::ALL.len()],
     exposure: Exposure,
     unchecked: Duration,
@@ -57,7 +57,7 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Starts at zero: what was before, an earlier process has counted.
+    /// Returns a series that starts at zero. An earlier process has counted the time before.
     fn new(status: &ExtensionServiceStatus, now: Timestamp) -> Self {
         Self {
             role: status.role,
@@ -92,10 +92,10 @@ impl Series {
         let elapsed;
         (self.exposure, elapsed) = self.exposure.advance(now);
         match self.exposure.traffic {
-            // What can't be told counts as the worst.
+            // An unknown effect counts as the worst one.
             Traffic::AllowedUnchecked | Traffic::Unknown => self.unchecked += elapsed,
             Traffic::Denied => self.denied += elapsed,
-            // Without a tracing service no request gets through that should not, and none is lost.
+            // Without a tracing service no request passes that should be denied, and no request is denied.
             Traffic::Enforced | Traffic::NotSampled => {}
         }
     }
@@ -108,7 +108,7 @@ fn position(state: ExtensionServiceState) -> usize {
         .expect("ALL holds every state")
 }
 
-/// The series after this status: those of references that are gone go with them.
+/// Returns the series after this status. Series of removed references are dropped.
 pub(super) fn observe(before: Vec<Series>, statuses: &[ExtensionServiceStatus], now: Timestamp) -> Vec<Series> {
     let mut before = before;
     statuses
@@ -124,7 +124,7 @@ pub(super) fn observe(before: Vec<Series>, statuses: &[ExtensionServiceStatus], 
         .collect()
 }
 
-/// Writes the samples, family by family, as the format demands.
+/// Writes the samples grouped by family, as the format requires.
 pub(super) fn encode<'a, I>(encoder: &mut DescriptorEncoder<'_>, all: I) -> fmt::Result
 where
     I: Iterator<Item = (OwnerLabels<'a>, &'a Series)> + Clone,
@@ -159,7 +159,7 @@ where
 
     let mut family = encoder.encode_descriptor(
         "slipway_extension_service_state",
-        "The state of the referenced ExtensionService: 1 for the one it is in.",
+        "The state of the referenced ExtensionService: 1 for the current state, 0 for the others.",
         None,
         MetricType::Gauge,
     )?;
@@ -174,7 +174,7 @@ where
 
     let mut family = encoder.encode_descriptor(
         "slipway_extension_service_transitions",
-        "How often the referenced ExtensionService came into this state.",
+        "Number of times that the referenced ExtensionService entered this state.",
         None,
         MetricType::Counter,
     )?;
@@ -189,7 +189,7 @@ where
 
     let mut family = encoder.encode_descriptor(
         "slipway_extension_service_unchecked",
-        "How long requests passed without the referenced ExtensionService being asked.",
+        "Time for which requests passed unchecked by the referenced ExtensionService, or for which that is unknown.",
         Some(&Unit::Seconds),
         MetricType::Counter,
     )?;
@@ -202,7 +202,7 @@ where
 
     let mut family = encoder.encode_descriptor(
         "slipway_extension_service_denied",
-        "How long requests were denied without the referenced ExtensionService being asked.",
+        "Time for which requests were denied without a check by the referenced ExtensionService.",
         Some(&Unit::Seconds),
         MetricType::Counter,
     )?;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exposure_counts_each_span_once() {
+    fn exposure_counts_each_span_once() {
         let exposure = Exposure {
             traffic: Traffic::Denied,
             since: at(0),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_that_a_scrape_has_overtaken_counts_nothing_twice() {
+    fn exposure_counts_no_span_twice_after_an_overtaken_observation() {
         let exposure = Exposure {
             traffic: Traffic::Denied,
             since: at(10),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_does_not_stop_the_counter() {
+    fn exposure_continues_after_the_clock_is_set_back() {
         let exposure = Exposure {
             traffic: Traffic::Denied,
             since: at(7200),

@@ -1,4 +1,4 @@
-//! Logs, to standard error: standard output belongs to the commands that print something.
+//! Logs. They go to standard error, because commands print their results to standard output.
 
 use std::io::{self, IsTerminal};
 
@@ -6,28 +6,28 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// What a line of the log looks like.
+/// The format of the log lines.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object for each event.
     #[default]
     Json,
-    /// For people.
+    /// Text for human readers.
     Text,
 }
 
-/// Why there is no log.
+/// The reason why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is not one.
-    #[error("the log filter {filter:?} is not valid")]
+    /// The filter is invalid.
+    #[error("the log filter {filter:?} is invalid")]
     Filter {
-        /// What was given.
+        /// The text of the filter.
         filter: String,
-        /// What is wrong with it.
+        /// The parser's error.
         source: ParseError,
     },
-    /// Something else in the process takes the events already.
+    /// The process already has a subscriber for events.
     #[error("logging was set up twice")]
     Taken(#[from] TryInitError),
 }
@@ -59,8 +59,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_is_not_one_is_named_in_the_error() {
+    fn init_names_an_invalid_filter_in_its_error() {
         let error = init(LogFormat::Text, "slipway=loud").expect_err("no such level");
-        assert_eq!(error.to_string(), "the log filter \"slipway=loud\" is not valid");
+        assert_eq!(error.to_string(), "the log filter \"slipway=loud\" is invalid");
     }
 }

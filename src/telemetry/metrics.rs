@@ -1,7 +1,7 @@
-//! The metrics: what is counted for the whole process, and the series of each ContourDeployment.
+//! The metrics: counters of the whole process, and the series of each ContourDeployment.
 //!
-//! Names and labels are interface. Every label has few values: words from the code, or names of objects whose series go
-//! when they go.
+//! Names and labels are part of the interface. Every label has few values: constants of the code, or names of objects whose series are
+//! dropped when the objects are deleted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::extension_services::{self, OwnerLabels, Series};
 use crate::api::ContourDeploymentStatus;
 
-/// From a reconcile that finds nothing to do to one that runs into the timeouts of its calls.
+/// The bounds of the duration histogram: from a reconcile that changes nothing to one whose API calls time out.
 const RECONCILE_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -31,12 +31,12 @@ const RECONCILE_SECONDS: [f64; 14] = [
 /// The values of a condition's status.
 const CONDITION_STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
-/// How something ended.
+/// The outcome of a reconcile or of a dry run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReconcileOutcome {
-    /// As intended.
+    /// It succeeded.
     Success,
-    /// It did not; the reason becomes a label, so it is a word from the code, never a message.
+    /// It failed. The reason becomes a label, so it is a constant of the code, never a message.
     Error(&'static str),
 }
 
@@ -49,14 +49,14 @@ impl ReconcileOutcome {
     }
 }
 
-/// How a write request ended.
+/// The outcome of a write request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// It was carried out.
+    /// The request succeeded.
     Success,
-    /// The object was not as it was observed. That is no error: it is looked at again, and the next plan decides.
+    /// The object had changed since it was observed. This is not an error: Slipway observes the object again, and the next plan decides.
     Stale,
-    /// It failed; the reason becomes a label, so it is one of few words, never a message.
+    /// The request failed. The reason becomes a label, so it is one of a few constants, never a message.
     Error(&'static str),
 }
 
@@ -70,7 +70,7 @@ impl WriteOutcome {
     }
 }
 
-/// The metrics of the process. A clone is the same metrics.
+/// The metrics of the process. Clones share the metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -84,7 +84,7 @@ pub struct Metrics {
     watch_errors: Family<KindLabels, Counter>,
     objects_in_backoff: Gauge,
     admission_policies: Family<PolicyLabels, Gauge>,
-    /// About how many bytes the next scrape has, by the last one.
+    /// The estimated size of the next scrape in bytes, based on the last scrape.
     size: Arc<AtomicUsize>,
 }
 
@@ -123,7 +123,7 @@ struct PolicyLabels {
 }
 
 impl Metrics {
-    /// Metrics that nothing was counted in yet.
+    /// Returns metrics with all counters at zero.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let metrics = Self {
@@ -140,60 +140,60 @@ impl Metrics {
             admission_policies: Family::default(),
             size: Arc::default(),
         };
-        // A counter that appears with its first error has no increase that an alert could see.
+        // Alerts can't detect the first error if the counter appears only with that error, so both outcomes start at zero.
         for outcome in [ReconcileOutcome::Success, ReconcileOutcome::Error("")] {
             drop(metrics.reconciles.get_or_create(&OutcomeLabels {
                 outcome: outcome.label(),
             }));
         }
 
-        // The registry ends a help text with a full stop by itself.
+        // The registry adds a full stop to each help text.
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("slipway_build", "The version of Slipway", Info::new(version));
         registry.register(
             "slipway_reconciles",
-            "Reconciles, by how they ended",
+            "Reconciles, by outcome",
             metrics.reconciles.clone(),
         );
         registry.register(
             "slipway_reconcile_errors",
-            "Reconciles that ended with an error, by its reason",
+            "Reconciles that failed, by reason",
             metrics.reconcile_errors.clone(),
         );
         registry.register_with_unit(
             "slipway_reconcile_duration",
-            "How long a reconcile took, API calls included",
+            "Duration of a reconcile, including API calls",
             Unit::Seconds,
             metrics.reconcile_duration.clone(),
         );
         registry.register(
             "slipway_dry_runs",
-            "Dry runs by which the API server is asked whether it takes the settings, by their outcome",
+            "Dry runs that validate settings against the API server, by outcome",
             metrics.dry_runs.clone(),
         );
         registry.register(
             "slipway_writes",
-            "Write requests to the API server, by how they ended",
+            "Write requests to the API server, by outcome",
             metrics.writes.clone(),
         );
         registry.register(
             "slipway_write_errors",
-            "Write requests that failed, by the reason",
+            "Write requests that failed, by reason",
             metrics.write_errors.clone(),
         );
         registry.register(
             "slipway_watch_errors",
-            "Watches that failed and were started again",
+            "Watches that failed and were restarted",
             metrics.watch_errors.clone(),
         );
         registry.register(
             "slipway_objects_in_backoff",
-            "ContourDeployments that wait after a failure before the next try",
+            "ContourDeployments that back off after a failure",
             metrics.objects_in_backoff.clone(),
         );
         registry.register(
             "slipway_admission_policy_installed",
-            "Whether an admission policy and its binding are in the cluster as this version ships them",
+            "Whether an admission policy and its binding are installed as this version ships them",
             metrics.admission_policies.clone(),
         );
         registry.register_collector(Box::new(Arc::clone(&metrics.deployments)));
@@ -203,9 +203,9 @@ impl Metrics {
         }
     }
 
-    /// Takes in a status that was computed at `now`, whether it is written or not.
+    /// Observes a status that was computed at `now`, whether or not the status is written.
     ///
-    /// From here until [`Self::forget`] the ContourDeployment has series, so this must not be called after the last
+    /// The ContourDeployment has series from this call until [`Self::forget`]. So callers must not call this function after the last
     /// `forget`.
     pub fn observe_status(&self, namespace: &str, name: &str, status: &ContourDeploymentStatus, now: Timestamp) {
         let mut deployments = self.deployments.lock();
@@ -224,7 +224,7 @@ impl Metrics {
         deployment.extension_services = extension_services::observe(before, &status.extension_services, now);
     }
 
-    /// Drops the series of a ContourDeployment that is gone.
+    /// Drops the series of a deleted ContourDeployment.
     pub fn forget(&self, namespace: &str, name: &str) {
         self.deployments.lock().remove(&owner(namespace, name));
     }
@@ -239,7 +239,7 @@ impl Metrics {
         self.reconcile_duration.observe(duration.as_secs_f64());
         let mut deployments = self.deployments.lock();
         match outcome {
-            // Not `entry`: the reconcile that finds the object gone succeeds too, and must not bring its series back.
+            // `entry` would be wrong: the reconcile of a deleted object succeeds too, and must not add its series again.
             ReconcileOutcome::Success => {
                 if let Some(deployment) = deployments.get_mut(&owner(namespace, name)) {
                     deployment.reconcile_failed = false;
@@ -252,7 +252,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a write request (`verb`: `apply`, `create`, `delete`, …) to objects of a kind.
+    /// Counts a write request for an object of a kind. `verb` is `apply`, `create`, `delete` and so on.
     pub fn wrote(&self, kind: &str, verb: &str, outcome: WriteOutcome) {
         let (kind, verb) = (kind.to_owned(), verb.to_owned());
         if let WriteOutcome::Error(reason) = outcome {
@@ -286,19 +286,19 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets how many ContourDeployments wait after a failure.
+    /// Sets the number of ContourDeployments that back off after a failure.
     pub fn objects_in_backoff(&self, count: usize) {
         self.objects_in_backoff.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets whether an admission policy is there as it is shipped.
+    /// Sets whether an admission policy is installed as this version ships it.
     pub fn admission_policy(&self, policy: &'static str, installed: bool) {
         self.admission_policies
             .get_or_create(&PolicyLabels { policy })
             .set(i64::from(installed));
     }
 
-    /// All of it in the `OpenMetrics` text format, with the counters of seconds as they are at `now`.
+    /// Returns all metrics in the `OpenMetrics` text format. The counters of seconds have their values at `now`.
     pub fn encode(&self, now: Timestamp) -> String {
         for deployment in self.deployments.lock().values_mut() {
             deployment
@@ -306,9 +306,9 @@ impl Metrics {
                 .iter_mut()
                 .for_each(|series| series.advance(now));
         }
-        // Megabytes with a thousand ContourDeployments, which growing by doubling could take twice.
+        // With a thousand ContourDeployments the text has several megabytes. A text that grows by doubling could take twice the memory.
         let mut text = String::with_capacity(self.size.load(Ordering::Relaxed));
-        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        text::encode(&mut text, &self.registry).expect("writing to a String never fails");
         self.size.store(text.len() + text.len() / 16, Ordering::Relaxed);
         text
     }
@@ -320,29 +320,29 @@ impl Default for Metrics {
     }
 }
 
-/// Namespace and name of a ContourDeployment.
+/// The namespace and the name of a ContourDeployment.
 type SeriesOwner = (String, String);
 
 fn owner(namespace: &str, name: &str) -> SeriesOwner {
     (namespace.to_owned(), name.to_owned())
 }
 
-/// The series of the ContourDeployments. Not `Family`s: those keep all labels for each sample, and there are dozens of
-/// samples for each ContourDeployment.
+/// The series of the ContourDeployments. They are not stored in a `Family`, because a `Family` stores all labels for each sample, and each
+/// ContourDeployment has dozens of samples.
 #[derive(Debug, Default)]
 struct Deployments(Mutex<BTreeMap<SeriesOwner, DeploymentSeries>>);
 
 /// The series of one ContourDeployment.
 #[derive(Debug, Default)]
 struct DeploymentSeries {
-    /// Type and status.
+    /// The type and the status of each condition.
     conditions: Vec<(String, &'static str)>,
     extension_services: Vec<Series>,
     reconcile_failed: bool,
 }
 
 impl Deployments {
-    /// A panic elsewhere must not take the metrics with it: no update of this map leaves it half done.
+    /// Locks the map, even if another thread panicked while it held the lock. This is safe because no update leaves the map half done.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SeriesOwner, DeploymentSeries>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -358,7 +358,7 @@ impl Collector for Deployments {
 
         let mut family = encoder.encode_descriptor(
             "slipway_contourdeployment_condition",
-            "The conditions of the ContourDeployment: 1 for the status that one has. A condition that is absent has no samples.",
+            "The conditions of the ContourDeployment: 1 for the current status, 0 for the others. An absent condition has no samples.",
             None,
             MetricType::Gauge,
         )?;
@@ -375,7 +375,7 @@ impl Collector for Deployments {
 
         let mut family = encoder.encode_descriptor(
             "slipway_contourdeployment_reconcile_failed",
-            "Whether the last reconcile of the ContourDeployment ended with an error.",
+            "Whether the last reconcile of the ContourDeployment failed.",
             None,
             MetricType::Gauge,
         )?;

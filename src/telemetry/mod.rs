@@ -1,6 +1,7 @@
-//! What Slipway says about itself: metrics, probes, logs.
+//! Slipway's telemetry: metrics, probes and logs.
 //!
-//! It is told things and answers scrapes. It decides nothing, it has no client, and nothing in here can fail a reconcile.
+//! The other modules report events and states here, and this module answers scrapes and probes. The module makes no decisions, has no
+//! client, and can't fail a reconcile.
 
 mod extension_services;
 pub mod logs;
@@ -12,13 +13,13 @@ pub use metrics::{Metrics, ReconcileOutcome, WriteOutcome};
 pub use probes::{Liveness, Readiness};
 pub use server::serve;
 
-/// Where the parts of the process tell how they are.
+/// The handles through which the parts of the process report their state.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// What `/metrics` shows.
+    /// The content of `/metrics`.
     pub metrics: Metrics,
-    /// What `/readyz` shows.
+    /// The result of `/readyz`.
     pub readiness: Readiness,
-    /// What `/livez` shows.
+    /// The result of `/livez`.
     pub liveness: Liveness,
 }

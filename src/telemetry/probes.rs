@@ -1,23 +1,23 @@
-//! What the kubelet asks: does this process still run, and has it seen enough to act.
+//! The state behind the kubelet's probes: whether the process is alive, and whether it is ready to act.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The parts of the process that must be there before it counts as ready. A clone is the same registry.
+/// The parts of the process that must be ready before the process counts as ready. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 
 impl Readiness {
-    /// Waits for all of these parts.
+    /// Returns a state in which the process waits for all of these parts.
     pub fn new(parts: impl IntoIterator<Item = &'static str>) -> Self {
         Self(Arc::new(Mutex::new(
             parts.into_iter().map(|part| (part, false)).collect(),
         )))
     }
 
-    /// Says whether a part is there. A part that was not known until now is waited for from now on.
+    /// Sets whether a part is ready. An unknown part is added, and readiness depends on it from then on.
     pub fn set(&self, part: &'static str, there: bool) {
         self.0
             .lock()
@@ -25,13 +25,13 @@ impl Readiness {
             .insert(part, there);
     }
 
-    /// Waits for a part no longer: there is no store to fill for a kind that the API server does not serve. `set` brings
-    /// it back.
+    /// Removes a part, so that readiness no longer depends on it. For a kind that the API server does not serve there is no store to
+    /// fill. `set` adds the part again.
     pub fn exempt(&self, part: &'static str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
-    /// The parts that are not there, in alphabetical order; none means ready.
+    /// Returns the parts that are not ready, in alphabetical order. The process is ready if the result is empty.
     pub fn missing(&self) -> Vec<&'static str> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts
@@ -42,12 +42,12 @@ impl Readiness {
     }
 }
 
-/// Whether the loop that drives the controller is still being run. A clone is the same pulse.
+/// The heartbeat of the loop that drives the controller. Clones share the heartbeat.
 ///
-/// A probe that fails makes the kubelet start the process anew, so it must fail only for what that cures: a loop that is
-/// stuck for good (a deadlock, a call that blocks its thread). An API server that doesn't answer, a watch that fails, a
-/// reconcile that goes wrong are not cured by a restart, which would only add the load of filling every store again.
-/// So the pulse says "I am being run", never "I got something done".
+/// A failed probe makes the kubelet restart the process. So the probe must fail only for problems that a restart fixes: a loop that is
+/// permanently stuck, by a deadlock or a call that blocks its thread. A restart does not fix an unavailable API server, a failed watch or
+/// a failed reconcile; it would only add the load of filling every store again. So the heartbeat means that the loop runs, not that it
+/// makes progress.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     last: Arc<Mutex<Instant>>,
@@ -55,7 +55,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Alive from now on, for as long as no more than `deadline` passes between two beats.
+    /// Returns a heartbeat that is alive as long as at most `deadline` passes between two beats. The first period starts now.
     pub fn new(deadline: Duration) -> Self {
         Self {
             last: Arc::new(Mutex::new(Instant::now())),
@@ -63,7 +63,7 @@ impl Liveness {
         }
     }
 
-    /// The loop was just being run.
+    /// Records a beat now.
     pub fn beat(&self) {
         self.beat_at(Instant::now());
     }
@@ -72,10 +72,10 @@ impl Liveness {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// Runs a future to its end and beats as long as it is being run, four times in each deadline.
+    /// Runs a future to completion and beats while the future runs, four times in each deadline.
     ///
-    /// Both are polled by the same task: a future that blocks stops the beat. It is polled at each beat, too, so that a
-    /// wake-up that was lost costs one period, not the process.
+    /// The same task polls the future and the timer, so a future that blocks its thread stops the beat. Each beat also polls the future, so
+    /// that a lost wake-up costs one period instead of a restart.
     pub async fn beat_while<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut beats = tokio::time::interval(self.deadline / 4);
@@ -87,14 +87,14 @@ impl Liveness {
         }
     }
 
-    /// Whether the last beat was at most the deadline ago.
+    /// Reports whether the last beat is at most the deadline old at `now`.
     pub fn is_alive(&self, now: Instant) -> bool {
         self.silence(now) <= self.deadline
     }
 
-    /// The time since the last beat.
+    /// Returns the time from the last beat to `now`.
     pub fn silence(&self, now: Instant) -> Duration {
-        // The last beat may be later than `now`, which the caller took before.
+        // The last beat may be later than `now`, because the caller read the clock earlier.
         now.saturating_duration_since(*self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_ready_when_every_part_is_there() {
+    fn readiness_requires_every_part() {
         let readiness = Readiness::new(["Pod", "Deployment"]);
         assert_eq!(readiness.missing(), ["Deployment", "Pod"]);
         readiness.set("Pod", true);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_lost_makes_it_unready_again() {
+    fn a_lost_part_makes_the_process_unready_again() {
         let readiness = Readiness::new(["Pod"]);
         readiness.set("Pod", true);
         readiness.set("Pod", false);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_exempt_is_not_waited_for_until_it_comes_back() {
+    fn readiness_ignores_an_exempt_part_until_it_is_set_again() {
         let readiness = Readiness::new(["ExtensionService"]);
         readiness.exempt("ExtensionService");
         assert!(readiness.missing().is_empty());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_alive_until_the_deadline_has_passed_since_the_last_beat() {
+    fn liveness_ends_when_the_deadline_passes_without_a_beat() {
         let liveness = Liveness::new(Duration::from_mins(1));
         let start = Instant::now();
         liveness.beat_at(start);
@@ -139,11 +139,11 @@ mod tests {
         assert!(!liveness.is_alive(start + Duration::from_secs(61)));
         liveness.beat_at(start + Duration::from_secs(61));
         assert!(liveness.is_alive(start + Duration::from_secs(61)));
-        assert!(liveness.is_alive(start), "a beat that is later than the question");
+        assert!(liveness.is_alive(start), "the last beat is later than now");
     }
 
     #[tokio::test]
-    async fn a_future_that_is_being_run_beats() {
+    async fn beat_while_beats_while_the_future_runs() {
         let liveness = Liveness::new(Duration::from_hours(1));
         let stale = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
         liveness.beat_at(stale);
@@ -156,7 +156,7 @@ mod tests {
         let run = liveness.beat_while(until_it_beats);
         let output = tokio::time::timeout(Duration::from_secs(10), run)
             .await
-            .expect("it beats");
+            .expect("the liveness beats");
         assert_eq!(output, "output");
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP server for kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`. It only reads.
+//! The HTTP server for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`. The server is read-only.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use tokio::net::TcpListener;
 
 use super::{Liveness, Metrics, Readiness, Telemetry};
 
-/// What `prometheus_client::encoding::text` writes.
+/// The content type of the text that `prometheus_client::encoding::text` writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How long answers that are under way may take after the end was asked for.
+/// Time that responses in progress may take after the shutdown was requested.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Serves `/livez`, `/readyz` and `/metrics` on `address` until `shutdown` resolves (and a second more, for an answer that
-/// is under way). An error means that the address can't be listened on.
+/// Serves `/livez`, `/readyz` and `/metrics` on `address` until `shutdown` resolves, and up to one second longer for responses in
+/// progress. Returns an error if the server can't listen on the address.
 pub async fn serve(
     address: SocketAddr,
     metrics: Metrics,
@@ -78,7 +78,7 @@ async fn livez(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
         let silence = telemetry.liveness.silence(now).as_secs();
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("the controller's loop has not been run for {silence} s\n"),
+            format!("the controller's loop has not run for {silence} s\n"),
         )
     }
 }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     impl Server {
-        /// The whole answer, head included.
+        /// Returns the complete response, including the head.
         async fn get(&self, path: &'static str) -> String {
             let address = self.address;
             spawn_blocking(move || {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readyz_lists_what_is_missing_until_nothing_is() {
+    async fn readyz_lists_the_missing_parts() {
         let server = start(Liveness::new(Duration::from_mins(1))).await;
         server.readiness.set("Pod", true);
         let answer = server.get("/readyz").await;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn livez_fails_when_the_loop_is_not_run() {
+    async fn livez_fails_when_the_loop_does_not_run() {
         let answer = start(Liveness::new(Duration::from_mins(1))).await.get("/livez").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let answer = start(Liveness::new(Duration::ZERO)).await.get("/livez").await;
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_served_as_open_metrics() {
+    async fn metrics_have_the_open_metrics_format() {
         let answer = start(Liveness::new(Duration::from_mins(1))).await.get("/metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert!(
@@ -199,13 +199,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_when_it_is_told_to_even_if_somebody_does_not_read_the_answer() {
+    async fn server_stops_on_shutdown_despite_an_unread_response() {
         let server = start(Liveness::new(Duration::from_mins(1))).await;
-        // More than the buffers of both sockets hold.
+        // The response is larger than the buffers of both sockets.
         let endless = "x".repeat(20_000_000);
-        server
-            .metrics
-            .reconciled("projectcontour", &endless, ReconcileOutcome::Error("Timeout"), Duration::ZERO);
+        server.metrics.reconciled(
+            "projectcontour",
+            &endless,
+            ReconcileOutcome::Error("Timeout"),
+            Duration::ZERO,
+        );
         let address = server.address;
         let unread = spawn_blocking(move || {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -216,12 +219,12 @@ mod tests {
         let unread = unread.await.unwrap();
         server.stop.send(()).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(3), server.served).await;
-        ended.expect("it ends").unwrap().unwrap();
+        ended.expect("the server stops").unwrap().unwrap();
         drop(unread);
     }
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_named_in_the_error() {
+    async fn serve_names_an_address_in_use_in_its_error() {
         let server = start(Liveness::new(Duration::from_mins(1))).await;
         let liveness = Liveness::new(Duration::from_mins(1));
         let error = serve(
@@ -232,7 +235,7 @@ mod tests {
             std::future::pending(),
         )
         .await
-        .expect_err("it is taken");
+        .expect_err("the address is in use");
         assert!(
             error
                 .to_string()

@@ -211,7 +211,12 @@ fn files(check: &mut Check, block: &str, without: Without) {
     }
     for (field, path) in paths {
         if let Some(path) = path.filter(|path| !["/certs/ca.crt", "/certs/tls.crt", "/certs/tls.key"].contains(path)) {
-            check.refuse(&field, format_args!("the container has no file {path:?}; it has /certs/ca.crt, /certs/tls.crt and /certs/tls.key"));
+            check.refuse(
+                &field,
+                format_args!(
+                    "the container has no file {path:?}; it has /certs/ca.crt, /certs/tls.crt and /certs/tls.key"
+                ),
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a scrape shows, read back from the text that is served.
+//! Tests of the metrics. They parse the text of a scrape.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn status(services: impl IntoIterator<Item = ExtensionServiceStatus>) -> Contour
     }
 }
 
-/// The samples of a scrape: name with sorted labels, and value.
+/// The samples of a scrape: the name with sorted labels, and the value.
 struct Scrape(BTreeMap<String, f64>);
 
 impl Scrape {
@@ -54,7 +54,7 @@ impl Scrape {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let before = samples.insert(normalized(series), value.parse().unwrap());
-            assert_eq!(before, None, "{series} is there twice");
+            assert_eq!(before, None, "{series} occurs twice");
         }
         Self(samples)
     }
@@ -67,7 +67,7 @@ impl Scrape {
             .unwrap_or_else(|| panic!("no {series} among {:#?}", self.0.keys()))
     }
 
-    /// The value of a family for `auth/<name>` as global external authorization of `projectcontour/edge`.
+    /// Returns the value of a family for `auth/<name>` as global external authorization of `projectcontour/edge`.
     #[track_caller]
     fn ext_auth(&self, family: &str, name: &str, more: &str) -> f64 {
         self.value(&format!(
@@ -103,7 +103,7 @@ fn normalized(series: &str) -> String {
     }
 }
 
-/// Exact: all times in these tests are whole seconds.
+/// Asserts that two values are equal. All times in these tests are whole seconds, so the tolerance only covers rounding.
 #[track_caller]
 fn assert_same(left: f64, right: f64) {
     assert!((left - right).abs() < 1e-9, "{left} is not {right}");
@@ -133,7 +133,7 @@ fn only_an_available_service_counts_as_available() {
 }
 
 #[test]
-fn the_seconds_advance_between_observations() {
+fn seconds_advance_between_observations() {
     let metrics = Metrics::new();
     let missing = status([ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied)]);
     metrics.observe_status("projectcontour", "edge", &missing, at(0));
@@ -156,7 +156,7 @@ fn the_seconds_advance_between_observations() {
 }
 
 #[test]
-fn the_seconds_count_what_happened_to_traffic_and_not_the_state() {
+fn seconds_count_the_effect_on_traffic_and_not_the_state() {
     let metrics = Metrics::new();
     let observe = |state, traffic, second| {
         metrics.observe_status(
@@ -176,7 +176,7 @@ fn the_seconds_count_what_happened_to_traffic_and_not_the_state() {
 }
 
 #[test]
-fn traces_that_are_not_sampled_count_as_neither_unchecked_nor_denied() {
+fn unsampled_traces_count_as_neither_unchecked_nor_denied() {
     let metrics = Metrics::new();
     let tracing = ExtensionServiceStatus {
         role: Role::Tracing,
@@ -194,7 +194,7 @@ fn traces_that_are_not_sampled_count_as_neither_unchecked_nor_denied() {
 }
 
 #[test]
-fn a_transition_is_counted_once_and_the_first_observation_is_none() {
+fn metrics_count_each_transition_but_not_the_first_observation() {
     let metrics = Metrics::new();
     let observe = |state, second| {
         metrics.observe_status(
@@ -218,7 +218,7 @@ fn a_transition_is_counted_once_and_the_first_observation_is_none() {
 }
 
 #[test]
-fn a_reference_that_changes_its_name_takes_its_series_along() {
+fn a_renamed_reference_drops_its_old_series() {
     let metrics = Metrics::new();
     let observe = |name, second| {
         let status = status([ext_auth(name, ExtensionServiceState::Missing, Traffic::Denied)]);
@@ -232,7 +232,7 @@ fn a_reference_that_changes_its_name_takes_its_series_along() {
 }
 
 #[test]
-fn a_role_that_is_dropped_takes_its_series_along_and_leaves_the_others() {
+fn a_removed_role_drops_only_its_own_series() {
     let metrics = Metrics::new();
     let auth = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
     let limit = ExtensionServiceStatus {
@@ -248,7 +248,7 @@ fn a_role_that_is_dropped_takes_its_series_along_and_leaves_the_others() {
 }
 
 #[test]
-fn a_condition_has_a_sample_for_each_status_and_none_when_it_is_absent() {
+fn only_present_conditions_have_samples_one_for_each_status() {
     let metrics = Metrics::new();
     let with = |conditions| ContourDeploymentStatus {
         conditions,
@@ -275,7 +275,7 @@ fn a_condition_has_a_sample_for_each_status_and_none_when_it_is_absent() {
 }
 
 #[test]
-fn a_contourdeployment_that_is_gone_leaves_no_series() {
+fn a_deleted_contourdeployment_has_no_series() {
     let metrics = Metrics::new();
     let service = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
     let status = ContourDeploymentStatus {
@@ -291,7 +291,12 @@ fn a_contourdeployment_that_is_gone_leaves_no_series() {
         Duration::from_millis(3),
     );
     metrics.forget("projectcontour", "edge");
-    metrics.reconciled("projectcontour", "edge", ReconcileOutcome::Success, Duration::from_millis(3));
+    metrics.reconciled(
+        "projectcontour",
+        "edge",
+        ReconcileOutcome::Success,
+        Duration::from_millis(3),
+    );
     let scrape = Scrape::of(&metrics, at(1));
     assert_eq!(
         scrape.series_with("contourdeployment_namespace=\"projectcontour\""),
@@ -301,14 +306,19 @@ fn a_contourdeployment_that_is_gone_leaves_no_series() {
 }
 
 #[test]
-fn reconciles_are_counted_by_outcome_and_reason_and_the_last_one_by_object() {
+fn metrics_count_reconciles_and_show_the_last_one_by_object() {
     let metrics = Metrics::new();
     let failed =
         "slipway_contourdeployment_reconcile_failed{contourdeployment_namespace=\"ns\",contourdeployment=\"edge\"}";
     let scrape = Scrape::of(&metrics, at(0));
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"success\"}"), 0.0);
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 0.0);
-    metrics.reconciled("ns", "edge", ReconcileOutcome::Error("Timeout"), Duration::from_millis(700));
+    metrics.reconciled(
+        "ns",
+        "edge",
+        ReconcileOutcome::Error("Timeout"),
+        Duration::from_millis(700),
+    );
     let scrape = Scrape::of(&metrics, at(0));
     assert_same(scrape.value("slipway_reconciles_total{outcome=\"error\"}"), 1.0);
     assert_same(scrape.value("slipway_reconcile_errors_total{reason=\"Timeout\"}"), 1.0);
@@ -330,7 +340,7 @@ fn reconciles_are_counted_by_outcome_and_reason_and_the_last_one_by_object() {
 }
 
 #[test]
-fn writes_and_watch_errors_are_counted_by_kind() {
+fn metrics_count_writes_and_watch_errors_by_kind() {
     let metrics = Metrics::new();
     metrics.wrote("Deployment", "apply", WriteOutcome::Success);
     metrics.wrote("Deployment", "apply", WriteOutcome::Stale);
@@ -358,7 +368,7 @@ fn writes_and_watch_errors_are_counted_by_kind() {
 }
 
 #[test]
-fn a_policy_is_there_until_it_is_not() {
+fn policy_metric_follows_the_installation() {
     let metrics = Metrics::new();
     let series = "slipway_admission_policy_installed{policy=\"slipway-marks\"}";
     for (installed, expected) in [(true, 1.0), (false, 0.0), (true, 1.0)] {
@@ -368,12 +378,12 @@ fn a_policy_is_there_until_it_is_not() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn build_metric_shows_the_version() {
     let series = format!("slipway_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_same(Scrape::of(&Metrics::new(), at(0)).value(&series), 1.0);
 }
 
-/// The alerts of `config/prometheus`: name and expression.
+/// Returns the alerts of `config/prometheus`: name and expression.
 fn alerts() -> Vec<(String, String)> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/prometheusrule.yaml");
     let rules: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
@@ -386,8 +396,8 @@ fn alerts() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_alert_on_a_missing_operator_says_whose_it_is() {
-    // PromQL's `absent` takes labels from a plain selector, and from nothing else.
+fn the_alert_on_a_missing_operator_has_namespace_and_job() {
+    // PromQL's `absent` derives labels only from a plain selector.
     let selector = "up{namespace=\"slipway-system\", job=\"slipway\"}";
     let expected = format!("absent({selector}) or max by (namespace, job) ({selector}) == 0");
     let (_, down) = alerts().into_iter().find(|(name, _)| name == "SlipwayDown").unwrap();
@@ -395,7 +405,7 @@ fn the_alert_on_a_missing_operator_says_whose_it_is() {
 }
 
 #[test]
-fn alerts_name_metrics_that_there_are() {
+fn alerts_name_only_existing_metrics() {
     let metrics = Metrics::new();
     let service = ext_auth("auth", ExtensionServiceState::Missing, Traffic::Denied);
     let status = ContourDeploymentStatus {
@@ -408,7 +418,7 @@ fn alerts_name_metrics_that_there_are() {
         let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in words.filter(|word| word.starts_with("slipway_")) {
             let series = scrape.series_with(&format!("{name}{{"));
-            assert!(!series.is_empty(), "{alert}: there is no {name}");
+            assert!(!series.is_empty(), "{alert}: metric {name} does not exist");
         }
     }
 }
