@@ -1,5 +1,5 @@
-//! Who may do what: the operator in the ContourDeployment's namespace, Contour in the cluster. The ClusterRoles are installed
-//! with Slipway (`config/rbac`); the operator may bind these and no others, so that all it makes are bindings.
+//! RBAC: the permissions of the operator in the ContourDeployment's namespace, and of Contour in the cluster. The ClusterRoles are
+//! installed with Slipway (`config/rbac`). The operator may bind only these ClusterRoles, so it creates only bindings.
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -9,19 +9,21 @@ use crate::plan::object::{Kind, Object, Owner};
 use crate::plan::observed::Instance;
 use crate::plan::write::{Desired, Fields};
 
-/// What the operator may do in a namespace that holds a ContourDeployment, without Secrets.
+/// The permissions of the operator in a namespace with a ContourDeployment, except for Secrets.
 pub const OPERAND: &str = "slipway-operand";
 
-/// Reading and writing the Secrets of such a namespace. A binding of its own: whoever audits access to Secrets finds it.
+/// The permissions to read and write the Secrets of such a namespace. They have a separate binding, so that an audit of access to Secrets
+/// finds it.
 pub const SECRETS: &str = "slipway-secrets";
 
-/// What Contour reads in the whole cluster, and the statuses that it writes (`examples/contour/02-role-contour.yaml`, v1.33.8).
+/// The permissions of Contour in the whole cluster: the objects that Contour reads and the statuses that it writes
+/// (`examples/contour/02-role-contour.yaml`, v1.33.8).
 pub const CONTOUR: &str = "slipway-contour";
 
-/// What Contour needs in its own namespace: its Lease and events.
+/// The permissions of Contour in its own namespace: its Lease and events.
 pub const CONTOUR_LOCAL: &str = "slipway-contour-local";
 
-/// The operator's own bindings in the ContourDeployment's namespace.
+/// Returns the operator's own bindings in the ContourDeployment's namespace.
 pub fn operator(instance: &Instance<'_>) -> Vec<Desired> {
     let owner = &instance.owner;
     let subject = service_account(&instance.operator.namespace, &instance.operator.name);
@@ -42,14 +44,14 @@ pub fn operator(instance: &Instance<'_>) -> Vec<Desired> {
         .collect()
 }
 
-/// Whether this is the name of one of the operator's own bindings.
+/// Reports whether this is the name of one of the operator's own bindings.
 pub fn is_operators(owner: &Owner, name: &str) -> bool {
     [OPERAND, SECRETS]
         .into_iter()
         .any(|cluster_role| owner.operator_binding(cluster_role) == name)
 }
 
-/// The ServiceAccounts of Contour and of Envoy, what Contour may do, and its Lease.
+/// Returns the ServiceAccounts of Contour and Envoy, Contour's bindings, and Contour's Lease.
 pub fn contour(instance: &Instance<'_>) -> Vec<Desired> {
     let owner = &instance.owner;
     let metadata = |kind, name: &str| owner.metadata(kind, &owner.namespace, name);
@@ -57,7 +59,7 @@ pub fn contour(instance: &Instance<'_>) -> Vec<Desired> {
         metadata: metadata(Kind::ServiceAccount, &owner.contour()),
         ..ServiceAccount::default()
     };
-    // Envoy never talks to the API server.
+    // Envoy never connects to the API server.
     let envoy = ServiceAccount {
         metadata: metadata(Kind::ServiceAccount, &owner.envoy()),
         automount_service_account_token: Some(false),
@@ -74,8 +76,8 @@ pub fn contour(instance: &Instance<'_>) -> Vec<Desired> {
         role_ref: role_ref(CONTOUR_LOCAL),
         subjects: Some(vec![subject]),
     };
-    // Contour would make this Lease itself, and nobody would ever delete it. It takes over one that has no holder, and keeps
-    // the metadata that it finds (client-go, `LeaseLock.Update`).
+    // Without this object, Contour would create the Lease itself, and no controller would ever delete it. Contour acquires a Lease without
+    // a holder and keeps its metadata (client-go, `LeaseLock.Update`).
     let lease = Lease {
         metadata: metadata(Kind::Lease, &owner.contour()),
         spec: Some(LeaseSpec::default()),

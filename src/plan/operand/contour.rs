@@ -20,11 +20,11 @@ use crate::plan::observed::Instance;
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
-/// How many Contours there are, if the specification does not say it.
+/// The default number of Contour's pods.
 const REPLICAS: i32 = 2;
 
-/// Contour's Deployment. Its pod template says what a container captures when it starts, so that a change of that is a
-/// rollout, and nothing else is.
+/// Returns Contour's Deployment. The pod template contains the startup inputs, so a change of the startup inputs leads to a rollout, and no
+/// other change does.
 pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
     let owner = &instance.owner;
     let (mut template, hash) = template(instance, inputs);
@@ -38,7 +38,7 @@ pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
         spec: Some(DeploymentSpec {
             replicas: Some(replicas.unwrap_or(REPLICAS)),
             selector: Component::Contour.label_selector(owner),
-            // As in Contour's manifests: the new ReplicaSet comes before the old one goes.
+            // As in Contour's manifests: the new ReplicaSet is scaled up before the old one is scaled down.
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
@@ -57,17 +57,17 @@ pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
     }
 }
 
-/// The hash that the label `TEMPLATE` carries: pods with another one are of another template.
+/// Returns the hash in the label `TEMPLATE`. Pods with another hash run another template.
 pub fn template_hash(instance: &Instance<'_>, inputs: &StartupInputs) -> String {
     template(instance, inputs).1
 }
 
-/// The pod template, without the label that says its hash; and its hash.
+/// Returns the pod template without the label of its hash, and the hash.
 fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec, String) {
     let owner = &instance.owner;
     let spec = &instance.spec.contour;
     let ports = &Ports::of(&inputs.settings());
-    let inputs_json = serde_json::to_string(inputs).expect("names are JSON");
+    let inputs_json = serde_json::to_string(inputs).expect("startup inputs are JSON");
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(Component::Contour.pod_labels(owner)),
@@ -89,7 +89,8 @@ fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec
     (template, hash)
 }
 
-/// Whose a Deployment's `replicas` are: ours if the specification says the number, else an autoscaler's after the creation.
+/// Returns the ownership of a Deployment's `replicas`. Slipway owns the field if the spec sets the number. Otherwise Slipway sets the field
+/// only at creation, and an autoscaler may own it.
 pub fn replica_fields(replicas: Option<i32>) -> Fields {
     Fields::Shared {
         initial: if replicas.is_some() { &[] } else { &["/spec/replicas"] },
@@ -104,22 +105,23 @@ fn container(instance: &Instance<'_>, ports: &Ports, inputs: &StartupInputs) -> 
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
         args: Some(arguments(&spec.contour, &instance.owner.contour(), inputs)),
-        // Contour reads its ContourConfiguration, and holds its Lease, in the namespace that CONTOUR_NAMESPACE names.
+        // Contour reads its ContourConfiguration and holds its Lease in the namespace that CONTOUR_NAMESPACE names.
         env: Some(vec![
             field_env("CONTOUR_NAMESPACE", "metadata.namespace"),
             field_env("POD_NAME", "metadata.name"),
         ]),
         ports: Some(container_ports(ports)),
-        // Contour opens its health port when its caches are filled, and the xDS port when the first configuration is made of
-        // them (controller-runtime's start order; `cmd/contour/serve.go`, v1.33). In a large cluster that may take minutes,
-        // during which it must not be killed.
+        // Contour opens its health port when its caches are synced, and the xDS port when the first configuration is built
+        // (controller-runtime's start order; `cmd/contour/serve.go`, v1.33). In a large cluster that may take minutes, in which the
+        // container must not be killed.
         startup_probe: Some(Probe {
             period_seconds: Some(1),
             failure_threshold: Some(600),
             ..connects_to(ports.contour_health)
         }),
-        // Not `/healthz`, which upstream's manifests use: it asks the API server (`internal/health/health.go`, v1.33), so
-        // that an outage of that kills every Contour, none can start again, and new Envoys get no configuration.
+        // The probe does not use `/healthz`, unlike upstream's manifests. `/healthz` calls the API server (`internal/health/health.go`,
+        // v1.33). With that probe, an outage of the API server would kill every Contour, no Contour could start, and new Envoys would get
+        // no configuration.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(3),
@@ -137,8 +139,8 @@ fn container(instance: &Instance<'_>, ports: &Ports, inputs: &StartupInputs) -> 
     }
 }
 
-/// The flags that count beside a ContourConfiguration; Contour ignores the others then (facts: `cmd/contour/serve.go`,
-/// `getConfig`, v1.33). The namespace of the Lease is `CONTOUR_NAMESPACE` by default.
+/// Returns the flags that have an effect beside a ContourConfiguration. Contour ignores the other flags in that case (facts:
+/// `cmd/contour/serve.go`, `getConfig`, v1.33). `CONTOUR_NAMESPACE` is the default namespace of the Lease.
 fn arguments(spec: &ContourSpec, lease: &str, inputs: &StartupInputs) -> Vec<String> {
     let mut arguments = vec![
         "serve".to_owned(),
@@ -155,7 +157,7 @@ fn arguments(spec: &ContourSpec, lease: &str, inputs: &StartupInputs) -> Vec<Str
     arguments
 }
 
-/// What can be reached from outside the pod; the debug port is on the loopback interface by default and needs no mention.
+/// Returns the ports that are reachable from outside the pod. The debug port is on the loopback interface by default and is not listed.
 fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
     let port = |name: &str, number| ContainerPort {
         name: Some(name.to_owned()),

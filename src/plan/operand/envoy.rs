@@ -1,4 +1,4 @@
-//! The Envoys: a DaemonSet or a Deployment of the same pods (upstream: `internal/provisioner/objects/dataplane`, v1.33).
+//! The Envoys: a DaemonSet or a Deployment with the same pods (upstream: `internal/provisioner/objects/dataplane`, v1.33).
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec, DeploymentStrategy,
@@ -23,19 +23,19 @@ use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
 use crate::plan::write::Desired;
 
-/// How many Envoys a Deployment of them has, if the specification does not say it.
+/// The default number of Envoys in a Deployment.
 const REPLICAS: i32 = 2;
 
-/// Where the bootstrap configuration is.
+/// The directory of the bootstrap configuration.
 const CONFIGURATION: &str = "/config";
 
-/// Where Envoy's admin socket is, and the file that says that it is drained.
+/// The directory of Envoy's admin socket and of the file that marks Envoy as drained.
 const ADMIN: &str = "/admin";
 
-/// How long a terminating Envoy may drain, in seconds: the upper bound of `contour envoy shutdown`.
+/// The maximum time in seconds for which a terminating Envoy may drain: the upper bound of `contour envoy shutdown`.
 const GRACE_PERIOD: i64 = 300;
 
-/// The kind of workload that the specification asks for.
+/// Returns the kind of the workload that the spec specifies.
 pub fn kind(spec: &ContourDeploymentSpec) -> Kind {
     match spec.envoy.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => Kind::DaemonSet,
@@ -43,7 +43,7 @@ pub fn kind(spec: &ContourDeploymentSpec) -> Kind {
     }
 }
 
-/// The Envoys, as that kind of workload.
+/// Returns the Envoys as a workload of that kind.
 pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
     let owner = &instance.owner;
     let spec = &instance.spec.envoy;
@@ -77,7 +77,7 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
                     selector: Component::Envoy.label_selector(owner),
                     strategy: Some(DeploymentStrategy {
                         type_: Some("RollingUpdate".to_owned()),
-                        // Of fewer than ten the 10 % are rounded: one more, and none less.
+                        // With fewer than ten Envoys, 10 % is rounded: one additional pod, and no unavailable pod.
                         rolling_update: Some(RollingUpdateDeployment {
                             max_surge: slowly(),
                             max_unavailable: slowly(),
@@ -128,9 +128,9 @@ fn template(instance: &Instance<'_>, ports: &Ports) -> PodTemplateSpec {
     }
 }
 
-/// Writes Envoy's bootstrap configuration: where Contour is, and which files have the certificates. The host name is the
-/// Service's; that the other side is a Contour of ours Envoy sees by the name `contour` in its certificate, whatever the
-/// Service is called (`internal/envoy/v3/bootstrap.go`, v1.33).
+/// Returns the container that writes Envoy's bootstrap configuration: the address of Contour and the files of the certificates. The host
+/// name is the name of the Service. Envoy identifies the other side as this ContourDeployment's Contour by the name `contour` in its
+/// certificate, whatever the name of the Service is (`internal/envoy/v3/bootstrap.go`, v1.33).
 fn bootstrap(instance: &Instance<'_>) -> Container {
     let owner = &instance.owner;
     Container {
@@ -160,7 +160,7 @@ fn bootstrap(instance: &Instance<'_>) -> Container {
     }
 }
 
-/// Drains Envoy when the pod is to end.
+/// Returns the container that drains Envoy when the pod terminates.
 fn shutdown_manager(instance: &Instance<'_>) -> Container {
     let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).to_vec();
     Container {
@@ -207,13 +207,13 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["envoy".to_owned()]),
         args: Some(arguments.map(str::to_owned).to_vec()),
-        // Spans carry CONTOUR_NAMESPACE too, if `tracing.includePodDetail` is not false.
+        // If `tracing.includePodDetail` is not false, spans also contain CONTOUR_NAMESPACE.
         env: Some(vec![
             field_env("CONTOUR_NAMESPACE", "metadata.namespace"),
             field_env("ENVOY_POD_NAME", "metadata.name"),
         ]),
         lifecycle: Some(Lifecycle {
-            // Answers when the shutdown manager says that Envoy is drained; until then Envoy gets no signal.
+            // The request returns when the shutdown manager reports that Envoy is drained. Envoy receives no signal before.
             pre_stop: Some(LifecycleHandler {
                 http_get: Some(get("/shutdown", SHUTDOWN_MANAGER)),
                 ..LifecycleHandler::default()
@@ -221,8 +221,8 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
             ..Lifecycle::default()
         }),
         ports: Some(container_ports(ports)),
-        // The listener comes from Contour (`internal/envoy/v3/stats.go`, v1.33): an Envoy without configuration is not ready.
-        // There is no liveness probe: an Envoy that has lost its Contour goes on serving.
+        // Contour configures the listener of the probe (`internal/envoy/v3/stats.go`, v1.33), so an Envoy without a configuration is not
+        // ready. There is no liveness probe, because an Envoy without a Contour keeps serving.
         readiness_probe: Some(Probe {
             http_get: Some(get("/ready", ports.envoy_health)),
             initial_delay_seconds: Some(1),
@@ -260,7 +260,7 @@ fn container_ports(ports: &Ports) -> Vec<ContainerPort> {
     container_ports
 }
 
-/// Upstream's amounts; the CPU limit is generous because a throttled shutdown manager is late (upstream #7366).
+/// Returns upstream's amounts. The CPU limit is generous because a throttled shutdown manager responds late (upstream #7366).
 fn small_resources() -> ResourceRequirements {
     let amounts = |cpu: &str, memory: &str| {
         Some(
@@ -276,7 +276,7 @@ fn small_resources() -> ResourceRequirements {
     }
 }
 
-/// Whether a container may write to a volume.
+/// The access of a container to a volume.
 #[derive(Clone, Copy)]
 enum Access {
     Read,

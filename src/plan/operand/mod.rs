@@ -1,5 +1,5 @@
-//! The operand: the objects that a running Contour and its Envoys consist of. One file for each part; here is what the pods
-//! of both have in common. Stand-ins, the ContourConfiguration and certificates have files of their own, one level up.
+//! The operand: the objects of a running Contour and its Envoys. Each part has its own file, and this file contains what the pods of both
+//! have in common. Stand-ins, the ContourConfiguration and certificates have their own files, one level up.
 
 pub mod access;
 pub mod contour;
@@ -23,18 +23,17 @@ use crate::api::vocabulary::labels;
 use crate::api::{ContourDeploymentSpec, NodePlacement};
 use crate::contour::ports::Ports;
 
-/// Contour's image, if the specification names none: the newest patch of the minor version that Slipway is made for.
+/// Contour's default image: the newest patch of the minor version that Slipway supports.
 pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
 
-/// Envoy's image, if the specification names none: the one that Contour's manifests of that version name
-/// (`examples/contour/03-envoy.yaml`, v1.33.8).
+/// Envoy's default image: the image in the manifests of the same Contour version (`examples/contour/03-envoy.yaml`, v1.33.8).
 pub const DEFAULT_ENVOY_IMAGE: &str = "docker.io/envoyproxy/envoy:distroless-v1.38.9";
 
-/// Where the certificates are, in Contour's and in Envoy's pods. Contour's default for its xDS server
+/// The directory of the certificates in the pods of Contour and Envoy. The path is Contour's default for its xDS server
 /// (`internal/contourconfig/contourconfiguration.go`, v1.33).
 const CERTIFICATES: &str = "/certs";
 
-/// What runs on a ContourConfiguration, and how it is reached.
+/// The workloads that run with a ContourConfiguration, and their Services.
 pub struct Operand {
     /// Contour's Service and Envoy's.
     pub services: Vec<Desired>,
@@ -45,7 +44,7 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// On this configuration.
+    /// Returns the operand for these startup inputs.
     pub fn of(instance: &Instance<'_>, inputs: &StartupInputs) -> Self {
         let ports = Ports::of(&inputs.settings());
         Self {
@@ -56,7 +55,7 @@ impl Operand {
     }
 }
 
-/// Which part a pod is of: the value of the label `COMPONENT`.
+/// The component of a pod: the value of the label `COMPONENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
     /// The control plane.
@@ -66,7 +65,7 @@ pub enum Component {
 }
 
 impl Component {
-    /// The label's value.
+    /// Returns the value of the label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Contour => "contour",
@@ -74,8 +73,8 @@ impl Component {
         }
     }
 
-    /// What Services and workloads select pods by. A workload's selector can't be changed later, so it is no more than what
-    /// tells our pods apart.
+    /// Returns the labels by which Services and workloads select pods. The selector of a workload is immutable, so the selector contains
+    /// only the labels that distinguish Slipway's pods.
     fn selector(self, owner: &Owner) -> BTreeMap<String, String> {
         BTreeMap::from([
             (labels::OWNER_NAME.to_owned(), owner.name.clone()),
@@ -84,7 +83,7 @@ impl Component {
         ])
     }
 
-    /// The selector of a workload.
+    /// Returns the selector of a workload.
     fn label_selector(self, owner: &Owner) -> LabelSelector {
         LabelSelector {
             match_labels: Some(self.selector(owner)),
@@ -92,14 +91,14 @@ impl Component {
         }
     }
 
-    /// The labels of its pods. The owner's are among them: pods and ReplicaSets are watched by them.
+    /// Returns the labels of the component's pods. They include the owner's labels, by which Slipway watches pods and ReplicaSets.
     fn pod_labels(self, owner: &Owner) -> BTreeMap<String, String> {
         let mut labels = owner.labels();
         labels.extend(self.selector(owner));
         labels
     }
 
-    /// Rather not two on one node.
+    /// Returns the affinity that prefers different nodes for the pods of the component.
     fn spread(self, owner: &Owner) -> Affinity {
         let term = PodAffinityTerm {
             label_selector: Some(self.label_selector(owner)),
@@ -121,14 +120,14 @@ impl Component {
     }
 }
 
-/// The nodes that pods may run on: the images are made for Linux, unless the specification says otherwise.
+/// Returns the node selector of pods. The images require Linux, unless the spec selects another operating system.
 fn node_selector(placement: &NodePlacement) -> BTreeMap<String, String> {
     let mut selector = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
     selector.extend(placement.node_selector.clone());
     selector
 }
 
-/// Contour's image; Envoy's pods use it too, for their bootstrap and their shutdown manager.
+/// Returns Contour's image. Envoy's pods also use the image, for their bootstrap and their shutdown manager.
 fn contour_image(spec: &ContourDeploymentSpec) -> String {
     spec.contour
         .image
@@ -136,7 +135,7 @@ fn contour_image(spec: &ContourDeploymentSpec) -> String {
         .unwrap_or_else(|| DEFAULT_CONTOUR_IMAGE.to_owned())
 }
 
-/// The pod's part of the Pod Security Standard "restricted"; the user and group are those of Contour's manifests.
+/// Returns the pod's part of the Pod Security Standard "restricted". The user and the group are those of Contour's manifests.
 fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
@@ -150,7 +149,7 @@ fn pod_security() -> PodSecurityContext {
     }
 }
 
-/// Each container's part of the Pod Security Standard "restricted", and a root file system that nobody writes to.
+/// Returns each container's part of the Pod Security Standard "restricted", with a read-only root file system.
 fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
@@ -163,7 +162,7 @@ fn container_security() -> SecurityContext {
     }
 }
 
-/// An environment variable with one of the pod's own fields.
+/// Returns an environment variable with the value of one of the pod's own fields.
 fn field_env(name: &str, field_path: &str) -> EnvVar {
     let field = ObjectFieldSelector {
         api_version: Some("v1".to_owned()),
@@ -180,7 +179,7 @@ fn field_env(name: &str, field_path: &str) -> EnvVar {
     }
 }
 
-/// The volume with the certificates of this Secret. Both Contour and Envoy read them anew when they change.
+/// Returns the volume with the certificates of this Secret. Contour and Envoy reload the files after a change.
 fn certificate_volume(secret: String) -> Volume {
     let source = SecretVolumeSource {
         secret_name: Some(secret),
@@ -194,7 +193,7 @@ fn certificate_volume(secret: String) -> Volume {
     }
 }
 
-/// Where the certificates are mounted.
+/// Returns the mount of the certificates.
 fn certificate_mount() -> VolumeMount {
     VolumeMount {
         name: "certificates".to_owned(),

@@ -1,4 +1,4 @@
-//! The Services: one by which the Envoys find Contour, one by which everybody finds the Envoys.
+//! The Services: one by which the Envoys find Contour, and one by which clients find the Envoys.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -10,12 +10,12 @@ use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
 use crate::plan::write::Desired;
 
-/// Both Services.
+/// Returns both Services.
 pub fn services(instance: &Instance<'_>, ports: &Ports) -> Vec<Desired> {
     vec![contour(instance), envoy(instance, ports)]
 }
 
-/// Where the Envoys find Contour's xDS server. Its name is in their bootstrap.
+/// Returns the Service of Contour's xDS server. The bootstrap configuration of the Envoys contains its name.
 fn contour(instance: &Instance<'_>) -> Desired {
     let owner = &instance.owner;
     let service = Service {
@@ -31,7 +31,7 @@ fn contour(instance: &Instance<'_>) -> Desired {
     Desired::shared(Object::of(&service))
 }
 
-/// Where everybody finds the Envoys.
+/// Returns the Service of the Envoys.
 fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
     let owner = &instance.owner;
     let publishing = &instance.spec.envoy.network_publishing;
@@ -40,7 +40,7 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
     if !publishing.service_annotations.is_empty() {
         metadata.annotations = Some(publishing.service_annotations.clone());
     }
-    // The API server refuses the policy on a Service that is not reached from outside.
+    // The API server rejects the policy on a Service without external access.
     let external_traffic_policy = match type_ {
         NetworkPublishingType::ClusterIpService => None,
         NetworkPublishingType::LoadBalancerService | NetworkPublishingType::NodePortService => {
@@ -55,7 +55,7 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
         spec: Some(ServiceSpec {
             type_: Some(service_type(type_).to_owned()),
             external_traffic_policy,
-            // Always said: a policy that is merely left out would stay as it was before.
+            // The policy is always set. If the policy were left out, an earlier value would stay.
             ip_family_policy: Some(ip_family_policy(publishing.ip_family_policy.unwrap_or_default()).to_owned()),
             selector: Some(Component::Envoy.selector(owner)),
             ports: Some(vec![

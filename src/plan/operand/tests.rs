@@ -11,7 +11,7 @@ use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
-/// The ContourDeployment projectcontour/edge of this spec, and nothing around it.
+/// Returns the ContourDeployment projectcontour/edge with this spec, and no other objects.
 pub fn observed(spec: &Value) -> Observed {
     let deployment: ContourDeployment = serde_json::from_value(json!({
         "apiVersion": "contour.slipway.dev/v1alpha1",
@@ -86,7 +86,7 @@ fn at<'a>(desired: &'a Desired, pointer: &str) -> &'a Value {
     desired.object.at(pointer).unwrap_or(&Value::Null)
 }
 
-/// Every container of a workload, init containers included.
+/// Returns every container of a workload, init containers included.
 fn containers(desired: &Desired) -> Vec<&Value> {
     let lists = ["/spec/template/spec/initContainers", "/spec/template/spec/containers"];
     lists
@@ -106,7 +106,7 @@ fn workloads() -> [Desired; 3] {
 }
 
 #[test]
-fn every_pod_meets_the_restricted_pod_security_standard_with_a_read_only_root() {
+fn every_pod_meets_the_restricted_pod_security_standard() {
     for workload in workloads() {
         let pod = at(&workload, "/spec/template/spec/securityContext");
         assert_eq!(pod["runAsNonRoot"], true);
@@ -122,7 +122,7 @@ fn every_pod_meets_the_restricted_pod_security_standard_with_a_read_only_root() 
 }
 
 #[test]
-fn every_mount_has_its_volume_and_no_port_stands_twice() {
+fn every_mount_has_its_volume_and_ports_are_unique() {
     for workload in workloads() {
         let volumes = at(&workload, "/spec/template/spec/volumes").as_array().unwrap();
         for container in containers(&workload) {
@@ -167,7 +167,7 @@ fn workloads_and_services_select_their_own_pods_only() {
 }
 
 #[test]
-fn contours_pod_template_says_what_a_container_captures() {
+fn contours_pod_template_contains_the_startup_inputs() {
     let contour = contour_of(&json!({}));
     let annotation = &at(&contour, "/spec/template/metadata/annotations")[annotations::STARTUP_INPUTS];
     assert_eq!(
@@ -187,7 +187,7 @@ fn contours_pod_template_says_what_a_container_captures() {
 }
 
 #[test]
-fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
+fn the_template_hash_changes_only_with_the_pods() {
     let hash = |spec: &Value| {
         let observed = observed(spec);
         let hash = contour::template_hash(&observed.instance(), &on_the_settings_of(&observed));
@@ -224,7 +224,7 @@ fn the_template_hash_changes_with_the_pods_and_with_nothing_else() {
 }
 
 #[test]
-fn the_number_of_pods_is_left_to_others_unless_the_specification_says_it() {
+fn slipway_owns_replicas_only_if_the_spec_sets_them() {
     let initial: Fields = Fields::Shared {
         initial: &["/spec/replicas"],
     };
@@ -263,7 +263,7 @@ fn no_liveness_probe_depends_on_the_api_server() {
 }
 
 #[test]
-fn envoy_finds_contour_by_its_service_and_is_ready_when_it_has_configuration() {
+fn envoy_finds_contour_by_its_service_and_has_a_probe() {
     let daemon_set =
         envoy_of(&json!({"envoy": {"logLevel": "warn"}, "runtimeSettings": {"envoy": {"health": {"port": 8102}}}}));
     let containers = containers(&daemon_set);
@@ -283,7 +283,7 @@ fn envoy_finds_contour_by_its_service_and_is_ready_when_it_has_configuration() {
 }
 
 #[test]
-fn images_are_the_specifications_and_the_bootstrap_is_contours() {
+fn the_spec_sets_the_images_and_bootstrap_uses_contours() {
     let spec = json!({"contour": {"image": "c"}, "envoy": {"image": "e"}});
     let images = |workload: &Desired| -> Vec<String> {
         containers(workload)
@@ -304,7 +304,7 @@ fn images_are_the_specifications_and_the_bootstrap_is_contours() {
 }
 
 #[test]
-fn pods_go_where_the_specification_places_them() {
+fn the_spec_places_the_pods() {
     let placement = json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "edge", "operator": "Exists"}]});
     let spec = json!({"contour": {"nodePlacement": placement}, "envoy": {"nodePlacement": placement}});
     for (workload, anywhere) in [
@@ -330,7 +330,7 @@ fn pods_go_where_the_specification_places_them() {
 }
 
 #[test]
-fn contour_logs_what_its_client_of_kubernetes_does_only_if_asked() {
+fn contour_logs_its_kubernetes_client_only_if_asked() {
     for (level, flag) in [
         (json!(null), None),
         (json!(0), None),
@@ -347,7 +347,7 @@ fn contour_logs_what_its_client_of_kubernetes_does_only_if_asked() {
 }
 
 #[test]
-fn the_envoy_service_is_published_as_asked() {
+fn the_envoy_service_is_published_as_specified() {
     let publishing = |fields: Value| envoy_service_of(&json!({"envoy": {"networkPublishing": fields}}));
     let table = [
         (json!({}), json!(["LoadBalancer", "Local", "SingleStack"])),

@@ -1,5 +1,6 @@
-//! Why a ContourDeployment is not Ready, or is Degraded: ordered chains of rules, of which the first that holds is told. Whether a change
-//! is on its way (Reconciling) or a person must act (Stalled) is a part of each rule of Ready. The reference page is made from these.
+//! The reasons why a ContourDeployment is not Ready or is Degraded: ordered chains of rules. The first rule that holds is reported. Each
+//! rule of Ready also determines whether a change is in progress (Reconciling) or an administrator must act (Stalled). The reference page
+//! is generated from these rules.
 
 use super::services::summary;
 use super::{Input, PATIENCE_WITH_FAILURES};
@@ -12,32 +13,32 @@ use crate::plan::rollout::{OldPods, Rollout, Workload};
 /// A reason and a message.
 pub type Told = (&'static str, String);
 
-/// A rule: when it holds, and what is told then.
+/// A rule: a condition, and the reason and message to report.
 pub struct Rule {
-    /// When it holds, in words.
+    /// The condition under which the rule holds, as a text for the reference page.
     pub when: &'static str,
-    /// The reasons that it tells; empty: one for each state of an ExtensionService.
+    /// The reasons that the rule reports. Empty: one reason for each state of an ExtensionService.
     pub reasons: &'static [&'static str],
-    /// What is said beside it.
+    /// The condition to set beside Ready.
     pub besides: Besides,
     holds: fn(&Input<'_>) -> Option<Told>,
 }
 
-/// What is said beside a rule of Ready.
+/// The condition to set beside Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Besides {
-    /// Neither of the two.
+    /// Neither Reconciling nor Stalled.
     Nothing,
-    /// A change is on its way.
+    /// A change is in progress.
     Reconciling,
-    /// A person must act.
+    /// An administrator must act.
     Stalled,
 }
 
-/// Why Ready is False. It is True if none of these holds.
+/// The rules for Ready to be False. Ready is True if no rule holds.
 pub const READY: &[Rule] = &[
     Rule {
-        when: "an object can't be written, and a person has to act: nothing that Slipway waits for can cure it, or it has lasted for half a minute",
+        when: "an object cannot be written, and an administrator must act: no step that Slipway waits for can resolve the failure, or the failure has lasted for 30 seconds",
         reasons: FAILURES.split_at(FAILURES.len() - 1).0,
         besides: Besides::Stalled,
         holds: |input| {
@@ -48,43 +49,43 @@ pub const READY: &[Rule] = &[
         },
     },
     Rule {
-        when: "an object can't be written, and it is tried again",
+        when: "an object cannot be written, and Slipway retries",
         reasons: FAILURES.split_at(1).1,
         besides: Besides::Reconciling,
         holds: |input| input.failure().map(failed),
     },
     Rule {
-        when: "it is being deleted",
+        when: "the ContourDeployment is being deleted",
         reasons: &[reasons::DELETING],
         besides: Besides::Reconciling,
         holds: deleting,
     },
     Rule {
-        when: "its namespace is being deleted",
+        when: "the namespace of the ContourDeployment is being deleted",
         reasons: &[reasons::NAMESPACE_TERMINATING],
         besides: Besides::Stalled,
         holds: namespace_terminating,
     },
     Rule {
-        when: "Contour's CRDs are not served",
+        when: "the API server does not serve Contour's CRDs",
         reasons: &[reasons::CONTOUR_CRDS_MISSING],
         besides: Besides::Reconciling,
         holds: crds_missing,
     },
     Rule {
-        when: "the Secrets of its namespace have not been read, or the API server has not said yet whether it takes the configuration",
+        when: "the Secrets of the namespace have not been read yet, or the API server has not checked the configuration yet",
         reasons: &[reasons::CONFIGURATION_UNCHECKED],
         besides: Besides::Reconciling,
         holds: unchecked,
     },
     Rule {
-        when: "the configuration was refused",
+        when: "the configuration is refused",
         reasons: &[reasons::CONFIGURATION_REFUSED],
         besides: Besides::Stalled,
         holds: refused,
     },
     Rule {
-        when: "Contour does not exist",
+        when: "Contour's Deployment does not exist",
         reasons: &[reasons::NOT_CREATED],
         besides: Besides::Reconciling,
         holds: |input| absent(CONTOUR, &input.running()?.contour),
@@ -108,13 +109,13 @@ pub const READY: &[Rule] = &[
         holds: |input| unavailable(CONTOUR, &input.running()?.contour),
     },
     Rule {
-        when: "Envoy waits until Contour is available and its old pods are gone",
+        when: "Envoy waits until Contour is available and Contour's old pods have terminated",
         reasons: &[reasons::ROLLING_OUT],
         besides: Besides::Reconciling,
         holds: |input| Some((reasons::ROLLING_OUT, input.running()?.gate.clone().err()?)),
     },
     Rule {
-        when: "Envoy does not exist",
+        when: "Envoy's DaemonSet or Deployment does not exist",
         reasons: &[reasons::NOT_CREATED],
         besides: Besides::Reconciling,
         holds: |input| absent(ENVOY, &input.running()?.envoy),
@@ -138,7 +139,7 @@ pub const READY: &[Rule] = &[
         holds: |input| unavailable(ENVOY, &input.running()?.envoy),
     },
     Rule {
-        when: "old pods of Contour hang in Terminating",
+        when: "old pods of Contour are stuck in Terminating",
         reasons: &[reasons::ROLLING_OUT],
         besides: Besides::Reconciling,
         holds: |input| Some((reasons::ROLLING_OUT, hanging(&input.running()?.old_pods)?)),
@@ -151,22 +152,22 @@ pub const READY: &[Rule] = &[
     },
 ];
 
-/// Why Degraded is True. If none of these holds it is False, or, where nothing was looked at, what it was.
+/// The rules for Degraded to be True. If no rule holds, Degraded is False, or keeps its value if nothing was assessed.
 pub const DEGRADED: &[Rule] = &[
     Rule {
-        when: "Contour's CRDs are not served",
+        when: "the API server does not serve Contour's CRDs",
         reasons: &[reasons::CONTOUR_CRDS_MISSING],
         besides: Besides::Nothing,
         holds: crds_missing,
     },
     Rule {
-        when: "the configuration was refused",
+        when: "the configuration is refused",
         reasons: &[reasons::CONFIGURATION_REFUSED],
         besides: Besides::Nothing,
         holds: refused,
     },
     Rule {
-        when: "a certificate should have been renewed long ago",
+        when: "the renewal of a certificate is overdue",
         reasons: &[reasons::CERTIFICATES_FAILED],
         besides: Besides::Nothing,
         holds: |input| {
@@ -175,13 +176,13 @@ pub const DEGRADED: &[Rule] = &[
         },
     },
     Rule {
-        when: "somebody altered or deleted a ContourConfiguration that is in use",
+        when: "another user or controller changed or deleted a ContourConfiguration that is in use",
         reasons: &[reasons::CONFIGURATION_ALTERED],
         besides: Besides::Nothing,
         holds: altered,
     },
     Rule {
-        when: "Contour's rollout, or Envoy's, is stuck",
+        when: "the rollout of Contour or Envoy is stuck",
         reasons: &[reasons::ROLLOUT_STUCK],
         besides: Besides::Nothing,
         holds: |input| {
@@ -190,7 +191,7 @@ pub const DEGRADED: &[Rule] = &[
         },
     },
     Rule {
-        when: "old pods of Contour hang in Terminating",
+        when: "old pods of Contour are stuck in Terminating",
         reasons: &[reasons::ROLLOUT_STUCK],
         besides: Besides::Nothing,
         holds: |input| Some((reasons::ROLLOUT_STUCK, hanging(&input.running()?.old_pods)?)),
@@ -205,14 +206,14 @@ pub const DEGRADED: &[Rule] = &[
         },
     },
     Rule {
-        when: "something that is no longer wanted can't be deleted in another namespace",
+        when: "an unneeded object in another namespace cannot be deleted",
         reasons: &[reasons::LEFT_BEHIND],
         besides: Besides::Nothing,
         holds: left_behind,
     },
 ];
 
-/// The first rule of a chain that holds, and what it tells.
+/// Returns the first rule of a chain that holds, with its reason and message.
 pub fn first(chain: &'static [Rule], input: &Input<'_>) -> Option<(&'static Rule, Told)> {
     chain.iter().find_map(|rule| Some((rule, (rule.holds)(input)?)))
 }
@@ -220,7 +221,7 @@ pub fn first(chain: &'static [Rule], input: &Input<'_>) -> Option<(&'static Rule
 const CONTOUR: &str = "Contour";
 const ENVOY: &str = "Envoy";
 
-/// Those that [`failed`] tells, the worst first. The first is a person's turn at once, the last never is.
+/// The reasons of [`failed`], the worst first. The first one requires an administrator immediately, and the last one never does.
 const FAILURES: [&str; 8] = [
     reasons::NOT_TAKEN,
     reasons::NAME_COLLISION,
@@ -232,7 +233,7 @@ const FAILURES: [&str; 8] = [
     reasons::WRITE_FAILED,
 ];
 
-/// The reason that a failure is told with.
+/// Returns the reason for the cause of a failure.
 fn reason_of(cause: FailureCause) -> &'static str {
     match cause {
         FailureCause::Collision => reasons::NAME_COLLISION,
@@ -246,7 +247,7 @@ fn reason_of(cause: FailureCause) -> &'static str {
     }
 }
 
-/// How bad a failure is: the least is the worst.
+/// Returns the rank of a failure. The lowest rank is the worst failure.
 pub fn rank(failure: &Failure) -> usize {
     let reason = reason_of(failure.cause);
     FAILURES
@@ -262,7 +263,7 @@ fn failed(failure: &Failure) -> Told {
     )
 }
 
-/// Whether a person has to act. What was said once stays said.
+/// Reports whether an administrator must act. Once Stalled was reported for a reason, the answer stays true for that reason.
 fn is_for_a_person(input: &Input<'_>, failure: &Failure) -> bool {
     let is_for_a_person = match failure.cause {
         FailureCause::NotTaken => true,
@@ -277,9 +278,9 @@ fn deleting(input: &Input<'_>) -> Option<Told> {
         return None;
     };
     let message = if deletion.waiting.is_empty() {
-        "being deleted".to_owned()
+        "the ContourDeployment is being deleted".to_owned()
     } else {
-        format!("being deleted; still there: {}", deletion.waiting.join(", "))
+        format!("the ContourDeployment is being deleted and waits for the deletion of: {}", deletion.waiting.join(", "))
     };
     Some((reasons::DELETING, message))
 }
@@ -287,43 +288,43 @@ fn deleting(input: &Input<'_>) -> Option<Told> {
 fn namespace_terminating(input: &Input<'_>) -> Option<Told> {
     let namespace = &input.assessment.instance.owner.namespace;
     matches!(input.assessment.phase, Phase::NamespaceTerminating).then(|| {
-        let message = format!("namespace {namespace} is being deleted");
+        let message = format!("namespace {namespace} is being deleted, and Slipway can create nothing in the namespace");
         (reasons::NAMESPACE_TERMINATING, message)
     })
 }
 
-/// Contour can't start without its CRDs, so nothing is started until they are there.
+/// Contour cannot start without its CRDs, so Slipway starts nothing until the API server serves them.
 pub fn crds_missing(input: &Input<'_>) -> Option<Told> {
     let Phase::CrdsMissing(missing) = &input.assessment.phase else {
         return None;
     };
     let message = format!(
-        "Contour's CRDs are not served: {}; install them from Contour's release",
+        "the API server does not serve these CRDs of Contour: {}; install the CRDs from Contour's release",
         missing.join(", ")
     );
     Some((reasons::CONTOUR_CRDS_MISSING, message))
 }
 
-/// The API server has not been asked about the settings yet, or what is there has not been read.
+/// The API server has not checked the settings yet, or Slipway has not read the Secrets yet.
 pub fn unchecked(input: &Input<'_>) -> Option<Told> {
     let message = match input.assessment.phase {
-        Phase::Unchecked(_) => "the configuration has not been checked yet".to_owned(),
+        Phase::Unchecked(_) => "the API server has not checked the configuration yet".to_owned(),
         Phase::SecretsUnread => {
             let namespace = &input.assessment.instance.owner.namespace;
-            format!("the Secrets of namespace {namespace} have not been read yet")
+            format!("Slipway has not read the Secrets of namespace {namespace} yet")
         }
         _ => return None,
     };
     Some((reasons::CONFIGURATION_UNCHECKED, message))
 }
 
-/// The settings can't be used; nothing of this generation is applied.
+/// The settings are invalid, and nothing of this generation is applied.
 pub fn refused(input: &Input<'_>) -> Option<Told> {
     let Phase::Refused(refused) = &input.assessment.phase else {
         return None;
     };
     let message = format!(
-        "the configuration was refused and nothing of it is applied; what ran goes on running: {}",
+        "the configuration is refused, and Slipway applies nothing of this generation; the last good configuration stays in use: {}",
         refused.message
     );
     Some((reasons::CONFIGURATION_REFUSED, message))
@@ -352,24 +353,24 @@ fn unavailable(name: &str, workload: &Workload) -> Option<Told> {
     (!workload.available).then(|| (reasons::UNAVAILABLE, too_few(name, workload)))
 }
 
-/// In words.
+/// Returns the message for a workload with too few available pods.
 pub fn too_few(name: &str, workload: &Workload) -> String {
     let pods = workload.pods.as_deref().unwrap_or("0");
-    format!("too few pods of {name} are available, ready pods: {pods}")
+    format!("too few pods of {name} are available; ready pods: {pods}")
 }
 
 fn hanging(old_pods: &OldPods) -> Option<String> {
     let pods = &old_pods.hanging;
     let words = || {
         format!(
-            "old pods of Contour hang in Terminating: {}; look at their node",
+            "old pods of Contour are stuck in Terminating: {}; check their nodes",
             pods.join(", ")
         )
     };
     (!pods.is_empty()).then(words)
 }
 
-/// Those that are not available.
+/// Returns the ExtensionServices that are not available.
 fn not_available<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a ExtensionServiceStatus> {
     let services = input.services.iter();
     services.filter(|service| service.state != ExtensionServiceState::Available)
@@ -391,8 +392,8 @@ fn altered(input: &Input<'_>) -> Option<Told> {
     }
     let names: Vec<_> = altered.iter().map(String::as_str).collect();
     let message = format!(
-        "somebody altered or deleted ContourConfiguration {}; Slipway repairs it and rolls Contour, because a Contour that started in \
-         between may have read something else",
+        "another user or controller changed or deleted ContourConfiguration {}; Slipway restores it and rolls out Contour, because a \
+         container that started in the meantime may have read other content",
         names.join(", ")
     );
     Some((reasons::CONFIGURATION_ALTERED, message))
@@ -400,6 +401,6 @@ fn altered(input: &Input<'_>) -> Option<Told> {
 
 fn left_behind(input: &Input<'_>) -> Option<Told> {
     let failure = input.waves.iter().flat_map(|wave| &wave.left_behind).next()?;
-    let message = format!("{} can't be deleted and is left: {}", failure.key, failure.message);
+    let message = format!("{} is no longer needed but cannot be deleted; Slipway retries: {}", failure.key, failure.message);
     Some((reasons::LEFT_BEHIND, message))
 }

@@ -1,4 +1,4 @@
-//! The mechanics of conditions: one of each type, `observedGeneration` always, `lastTransitionTime` moving only with `status`,
+//! The rules for conditions: one condition of each type, `observedGeneration` always set, `lastTransitionTime` changed only with `status`,
 //! and never both Reconciling and Stalled (kstatus).
 
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::api::ContourDeployment;
 use crate::api::vocabulary::conditions as types;
 use crate::plan::observed::whole_seconds;
 
-/// Longest message that is written (the API allows 32 KiB; this has to fit a screen).
+/// The maximum length of a message in characters. The API allows 32 KiB, but a message should fit on a screen.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// The order in which conditions are listed: the summary first.
+/// The order of the conditions, with the summary first.
 const ORDER: [&str; 9] = [
     types::READY,
     types::DEGRADED,
@@ -26,7 +26,7 @@ const ORDER: [&str; 9] = [
     types::ADMISSION_POLICIES_INSTALLED,
 ];
 
-/// The conditions that are being put together.
+/// The conditions that are being collected.
 pub struct Conditions<'a> {
     deployment: &'a ContourDeployment,
     time: Timestamp,
@@ -34,7 +34,7 @@ pub struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    /// Starts with none of this moment's.
+    /// Creates an empty collection.
     pub fn of(deployment: &'a ContourDeployment, time: Timestamp) -> Self {
         Self {
             deployment,
@@ -53,7 +53,7 @@ impl<'a> Conditions<'a> {
         self.put(type_, "Unknown", reason, message);
     }
 
-    /// How long a change has been on its way.
+    /// Returns the time for which a change has been in progress.
     pub fn reconciles_for(&self) -> Duration {
         let since = self
             .last(types::RECONCILING)
@@ -61,14 +61,14 @@ impl<'a> Conditions<'a> {
         Duration::try_from(self.time.duration_since(since)).unwrap_or_default()
     }
 
-    /// Whether a person was already told to act, for this reason.
+    /// Reports whether the last status was Stalled for this reason.
     pub fn was_stalled(&self, reason: &str) -> bool {
         self.last(types::STALLED)
             .is_some_and(|condition| condition.reason == reason)
     }
 
-    /// The conditions, in order. Those of which nothing was said keep what was said last, or are Unknown: every known type is
-    /// there from the first visit on.
+    /// Returns the conditions in order. A condition that was not set keeps its last value, or is Unknown. So every known type exists from
+    /// the first reconciliation on.
     pub fn finish(mut self) -> Vec<Condition> {
         for type_ in ORDER {
             if matches!(type_, types::RECONCILING | types::STALLED)
@@ -81,7 +81,7 @@ impl<'a> Conditions<'a> {
                     last.observed_generation = self.deployment.metadata.generation;
                     self.now.push(last);
                 }
-                None => self.unknown(type_, "Unknown", "not known yet"),
+                None => self.unknown(type_, "Unknown", "Slipway has not determined this condition yet"),
             }
         }
         self.now

@@ -1,11 +1,11 @@
-//! What is worth an Event: what changed since the last status.
+//! The Events for changes since the last status.
 
 use super::services::reason_of;
 use crate::api::vocabulary::conditions as types;
 use crate::api::{ContourDeployment, ContourDeploymentStatus, ExtensionServiceState};
 use crate::plan::waves::{Event, Severity};
 
-/// What changed since the last status, if it is worth telling.
+/// Returns the Events for the changes since the last status.
 pub fn events(deployment: &ContourDeployment, status: &ContourDeploymentStatus) -> Vec<Event> {
     let before = deployment.status.as_ref();
     let was = |type_: &str| {
@@ -30,7 +30,7 @@ pub fn events(deployment: &ContourDeployment, status: &ContourDeploymentStatus) 
             reason: condition.reason.clone(),
             note: condition.message.clone(),
         };
-        // Two conditions may say the same.
+        // Two conditions may have the same reason and message.
         if !same && !events.contains(&event) {
             events.push(event);
         }

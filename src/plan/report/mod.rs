@@ -1,5 +1,6 @@
-//! The status: what is said of a ContourDeployment. `chain` says why it is not Ready, or Degraded, in order of what matters most;
-//! `services` what is said of each ExtensionService, `conditions` holds the mechanics of conditions, `events` says what is worth an Event.
+//! The status of a ContourDeployment. `chain` determines why the ContourDeployment is not Ready or is Degraded, with the most important
+//! reason first. `services` builds the entries of ExtensionServices, `conditions` implements the conditions, and `events` selects the
+//! changes to record as Events.
 
 mod chain;
 mod conditions;
@@ -21,11 +22,12 @@ pub use chain::{Besides, DEGRADED, READY, Rule};
 use conditions::Conditions;
 use services::{available, extension_services, summary};
 
-/// How long a failure that something later in the same installation may cure is called a change on its way; after that a
-/// person has to look.
+/// The time for which a failure counts as a change in progress, because a later step of the same installation may resolve the failure.
+/// After this time, an administrator must act.
 const PATIENCE_WITH_FAILURES: Duration = Duration::from_secs(30);
 
-/// How long it takes until a failure that this status calls a change on its way is a person's turn.
+/// Returns the time until a failure that this status reports as a change in progress requires an administrator. Returns None if no change
+/// is in progress or the time has passed.
 pub fn patience_left(status: &ContourDeploymentStatus, now: Timestamp) -> Option<Duration> {
     let reconciling = status
         .conditions
@@ -38,7 +40,7 @@ pub fn patience_left(status: &ContourDeploymentStatus, now: Timestamp) -> Option
         .filter(|left| !left.is_zero())
 }
 
-/// What the rules of a condition go by.
+/// The input of the rules of a condition.
 pub struct Input<'a> {
     assessment: &'a Assessment<'a>,
     waves: &'a [Wave],
@@ -54,7 +56,7 @@ impl Input<'_> {
         }
     }
 
-    /// The failure that a person has to know of first.
+    /// Returns the most important failure.
     fn failure(&self) -> Option<&Failure> {
         let held = self.waves.iter().flat_map(|wave| &wave.held);
         let failures = held.filter_map(|held| held.failure.as_ref());
@@ -64,7 +66,7 @@ impl Input<'_> {
     }
 }
 
-/// The plan: these waves, what is asked, and what is told of both.
+/// Returns the plan with these waves, the questions, and the status and Events for both.
 pub fn report(assessment: Assessment<'_>, waves: Vec<Wave>) -> Plan {
     let (status, events) = told(&assessment, &waves);
     let waits = waves.iter().filter_map(|wave| wave.requeue_after);
@@ -92,7 +94,7 @@ fn told(assessment: &Assessment<'_>, waves: &[Wave]) -> (ContourDeploymentStatus
     status.fields_decided_by_others = waves.iter().flat_map(|wave| wave.overruled.clone()).collect();
     status.observed_generation = assessment.deployment.metadata.generation;
     status.conditions = conditions.finish();
-    // What is on its way is told when it has come.
+    // The Events of a change in progress are recorded when the change is complete.
     let is_on_its_way = matches!(
         assessment.phase,
         Phase::Deleting(_) | Phase::SecretsUnread | Phase::Unchecked(_)
@@ -105,7 +107,7 @@ fn told(assessment: &Assessment<'_>, waves: &[Wave]) -> (ContourDeploymentStatus
     (status, events)
 }
 
-/// The parts of status beside its conditions. Where the workloads were not looked at they are what they were.
+/// Returns the parts of the status other than the conditions. If the workloads were not assessed, the parts keep their values.
 fn subjects(assessment: &Assessment<'_>) -> ContourDeploymentStatus {
     let (roles, contour, envoy) = match &assessment.phase {
         Phase::Running(running) => (&running.roles, &running.contour, &running.envoy),
@@ -122,7 +124,7 @@ fn subjects(assessment: &Assessment<'_>) -> ContourDeploymentStatus {
     }
 }
 
-/// Ready, Degraded, and whether a change is on its way or a person must act.
+/// Sets Ready, Degraded, Reconciling and Stalled.
 fn set_summary(conditions: &mut Conditions<'_>, input: &Input<'_>) {
     match chain::first(READY, input) {
         None => conditions.set(
@@ -143,13 +145,13 @@ fn set_summary(conditions: &mut Conditions<'_>, input: &Input<'_>) {
     match chain::first(DEGRADED, input) {
         Some((_, (reason, message))) => conditions.set(types::DEGRADED, true, reason, &message),
         None if input.running().is_some() => {
-            conditions.set(types::DEGRADED, false, reasons::HEALTHY, "nothing is wrong");
+            conditions.set(types::DEGRADED, false, reasons::HEALTHY, "no problem was found");
         }
         None => {}
     }
 }
 
-/// The conditions of one part each. Of what was not looked at nothing is said.
+/// Sets the condition of each part. Parts that were not assessed keep their conditions.
 fn set_parts(conditions: &mut Conditions<'_>, input: &Input<'_>) {
     let (contour, envoy) = match &input.assessment.phase {
         Phase::Running(running) => (&running.contour, &running.envoy),
@@ -170,7 +172,7 @@ fn set_parts(conditions: &mut Conditions<'_>, input: &Input<'_>) {
             types::CONFIGURATION_VALID,
             true,
             reasons::CONFIGURATION_ACCEPTED,
-            "the configuration was accepted",
+            "the configuration is accepted",
         ),
     }
     set_references(conditions, input.services);
@@ -190,7 +192,7 @@ fn set_references(conditions: &mut Conditions<'_>, services: &[ExtensionServiceS
             type_,
             true,
             reasons::NOTHING_REFERENCED,
-            "no ExtensionService is referenced",
+            "the spec references no ExtensionService",
         ),
         None => conditions.set(
             type_,
@@ -214,20 +216,20 @@ fn set_workload(conditions: &mut Conditions<'_>, type_: &'static str, name: &str
             type_,
             true,
             reasons::AVAILABLE,
-            &format!("{name} is available, ready pods: {pods}"),
+            &format!("{name} is available; ready pods: {pods}"),
         ),
         (_, false) => conditions.set(type_, false, reasons::UNAVAILABLE, &chain::too_few(name, workload)),
     }
 }
 
-/// Whether the admission policies are there: a word to who installed Slipway, and nothing that anything here depends on.
+/// Sets the condition of the admission policies. The condition informs the administrator, and nothing else depends on it.
 fn set_policies(conditions: &mut Conditions<'_>, problems: &[String]) {
     let type_ = types::ADMISSION_POLICIES_INSTALLED;
     if problems.is_empty() {
         let message = "the admission policies are installed as this version of Slipway ships them";
         conditions.set(type_, true, reasons::AS_SHIPPED, message);
     } else {
-        let message = format!("{}; install config/admission of this version", problems.join("; "));
+        let message = format!("{}; install config/admission of this version of Slipway", problems.join("; "));
         conditions.set(type_, false, reasons::NOT_AS_SHIPPED, &message);
     }
 }

@@ -1,4 +1,4 @@
-//! What is said of each referenced ExtensionService.
+//! The status of each referenced ExtensionService.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::plan::object::NamespacedName;
 use crate::plan::observed::whole_seconds;
 use crate::plan::traffic;
 
-/// The entries of status.
+/// Returns the entries of the status.
 pub fn extension_services(assessment: &Assessment<'_>, roles: &[AssessedRole]) -> Vec<ExtensionServiceStatus> {
     let before = assessment.deployment.status.as_ref();
     let describe = |role: &AssessedRole| {
@@ -48,7 +48,7 @@ pub fn extension_services(assessment: &Assessment<'_>, roles: &[AssessedRole]) -
     roles.iter().map(describe).collect()
 }
 
-/// How many are available, `1/2` for instance.
+/// Returns how many ExtensionServices are available, for example `1/2`.
 pub fn available(services: &[ExtensionServiceStatus]) -> String {
     let available = services
         .iter()
@@ -56,7 +56,7 @@ pub fn available(services: &[ExtensionServiceStatus]) -> String {
     format!("{}/{}", available.count(), services.len())
 }
 
-/// The reason that a state is told with.
+/// Returns the reason for a state.
 pub fn reason_of(state: ExtensionServiceState) -> &'static str {
     match state {
         ExtensionServiceState::Missing => reasons::EXTENSION_SERVICE_MISSING,
@@ -68,7 +68,7 @@ pub fn reason_of(state: ExtensionServiceState) -> &'static str {
     }
 }
 
-/// Reason and message of the services that are not available: the reason of the first, the messages of all.
+/// Returns the reason of the first of these services and the messages of all of them. Returns None if there are none.
 pub fn summary<'a>(services: impl Iterator<Item = &'a ExtensionServiceStatus>) -> Option<(&'static str, String)> {
     let mut services = services.peekable();
     let reason = reason_of(services.peek()?.state);

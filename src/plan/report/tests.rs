@@ -44,7 +44,7 @@ fn observed_after(last: Option<ContourDeploymentStatus>) -> Observed {
 }
 
 #[test]
-fn patience_with_failures_runs_from_the_beginning_of_the_change_and_ends() {
+fn patience_with_failures_starts_with_the_change_and_ends() {
     let status = with_conditions(vec![
         condition(types::READY, "False", reasons::WRITE_FAILED),
         condition(types::RECONCILING, "True", reasons::WRITE_FAILED),
@@ -63,11 +63,11 @@ fn patience_with_failures_runs_from_the_beginning_of_the_change_and_ends() {
         );
     }
     let settled = with_conditions(vec![condition(types::READY, "False", reasons::WRITE_FAILED)]);
-    assert_eq!(patience_left(&settled, at(110)), None, "no change is on its way");
+    assert_eq!(patience_left(&settled, at(110)), None, "no change is in progress");
 }
 
 #[test]
-fn an_event_tells_of_a_condition_that_became_something_else_and_of_no_other() {
+fn an_event_reports_only_a_changed_condition() {
     let told = |before: Option<Condition>, now: Condition| {
         let observed = observed_after(before.map(|before| with_conditions(vec![before])));
         let events = events(&observed.deployment, &with_conditions(vec![now]));
@@ -110,7 +110,7 @@ fn an_event_tells_of_a_condition_that_became_something_else_and_of_no_other() {
 }
 
 #[test]
-fn what_two_conditions_say_in_the_same_words_is_told_once() {
+fn a_message_of_two_conditions_is_recorded_once() {
     let now = with_conditions(vec![
         condition(types::STALLED, "True", reasons::CONFIGURATION_REFUSED),
         condition(types::CONFIGURATION_VALID, "False", reasons::CONFIGURATION_REFUSED),
@@ -133,7 +133,7 @@ fn service(namespace: &str, name: &str, state: ExtensionServiceState) -> Extensi
 }
 
 #[test]
-fn an_event_tells_of_a_reference_that_became_another_or_got_into_another_state() {
+fn an_event_reports_a_changed_reference_or_state() {
     use ExtensionServiceState::{Available, Missing};
     let with = |service| ContourDeploymentStatus {
         extension_services: vec![service],
@@ -179,7 +179,7 @@ fn workload(rollout: Rollout, available: bool) -> Workload {
 }
 
 #[test]
-fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
+fn ready_reports_contour_then_the_gate_then_envoy() {
     let complete = || workload(Rollout::Complete, true);
     let rolling = |name: &str| workload(Rollout::Progressing(format!("{name} rolls")), true);
     let waits = Err("Envoy waits".to_owned());
@@ -239,14 +239,14 @@ fn ready_tells_of_contour_first_then_of_what_envoy_waits_for_then_of_envoy() {
             .conditions
             .iter()
             .find(|condition| condition.type_ == types::READY);
-        let ready = ready.expect("it is always told");
+        let ready = ready.expect("Ready is always set");
         let found = (ready.status == "False").then_some((ready.reason.as_str(), ready.message.as_str()));
         assert_eq!(found, expected);
     }
 }
 
 #[test]
-fn missing_policies_are_told_of_and_change_nothing_else() {
+fn missing_policies_are_reported_and_change_nothing_else() {
     let told = |problems: &[&str]| {
         let mut observed = observed_after(None);
         observed.admission_problems = problems.iter().map(|&problem| problem.to_owned()).collect();
@@ -270,13 +270,13 @@ fn missing_policies_are_told_of_and_change_nothing_else() {
         (installed.status.as_str(), installed.reason.as_str()),
         ("True", reasons::AS_SHIPPED)
     );
-    let (without, missing) = told(&["a is absent", "b has another spec.c"]);
+    let (without, missing) = told(&["a does not exist", "b differs from the shipped object in spec.c"]);
     assert_eq!(
         (missing.status.as_str(), missing.reason.as_str()),
         ("False", reasons::NOT_AS_SHIPPED)
     );
     assert!(
-        missing.message.starts_with("a is absent; b has another spec.c; "),
+        missing.message.starts_with("a does not exist; b differs from the shipped object in spec.c; "),
         "{}",
         missing.message
     );
