@@ -1,4 +1,4 @@
-//! What a person writes wrong is refused at `kubectl apply`, with a message that names the field.
+//! `kubectl apply` refuses invalid ContourDeployments with a message that names the field.
 
 use anyhow::ensure;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, contour_deployment, specification};
 
-/// What is changed in a good ContourDeployment (a JSON pointer and a value), and what the refusal must say.
+/// A change to a valid ContourDeployment (a JSON pointer and a value), and the texts that the error message must contain.
 type Case = (&'static str, Value, &'static [&'static str]);
 
 const AUTH: &str = "/spec/runtimeSettings/globalExtAuth";
 
 fn cases() -> Vec<Case> {
     let all = [
-        fields_that_do_not_exist(),
-        values_of_another_type(),
-        references(),
-        what_contour_or_envoy_cannot_take(),
-        empty_or_out_of_range(),
-        what_slipway_sets(),
-        names(),
+        unknown_fields(),
+        values_of_the_wrong_type(),
+        invalid_references(),
+        values_that_contour_or_envoy_rejects(),
+        empty_or_out_of_range_values(),
+        fields_that_slipway_sets(),
+        invalid_names(),
     ];
     all.into_iter().flatten().collect()
 }
 
-/// Fields that do not exist.
-fn fields_that_do_not_exist() -> Vec<Case> {
+/// Returns cases with fields that do not exist.
+fn unknown_fields() -> Vec<Case> {
     vec![
         (
             "/spec/contour",
@@ -52,8 +52,8 @@ fn fields_that_do_not_exist() -> Vec<Case> {
     ]
 }
 
-/// Values of another type, or that do not exist.
-fn values_of_another_type() -> Vec<Case> {
+/// Returns cases with values of the wrong type, and with values that the enumeration does not contain.
+fn values_of_the_wrong_type() -> Vec<Case> {
     vec![
         (
             "/spec/contour",
@@ -94,8 +94,8 @@ fn values_of_another_type() -> Vec<Case> {
     ]
 }
 
-/// References.
-fn references() -> Vec<Case> {
+/// Returns cases with invalid references.
+fn invalid_references() -> Vec<Case> {
     vec![
         (
             "/spec/runtimeSettings/globalExtAuth/extensionRef",
@@ -156,8 +156,8 @@ fn references() -> Vec<Case> {
     ]
 }
 
-/// What Contour or Envoy can't take.
-fn what_contour_or_envoy_cannot_take() -> Vec<Case> {
+/// Returns cases with values that Contour or Envoy rejects.
+fn values_that_contour_or_envoy_rejects() -> Vec<Case> {
     let limits = |domain: &str| json!({"extensionService": {"namespace": "a", "name": "b"}, "domain": domain});
     let tracing = |tag: Value| json!({"extensionService": {"namespace": "a", "name": "b"}, "customTags": [tag]});
     vec![
@@ -200,8 +200,8 @@ fn what_contour_or_envoy_cannot_take() -> Vec<Case> {
     ]
 }
 
-/// Empty texts and lists, numbers out of range.
-fn empty_or_out_of_range() -> Vec<Case> {
+/// Returns cases with empty strings, empty lists, and numbers that are out of range.
+fn empty_or_out_of_range_values() -> Vec<Case> {
     vec![
         ("/spec/contour", json!({"image": ""}), &["spec.contour.image"]),
         (
@@ -237,8 +237,8 @@ fn empty_or_out_of_range() -> Vec<Case> {
     ]
 }
 
-/// What Slipway sets, or does not carry.
-fn what_slipway_sets() -> Vec<Case> {
+/// Returns cases with fields that Slipway sets, and with fields that Slipway does not support.
+fn fields_that_slipway_sets() -> Vec<Case> {
     vec![
         (
             "/spec/runtimeSettings/xdsServer",
@@ -263,8 +263,8 @@ fn what_slipway_sets() -> Vec<Case> {
     ]
 }
 
-/// Names.
-fn names() -> Vec<Case> {
+/// Returns cases with invalid names.
+fn invalid_names() -> Vec<Case> {
     vec![
         ("/metadata/name", json!("Edge"), &["metadata.name", "lowercase"]),
         (
@@ -286,40 +286,40 @@ fn names() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn what_is_written_wrong_is_refused_by_kubectl_apply_with_the_name_of_the_field() {
+async fn kubectl_apply_refuses_invalid_values_and_names_the_field() {
     beside_others("bad-input", async |lab: &Lab| {
         let outcomes: Vec<String> = futures::stream::iter(cases().into_iter().enumerate())
-            .map(async |(number, case)| complaint(lab, number, &case).await)
+            .map(async |(number, case)| problem_with(lab, number, &case).await)
             .buffer_unordered(4)
             .try_collect()
             .await?;
-        let complaints: Vec<_> = outcomes.into_iter().filter(|outcome| !outcome.is_empty()).collect();
+        let problems: Vec<_> = outcomes.into_iter().filter(|outcome| !outcome.is_empty()).collect();
         ensure!(
-            complaints.is_empty(),
-            "{} of {} cases:\n{}",
-            complaints.len(),
+            problems.is_empty(),
+            "{} of {} cases failed:\n{}",
+            problems.len(),
             cases().len(),
-            complaints.join("\n")
+            problems.join("\n")
         );
         let list = lab
             .world
             .kubectl()
             .run(&["get", "cdep", "-n", &lab.namespace, "-o", "name"])
             .await?;
-        ensure!(list.is_empty(), "something was stored: {list}");
+        ensure!(list.is_empty(), "an invalid object was stored: {list}");
         Ok(())
     })
     .await;
 }
 
-/// What is wrong with the outcome of a case; empty if nothing is.
-async fn complaint(lab: &Lab, number: usize, (pointer, value, expected): &Case) -> anyhow::Result<String> {
+/// Returns the problem with the outcome of a case, or an empty string if the case passes.
+async fn problem_with(lab: &Lab, number: usize, (pointer, value, expected): &Case) -> anyhow::Result<String> {
     let mut object = contour_deployment(&lab.namespace, &specification("auth"));
     object["metadata"]["name"] = json!(format!("case-{number}"));
-    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-    object.pointer_mut(parent).expect("it is in the good one")[key] = value.clone();
+    let (parent, key) = pointer.rsplit_once('/').expect("the pointer has a parent");
+    object.pointer_mut(parent).expect("the parent is in the valid object")[key] = value.clone();
     Ok(match lab.world.kubectl().apply(&object).await {
-        Ok(_) => format!("{pointer} = {value} was taken"),
+        Ok(_) => format!("{pointer} = {value} was accepted"),
         Err(error) => {
             let text = format!("{error:#}");
             let missing: Vec<_> = expected.iter().filter(|part| !text.contains(**part)).collect();
@@ -333,11 +333,11 @@ async fn complaint(lab: &Lab, number: usize, (pointer, value, expected): &Case) 
 }
 
 #[tokio::test]
-async fn the_samples_are_taken() {
+async fn the_api_server_accepts_the_samples() {
     beside_others("samples", async |lab: &Lab| {
         for sample in ["contourdeployment.yaml", "auth-extensionservice.yaml", "auth.yaml"] {
             let file = slipway_e2e::places::sample(sample);
-            // What a sample's namespace is missing is no matter of the sample's.
+            // An error about a missing namespace is not a problem of the sample.
             let applied = lab
                 .world
                 .kubectl()

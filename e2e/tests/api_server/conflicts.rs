@@ -1,4 +1,4 @@
-//! What stands in the way and is not Slipway's to remove: objects of the same name, missing permissions.
+//! Name collisions with objects of other users, which Slipway must not change or delete.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use slipway_e2e::wait::Look;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
-/// Foreign objects of names that Slipway wants.
+/// Returns objects of another user with the names of Slipway's objects.
 fn foreign(namespace: &str) -> Vec<Value> {
     let metadata = |name: &str| json!({"namespace": namespace, "name": name, "labels": {"app": "somebody-else"}});
     let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
@@ -34,6 +34,7 @@ fn foreign(namespace: &str) -> Vec<Value> {
     ]
 }
 
+/// Returns the kind, namespace and name of an object.
 fn thing(object: &Value) -> Thing {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let kinds = [
@@ -48,11 +49,11 @@ fn thing(object: &Value) -> Thing {
     let kind = kinds
         .into_iter()
         .find(|kind| *kind == text("/kind"))
-        .expect("one of these");
+        .expect("the kind is one of these");
     Thing::new(kind, text("/metadata/namespace"), text("/metadata/name"))
 }
 
-/// What of an object nobody but its owner changes. (A Deployment's controller writes status and an annotation.)
+/// Returns the parts of an object that only its owner changes. The Deployment controller writes the status and an annotation.
 fn essence(object: &Value) -> Value {
     let metadata = &object["metadata"];
     let mut essence = object.clone();
@@ -67,22 +68,28 @@ fn essence(object: &Value) -> Value {
     essence
 }
 
-async fn collides(lab: &Lab, edge: &Edge, with: &Thing) -> anyhow::Result<()> {
-    let says_so = |status: &slipway_e2e::edge::Status| {
+/// Waits until the status reports the collision with this object. Returns an error if the status is otherwise wrong.
+async fn collision_is_reported(lab: &Lab, edge: &Edge, with: &Thing) -> anyhow::Result<()> {
+    let is_reported = |status: &slipway_e2e::edge::Status| {
         status
             .condition("Ready")
             .is_some_and(|ready| ready.reason == "NameCollision")
     };
     let status = lab
-        .status(edge, &format!("the collision with {with} is reported"), PROMPT, says_so)
+        .status(
+            edge,
+            &format!("the collision with {with} is reported"),
+            PROMPT,
+            is_reported,
+        )
         .await?;
-    let ready = status.condition("Ready").expect("it has one");
+    let ready = status.condition("Ready").expect("the status has the condition");
     ensure!(
         ready.status == "False" && ready.message.contains(&with.to_string()),
-        "{with} is not named: {}",
+        "the message does not name {with}: {}",
         ready.message
     );
-    // For a while it may cure itself: the rest of the same installation may still come.
+    // At first, the collision may resolve itself, for example while another installation is still in progress.
     ensure!(
         status.is("Reconciling", "True") && !status.is("Stalled", "True"),
         "{with}: {status}"
@@ -90,24 +97,27 @@ async fn collides(lab: &Lab, edge: &Edge, with: &Thing) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the object that is gone was made again by Slipway. What Ready says by then is the next thing that it waits for,
-/// which may be over before anybody looks.
-async fn ours_once_it_is_gone(lab: &Lab, edge: &Edge, thing: &Thing) -> anyhow::Result<()> {
-    wait(&format!("{thing} is ours, and the collision is over"), PATIENT)
-        .until(async || {
-            let ours = lab.find(thing).await?.unwrap_or_default();
-            let status = edge.status().await?;
-            let is_ours = ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway";
-            let is_over = status
-                .condition("Ready")
-                .is_some_and(|ready| ready.reason != "NameCollision");
-            Ok(Look::when(is_ours && is_over, status.to_string()))
-        })
-        .await
+/// Waits until Slipway has created its own object in place of the deleted one. The reason of Ready is not checked: it is already
+/// the next thing that Slipway waits for, which may be over before the test reads the status.
+async fn slipway_creates(lab: &Lab, edge: &Edge, thing: &Thing) -> anyhow::Result<()> {
+    wait(
+        &format!("Slipway has created {thing}, and the collision is over"),
+        PATIENT,
+    )
+    .until(async || {
+        let found = lab.find(thing).await?.unwrap_or_default();
+        let status = edge.status().await?;
+        let is_created = found["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "slipway";
+        let is_over = status
+            .condition("Ready")
+            .is_some_and(|ready| ready.reason != "NameCollision");
+        Ok(Look::when(is_created && is_over, status.to_string()))
+    })
+    .await
 }
 
 #[tokio::test]
-async fn an_object_of_somebody_else_s_is_reported_and_never_changed_and_once_it_is_gone_all_is_made() {
+async fn a_foreign_object_blocks_creation_but_is_never_changed() {
     beside_others("collision", async |lab: &Lab| {
         let cases = foreign("").into_iter().enumerate().map(async |(index, mut object)| {
             let namespace = lab.name(&index.to_string());
@@ -122,14 +132,14 @@ async fn an_object_of_somebody_else_s_is_reported_and_never_changed_and_once_it_
                 Ok(if settled {
                     Look::Reached(now)
                 } else {
-                    Look::NotYet("its own controller has not seen it".to_owned())
+                    Look::NotYet("the Deployment controller has not observed the object".to_owned())
                 })
             };
             let before = wait("the foreign object has settled", PROMPT)
                 .until(deployment_settled)
                 .await?;
             let edge = lab.edge_in(&namespace, &specification("nowhere")).await?;
-            collides(lab, &edge, &thing).await?;
+            collision_is_reported(lab, &edge, &thing).await?;
             lab.looks_again(&edge, 2).await?;
             let now = lab.read(&thing).await?;
             ensure!(
@@ -137,34 +147,34 @@ async fn an_object_of_somebody_else_s_is_reported_and_never_changed_and_once_it_
                 "{thing} was changed:\n{before}\n{now}"
             );
             lab.delete(&thing).await?;
-            ours_once_it_is_gone(lab, &edge, &thing).await?;
+            slipway_creates(lab, &edge, &thing).await?;
             anyhow::Ok(())
         });
         let outcomes = futures::future::join_all(cases).await;
-        let complaints: Vec<_> = outcomes
+        let errors: Vec<_> = outcomes
             .into_iter()
             .filter_map(|outcome: anyhow::Result<()>| outcome.err().map(|error| format!("{error:#}")))
             .collect();
-        ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
+        ensure!(errors.is_empty(), "{}", errors.join("\n"));
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_collision_that_nobody_cures_becomes_stalled_and_an_object_that_is_not_ours_survives_the_deletion() {
+async fn a_lasting_collision_stalls_and_the_foreign_object_survives() {
     beside_others("stalled", async |lab: &Lab| {
         let object = foreign(&lab.namespace).remove(1);
         let thing = thing(&object);
         let before = essence(&serde_json::to_value(lab.create(&object).await?)?);
         let edge = lab.edge(&specification("nowhere")).await?;
-        collides(lab, &edge, &thing).await?;
+        collision_is_reported(lab, &edge, &thing).await?;
         let status = lab
-            .status(&edge, "a person is called", Duration::from_secs(45), |status| {
+            .status(&edge, "edge is Stalled", Duration::from_secs(45), |status| {
                 status.is("Stalled", "True")
             })
             .await?;
-        let stalled = status.condition("Stalled").expect("it has one");
+        let stalled = status.condition("Stalled").expect("the status has the condition");
         ensure!(
             stalled.reason == "NameCollision" && stalled.message.contains(&thing.to_string()),
             "{}",
@@ -172,9 +182,9 @@ async fn a_collision_that_nobody_cures_becomes_stalled_and_an_object_that_is_not
         );
         ensure!(!status.is("Reconciling", "True"), "{status}");
         edge.delete().await?;
-        let gone = Thing::new("ContourDeployment", &lab.namespace, "edge");
-        wait("the ContourDeployment is gone", PATIENT)
-            .until(async || Ok(Look::when(lab.find(&gone).await?.is_none(), "it is still there")))
+        let deployment = Thing::new("ContourDeployment", &lab.namespace, "edge");
+        wait("the ContourDeployment is deleted", PATIENT)
+            .until(async || Ok(Look::when(lab.find(&deployment).await?.is_none(), "it still exists")))
             .await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         Ok(())
@@ -183,12 +193,12 @@ async fn a_collision_that_nobody_cures_becomes_stalled_and_an_object_that_is_not
 }
 
 #[tokio::test]
-async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
+async fn a_foreign_object_named_like_a_stand_in_is_never_changed() {
     beside_others("stand-in-name", async |lab: &Lab| {
         let auth = lab.name("auth");
         lab.make_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
-        let stand_in = wait("there is a stand-in", PROMPT)
+        let stand_in = wait("a stand-in exists", PROMPT)
             .until(async || {
                 let all = lab.all("ExtensionService", &auth, &edge).await?;
                 Ok(all
@@ -206,14 +216,14 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         let before = essence(&serde_json::to_value(lab.create(&foreign).await?)?);
         let edge = lab.edge(&specification(&auth)).await?;
         let contour = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("it is told of, and holds nothing up", PROMPT)
+        wait("the collision is reported, and Contour's Deployment is created", PROMPT)
             .until(async || {
                 let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
                 let status = lab.read(&own).await?["status"].take();
-                let said = status["extensionServices"][0]["message"].as_str().unwrap_or_default();
-                let goes_on = lab.find(&contour).await?.is_some();
+                let message = status["extensionServices"][0]["message"].as_str().unwrap_or_default();
+                let exists = lab.find(&contour).await?.is_some();
                 Ok(Look::when(
-                    said.contains(&thing.to_string()) && goes_on,
+                    message.contains(&thing.to_string()) && exists,
                     status.to_string(),
                 ))
             })
@@ -221,24 +231,24 @@ async fn a_foreign_extension_service_of_a_stand_in_s_name_is_never_changed() {
         lab.looks_again(&edge, 2).await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         lab.delete(&thing).await?;
-        ours_once_it_is_gone(lab, &edge, &thing).await
+        slipway_creates(lab, &edge, &thing).await
     })
     .await;
 }
 
 #[tokio::test]
-async fn trouble_of_one_contour_deployment_does_not_stop_another() {
+async fn a_blocked_contour_deployment_does_not_stop_another() {
     beside_others("two", async |lab: &Lab| {
         let object = foreign(&lab.namespace).remove(0);
         let blocked = thing(&object);
         lab.create(&object).await?;
         let edge = lab.edge(&specification("nowhere")).await?;
-        collides(lab, &edge, &blocked).await?;
+        collision_is_reported(lab, &edge, &blocked).await?;
         let other = lab.name("other");
         lab.make_namespace(&other).await?;
         let second = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
-        wait("the other one's Contour is made", PROMPT)
+        wait("the Contour of the other ContourDeployment is created", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),

@@ -1,4 +1,4 @@
-//! What a person sees before and beside the operator: defaults, short names, columns, the generated CRD.
+//! The parts of the API that users see without the operator: defaults, short names, columns, and the generated CRD.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -8,16 +8,16 @@ use slipway_e2e::lab::world::{World, beside_others};
 use slipway_e2e::lab::{Lab, PROMPT, contour_deployment, specification};
 
 #[tokio::test]
-async fn a_contour_deployment_that_nobody_has_seen_yet_says_so() {
+async fn a_new_contour_deployment_reports_that_it_was_not_observed() {
     beside_others("fresh", async |lab: &Lab| {
-        // The answer to the creation, which no operator can have been faster than.
-        let made = lab
+        // The response to the creation, before the operator can have written the status.
+        let created = lab
             .create(&contour_deployment(&lab.namespace, &specification("auth")))
             .await?;
         ensure!(
-            made.data["status"] == json!({"observedGeneration": -1}),
+            created.data["status"] == json!({"observedGeneration": -1}),
             "{}",
-            made.data["status"]
+            created.data["status"]
         );
         Ok(())
     })
@@ -25,7 +25,7 @@ async fn a_contour_deployment_that_nobody_has_seen_yet_says_so() {
 }
 
 #[tokio::test]
-async fn the_short_name_and_the_full_one_find_ours_beside_the_kind_of_the_same_name_in_contour_s_crds() {
+async fn kubectl_names_select_slipway_and_not_contours_own_kind() {
     beside_others("names", async |lab: &Lab| {
         let upstream = lab
             .world
@@ -38,7 +38,7 @@ async fn the_short_name_and_the_full_one_find_ours_beside_the_kind_of_the_same_n
             let listed = lab.world.kubectl().json(&["get", name, "-n", &lab.namespace]).await?;
             let kinds = listed["items"]
                 .as_array()
-                .context("a list")?
+                .context("the list has items")?
                 .iter()
                 .map(|item| item["apiVersion"].as_str());
             ensure!(kinds.eq([Some("contour.slipway.dev/v1alpha1")]), "{name}: {listed}");
@@ -61,14 +61,14 @@ async fn the_short_name_and_the_full_one_find_ours_beside_the_kind_of_the_same_n
 async fn kubectl_get_shows_the_state_in_columns() {
     beside_others("columns", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is reported", PROMPT, |status| {
+        lab.status(&edge, "the service is reported", PROMPT, |status| {
             !status.extension_services.is_empty()
         })
         .await?;
         let shown = lab.world.kubectl().run(&["get", "cdep", "-n", &lab.namespace]).await?;
         let lines: Vec<Vec<_>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
         let [header, row] = lines.as_slice() else {
-            anyhow::bail!("not one line: {shown}")
+            anyhow::bail!("expected a header and one line: {shown}")
         };
         ensure!(
             *header
@@ -91,22 +91,22 @@ async fn kubectl_get_shows_the_state_in_columns() {
 }
 
 #[tokio::test]
-async fn the_crd_in_the_repository_is_what_the_binary_prints() {
+async fn the_crd_in_the_repository_equals_the_output_of_the_binary() {
     let binary = slipway_e2e::lab::operator::binary().await.expect("the operator builds");
     let printed = command::output(binary, &["crd"], None)
         .await
-        .expect("it prints the CRD");
+        .expect("the operator prints the CRD");
     let file = places::repository().join("crds/contour.slipway.dev_contourdeployments.yaml");
     let stored = std::fs::read_to_string(file).expect("the CRD is in the repository");
-    // Not assert_eq!: it would print both.
+    // assert_eq! would print both texts in full.
     assert!(
         printed == stored,
-        "crds/ is not what `slipway crd` prints: run `make generate`"
+        "crds/ differs from the output of `slipway crd`: run `make generate`"
     );
 }
 
 #[tokio::test]
-async fn the_api_server_has_no_complaint_about_the_crd() {
+async fn the_api_server_reports_no_problem_with_the_crd() {
     beside_others("crd", async |lab: &Lab| {
         let live = installed(lab.world).await?;
         for (type_, status) in [("Established", "True"), ("NamesAccepted", "True")] {
@@ -118,13 +118,14 @@ async fn the_api_server_has_no_complaint_about_the_crd() {
             );
         }
         let mut conditions = live["status"]["conditions"].as_array().into_iter().flatten();
-        let complaint = conditions.find(|it| it["type"] == "NonStructuralSchema" && it["status"] == "True");
-        ensure!(complaint.is_none(), "{complaint:?}");
+        let problem = conditions.find(|it| it["type"] == "NonStructuralSchema" && it["status"] == "True");
+        ensure!(problem.is_none(), "{problem:?}");
         Ok(())
     })
     .await;
 }
 
+/// Returns Slipway's CRD as the API server stores it.
 async fn installed(world: &World) -> anyhow::Result<serde_json::Value> {
     world
         .kubectl()

@@ -1,4 +1,4 @@
-//! Who may do what: the operator no more than it needs, and a person no more than they were given.
+//! Permissions: the operator has no more rights than it needs, and a user has no more rights than granted.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use slipway_e2e::wait::Look;
 use slipway_e2e::lab::world::{OPERATOR, beside_others};
 use slipway_e2e::lab::{Lab, PROMPT, Thing, contour_deployment, specification, wait};
 
-/// kubectl as somebody else; what it says, whether it succeeds or not.
+/// Runs kubectl as another user. Returns stdout, or the error message.
 async fn as_user(lab: &Lab, user: &str, arguments: &[&str]) -> Result<String, String> {
     let arguments = [&["--as", user], arguments].concat();
     lab.world
@@ -18,6 +18,7 @@ async fn as_user(lab: &Lab, user: &str, arguments: &[&str]) -> Result<String, St
         .map_err(|error| format!("{error:#}"))
 }
 
+/// Reports whether the user has this permission.
 async fn may(lab: &Lab, user: &str, question: &[&str]) -> bool {
     let answer = as_user(lab, user, &[&["auth", "can-i"], question].concat()).await;
     answer.is_ok_and(|text| text.trim() == "yes")
@@ -31,17 +32,17 @@ fn cluster_role_binding(name: &str, role: &str, labels: &Value) -> Value {
     })
 }
 
-/// Tries to make an object as somebody else, without making it; what the API server says.
-async fn attempt(lab: &Lab, user: &str, object: &Value) -> anyhow::Result<Result<String, String>> {
+/// Creates an object as another user in a dry run. Returns stdout of kubectl, or the error message.
+async fn try_create(lab: &Lab, user: &str, object: &Value) -> anyhow::Result<Result<String, String>> {
     let file = lab.file(object)?;
     Ok(as_user(lab, user, &["create", "--dry-run=server", "-f", &file]).await)
 }
 
 #[tokio::test]
-async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_deployment_is() {
+async fn the_operator_has_rights_only_beside_contour_deployments() {
     beside_others("reach", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| {
+        lab.status(&edge, "the operator has reconciled edge", PROMPT, |status| {
             !status.extension_services.is_empty()
         })
         .await?;
@@ -90,32 +91,35 @@ async fn the_operator_reads_secrets_and_writes_workloads_only_where_a_contour_de
         }
         edge.delete().await?;
         lab.nothing_is_left(&edge).await?;
-        wait("it does not read Secrets any more where nothing is left", PROMPT)
-            .until(async || {
-                let may_read = may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await;
-                Ok(Look::when(!may_read, "it still does"))
-            })
-            .await
+        wait(
+            "the operator may no longer read Secrets without a ContourDeployment",
+            PROMPT,
+        )
+        .until(async || {
+            let may_read = may(lab, OPERATOR, &["get", "secrets", "-n", &lab.namespace]).await;
+            Ok(Look::when(!may_read, "the operator still may"))
+        })
+        .await
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_operator_cannot_give_itself_more() {
+async fn the_operator_cannot_grant_itself_more_rights() {
     beside_others("more", async |lab: &Lab| {
         let labels = json!({"contour.slipway.dev/contourdeployment": "edge", "contour.slipway.dev/contourdeployment-namespace": lab.namespace});
         let name = format!("slipway:{}:edge:contour", lab.namespace);
         for role in ["cluster-admin", "slipway-secrets", "slipway-operand", "slipway-contour", "edit"] {
-            let refusal = attempt(lab, OPERATOR, &cluster_role_binding(&name, role, &labels)).await?;
-            ensure!(refusal.is_err(), "it may bind {role} to itself in the whole cluster");
+            let outcome = try_create(lab, OPERATOR, &cluster_role_binding(&name, role, &labels)).await?;
+            ensure!(outcome.is_err(), "the operator may bind {role} to itself in the whole cluster");
         }
-        // Nor may an administrator by mistake.
+        // An administrator cannot do so by mistake either.
         for role in ["slipway-secrets", "slipway-operand"] {
-            let refusal = attempt(lab, "kubernetes-admin-by-mistake", &cluster_role_binding("mistake", role, &json!({}))).await?;
-            ensure!(refusal.is_err());
+            let outcome = try_create(lab, "kubernetes-admin-by-mistake", &cluster_role_binding("mistake", role, &json!({}))).await?;
+            ensure!(outcome.is_err());
             let file = lab.file(&cluster_role_binding("mistake", role, &json!({})))?;
-            let refusal = lab.world.kubectl().run(&["create", "--dry-run=server", "-f", &file]).await;
-            let text = refusal.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            let outcome = lab.world.kubectl().run(&["create", "--dry-run=server", "-f", &file]).await;
+            let text = outcome.err().map(|error| format!("{error:#}")).unwrap_or_default();
             ensure!(text.contains(role) && text.contains("must not be bound cluster-wide"), "{text}");
         }
         let binding = |role: &str, labels: &Value| {
@@ -124,53 +128,53 @@ async fn the_operator_cannot_give_itself_more() {
             binding["metadata"]["namespace"] = json!(lab.namespace);
             binding
         };
-        let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
-        ensure!(refusal.as_ref().is_err_and(|text| text.contains("no params found")), "without a ContourDeployment: {refusal:?}");
+        let outcome = try_create(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("no params found")), "without a ContourDeployment: {outcome:?}");
         lab.edge(&specification("nowhere")).await?;
-        // The way that it does need is open once the API server knows of the ContourDeployment; before that it refuses all else
-        // for that reason, too.
+        // The operator needs this binding, and may create it once the API server has observed the ContourDeployment. Before that,
+        // the API server also refuses all other bindings because of the missing ContourDeployment.
         wait("the operator may bind slipway-secrets to itself beside a ContourDeployment", PROMPT)
             .until(async || {
-                let outcome = attempt(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
+                let outcome = try_create(lab, OPERATOR, &binding("slipway-secrets", &labels)).await?;
                 Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
             })
             .await?;
-        let refusal = attempt(lab, OPERATOR, &binding("slipway-secrets", &json!({}))).await?;
-        ensure!(refusal.as_ref().is_err_and(|text| text.contains("its own bindings only")), "without the label: {refusal:?}");
+        let outcome = try_create(lab, OPERATOR, &binding("slipway-secrets", &json!({}))).await?;
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("its own bindings only")), "without the label: {outcome:?}");
         let mut for_others = binding("slipway-secrets", &labels);
         for_others["subjects"][0]["name"] = json!("default");
-        let refusal = attempt(lab, OPERATOR, &for_others).await?;
-        ensure!(refusal.as_ref().is_err_and(|text| text.contains("to nobody but itself")), "for others: {refusal:?}");
+        let outcome = try_create(lab, OPERATOR, &for_others).await?;
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("to nobody but itself")), "for others: {outcome:?}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_operator_cannot_touch_what_is_not_its_own() {
+async fn the_operator_cannot_change_objects_of_other_users() {
     beside_others("not-its-own", async |lab: &Lab| {
         let edge = lab.edge(&specification("nowhere")).await?;
-        lab.status(&edge, "it is at work", PROMPT, |status| !status.extension_services.is_empty()).await?;
+        lab.status(&edge, "the operator has reconciled edge", PROMPT, |status| !status.extension_services.is_empty()).await?;
         lab.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": lab.namespace, "name": "theirs"}, "spec": {"ports": [{"port": 1}]}})).await?;
         lab.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": lab.namespace, "name": "theirs"}})).await?;
         for object in ["service/theirs", "secret/theirs"] {
             for verb in [&["delete", "--dry-run=server"][..], &["label", "--dry-run=server", "--overwrite"]] {
                 let arguments = [verb, &["-n", &lab.namespace, object]].concat();
                 let arguments = if verb[0] == "label" { [&arguments[..], &["contour.slipway.dev/contourdeployment=edge"]].concat() } else { arguments };
-                let refusal = as_user(lab, OPERATOR, &arguments).await;
-                ensure!(refusal.as_ref().is_err_and(|text| text.contains("its own objects only")), "{arguments:?}: {refusal:?}");
+                let outcome = as_user(lab, OPERATOR, &arguments).await;
+                ensure!(outcome.as_ref().is_err_and(|text| text.contains("its own objects only")), "{arguments:?}: {outcome:?}");
             }
         }
         let patch = json!({"spec": {"contour": {"logLevel": "debug"}}}).to_string();
-        let refusal = as_user(lab, OPERATOR, &["patch", "cdep", "edge", "-n", &lab.namespace, "--type=merge", "-p", &patch]).await;
-        ensure!(refusal.as_ref().is_err_and(|text| text.contains("never changes the spec")), "{refusal:?}");
+        let outcome = as_user(lab, OPERATOR, &["patch", "cdep", "edge", "-n", &lab.namespace, "--type=merge", "-p", &patch]).await;
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("never changes the spec")), "{outcome:?}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_person_needs_to_be_allowed_to_bind_contour_s_role_to_write_a_contour_deployment() {
+async fn writing_a_contour_deployment_needs_the_right_to_bind_roles() {
     beside_others("person", async |lab: &Lab| {
         let (tenant, editor) = (lab.name("tenant"), lab.name("editor"));
         let grant = |kind: &str, name: &str, role: &str, user: &str| {
@@ -182,39 +186,39 @@ async fn a_person_needs_to_be_allowed_to_bind_contour_s_role_to_write_a_contour_
             }
             binding
         };
-        // All rights in the namespace, `bind` among them: not the right to hand out what Contour reads everywhere.
+        // All rights in the namespace, including `bind`, do not permit the tenant to grant Contour's cluster-wide read access.
         lab.apply(&grant("RoleBinding", "tenant", "cluster-admin", &tenant)).await?;
         lab.apply(&grant("ClusterRoleBinding", "editor", "slipway-contourdeployment-editor", &editor)).await?;
         let object = contour_deployment(&lab.namespace, &specification("nowhere"));
-        wait("the grants are known", PROMPT)
-            .until(async || Ok(Look::when(may(lab, &tenant, &["create", "cdep", "-n", &lab.namespace]).await && may(lab, &editor, &["create", "cdep", "-n", &lab.namespace]).await, "they are not")))
+        wait("the API server has observed the grants", PROMPT)
+            .until(async || Ok(Look::when(may(lab, &tenant, &["create", "cdep", "-n", &lab.namespace]).await && may(lab, &editor, &["create", "cdep", "-n", &lab.namespace]).await, "the tenant or the editor may not create ContourDeployments")))
             .await?;
 
-        let refusal = attempt(lab, &tenant, &object).await?;
-        let said = refusal.err().context("the tenant was let through")?;
+        let outcome = try_create(lab, &tenant, &object).await?;
+        let message = outcome.err().context("the tenant's request was accepted")?;
         for part in [&tenant, "may not create a ContourDeployment", "--clusterrole=slipway-contour-binder", "kubectl create clusterrolebinding"] {
-            ensure!(said.contains(part), "{part} is not in: {said}");
+            ensure!(message.contains(part), "{part} is not in: {message}");
         }
         let file = lab.file(&object)?;
         as_user(lab, &editor, &["create", "-f", &file]).await.map_err(anyhow::Error::msg)?;
 
-        // The tenant may not change the specification either, but all the rest.
-        let ours = ["cdep", "edge", "-n", &lab.namespace];
+        // The tenant may not change the spec either, but may change the metadata.
+        let edge = ["cdep", "edge", "-n", &lab.namespace];
         let spec = json!({"spec": {"contour": {"logLevel": "debug"}}}).to_string();
-        let patch = |value: &str| [&["patch"], &ours[..], &["--type=merge", "-p"]].concat().into_iter().map(str::to_owned).chain([value.to_owned()]).collect::<Vec<_>>();
-        let refusal = run(lab, &tenant, &patch(&spec)).await;
-        ensure!(refusal.as_ref().is_err_and(|text| text.contains("--clusterrole=slipway-contour-binder")), "{refusal:?}");
+        let patch = |value: &str| [&["patch"], &edge[..], &["--type=merge", "-p"]].concat().into_iter().map(str::to_owned).chain([value.to_owned()]).collect::<Vec<_>>();
+        let outcome = run_as_user(lab, &tenant, &patch(&spec)).await;
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("--clusterrole=slipway-contour-binder")), "{outcome:?}");
         let metadata = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}, "finalizers": ["example.com/theirs"]}}).to_string();
-        run(lab, &tenant, &patch(&metadata)).await.map_err(anyhow::Error::msg)?;
-        run(lab, &tenant, &patch(&json!({"metadata": {"finalizers": null}}).to_string())).await.map_err(anyhow::Error::msg)?;
-        run(lab, &editor, &patch(&spec)).await.map_err(anyhow::Error::msg)?;
+        run_as_user(lab, &tenant, &patch(&metadata)).await.map_err(anyhow::Error::msg)?;
+        run_as_user(lab, &tenant, &patch(&json!({"metadata": {"finalizers": null}}).to_string())).await.map_err(anyhow::Error::msg)?;
+        run_as_user(lab, &editor, &patch(&spec)).await.map_err(anyhow::Error::msg)?;
 
-        // What the message says to do is what it takes.
+        // The command in the message grants the missing permission.
         lab.apply(&grant("ClusterRoleBinding", "binder", "slipway-contour-binder", &tenant)).await?;
         let other = json!({"spec": {"contour": {"logLevel": "info"}}}).to_string();
-        wait("the tenant may, with slipway-contour-binder", PROMPT)
+        wait("the tenant may change the spec, with slipway-contour-binder", PROMPT)
             .until(async || {
-                let outcome = run(lab, &tenant, &patch(&other)).await;
+                let outcome = run_as_user(lab, &tenant, &patch(&other)).await;
                 Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
             })
             .await?;
@@ -226,17 +230,18 @@ async fn a_person_needs_to_be_allowed_to_bind_contour_s_role_to_write_a_contour_
     .await;
 }
 
-async fn run(lab: &Lab, user: &str, arguments: &[String]) -> Result<String, String> {
+/// Runs kubectl as another user, with owned arguments. Returns stdout, or the error message.
+async fn run_as_user(lab: &Lab, user: &str, arguments: &[String]) -> Result<String, String> {
     as_user(lab, user, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
 #[test]
-fn no_role_of_slipway_s_has_a_wildcard_or_a_verb_that_gives_more() {
+fn no_slipway_role_has_a_wildcard_or_an_escalating_verb() {
     let folder = places::repository().join("config/rbac");
     let mut rules = 0;
-    for entry in std::fs::read_dir(&folder).expect("config/rbac is there") {
-        let path = entry.expect("an entry").path();
-        let text = std::fs::read_to_string(&path).expect("a file");
+    for entry in std::fs::read_dir(&folder).expect("config/rbac exists") {
+        let path = entry.expect("the entry is readable").path();
+        let text = std::fs::read_to_string(&path).expect("the file is readable");
         for document in text.split("\n---\n") {
             let role: Value =
                 serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -268,7 +273,7 @@ fn no_role_of_slipway_s_has_a_wildcard_or_a_verb_that_gives_more() {
             let aggregates = role["metadata"]["labels"]
                 .as_object()
                 .is_some_and(|labels| labels.keys().any(|key| key.contains("aggregate-to")));
-            assert!(!aggregates, "{name} is aggregated into a role that others have");
+            assert!(!aggregates, "{name} is aggregated into a role of other users");
         }
     }
     assert!(rules > 10, "only {rules} rules were read");

@@ -1,4 +1,5 @@
-//! What a real API server makes of what it is sent, and what others do to it: each rule by which Slipway compares the two.
+//! Each rule by which Slipway compares an object that it sent with the object that a real API server stores. The stored object can
+//! differ because of the API server and because of other users.
 
 use anyhow::{Context as _, ensure};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -7,7 +8,7 @@ use slipway::plan::{Kind, Object, differences};
 use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::world::beside_others;
 
-/// An object, what somebody else makes of it, and in which fields it differs then from what was sent.
+/// An object, a change by another user, and the fields in which the stored object then differs from the sent object.
 struct Case {
     rule: &'static str,
     kind: Kind,
@@ -16,7 +17,8 @@ struct Case {
     differs_in: &'static [&'static str],
 }
 
-/// A Deployment of no pods. `pod` is what its pod has beside its only container, `container` what that has beside its name and image.
+/// Returns a Deployment with 0 replicas and one container. `pod` has the other fields of the pod template's spec. `container` has
+/// the container's fields other than name and image.
 fn deployment(pod: &Value, container: &Value) -> Value {
     let mut container = container.clone();
     container["name"] = json!("a");
@@ -29,6 +31,7 @@ fn deployment(pod: &Value, container: &Value) -> Value {
     }})
 }
 
+/// Returns a change to the spec of a Deployment's pod template.
 fn pod_of(change: &Value) -> Value {
     json!({"spec": {"template": {"spec": change}}})
 }
@@ -39,12 +42,12 @@ fn cases() -> Vec<Case> {
     let requests = json!({"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}});
     let container = json!({"env": [{"name": "A", "value": "1"}], "args": ["one"]});
     let with = |more: Value| {
-        let mut ours = container.clone();
+        let mut changed = container.clone();
         for (key, value) in more.as_object().into_iter().flatten() {
-            ours[key] = value.clone();
+            changed[key] = value.clone();
         }
-        ours["name"] = json!("a");
-        ours
+        changed["name"] = json!("a");
+        changed
     };
     let subject = |name: &str| json!({"kind": "ServiceAccount", "name": name, "namespace": "default"});
     let of_deployment = |rule, content: Value, change: Value, differs_in| Case {
@@ -72,7 +75,7 @@ fn cases() -> Vec<Case> {
             &[],
         ),
         of_deployment(
-            "other quantities differ",
+            "changed quantities differ",
             deployment(&nothing(), &requests),
             pod_of(
                 &json!({"containers": [with(json!({"image": image["image"], "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}))]}),
@@ -80,19 +83,19 @@ fn cases() -> Vec<Case> {
             &["spec.template.spec.containers[a].resources.requests"],
         ),
         of_deployment(
-            "a map that is one value may have nothing beside ours",
+            "an atomic map may not have additional entries",
             deployment(&json!({"nodeSelector": {"kubernetes.io/os": "linux"}}), &nothing()),
             pod_of(&json!({"nodeSelector": {"theirs": "true"}})),
             &["spec.template.spec.nodeSelector"],
         ),
         of_deployment(
-            "other maps may",
+            "other maps may have additional entries",
             deployment(&nothing(), &nothing()),
             json!({"metadata": {"labels": {"theirs": "true"}}, "spec": {"minReadySeconds": 7}}),
             &[],
         ),
         of_deployment(
-            "a list that is merged may have items of others beside ours",
+            "a merged list may have additional items of other users",
             deployment(&nothing(), &container),
             pod_of(&json!({"containers": [
                 {"name": "theirs", "image": "example.com/b:1"},
@@ -101,7 +104,7 @@ fn cases() -> Vec<Case> {
             &[],
         ),
         of_deployment(
-            "our items in it are ours",
+            "Slipway's items in a merged list may not be changed",
             deployment(&nothing(), &container),
             pod_of(
                 &json!({"containers": [with(json!({"image": "example.com/b:1", "env": [{"name": "A", "value": "2"}]}))]}),
@@ -112,13 +115,13 @@ fn cases() -> Vec<Case> {
             ],
         ),
         of_deployment(
-            "a list that is one value may have nothing beside ours",
+            "an atomic list may not have additional items",
             deployment(&nothing(), &container),
             pod_of(&json!({"containers": [with(json!({"image": image["image"], "args": ["one", "two"]}))]})),
             &["spec.template.spec.containers[a].args"],
         ),
         Case {
-            rule: "subjects are one value, though they have names",
+            rule: "subjects are an atomic list, although they have names",
             kind: Kind::RoleBinding,
             content: json!({
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": [subject("a")],
@@ -127,7 +130,7 @@ fn cases() -> Vec<Case> {
             differs_in: &["subjects"],
         },
         Case {
-            rule: "of what is ours as a whole additions differ, too",
+            rule: "in a spec that belongs to Slipway as a whole, additional fields differ",
             kind: Kind::ExtensionService,
             content: json!({"spec": {"protocol": "h2c", "services": [{"name": "a", "port": 9}]}}),
             change: json!({"spec": {"timeoutPolicy": {"response": "9s"}}}),
@@ -136,7 +139,8 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-async fn differs(lab: &Lab, number: usize, case: &Case) -> anyhow::Result<()> {
+/// Creates and changes the object of a case. Returns an error if Slipway's comparison finds other fields than expected.
+async fn finds_expected_differences(lab: &Lab, number: usize, case: &Case) -> anyhow::Result<()> {
     let mut sent = case.content.clone();
     let name = format!("rule-{number}");
     sent["metadata"] = json!({"namespace": lab.namespace, "name": name});
@@ -157,17 +161,17 @@ async fn differs(lab: &Lab, number: usize, case: &Case) -> anyhow::Result<()> {
     let found: Vec<_> = differences(&sent, &live).into_keys().collect();
     ensure!(
         found == case.differs_in,
-        "it differs in {found:?}, not in {:?}",
+        "found differences in {found:?}, expected {:?}",
         case.differs_in
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn what_the_api_server_stores_differs_from_what_it_was_sent_only_where_somebody_changed_what_is_ours() {
+async fn a_stored_object_differs_only_in_changed_slipway_fields() {
     beside_others("rules", async |lab: &Lab| {
         for (number, case) in cases().iter().enumerate() {
-            differs(lab, number, case).await.context(case.rule)?;
+            finds_expected_differences(lab, number, case).await.context(case.rule)?;
         }
         Ok(())
     })

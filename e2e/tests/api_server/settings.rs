@@ -1,5 +1,5 @@
-//! The settings that are passed on to Contour: what its CRD or Contour itself does not take is refused as a whole, with its
-//! path, and what ran goes on running.
+//! The settings that Slipway passes to Contour. If the CRD or Contour rejects a value, Slipway refuses all settings and reports the
+//! path. Running workloads stay unchanged.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -9,7 +9,8 @@ use slipway_e2e::wait::Look;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
-/// Settings that the ContourDeployment's own schema lets through, and the path that the refusal must name.
+/// Returns settings that the schema of ContourDeployment accepts but Slipway refuses: a name, the settings, and the path that the
+/// message must contain.
 fn bad_settings() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         ("unknown", json!({"enableExternalNames": true}), "enableExternalNames"),
@@ -38,16 +39,18 @@ fn bad_settings() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// The size that Slipway takes: what it adds fits into the 256 KiB that Kubernetes allows for annotations.
+/// The largest size of settings that Slipway accepts, in bytes of JSON. With Slipway's additions, the settings still fit into the
+/// 256 KiB that Kubernetes allows for annotations.
 const LARGEST: usize = 240 * 1024;
 
-/// Settings that have so many bytes as JSON, with those of [`with`].
+/// Returns settings that have this many bytes as JSON, together with the settings of [`with`].
 fn of_size(bytes: usize) -> Value {
     let header = |length: usize| json!({"policy": {"requestHeaders": {"set": {"X-Large": "x".repeat(length)}}}});
     let rest = with(&header(0))["runtimeSettings"].to_string().len();
     header(bytes - rest)
 }
 
+/// Returns the usual spec with additional settings.
 fn with(settings: &Value) -> Value {
     let mut spec = specification("nowhere");
     for (key, value) in settings.as_object().into_iter().flatten() {
@@ -56,19 +59,23 @@ fn with(settings: &Value) -> Value {
     spec
 }
 
+/// Waits until the status refuses the settings. Returns an error if the message does not contain the path.
 async fn is_refused(lab: &Lab, edge: &Edge, path: &str) -> anyhow::Result<()> {
     let refused = |status: &slipway_e2e::edge::Status| {
         status.is("ConfigurationValid", "False") && status.is("Stalled", "True") && status.is("Ready", "False")
     };
     let status = lab.status(edge, "the settings are refused", PROMPT, refused).await?;
-    let said = &status.condition("ConfigurationValid").expect("it has one").message;
-    ensure!(said.contains(path), "{path} is not named: {said}");
+    let message = &status
+        .condition("ConfigurationValid")
+        .expect("the status has the condition")
+        .message;
+    ensure!(message.contains(path), "the message does not contain {path}: {message}");
     ensure!(!status.is("Reconciling", "True"), "{status}");
     Ok(())
 }
 
 #[tokio::test]
-async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until_they_are_right() {
+async fn invalid_settings_are_reported_and_block_all_objects() {
     beside_others("settings", async |lab: &Lab| {
         let cases = bad_settings().into_iter().map(async |(name, settings, path)| {
             let namespace = lab.name(name);
@@ -83,12 +90,12 @@ async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until
                 "ContourConfiguration",
                 "ExtensionService",
             ] {
-                let made = lab.all(kind, &namespace, &edge).await?;
-                ensure!(made.is_empty(), "{name}: a {kind} was made");
+                let found = lab.all(kind, &namespace, &edge).await?;
+                ensure!(found.is_empty(), "{name}: a {kind} was created");
             }
             lab.edge_in(&namespace, &with(&json!({}))).await?;
             let deployment = Thing::new("Deployment", &namespace, "edge-contour");
-            wait("Contour is made once the settings are right", PROMPT)
+            wait("Contour's Deployment exists once the settings are valid", PROMPT)
                 .until(async || {
                     Ok(Look::when(
                         lab.find(&deployment).await?.is_some(),
@@ -108,10 +115,10 @@ async fn settings_that_contour_does_not_take_are_named_and_nothing_is_made_until
 }
 
 #[tokio::test]
-async fn the_largest_settings_that_are_taken_fit_on_contours_pods() {
+async fn the_largest_accepted_settings_fit_into_pod_annotations() {
     beside_others("large", async |lab: &Lab| {
         let edge = lab.edge(&with(&of_size(LARGEST))).await?;
-        wait("Contour's pods are made", PATIENT)
+        wait("a pod of Contour has the settings in its annotation", PATIENT)
             .until(async || {
                 let pods = lab.all("Pod", &lab.namespace, &edge).await?;
                 let annotation = "/metadata/annotations/contour.slipway.dev~1startup-inputs";
@@ -125,10 +132,10 @@ async fn the_largest_settings_that_are_taken_fit_on_contours_pods() {
 }
 
 #[tokio::test]
-async fn what_runs_is_not_touched_by_settings_that_are_refused() {
+async fn refused_settings_do_not_change_running_workloads() {
     beside_others("last-good", async |lab: &Lab| {
         let edge = lab.edge(&with(&json!({}))).await?;
-        lab.status(&edge, "it is accepted", PROMPT, |status| {
+        lab.status(&edge, "the settings are accepted", PROMPT, |status| {
             status.is("ConfigurationValid", "True")
         })
         .await?;
@@ -145,13 +152,18 @@ async fn what_runs_is_not_touched_by_settings_that_are_refused() {
             let [contour, envoy] = generations().await?;
             anyhow::Ok((contour.await?, envoy.await?))
         };
-        wait("Envoy exists", PROMPT)
-            .until(async || Ok(Look::when(lab.find(&workloads[1]).await?.is_some(), "it does not")))
+        wait("Envoy's Deployment exists", PROMPT)
+            .until(async || {
+                Ok(Look::when(
+                    lab.find(&workloads[1]).await?.is_some(),
+                    "the Deployment does not exist",
+                ))
+            })
             .await?;
         let before = read().await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
         for (_, settings, path) in bad_settings() {
-            // A change that would roll both, with settings that are refused.
+            // A change that would roll out Contour and Envoy, together with settings that are refused.
             let mut spec = with(&settings);
             spec["contour"] = json!({"logLevel": "debug"});
             spec["envoy"]["logLevel"] = json!("debug");

@@ -1,4 +1,5 @@
-//! Stand-ins: what Contour's configuration references in place of the user's ExtensionService, through the whole life of that.
+//! Stand-ins, which Contour's configuration references in place of the user's ExtensionService. The tests cover the whole life
+//! cycle of the ExtensionService.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
-/// The present stand-in of an edge with one reference, by its status.
+/// Returns the current stand-in of an edge with one reference, as reported in its status.
 async fn stand_in(edge: &Edge) -> anyhow::Result<Thing> {
     let status = edge.status().await?;
     let service = status.extension_services.first().context("a service in the status")?;
@@ -18,8 +19,9 @@ async fn stand_in(edge: &Edge) -> anyhow::Result<Thing> {
     Ok(Thing::new("ExtensionService", &stand_in.namespace, &stand_in.name))
 }
 
+/// Waits until status and metrics report this state of the service and this treatment of traffic.
 async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow::Result<()> {
-    let is_so = |status: &slipway_e2e::edge::Status| {
+    let matches = |status: &slipway_e2e::edge::Status| {
         status
             .extension_services
             .iter()
@@ -30,10 +32,10 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
             edge,
             &format!("the service is {state}, traffic is {traffic}"),
             PROMPT,
-            |status| !status.extension_services.is_empty() && is_so(status),
+            |status| !status.extension_services.is_empty() && matches(status),
         )
         .await?;
-    // The metrics say the same, with the labels that dashboards know.
+    // The metrics report the same state, with the labels that the dashboards use.
     let service = status.extension_services.first().context("a service in the status")?;
     ensure!(service.state == state);
     let owner = [
@@ -41,7 +43,7 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
         ("contourdeployment", edge.name()),
     ];
     let all = [&owner[..], &[("role", "GlobalExternalAuthorization"), ("name", "auth")]].concat();
-    wait("the metrics say the same as the status", PROMPT)
+    wait("the metrics report the same state as the status", PROMPT)
         .until(async || {
             let metrics = lab.metrics().await?;
             let available: Vec<_> = metrics.of("slipway_extension_service_available", &all).collect();
@@ -52,12 +54,17 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
                 .filter(|(_, value)| *value > 0.0)
                 .map(|(labels, _)| labels["state"].clone())
                 .collect();
-            let is_so = available.iter().map(|(_, value)| *value).eq([expected]) && has_namespace && shown == [state];
-            Ok(Look::when(is_so, format!("available {available:?}, states {shown:?}")))
+            let is_right =
+                available.iter().map(|(_, value)| *value).eq([expected]) && has_namespace && shown == [state];
+            Ok(Look::when(
+                is_right,
+                format!("available {available:?}, states {shown:?}"),
+            ))
         })
         .await
 }
 
+/// Returns how many transitions to this state the metrics count in the test's namespace.
 async fn transitions(lab: &Lab, to: &str) -> anyhow::Result<f64> {
     let labels = [("contourdeployment_namespace", lab.namespace.as_str()), ("to", to)];
     Ok(lab
@@ -66,18 +73,19 @@ async fn transitions(lab: &Lab, to: &str) -> anyhow::Result<f64> {
         .sum("slipway_extension_service_transitions_total", &labels))
 }
 
+/// Reports whether the object has Slipway's finalizer, and no other one.
 fn is_held(object: &Value) -> bool {
     object["metadata"]["finalizers"] == json!([FINALIZER])
 }
 
-/// Whether each change in the life of the service was told by an Event.
-async fn changes_are_told(lab: &Lab) -> anyhow::Result<()> {
+/// Returns an error unless an Event reports each transition of the service.
+async fn events_report_transitions(lab: &Lab) -> anyhow::Result<()> {
     let events = lab
         .world
         .kubectl()
         .json(&["get", "events", "-n", &lab.namespace])
         .await?;
-    let told: Vec<_> = events["items"]
+    let found: Vec<_> = events["items"]
         .as_array()
         .into_iter()
         .flatten()
@@ -91,16 +99,17 @@ async fn changes_are_told(lab: &Lab) -> anyhow::Result<()> {
         ("AsSpecified", "Normal"),
     ] {
         ensure!(
-            told.iter()
+            found
+                .iter()
                 .any(|event| event["reason"] == reason && event["type"] == kind),
-            "no Event {kind} {reason}: {told:#?}"
+            "no Event {kind} {reason}: {found:#?}"
         );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extension_service_is_deleted() {
+async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
     beside_others("life", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -112,14 +121,14 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         for thing in [&first, &blackhole] {
             ensure!(is_held(&lab.read(thing).await?), "{thing} has no finalizer");
         }
-        let hole = lab.read(&blackhole).await?;
+        let service = lab.read(&blackhole).await?;
         ensure!(
-            hole["spec"]["clusterIP"] == "None" && hole["spec"]["selector"].is_null(),
-            "{hole}"
+            service["spec"]["clusterIP"] == "None" && service["spec"]["selector"].is_null(),
+            "{service}"
         );
         stand_in_points_at(lab, &first, &[&first.name]).await?;
 
-        // It exists, and Contour has said nothing yet: no copy, however often the operator looks.
+        // The ExtensionService exists without a verdict. The operator does not copy it, however often the operator reconciles.
         players::auth_server(lab, &auth).await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         state_is(lab, &edge, "Pending", "Denied").await?;
@@ -128,7 +137,7 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         stand_in_points_at(lab, &present, &[&present.name]).await?;
 
         judge(lab, &auth, "auth", Verdict::Valid).await?;
-        let copied = wait("the stand-in carries a copy", PROMPT)
+        let copied = wait("the stand-in has a copy", PROMPT)
             .until(async || {
                 let found = lab.read(&stand_in(&edge).await?).await?;
                 Ok(if found["spec"]["services"][0]["name"] == "auth" {
@@ -145,23 +154,26 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         );
         state_is(lab, &edge, "Available", "Enforced").await?;
         let count = transitions(lab, "Available").await?;
-        ensure!((0.5..1.5).contains(&count), "it became available {count} times");
-        let whole = [
+        ensure!(
+            (0.5..1.5).contains(&count),
+            "the service became available {count} times"
+        );
+        let labels = [
             ("contourdeployment_namespace", lab.namespace.as_str()),
             ("contourdeployment", "edge"),
             ("role", "GlobalExternalAuthorization"),
             ("namespace", &auth),
             ("name", "auth"),
         ];
-        let available = lab.metrics().await?.sum("slipway_extension_service_available", &whole);
-        ensure!(available > 0.5, "with {whole:?} it is {available}");
-        lab.status(&edge, "it is ready", PATIENT, |status| {
+        let available = lab.metrics().await?.sum("slipway_extension_service_available", &labels);
+        ensure!(available > 0.5, "with {labels:?} the metric is {available}");
+        lab.status(&edge, "edge is ready", PATIENT, |status| {
             status.is("Ready", "True") && status.is("Degraded", "False")
         })
         .await?;
         lab.settled(&edge).await?;
 
-        // A new generation that nobody has judged: the last proven copy stays.
+        // The new generation has no verdict, so the last copy with a valid verdict stays.
         let rolled = edge.rolled_state().await?;
         let present = stand_in(&edge).await?;
         let mut edited = extension_service(&auth, "500ms");
@@ -187,24 +199,28 @@ async fn the_stand_in_carries_a_copy_from_contour_s_verdict_on_until_the_extensi
         state_is(lab, &edge, "Available", "Enforced").await?;
 
         lab.delete(&Thing::new("ExtensionService", &auth, "auth")).await?;
-        let hole = stand_in_points_at(lab, &present, &[&present.name]).await?;
-        // The timeout that Contour captured stays, so that the service's return rolls nothing.
-        ensure!(hole["spec"]["timeoutPolicy"]["response"] == "500ms", "{}", hole["spec"]);
-        ensure!(is_held(&hole), "the finalizer is gone");
+        let withdrawn = stand_in_points_at(lab, &present, &[&present.name]).await?;
+        // The timeout that Contour captured stays, so recreating the service rolls out nothing.
+        ensure!(
+            withdrawn["spec"]["timeoutPolicy"]["response"] == "500ms",
+            "{}",
+            withdrawn["spec"]
+        );
+        ensure!(is_held(&withdrawn), "the finalizer was removed");
         state_is(lab, &edge, "Missing", "Denied").await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
         stand_in_points_at(lab, &present, &["auth"]).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
-        ensure!(edge.rolled_state().await? == rolled, "something was rolled");
+        ensure!(edge.rolled_state().await? == rolled, "a workload was rolled out");
 
-        changes_are_told(lab).await
+        events_report_transitions(lab).await
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_with_it() {
+async fn the_blackhole_replaces_a_copy_while_its_service_is_missing() {
     beside_others("withdrawn", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -223,7 +239,7 @@ async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_w
         stand_in_points_at(lab, &present, &["auth"]).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
 
-        // Contour says of the stand-in itself that what it points at is not usable, and of the user's object nothing better.
+        // Contour's verdicts reject the stand-in, and the user's object as well.
         judge(lab, &auth, "auth", Verdict::Invalid("TLSUpstreamValidation")).await?;
         stand_in_points_at(lab, &present, &["auth"]).await?;
         judge(lab, &auth, &present.name, Verdict::Invalid("TLSUpstreamValidation")).await?;
@@ -231,7 +247,7 @@ async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_w
         judge(lab, &auth, "auth", Verdict::Valid).await?;
         stand_in_points_at(lab, &present, &["auth"]).await?;
 
-        // A reason that is about the Contour that judges withdraws nothing.
+        // A reason that concerns the judging Contour itself does not withdraw the copy.
         judge(lab, &auth, "auth", Verdict::Invalid("SecretNotValid")).await?;
         judge(lab, &auth, &present.name, Verdict::Invalid("SecretNotValid")).await?;
         lab.looks_again(&edge, 2).await?;
@@ -242,7 +258,7 @@ async fn a_copy_whose_service_goes_is_replaced_by_the_blackhole_and_comes_back_w
 }
 
 #[tokio::test]
-async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays() {
+async fn a_service_without_ready_endpoints_keeps_its_copy() {
     beside_others("endpoints", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -275,7 +291,7 @@ async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays
             ))
         };
         let before = unchecked().await?;
-        wait("the time without checks is counted", PROMPT)
+        wait("the metric counts the time without checks", PROMPT)
             .until(async || {
                 let now = unchecked().await?;
                 Ok(Look::when(now > before + 0.1, format!("{before} and {now}")))
@@ -292,7 +308,7 @@ async fn without_ready_endpoints_the_service_is_not_available_and_its_copy_stays
 }
 
 #[tokio::test]
-async fn with_readiness_tolerated_a_missing_service_does_not_keep_ready_from_true() {
+async fn a_tolerated_missing_service_does_not_affect_ready() {
     beside_others("tolerated", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let mut spec = specification("nowhere");
@@ -307,12 +323,12 @@ async fn with_readiness_tolerated_a_missing_service_does_not_keep_ready_from_tru
         );
         spec["extensionServices"] = json!({"readiness": "Tolerated"});
         lab.edge(&spec).await?;
-        lab.status(&edge, "Ready ignores it, Degraded does not", PROMPT, |status| {
+        lab.status(&edge, "Ready and Degraded are True", PROMPT, |status| {
             status.is("Ready", "True") && status.is("Degraded", "True")
         })
         .await?;
         let denied = [("contourdeployment_namespace", lab.namespace.as_str())];
-        wait("the denied time is counted", PROMPT)
+        wait("the metric counts the time of denied requests", PROMPT)
             .until(async || {
                 let seconds = lab
                     .metrics()
@@ -326,7 +342,7 @@ async fn with_readiness_tolerated_a_missing_service_does_not_keep_ready_from_tru
 }
 
 #[tokio::test]
-async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_at_last() {
+async fn the_stand_in_follows_its_namespace_and_does_not_block_it() {
     beside_others("namespace", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
@@ -334,7 +350,7 @@ async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_a
         lab.settled(&edge).await?;
         ensure!(
             stand_in(&edge).await?.namespace == lab.namespace,
-            "where else, without the namespace"
+            "the service's namespace does not exist, so the stand-in must be in the namespace of edge"
         );
         lab.make_namespace(&auth).await?;
         let is_in = async |place: &str| {
@@ -367,7 +383,7 @@ async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_a
 
         let namespace = Thing::new("Namespace", "", &auth);
         lab.delete(&namespace).await?;
-        wait("the namespace is gone", PATIENT)
+        wait("the namespace is deleted", PATIENT)
             .until(async || {
                 let found = lab.find(&namespace).await?;
                 let conditions = found.as_ref().map(|it| it["status"]["conditions"].to_string());
@@ -384,7 +400,7 @@ async fn a_namespace_that_comes_gets_the_stand_in_and_one_that_is_deleted_goes_a
 }
 
 #[tokio::test]
-async fn all_three_roles_have_stand_ins_of_their_own() {
+async fn each_role_has_its_own_stand_in() {
     beside_others("roles", async |lab: &Lab| {
         let mut spec = specification("nowhere");
         let missing = json!({"namespace": "nowhere", "name": "auth"});
@@ -392,7 +408,7 @@ async fn all_three_roles_have_stand_ins_of_their_own() {
         spec["runtimeSettings"]["tracing"] = json!({"extensionService": missing});
         let edge = lab.edge(&spec).await?;
         let status = lab
-            .status(&edge, "all are reported", PROMPT, |status| {
+            .status(&edge, "all three services are reported", PROMPT, |status| {
                 status.extension_services.len() == 3
             })
             .await?;
@@ -403,7 +419,7 @@ async fn all_three_roles_have_stand_ins_of_their_own() {
             .collect();
         ensure!(traffic == ["Denied", "Denied", "NotSampled"], "{traffic:?}");
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour is made", PROMPT)
+        wait("Contour's Deployment exists", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.find(&deployment).await?.is_some(),
@@ -424,21 +440,21 @@ async fn all_three_roles_have_stand_ins_of_their_own() {
                 .unwrap_or_default()
                 .to_owned()
         });
-        let mut there: Vec<_> = lab
+        let mut existing: Vec<_> = lab
             .all("ExtensionService", &lab.namespace, &edge)
             .await?
             .iter()
             .filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned))
             .collect();
-        there.sort();
-        ensure!(there == named, "{there:?} and {named:?}");
+        existing.sort();
+        ensure!(existing == named, "existing: {existing:?}, referenced: {named:?}");
         Ok(())
     })
     .await;
 }
 
-/// Puts as much on an object as the API server takes: many labels, as long as etcd takes them, or annotations. Ends when one byte more is
-/// refused.
+/// Adds this many labels and one annotation to an object. The annotation is as long as possible: the API server or etcd refuses one
+/// more byte. Returns an error if the API server refuses every annotation.
 async fn fill_up(lab: &Lab, object: &Thing, labels: usize) -> anyhow::Result<()> {
     let label = |number: usize| (format!("their-{number}"), json!("x".repeat(63)));
     let labels: serde_json::Map<String, Value> = (0..labels).map(label).collect();
@@ -452,18 +468,19 @@ async fn fill_up(lab: &Lab, object: &Thing, labels: usize) -> anyhow::Result<()>
             Err(_) => does_not = pad,
         }
     }
-    ensure!(fits > 0, "{object} takes nothing at all");
+    ensure!(fits > 0, "the API server refuses every annotation of {object}");
     let patch = json!({"metadata": {"annotations": {"theirs": "x".repeat(fits)}}});
     lab.patch(object, &patch).await
 }
 
 #[tokio::test]
-async fn a_stand_in_that_others_have_filled_up_still_becomes_a_blackhole() {
+async fn a_stand_in_filled_up_by_others_still_becomes_a_blackhole() {
     beside_others("full", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
         let edge = settled_edge(lab, &auth).await?;
-        // The first number is too few for etcd's limit, so that all annotations together are; the second is not.
+        // With one label, the limit of the API server for all annotations applies. With 13,500 labels, the size limit of etcd
+        // applies.
         for labels in [1, 13_500] {
             players::auth_server(lab, &auth).await?;
             lab.apply(&extension_service(&auth, "500ms")).await?;
@@ -473,12 +490,13 @@ async fn a_stand_in_that_others_have_filled_up_still_becomes_a_blackhole() {
             lab.settled(&edge).await?;
             fill_up(lab, &present, labels).await?;
             lab.delete(&Thing::new("Service", &auth, "auth")).await?;
-            let hole = stand_in_points_at(lab, &present, &[&present.name]).await?;
+            let withdrawn = stand_in_points_at(lab, &present, &[&present.name]).await?;
             ensure!(
-                hole["metadata"]["annotations"]["theirs"].is_null() && hole["metadata"]["labels"]["their-0"].is_null(),
-                "what others put on it is still there"
+                withdrawn["metadata"]["annotations"]["theirs"].is_null()
+                    && withdrawn["metadata"]["labels"]["their-0"].is_null(),
+                "the labels or annotations of other users are still on the stand-in"
             );
-            ensure!(is_held(&hole), "the finalizer is gone");
+            ensure!(is_held(&withdrawn), "the finalizer was removed");
             state_is(lab, &edge, "Invalid", "Denied").await?;
         }
         Ok(())
