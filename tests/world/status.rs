@@ -229,8 +229,8 @@ fn unchecked_settings_are_reported_with_the_last_known_state() {
     let before = cluster.status();
     cluster.specify(asks_auth_fail_open());
     for (secrets_synced, says) in [
-        (true, "the configuration has not been checked yet"),
-        (false, "the Secrets of namespace projectcontour have not been read yet"),
+        (true, "the API server has not checked the configuration yet"),
+        (false, "Slipway has not read the Secrets of namespace projectcontour yet"),
     ] {
         let mut observed = cluster.observe().expect("the ContourDeployment exists");
         observed.secrets_synced = secrets_synced;

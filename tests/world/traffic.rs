@@ -67,7 +67,7 @@ fn a_change_of_fail_open_takes_effect_when_it_is_rolled_out() {
             .as_deref()
             .expect("a message with the reason");
         assert!(
-            message.ends_with("(until the present specification is rolled out)"),
+            message.ends_with("(until the current spec is rolled out)"),
             "{message}"
         );
         cluster.settle();

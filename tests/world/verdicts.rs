@@ -292,7 +292,7 @@ fn a_withdrawn_copy_returns_only_with_a_valid_verdict() {
     assert_eq!(cluster.writes(), [""; 0]);
     let said = says(&cluster);
     assert!(
-        said.contains("is not valid: what it points at is not usable any more: "),
+        said.contains("is not valid: a Service or CA certificate that it references is no longer usable: "),
         "{said}"
     );
     cluster.edit_auth(points_at("auth"));
@@ -356,7 +356,7 @@ fn a_lost_verdict_on_an_edit_is_reported_and_nudged_for() {
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServicePending");
     let service = &cluster.status().extension_services[0];
     let says =
-        "Contour has not judged the present form of ExtensionService auth/auth; its last valid form stays in use";
+        "Contour has not judged the current spec of ExtensionService auth/auth; its last valid spec stays in use";
     assert_eq!(service.message.as_deref(), Some(says));
 
     cluster.settle();
@@ -471,7 +471,7 @@ fn a_failed_trial_is_reported_and_nudged_for() {
         .message
         .clone()
         .expect("a message");
-    let says = "Contour says that ExtensionService auth/auth is not valid: ServiceUnresolvedReference: ";
+    let says = "Contour reports that ExtensionService auth/auth is not valid: ServiceUnresolvedReference: ";
     assert!(message.starts_with(says), "{message}");
     cluster.make_service("auth", "missing");
     cluster.settle();

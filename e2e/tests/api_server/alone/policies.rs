@@ -63,7 +63,7 @@ async fn a_missing_or_weakened_policy_is_reported_without_side_effect() {
             lab,
             &edge,
             "False",
-            &["ValidatingAdmissionPolicyBinding slipway-marks is absent"],
+            &["ValidatingAdmissionPolicyBinding slipway-marks does not exist"],
         )
         .await?;
         metric_is(lab, &["slipway-marks"]).await?;
@@ -76,8 +76,8 @@ async fn a_missing_or_weakened_policy_is_reported_without_side_effect() {
         lab.patch(&content, &json!({"spec": {"matchConditions": conditions}}))
             .await?;
         let parts = [
-            "slipway-marks is absent",
-            "ValidatingAdmissionPolicy slipway-content has another spec.matchConditions",
+            "slipway-marks does not exist",
+            "ValidatingAdmissionPolicy slipway-content differs from the shipped object in spec.matchConditions",
         ];
         let now = condition_is(lab, &edge, "False", &parts).await?;
         metric_is(lab, &["slipway-content", "slipway-marks"]).await?;
