@@ -1,5 +1,5 @@
-//! What the API server makes of a request: the object that is stored afterwards, or why it refuses. Pure; where objects are
-//! kept, and under which uid, the model knows.
+//! The effect of a request on the API server: the stored object, or the reason for which the API server refuses the request. The
+//! functions are pure. The model stores the objects and assigns the uids.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::{FINALIZER, labels};
 use slipway::plan::{Kind, Object};
 
-/// The time. It stands still; when something waits for it, what was made before is made [older](aged) instead.
+/// The current time. The time stands still. When an actor waits for the time, the model [ages](aged) existing objects instead.
 pub const NOW: &str = "2026-11-23T01:20:00Z";
 
 pub fn now() -> jiff::Timestamp {
     NOW.parse().expect("a time")
 }
 
-/// Why a request is refused.
+/// The reason for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     AlreadyExists,
@@ -26,13 +26,14 @@ pub enum Refusal {
     Forbidden,
 }
 
-/// Whether something can be called so: a DNS subdomain (the names with colons are of bindings, which are no business of this file's).
+/// Reports whether a text is a valid name: a DNS subdomain. (Names with colons belong to bindings, which this file does not
+/// check.)
 pub fn is_a_name(name: &str) -> bool {
     let is_part = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b':');
     !name.is_empty() && name.bytes().all(is_part)
 }
 
-/// A new object.
+/// Returns a new object.
 pub fn created(mut object: Object, uid: String) -> Object {
     object.metadata.uid = Some(uid);
     object.metadata.generation = Some(1);
@@ -40,7 +41,7 @@ pub fn created(mut object: Object, uid: String) -> Object {
     object
 }
 
-/// An object that was made an hour earlier.
+/// Returns the object with a creation time one hour earlier.
 pub fn aged(object: &Object) -> Object {
     let mut object = object.clone();
     let made = object.metadata.creation_timestamp.map_or(now(), |Time(made)| made);
@@ -48,13 +49,14 @@ pub fn aged(object: &Object) -> Object {
     object
 }
 
-/// How many hours ago an object was made.
+/// Returns the age of an object in hours.
 pub fn hours_of(object: &Object) -> i64 {
     let made = object.metadata.creation_timestamp.as_ref();
     made.map_or(0, |Time(made)| now().duration_since(*made).as_hours())
 }
 
-/// Server-side apply, forced: the desired values over the live ones. Lists are replaced as a whole; nobody else adds items.
+/// Performs a forced server-side apply: the desired values replace the live values. Lists are replaced as a whole, because no
+/// other user adds items.
 pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
     if live.uid() != desired.uid() {
         return Err(Refusal::Conflict);
@@ -78,7 +80,8 @@ pub fn applied(live: &Object, desired: &Object) -> Result<Object, Refusal> {
     Ok(changed(live, object))
 }
 
-/// A replacing update: all of it but the status, at the version that was seen. None: it was the last finalizer.
+/// Performs a replacing update of everything except the status, if the object still has the observed version. Returns None if the
+/// update removes the last finalizer of a Terminating object.
 pub fn replaced(live: &Object, object: &Object) -> Result<Option<Object>, Refusal> {
     let seen = |object: &Object| (object.metadata.uid.clone(), object.metadata.resource_version.clone());
     if seen(live) != seen(object) {
@@ -102,18 +105,18 @@ pub fn replaced(live: &Object, object: &Object) -> Result<Option<Object>, Refusa
     Ok(unless_gone(changed(live, object)))
 }
 
-/// A deletion. None: it is gone.
+/// Performs a deletion. Returns None if the object is gone.
 pub fn deleted(live: &Object) -> Option<Object> {
     let mut object = live.clone();
     if !object.is_terminating() {
         object.metadata.deletion_timestamp = Some(Time(now()));
-        // As the API server does it: deletion is a new generation.
+        // As in a real API server, a deletion increments the generation.
         raise(&mut object);
     }
     unless_gone(object)
 }
 
-/// Our finalizer is put on an object, or taken away, at the version that was seen. None: it is gone.
+/// Adds or removes Slipway's finalizer. Returns None if the object is gone.
 pub fn with_finalizers(live: &Object, others: &[String], held: bool) -> Result<Option<Object>, Refusal> {
     if held && live.is_terminating() {
         return Err(Refusal::Invalid);
@@ -125,7 +128,7 @@ pub fn with_finalizers(live: &Object, others: &[String], held: bool) -> Result<O
     Ok(unless_gone(object))
 }
 
-/// Somebody changes an object, its status excluded.
+/// Performs a change by a user, without changes of the status.
 pub fn edited(live: &Object, change: impl FnOnce(&mut Object)) -> Option<Object> {
     let mut object = live.clone();
     change(&mut object);
@@ -138,11 +141,11 @@ fn unless_gone(object: Object) -> Option<Object> {
         .finalizers
         .as_ref()
         .is_some_and(|finalizers| !finalizers.is_empty());
-    // Namespaces and pods end by themselves.
+    // Namespaces and pods end in other steps.
     (!object.is_terminating() || held || matches!(object.kind, Kind::Namespace | Kind::Pod)).then_some(object)
 }
 
-/// The generation follows the content.
+/// Increments the generation if the content has changed.
 fn changed(live: &Object, mut object: Object) -> Object {
     let without_status = |object: &Object| {
         let mut content = object.content.clone();
@@ -158,18 +161,18 @@ fn changed(live: &Object, mut object: Object) -> Object {
 fn raise(object: &mut Object) {
     let generation = object.metadata.generation.unwrap_or(1);
     match object.kind {
-        // The user's generations are counted: copies of them are remembered with their number.
+        // The generations of the user's objects are counted, because the persisted state of copies contains the generation.
         Kind::ExtensionService if object.label(labels::OWNER_NAME).is_none() => {
             object.metadata.generation = Some(generation + 1);
-            // Of these the age is that of the generation, as in the operator's cache.
+            // The age of these objects is the age of the generation, as in the operator's cache.
             object.metadata.creation_timestamp = Some(Time(now()));
         }
-        // Nobody reads a verdict on another generation than the present.
+        // No actor reads a verdict on another generation than the current generation.
         Kind::ExtensionService => {
             object.metadata.generation = Some(2);
             object.content.remove("status");
         }
-        // Contour's template says which it means. Whoever alters one does it a limited number of times.
+        // Contour's template names the generation. The number of alterations by other users is limited.
         Kind::ContourConfiguration => object.metadata.generation = Some(generation + 1),
         Kind::ContourDeployment | Kind::Namespace | Kind::Pod => {}
         _ => {
@@ -185,7 +188,7 @@ fn raise(object: &mut Object) {
     }
 }
 
-/// Puts the desired values over the live ones.
+/// Replaces the live values with the desired values.
 fn overlay(live: &mut Map<String, Value>, desired: &Map<String, Value>) {
     for (key, value) in desired {
         match (live.get_mut(key), value) {

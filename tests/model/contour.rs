@@ -1,8 +1,9 @@
-//! Contour: at each start of its container it reads its ContourConfiguration and the stand-ins that this references, and exits if
-//! one is absent. While it runs it judges every ExtensionService, late, and looks again at all of them when one container starts or one
-//! ExtensionService has another generation; the Services that these name are no reason to (v1.33, `internal/dag/cache.go`,
-//! `serviceTriggersRebuild`). Something that is not in the model, a route for instance, may make it look again at any time. A verdict
-//! that another Contour gave is put right sooner or later; one that is lost is given again when it looks again.
+//! Contour. At each start a container reads its ContourConfiguration and the stand-ins that the configuration references. The
+//! container exits if one of them is absent. A running Contour judges every ExtensionService late. Contour judges all of them
+//! again when a container starts or an ExtensionService has another generation. Changes of the Services that they name are not a
+//! reason (v1.33, `internal/dag/cache.go`, `serviceTriggersRebuild`). An object outside the model, for example a route, may make
+//! Contour judge again at any time. Contour replaces a verdict of another Contour sooner or later. Contour writes a lost verdict
+//! again when it judges again.
 
 use serde_json::json;
 use slipway::plan::Kind;
@@ -46,8 +47,8 @@ impl Model {
         }
     }
 
-    /// Whether Contour's first word on the user's object in its present form, or on a trial, is about to be said. (Nobody is nudged for
-    /// one on a stand-in: docs/design.md, "Limits".)
+    /// Reports whether Contour is about to write the first verdict on the user's object in its current form, or on a trial.
+    /// (Slipway never nudges Contour for a first verdict on a stand-in: docs/design.md, "Limits".)
     pub fn may_be_lost(&self, state: &State, slot: Slot) -> bool {
         let is_the_users = self.item(slot.live).owner.is_none();
         let matters = is_the_users || self.is_trial(slot.key);
@@ -64,7 +65,7 @@ impl Model {
         item.said == Said::OfAnother || item.said == self.verdict(state, item).said()
     }
 
-    /// After a step from `before`: of which verdicts Contour does not know that they are out of date.
+    /// Marks, after a step from `before`, the verdicts that are out of date without a reason for Contour to judge again.
     pub fn contour_overlooks(&self, before: &State, action: Action, state: &mut State) {
         let all: Vec<Slot> = state.of_kind(&self.items, Kind::ExtensionService).collect();
         let is_same = |slot: &Slot| {
@@ -110,9 +111,9 @@ impl Model {
             }
             Action::ContourJudges(key) => {
                 step.name = "Contour judges";
-                let said = self.verdict(&step.to, self.live(&step.to, key).expect("it exists"));
+                let said = self.verdict(&step.to, self.live(&step.to, key).expect("the ExtensionService exists"));
                 if (key == self.keys.extension_service || self.is_trial(key)) && said == Verdict::Valid {
-                    let spec = self.live(&step.to, key).expect("it exists").spec;
+                    let spec = self.live(&step.to, key).expect("the ExtensionService exists").spec;
                     let form = Form::ALL.into_iter().find(|form| self.forms[*form as usize] == spec);
                     step.to.judged |= form.expect("a form of the user's").bit();
                 }
@@ -122,11 +123,11 @@ impl Model {
                 step.name = "Contour processes everything again, for its own reasons";
                 step.wrote = false;
             }
-            _ => unreachable!("not Contour's"),
+            _ => unreachable!("not a step of Contour"),
         }
     }
 
-    /// What a container of this pod would miss if it started now.
+    /// Returns the object that a container of this pod would miss if the container started now, or None.
     pub fn missing(&self, state: &State, pod: KeyId) -> Option<KeyId> {
         let configuration = self.live(state, pod)?.configuration?;
         match self.live(state, configuration) {
@@ -157,11 +158,15 @@ impl Model {
             .live(state, pod)
             .and_then(|pod| pod.configuration)
             .expect("a configuration");
-        let item = self.live(state, configuration).expect("it exists");
-        let facts = item
-            .stand_ins
-            .iter()
-            .map(|stand_in| (*stand_in, facts(self.live(state, *stand_in).expect("it exists"))));
+        let item = self
+            .live(state, configuration)
+            .expect("the ContourConfiguration exists");
+        let facts = item.stand_ins.iter().map(|stand_in| {
+            (
+                *stand_in,
+                facts(self.live(state, *stand_in).expect("the stand-in exists")),
+            )
+        });
         let captured = Captured {
             configuration,
             spec: item.spec,
@@ -170,7 +175,7 @@ impl Model {
         self.captured_id(captured)
     }
 
-    /// What Contour finds: valid is what points at ports of Services that exist.
+    /// Returns Contour's verdict. An ExtensionService is valid if it points at ports of Services that exist.
     fn verdict(&self, state: &State, item: &Item) -> Verdict {
         if self.is_resolved(state, item) {
             Verdict::Valid
@@ -186,8 +191,8 @@ impl Model {
         })
     }
 
-    /// The verdict on another object of its name lands on it (v1.33, `internal/k8s/status.go`); Contour takes every verdict on an
-    /// earlier generation for stale (`internal/status/extensionstatus.go`).
+    /// Writes the verdict on a deleted object to its successor of the same name (v1.33, `internal/k8s/status.go`). Contour
+    /// considers every verdict on an earlier generation stale (`internal/status/extensionstatus.go`).
     pub fn say_of_another(&mut self, state: &mut State, key: KeyId) {
         self.change(state, key, Change::Mischief(Mischief::SayOfAnother), |object| {
             let mut object = object.clone();
@@ -200,7 +205,7 @@ impl Model {
         });
     }
 
-    /// A verdict on the present generation.
+    /// Writes a verdict on the current generation.
     pub fn say(&mut self, state: &mut State, key: KeyId, verdict: Verdict) {
         self.change(state, key, Change::Verdict(verdict), |object| {
             let mut object = object.clone();
@@ -220,7 +225,7 @@ impl Model {
     }
 }
 
-/// Whether Contour takes the one for the other (v1.33, `internal/k8s/helpers.go`, `IsObjectEqual`).
+/// Reports whether Contour considers two objects equal (v1.33, `internal/k8s/helpers.go`, `IsObjectEqual`).
 fn is_same_generation(one: &Item, other: &Item) -> bool {
     let generation = |item: &Item| (item.uid, item.spec, item.is_terminating());
     generation(one) == generation(other)
@@ -236,7 +241,7 @@ impl Verdict {
     }
 }
 
-/// What Contour captures of an ExtensionService.
+/// Returns the facts that Contour reads from an ExtensionService at its start.
 pub fn facts(item: &Item) -> String {
     let fact = |pointer: &str| item.object.at(pointer).map(ToString::to_string).unwrap_or_default();
     format!(

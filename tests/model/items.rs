@@ -1,11 +1,12 @@
-//! Objects as numbers. Every state of every object is kept once, with what the checks ask of it; a state of the world holds
-//! only the numbers. What grows without end on a real API server is kept small here:
+//! Objects as numbers. The model stores every state of every object once, together with the values that the checks need. A state
+//! of the model contains only the numbers. Values that grow without limit on a real API server stay small here:
 //!
-//! - a uid is the smallest number that nobody remembers (`Uid`), and is renamed when a smaller one falls free (`uids.rs`), but for those of
-//!   ContourConfigurations, which are part of what hashes are made from;
-//! - a resourceVersion is the object's content: an object that is changed and changed back is taken for the one that it was;
-//! - a generation is 1 (as it was made) or 2 (changed since), and what a controller has observed is "this" or "not this",
-//!   but for the user's ExtensionService and ContourConfigurations, whose few generations are counted.
+//! - A uid is the smallest number that no object and no plan mentions (`Uid`). `uids.rs` renames a uid when a smaller number is
+//!   free, except for the uids of ContourConfigurations, which hashes depend on.
+//! - A resourceVersion is a hash of the object's content. An object that is changed and changed back is equal to the original
+//!   object.
+//! - A generation is 1 (as created) or 2 (changed since), and a controller has observed either the current generation or not. The
+//!   few generations of the user's ExtensionService and of ContourConfigurations are counted.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -18,13 +19,13 @@ use slipway::plan::{Key, Kind, Object};
 
 use crate::scopes::{ALICE, AUTH, OWNERS};
 
-/// The number of an object in one of its states; 0: there is none.
+/// The number of a state of an object. 0: no object.
 pub type Id = u32;
 
 /// The number of a key.
 pub type KeyId = u32;
 
-/// Which object of that key: the first, the second, …
+/// Identifies one of the objects that existed under a key: the first, the second, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid {
     pub key: KeyId,
@@ -36,7 +37,7 @@ impl Uid {
         format!("uid:{}:{}.", self.key, self.number)
     }
 
-    /// The uids that a text mentions, in order.
+    /// Returns the uids that a text mentions, in order.
     pub fn mentioned(text: &str) -> Vec<Self> {
         let mut found: Vec<Self> = text
             .split("uid:")
@@ -55,45 +56,46 @@ impl Uid {
     }
 }
 
-/// What Contour says of the present generation of an ExtensionService.
+/// Contour's verdict on the current generation of an ExtensionService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Nothing,
     Valid,
     Invalid(String),
-    /// What it said of another object of this name, which was deleted. It stays so.
+    /// The verdict on a deleted object of the same name. Contour does not replace this verdict.
     OfAnother,
 }
 
-/// An object in one of its states.
+/// A state of an object.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub object: Arc<Object>,
     pub key: KeyId,
-    /// Every uid that it mentions.
+    /// All uids that the object mentions.
     pub mentions: Vec<Uid>,
-    /// Of these, those that are numbered anew.
+    /// The mentioned uids that are renamed.
     pub renamed: Vec<Uid>,
-    /// Whether each of them is the first of its key.
+    /// Whether each renamed uid is the first of its key.
     pub is_plain: bool,
     pub uid: Option<Uid>,
-    /// Whose it is, by its labels.
+    /// The index of the owner according to the labels.
     pub owner: Option<usize>,
-    /// The uids of its owner references.
+    /// The uids in the owner references.
     pub references: Vec<Uid>,
-    /// Its spec, as a number.
+    /// The spec, as a number.
     pub spec: u32,
-    /// An ExtensionService: the same without weights, by which Contour is nudged (no form of the user's has any).
+    /// For an ExtensionService: the spec without the weights with which Slipway nudges Contour (no spec of the user has a
+    /// weight).
     pub unweighted: u32,
-    /// An ExtensionService: the Services and ports that it points at.
+    /// For an ExtensionService: the Services and ports that the spec points at.
     pub services: Vec<(KeyId, i64)>,
-    /// A Service: its ports, as far as Contour can use them.
+    /// For a Service: the ports that Contour can use.
     pub ports: Vec<i64>,
-    /// An ExtensionService: what Contour says.
+    /// For an ExtensionService: Contour's verdict.
     pub said: Said,
-    /// A ContourConfiguration: the ExtensionServices that it references.
+    /// For a ContourConfiguration: the ExtensionServices that the spec references.
     pub stand_ins: Vec<KeyId>,
-    /// A pod, a ReplicaSet or a Deployment: the ContourConfiguration that its containers read.
+    /// For a pod, a ReplicaSet or a Deployment: the ContourConfiguration that the containers read.
     pub configuration: Option<KeyId>,
 }
 
@@ -106,19 +108,19 @@ impl Item {
         self.object.is_terminating()
     }
 
-    /// What a replica controller is told to keep.
+    /// Returns the desired number of replicas.
     pub fn replicas(&self) -> i64 {
         self.object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
     }
 
-    /// Whether a controller has observed this generation.
+    /// Reports whether a controller has observed the current generation.
     pub fn is_observed(&self) -> bool {
         let observed = self.object.at("/status/observedGeneration").and_then(Value::as_i64);
         observed.is_some() && observed == self.object.metadata.generation
     }
 }
 
-/// All of them.
+/// All items.
 #[derive(Default)]
 pub struct Items {
     all: Vec<Item>,
@@ -139,13 +141,13 @@ impl Items {
         &self.keys[id as usize]
     }
 
-    /// The kind of a key.
+    /// Returns the kind of a key.
     pub fn kind(&self, id: KeyId) -> Kind {
         self.kinds[id as usize]
     }
 
-    /// Whether an object of this key is where nothing of Slipway's or the user's ever is: it is a tenant's, and nobody but the
-    /// operator takes notice of it.
+    /// Reports whether an object of this key can only belong to a tenant, because neither Slipway nor the user has objects there.
+    /// Only the operator observes such an object.
     pub fn is_aside(&self, id: KeyId) -> bool {
         self.aside[id as usize]
     }
@@ -162,7 +164,7 @@ impl Items {
         id
     }
 
-    /// The number of a JSON value.
+    /// Returns the number of a JSON value.
     pub fn spec(&mut self, value: &Value) -> u32 {
         let next = number(self.specs.len());
         *self
@@ -171,7 +173,7 @@ impl Items {
             .or_insert(next)
     }
 
-    /// The number of an object; its resourceVersion is set by what is in it.
+    /// Returns the number of an object. The content of the object determines its resourceVersion.
     pub fn put(&mut self, mut object: Object) -> Id {
         object.metadata.resource_version = None;
         object.creation_entry = None;
@@ -188,7 +190,7 @@ impl Items {
         id
     }
 
-    /// How many there are.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -289,7 +291,7 @@ fn is_aside(key: &Key) -> bool {
     key.namespace == ALICE || (key.namespace == AUTH && !may_be_ours)
 }
 
-/// 128 bits of `SipHash`: two different contents never share them in practice.
+/// Returns 128 bits of `SipHash`. Two different contents never have the same fingerprint in practice.
 pub fn fingerprint(bytes: &[u8]) -> u128 {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

@@ -1,8 +1,9 @@
-//! Kubernetes' own controllers, coarsely: Deployments, ReplicaSets, pods that end, the garbage collector, namespaces that are deleted.
+//! Simplified versions of Kubernetes' controllers: Deployments, ReplicaSets, pods that end, the garbage collector, and namespaces
+//! that are deleted.
 //!
-//! Each is late as long as it likes. The Deployment controller acts on the template that it has seen, which may not be the present
-//! one; a ReplicaSet controller that has not seen that its set was scaled down may still make a pod. A Deployment's status is
-//! what its pods are; a ReplicaSet that was scaled down goes when its last pod has gone.
+//! Each controller acts as late as possible. The Deployment controller acts on the template that it has observed, which may not
+//! be the current template. A ReplicaSet controller that has not observed that its set was scaled down may still create a pod.
+//! The status of a Deployment matches its pods. A ReplicaSet that was scaled down is deleted with its last pod.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ impl Model {
         for slot in state.of_kind(&self.items, Kind::ReplicaSet) {
             let set = self.item(slot.live);
             let is_old = slot.key != seen && is_mine(set) && set.replicas() > 0;
-            // A pod that does not run is the first to go.
+            // The controller first scales down a ReplicaSet whose pod does not run.
             if is_old && (is_up(seen) || !is_up(slot.key)) {
                 actions.push(Action::DeploymentScalesDown(slot.key));
             }
@@ -119,7 +120,7 @@ impl Model {
             }
             Action::ReplicaSetEndsPod(key) => {
                 step.name = "a ReplicaSet ends its pod";
-                let set = self.live(&step.to, key).expect("it exists").clone();
+                let set = self.live(&step.to, key).expect("the ReplicaSet exists").clone();
                 let pods: Vec<_> = self.pods_of(&step.to, &set).collect();
                 for pod in pods {
                     self.begin_to_end(&mut step.to, pod.key);
@@ -146,7 +147,7 @@ impl Model {
                 step.name = "a namespace is gone";
                 step.to.set_live(key, 0);
             }
-            _ => unreachable!("not Kubernetes'"),
+            _ => unreachable!("not a step of Kubernetes"),
         }
     }
 
@@ -166,7 +167,7 @@ impl Model {
         });
     }
 
-    /// The ReplicaSet of a Deployment's template.
+    /// Returns the key of the ReplicaSet of a Deployment's template.
     fn replica_set_of(&mut self, deployment: Id) -> KeyId {
         if let Some(known) = self.replica_sets.get(&deployment) {
             return *known;
@@ -184,11 +185,14 @@ impl Model {
 
     fn scale_up(&mut self, state: &mut State, key: KeyId) {
         let slot = state.slot(key);
-        let seen = slot.extra.checked_sub(1).expect("a template was seen");
+        let seen = slot
+            .extra
+            .checked_sub(1)
+            .expect("the controller has observed a template");
         let deployment = self.item(slot.live).object.clone();
         if state.live(seen) == 0 {
             let of = deployment_uid(self.item(slot.live).uid.as_ref());
-            // As the operator's watch shows it: without the pod's spec.
+            // As the operator's watch shows the ReplicaSet: without the pod's spec.
             self.make(state, seen, Change::New(Kind::ReplicaSet, seen), of, |model| {
                 let template = &model.templates[&seen];
                 let metadata = json!({
@@ -256,7 +260,7 @@ impl Model {
             .any(|uid| self.live(state, uid.key).is_some_and(|owner| owner.uid == Some(*uid)))
     }
 
-    /// The pods of a ReplicaSet.
+    /// Returns the pods of a ReplicaSet.
     pub fn pods_of<'a>(&'a self, state: &'a State, set: &'a Item) -> impl Iterator<Item = crate::state::Slot> + 'a {
         let pods = state.of_kind(&self.items, Kind::Pod);
         pods.filter(|pod| self.item(pod.live).references.first() == set.uid.as_ref())
@@ -266,7 +270,7 @@ impl Model {
         matches!(Container::of(pod.extra), Container::Running(_)) && !self.item(pod.live).is_terminating()
     }
 
-    /// Statuses of Deployments; ReplicaSets that are done with.
+    /// Updates the status of Deployments, and deletes ReplicaSets that have been scaled down and have no pods.
     pub fn workloads_report(&mut self, state: &mut State) {
         for index in 0..self.scope.owners {
             let key = self.keys.contours[index];
@@ -304,13 +308,13 @@ impl Model {
                 number("/status/updatedReplicas"),
                 number("/status/readyReplicas"),
             );
-            // Before the controller has seen it a Deployment has no status.
+            // A Deployment has no status before the controller has observed the Deployment.
             if told == (all, updated, ready) || object.at("/status/observedGeneration").is_none() {
                 continue;
             }
             self.change(state, key, Change::Report(all, updated, ready), |deployment| {
                 let mut deployment = deployment.clone();
-                let status = deployment.content.get_mut("status").expect("just seen");
+                let status = deployment.content.get_mut("status").expect("the status exists");
                 status["replicas"] = all.into();
                 status["updatedReplicas"] = updated.into();
                 status["readyReplicas"] = ready.into();
@@ -332,13 +336,14 @@ impl Model {
         }
         self.change(state, key, Change::Available(available), |set| {
             let mut set = set.clone();
-            let status = set.content.get_mut("status").expect("just seen");
+            let status = set.content.get_mut("status").expect("the status exists");
             status["availableReplicas"] = available.into();
             Some(set)
         });
     }
 
-    /// The Deployment controller numbers its ReplicaSets, the newest last. Here they begin with 1 again as soon as one is gone.
+    /// Numbers the ReplicaSets as the Deployment controller does, the newest last. Here the numbers start at 1 again as soon as
+    /// one of the ReplicaSets is gone.
     fn number(&mut self, state: &mut State, deployment: KeyId, sets: &[crate::state::Slot]) {
         const REVISION: &str = "deployment.kubernetes.io/revision";
         let uid = self.item(state.live(deployment)).uid;
@@ -350,7 +355,7 @@ impl Model {
         let mut numbered: Vec<_> = mine
             .map(|set| (number(&self.item(state.live(set.key)).object), set.key))
             .collect();
-        // One that was just made, or is scaled up again, has no number yet.
+        // A ReplicaSet that was just created, or is scaled up again, has no number yet.
         numbered.sort_by_key(|(number, key)| (number.unwrap_or(usize::MAX), *key));
         for (index, (number, key)) in numbered.into_iter().enumerate() {
             let wanted = index + 1;
@@ -371,5 +376,8 @@ fn deployment_uid(uid: Option<&Uid>) -> u32 {
 }
 
 fn owner_reference(object: &Object) -> Value {
-    json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(), "controller": true})
+    json!({
+        "apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name(), "uid": object.uid(),
+        "controller": true
+    })
 }

@@ -1,5 +1,5 @@
-//! The model: from a state of the world to the states that may come next. Who makes which step is in the other files; here is
-//! what they share.
+//! The model: maps a state to the possible next states. The steps of each actor are in the other files. This file contains what
+//! the actors share.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use crate::refused::Refused;
 use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start};
 use crate::state::{Budgets, Control, MOST_OWNERS, Slot, State};
 
-/// One step of somebody's.
+/// One step of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The operator's watch of a kind catches up; what was in between is lost.
+    /// The operator's watch of a kind catches up. The states in between are lost.
     Deliver(Kind),
-    /// The operator, for one ContourDeployment: a write of the present wave.
+    /// The operator executes a write of the current wave for a ContourDeployment.
     Write(u8, u8),
-    /// … looks at the API server itself, before deletions.
+    /// The operator performs a live read before deletions.
     Look(u8),
-    /// … asks whether the settings are taken.
+    /// The operator checks whether the API server accepts the settings.
     Ask(u8),
-    /// … the same as `Write`, and the answer gets lost.
+    /// The operator executes a write, and the answer is lost.
     Lose(u8, u8),
     Crash,
-    /// What the operator waits for is over.
+    /// The time that the operator waits for passes.
     TimePasses,
     DeploymentSees(KeyId),
     DeploymentActs(KeyId),
@@ -61,8 +61,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it happens by itself, sooner or later: everything but the user, foreigners, faults, and what the
-    /// model has no cause for.
+    /// Reports whether the step happens without a cause, sooner or later. Steps of users and tenants, faults, and steps whose
+    /// cause is outside the model are not certain.
     pub fn is_certain(self) -> bool {
         !matches!(
             self,
@@ -87,19 +87,19 @@ impl Action {
     }
 }
 
-/// A step that was made.
+/// The result of a step.
 pub struct Step {
     pub action: Action,
     pub to: State,
-    /// Under which name it is counted.
+    /// The name under which the step is counted.
     pub name: &'static str,
-    /// Whether something on the API server, or in a container, changed.
+    /// Whether the step changed an object on the API server, or a container.
     pub wrote: bool,
-    /// What must not have happened.
+    /// Properties that the step violated.
     pub problems: Vec<String>,
 }
 
-/// What becomes of an object, as far as it does not depend on anything else; remembered, so that it is worked out once.
+/// A change of an object that depends on nothing but the object. The model computes the result once and caches the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     Deletion,
@@ -114,41 +114,41 @@ pub enum Change {
     Form(u8),
     Wish(u8),
     Mischief(Mischief),
-    /// What a tenant makes.
+    /// An object that a tenant creates.
     Imitation(u8),
-    /// A request of the operator's.
+    /// A request of the operator.
     Write(u32),
-    /// A new object, from the one that it is made after, or from nothing; by a number of the maker's.
+    /// A new object. The number, and the object that the new object is derived from, identify the object.
     New(Kind, u32),
 }
 
-/// What Contours say.
+/// Verdicts of this Contour and of other Contours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     Valid,
     Unresolved,
-    /// Of another Contour, for reasons of its own.
+    /// A verdict of another Contour, for its own reasons.
     SecretNotValid,
 }
 
-/// What a container read at its start.
+/// The startup inputs that a container has read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Captured {
     pub configuration: KeyId,
-    /// Its spec.
+    /// The spec of the configuration, as a number.
     pub spec: u32,
-    /// Of each stand-in the timeout and subject name, as text.
+    /// The timeout and the subject name of each stand-in, as text.
     pub facts: Vec<(KeyId, String)>,
 }
 
-/// The keys that the model speaks of by name.
+/// The keys that the model refers to by name.
 pub struct Keys {
     pub namespace: KeyId,
     pub service: KeyId,
     pub extension_service: KeyId,
     pub deployments: Vec<KeyId>,
     pub contours: Vec<KeyId>,
-    /// What the tenant makes, in the order of the scope.
+    /// The objects that the tenant creates, in the order of the scope.
     pub imitations: Vec<KeyId>,
 }
 
@@ -159,16 +159,16 @@ pub struct Model {
     pub plans: Plans,
     pub keys: Keys,
     pub captured: Vec<Captured>,
-    /// The spec with which each ContourConfiguration was first made.
+    /// The spec with which each ContourConfiguration was first created.
     pub originals: HashMap<KeyId, u32>,
-    /// Specs that are a foreigner's.
+    /// Specs that another user has written.
     pub foreign: Vec<u32>,
-    /// Specs of the user's forms, by form.
+    /// Specs of the user's ExtensionService, by form.
     pub forms: [u32; 3],
     pub furniture: Vec<Furniture>,
     pub furnished: HashMap<(u32, u32), u32>,
     pub verdicts: Vec<SettingsVerdict>,
-    /// What may be remembered of writes that were refused.
+    /// Sets of refused writes that the operator may remember.
     pub refused: Vec<Vec<Refused>>,
     pub changes: HashMap<(Change, Id, u32), Result<Id, Refusal>>,
     pub renamed: HashMap<(Id, Vec<u32>), Id>,
@@ -226,7 +226,7 @@ impl Model {
         }
     }
 
-    /// The world before anybody does anything.
+    /// Returns the state before the first step of the search.
     pub fn start(&mut self) -> State {
         let mut state = self.nothing();
         let moves: &[Action] = match self.scope.start {
@@ -266,7 +266,7 @@ impl Model {
         }
     }
 
-    /// A world with these things of the user's, and nothing else. `wishes`: of each ContourDeployment.
+    /// Returns a state with these objects of the user, and no other objects. `wishes` has an entry for each ContourDeployment.
     pub fn furnished(&mut self, namespace: bool, service: bool, form: Option<u8>, wishes: &[Option<u8>]) -> State {
         let mut state = self.nothing();
         state.budgets = Budgets {
@@ -293,7 +293,7 @@ impl Model {
         state
     }
 
-    /// Everything that happens by itself, one after the other, until nothing is left.
+    /// Takes certain steps one after the other until no certain step changes the state.
     pub fn settle(&mut self, mut state: State) -> State {
         for _ in 0..2000 {
             let next = self
@@ -309,10 +309,10 @@ impl Model {
                 None => return state,
             }
         }
-        panic!("it does not come to rest");
+        panic!("the model does not settle");
     }
 
-    /// All steps that can be made.
+    /// Returns all possible steps.
     pub fn enabled(&mut self, state: &State) -> Vec<Action> {
         let mut actions = Vec::new();
         for kind in self.scope.lags {
@@ -332,7 +332,7 @@ impl Model {
         actions
     }
 
-    /// Makes a step.
+    /// Takes a step.
     pub fn take(&mut self, state: &State, action: Action) -> Step {
         let mut step = Step {
             action,
@@ -385,7 +385,8 @@ impl Model {
         step
     }
 
-    /// What follows at once: statuses of workloads, watches that do not lag; then names are made as few as they can be.
+    /// Updates everything that follows immediately: statuses of workloads, and watches that do not lag. Then renames uids to
+    /// their smallest numbers.
     fn follow(&mut self, state: &mut State) {
         self.workloads_report(state);
         self.collect_furniture(state);
@@ -406,7 +407,8 @@ impl Model {
         self.items.get(state.live(key))
     }
 
-    /// Makes an object; nothing of its name must exist. `change` and `from` say which, so that it is worked out once.
+    /// Creates an object under a key without an object. `change` and `from` identify the new object, so that the model computes
+    /// the object only once.
     pub fn make(
         &mut self,
         state: &mut State,
@@ -423,10 +425,10 @@ impl Model {
             self.changes.insert((change, from, uid.number), made);
             made
         });
-        state.set_live(key, id.expect("it can be made"));
+        state.set_live(key, id.expect("the object can be created"));
     }
 
-    /// Changes an object; none: it is gone.
+    /// Changes an object. `to` returns None if the object is gone afterwards.
     pub fn change(
         &mut self,
         state: &mut State,
@@ -442,7 +444,7 @@ impl Model {
             self.changes.insert((change, live, 0), changed);
             changed
         });
-        state.set_live(key, id.expect("it can be changed"));
+        state.set_live(key, id.expect("the object can be changed"));
     }
 
     pub fn verdict_id(&mut self, verdict: SettingsVerdict) -> u32 {

@@ -1,7 +1,8 @@
-//! The operator: makes a plan of what its cache shows, and carries it out write by write, as `src/controller` does: in any order
-//! within a wave; a wave only when the one before has succeeded as a whole; an answer goes into the cache; an answer that says
-//! that the world is not as observed ends the wave and brings the object into the cache; before a wave that takes away what a
-//! container may have captured Contour's Deployment, ReplicaSets and pods are read from the API server and the plan is made again.
+//! The operator makes a plan for the content of its cache and executes the plan write by write, as `src/controller` does. Writes
+//! of a wave are executed in any order. A wave starts only when the whole previous wave has succeeded. The operator stores each
+//! answer in the cache. An answer that contradicts the observed state ends the wave, and the operator stores the current object
+//! in the cache. Before a wave that deletes or releases possible startup inputs, the operator reads Contour's Deployment,
+//! ReplicaSets and pods from the API server and makes the plan again.
 
 use slipway::plan::{Kind, Write};
 
@@ -13,7 +14,7 @@ use crate::requests::{key_of, verb};
 use crate::scopes::Mischief;
 use crate::state::{Control, OVERLOOKED, Slot, State, spend};
 
-/// Where the operator is, and what it may do next.
+/// The operator's position in the execution of a plan.
 struct Position {
     plan: u32,
     wave: usize,
@@ -57,7 +58,7 @@ impl Model {
         }
     }
 
-    /// Whether the operator is done but for what it has to wait for, and that is not over.
+    /// Reports whether the operator has nothing to do until some time has passed.
     fn waits(&mut self, state: &State, owner: usize) -> bool {
         let is_new = state.slots.iter().any(|slot| self.is_young(slot.live));
         let is_silent = state.slots.iter().any(|slot| self.is_silent(state, slot));
@@ -70,8 +71,8 @@ impl Model {
             .is_some_and(|plan| plan.waits && (is_new || retries || plan.waves.is_empty()))
     }
 
-    /// Whether the operator sees that Contour says nothing of this, whose word was lost, and the time of another nudge is to come. There
-    /// are as many of these times here as a word was lost, so that the end is reached if no nudge helps.
+    /// Reports whether the operator observes an object with a lost verdict and the time of another nudge is still to come. The
+    /// model has as many of these times as lost verdicts, so that the search reaches a final state if no nudge helps.
     fn is_silent(&self, state: &State, slot: &Slot) -> bool {
         let lost = self.scope.budgets.foreign - state.budgets.foreign;
         let counts = |item: &Item| {
@@ -129,7 +130,7 @@ impl Model {
             Action::Look(owner) => {
                 step.name = "the operator performs a live read before deletions";
                 step.wrote = false;
-                self.look(&mut step.to, owner.into());
+                self.live_read(&mut step.to, owner.into());
             }
             Action::Write(owner, write) => self.write_step(step, &state, owner.into(), write.into(), false),
             Action::Lose(owner, write) => {
@@ -141,7 +142,7 @@ impl Model {
                 step.name = "time passes";
                 step.wrote = false;
                 for owner in 0..self.scope.owners {
-                    self.may_be_tried_again(&mut step.to, owner);
+                    self.allow_retries(&mut step.to, owner);
                 }
                 for slot in &mut step.to.slots {
                     let again = self.is_silent(&state, slot);
@@ -156,7 +157,7 @@ impl Model {
         }
     }
 
-    /// Whether it matters how old this object is. (Of the user's it does only where words are lost.)
+    /// Reports whether the age of an object matters. (The age of the user's objects matters only in scopes that lose verdicts.)
     fn counts_age(&self, item: &Item) -> bool {
         let loses_words = self.scope.mischief.contains(&Mischief::LoseWord);
         matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration)
@@ -182,10 +183,10 @@ impl Model {
             Ok(self.items.put(aged))
         });
         self.changes.insert((Change::Age, id, 0), aged);
-        aged.expect("nobody refuses")
+        aged.expect("aging is never refused")
     }
 
-    /// The end of a plan: questions are answered, and the next look follows.
+    /// Ends a plan: records the answers to questions. The operator then observes again.
     fn finish(&mut self, state: &mut State, owner: usize, plan: u32) {
         let answer = self.plans.get(plan).expect("a plan").answer;
         if answer != 0 {
@@ -194,8 +195,8 @@ impl Model {
         state.control[owner] = Control::default();
     }
 
-    /// Of the deletions of a wave those stay that still stand after a look at the API server.
-    fn look(&mut self, state: &mut State, owner: usize) {
+    /// Performs a live read. Keeps the deletions of a wave that the plan for the live state contains, too.
+    fn live_read(&mut self, state: &mut State, owner: usize) {
         let position = self.position(state, owner).expect("a plan");
         let waves = self.plans.get(position.plan).expect("a plan").waves.clone();
         let wave = &waves[position.wave];
@@ -229,7 +230,7 @@ impl Model {
         };
     }
 
-    /// What a step of the operator's would be.
+    /// Returns the writes of a step of the operator.
     pub fn doing(&self, state: &State, owner: usize, index: usize) -> Option<&Doing> {
         let control = state.control[owner];
         let (plan, wave) = match control.plan {
@@ -284,7 +285,7 @@ impl Model {
         };
     }
 
-    /// One request. Whether it succeeded.
+    /// Executes one request. Reports whether the request succeeded.
     fn write(&mut self, step: &mut Step, owner: usize, number: u32, write: &Write, lost: bool) -> bool {
         let before = step.to.clone();
         let key = self.items.key_id(&key_of(write));
@@ -320,12 +321,14 @@ impl Model {
                         let mut object = object.clone();
                         object.metadata.uid.clone_from(&foreign.metadata.uid);
                         let taken = api_server::applied(&foreign, &object).map_or(0, |object| self.items.put(object));
-                        step.problems
-                            .push(format!("{} is somebody else's, and was overwritten", key_of(write)));
+                        step.problems.push(format!(
+                            "{} is an object of another user, and was overwritten",
+                            key_of(write)
+                        ));
                         step.to.set_live(key, taken);
                         step.wrote = true;
                     }
-                    // A collision: it is reported, and nothing is done.
+                    // A collision: the operator reports the collision and writes nothing.
                     Refusal::AlreadyExists if !owns => {
                         step.name = "the operator meets an object of another user";
                         return self.is_set_aside(step, owner, write, refusal);
@@ -351,13 +354,13 @@ impl Model {
         }
     }
 
-    /// What is refused in another namespace is remembered, and the next plan does without it. Whether this one goes on. To try it again
-    /// and again would be a restless world, too.
+    /// Records a refusal in another namespace, so that the next plan works without the write. Reports whether the current plan
+    /// continues. An endless series of retries would be an unsettled model, too.
     fn is_set_aside(&mut self, step: &mut Step, owner: usize, write: &Write, refusal: Refusal) -> bool {
         let flaws = self.breakage.map(|breakage| breakage.apply).unwrap_or_default();
         self.remembers(&key_of(write)) && {
             step.wrote = true;
-            step.problems.extend(self.check_pace(&step.to, owner, write));
+            step.problems.extend(self.check_backoff(&step.to, owner, write));
             let goes_on = self.note_refused(&mut step.to, owner, write, refusal);
             goes_on && !flaws.stops_at_refusals
         }

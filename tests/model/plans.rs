@@ -1,5 +1,5 @@
-//! The plans that the real core makes of what the operator's cache shows, remembered by what was observed and by what is in them, so
-//! that each is made once.
+//! The plans that the real core makes for the operator's cache. The model caches plans by the observed state and by their
+//! content, so that each plan is made only once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::requests::key_of;
 use crate::scopes::OWNERS;
 use crate::state::State;
 
-/// How much of what a plan depends on stands before the objects.
+/// The number of values before the objects in the observed state.
 pub const FACTS: usize = 5;
 
-/// A plan, as far as it is carried out here.
+/// The parts of a plan that the model executes.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     pub waves: Arc<[Wave]>,
-    /// The answer to what it asks, as a number; 0: it asks nothing.
+    /// The answer to the question of the plan, as a number. 0: the plan has no question.
     pub answer: u32,
-    /// Whether it is to be made again when some time has passed.
+    /// Whether the plan must be made again after some time.
     pub waits: bool,
     pub mentions: Vec<Uid>,
 }
@@ -39,11 +39,11 @@ pub struct Wave {
     pub name: &'static str,
     pub needs_live_read: bool,
     pub writes: Vec<Doing>,
-    /// As they were planned.
+    /// The writes as the core planned them.
     pub planned: Vec<Write>,
 }
 
-/// What is done in one step.
+/// The writes of one step.
 #[derive(Clone, Debug)]
 pub enum Doing {
     Furniture(u32, Vec<Write>),
@@ -58,33 +58,34 @@ impl Doing {
     }
 }
 
-/// The plans that were made.
+/// All plans.
 #[derive(Default)]
 pub struct Plans {
     all: Vec<Compiled>,
     by_content: HashMap<u128, u32>,
-    /// By what was observed.
+    /// Numbers of plans, by the observed state.
     pub by_observed: HashMap<Vec<u32>, u32>,
-    /// Writes, by number.
+    /// Numbers of writes, by content.
     writes: HashMap<u128, u32>,
-    /// What is wrong with them.
+    /// Problems of plans, by the number of the plan.
     pub problems: HashMap<u32, Vec<String>>,
 }
 
 impl Plans {
-    /// A plan, by its number plus one.
+    /// Returns a plan by its number plus one.
     pub fn get(&self, number: u32) -> Option<&Compiled> {
         self.all.get((number as usize).checked_sub(1)?)
     }
 
-    /// How many different worlds were observed.
+    /// Returns the number of different observed states.
     pub fn observed(&self) -> usize {
         self.by_observed.len()
     }
 }
 
 impl Model {
-    /// The plan for what the cache shows. `fresh`: with Contour's Deployment, ReplicaSets and pods as they are.
+    /// Returns the number of the plan for the operator's cache. `fresh`: Contour's Deployment, ReplicaSets and pods are read
+    /// live.
     pub fn plan_for(&mut self, state: &State, owner: usize, fresh: bool) -> Option<u32> {
         let seen = self.seen(state, owner, fresh)?;
         if let Some(known) = self.plans.by_observed.get(&seen) {
@@ -101,7 +102,7 @@ impl Model {
         Some(number)
     }
 
-    /// What is observed, and what the core plans.
+    /// Returns the observed state and the core's plan.
     pub fn planned(&self, seen: &[u32]) -> Option<(Observed, Plan)> {
         let mut observed = self.observe(seen)?;
         if let Some(breakage) = self.breakage {
@@ -122,7 +123,7 @@ impl Model {
         Some((observed, planned))
     }
 
-    /// What a plan depends on, as numbers: the ContourDeployment first.
+    /// Returns everything that a plan depends on, as numbers. The ContourDeployment is at index 3.
     pub fn seen(&self, state: &State, owner: usize, fresh: bool) -> Option<Vec<u32>> {
         let deployment = state.slot(self.keys.deployments[owner]).view;
         if deployment == 0 {
@@ -149,12 +150,12 @@ impl Model {
         Some(seen)
     }
 
-    /// As the controller's gather step does it.
+    /// Gathers the observed state as the controller does.
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
         let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
         let items: Vec<&Item> = seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect();
         let owner = Owner::of(&deployment.metadata);
-        // A stand-in that lost its labels while nobody looked is known by its name.
+        // The controller identifies a stand-in that lost its labels while the operator was down by the name of the stand-in.
         let is_shown = |item: &&&Item| {
             let is_nameless = item.owner.is_none() && item.kind() == Kind::ExtensionService;
             item.owner.is_some() || (is_nameless && bears_our_name(&owner, &item.object))
@@ -180,7 +181,7 @@ impl Model {
             .filter(|object| referenced.contains(object.namespace()))
             .map(|object| (id(object), object.clone()))
             .collect();
-        // Somebody answers behind the user's Service as long as it exists.
+        // The user's Service has a ready endpoint as long as the Service exists.
         let ready = services.values().filter(|object| object.at("/spec/selector").is_some());
         let ready_services = ready.map(|object| id(object)).collect();
         let mut namespaces = BTreeMap::from([(OWNERS[0].0.to_owned(), NamespacePhase::Active)]);
@@ -216,7 +217,7 @@ impl Model {
         })
     }
 
-    /// What is observed now, for those who want to see more of a plan than its writes.
+    /// Returns the current observed state, for checks of other parts of the plan than the writes.
     pub fn observed_now(&self, state: &State, owner: usize) -> Option<Observed> {
         self.observe(&self.seen(state, owner, false)?)
     }
@@ -227,7 +228,7 @@ impl Model {
             Question::Certificates(_) => None,
         });
         let answer = answer.map_or(0, |verdict| self.verdict_id(verdict));
-        // Certificates are due in months.
+        // The next renewal of certificates is months away.
         let waits = planned.requeue_after.is_some_and(|wait| wait < Duration::from_hours(1));
         let waves = planned.waves.into_iter().filter(|wave| !wave.writes.is_empty());
         let waves = waves
@@ -285,7 +286,7 @@ impl Model {
     }
 }
 
-/// A strict dry run: one field is unknown; the CRD has a default.
+/// Returns the verdict of a strict dry run. One field is unknown, and the CRD sets a default.
 fn verdict(hash: &str, candidate: &Object) -> SettingsVerdict {
     let hash = hash.to_owned();
     let mut spec = candidate
@@ -308,7 +309,7 @@ fn is_furniture(write: &Write) -> bool {
     match key.kind {
         Kind::ContourDeployment | Kind::ExtensionService | Kind::ContourConfiguration => false,
         Kind::Deployment => !key.name.ends_with("-contour"),
-        // Contour's and Envoy's; the others are blackholes.
+        // The Services of Contour and Envoy. All other Services are blackholes.
         Kind::Service => OWNERS
             .iter()
             .any(|(_, name)| key.name == format!("{name}-contour") || key.name == format!("{name}-envoy")),

@@ -1,5 +1,5 @@
-//! The full run: every scope to its end, every breakage to its counterexample, two at a time; rows for docs/proof.md. What is done is
-//! in a journal, so that a run that was interrupted goes on where it was.
+//! The full run: searches every scope to its end, and every removed guard to its counterexample, two searches at a time. Writes
+//! rows for docs/proof.md. A journal records completed searches, so that an interrupted run continues.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -18,24 +18,24 @@ use crate::scopes::{self, Scope};
 use crate::search::search;
 use crate::trace;
 
-/// Searches at once: one for each core that the figures in docs/proof.md are about.
+/// The number of concurrent searches: one for each core of the machine that the figures in docs/proof.md are about.
 const AT_ONCE: usize = 2;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only scopes and breakages with this in their names.
+    /// Run only scopes and removed guards with this text in their names.
     #[arg(long)]
     only: Option<String>,
-    /// What is in this file was done before; what is done is added to it.
+    /// Skip the searches in this journal, and append completed searches to the journal.
     #[arg(long)]
     journal: Option<PathBuf>,
-    /// Where to write the rows for docs/proof.md, as JSON.
+    /// Write the rows for docs/proof.md to this file, as JSON.
     #[arg(long)]
     rows: Option<PathBuf>,
-    /// Where to write the ways to bad states.
+    /// Write the paths to bad states to this folder.
     #[arg(long, default_value = "target/prove/model")]
     ways: PathBuf,
-    /// Give a scope up after so many states.
+    /// Give up a scope after this number of states.
     #[arg(long, default_value_t = 50_000_000)]
     most: usize,
 }
@@ -55,11 +55,11 @@ impl Task {
     }
 }
 
-/// What came of it.
+/// The result of a search.
 #[derive(Serialize, Deserialize)]
 struct Done {
     name: String,
-    /// Whether a guard was removed, so that there must be a counterexample.
+    /// Whether a guard was removed, so that the search must find a counterexample.
     broken: bool,
     states: usize,
     steps: usize,
@@ -87,11 +87,11 @@ pub fn prove(options: &Options) -> ExitCode {
     });
     let wanted = |task: &Task| options.only.as_ref().is_none_or(|only| task.name().contains(only));
     let tasks: Vec<Task> = scopes.chain(broken).filter(wanted).collect();
-    assert!(!tasks.is_empty(), "nothing is called so");
+    assert!(!tasks.is_empty(), "no scope or removed guard has this name");
     let is_new = |task: &Task| before.iter().all(|done| done.name != task.name());
     let queue = Mutex::new(tasks.into_iter().filter(is_new).collect::<VecDeque<_>>());
     let done = Mutex::new(before);
-    fs::create_dir_all(&options.ways).expect("a folder for the ways");
+    fs::create_dir_all(&options.ways).expect("the folder for the paths can be created");
     let next = || queue.lock().expect("nobody panics with the lock").pop_front();
     std::thread::scope(|threads| {
         for _ in 0..AT_ONCE {
@@ -117,7 +117,7 @@ fn read(journal: Option<&Path>) -> Vec<Done> {
         .collect()
 }
 
-/// What ended in a counterexample that should not be is not noted: it is to be done again.
+/// Appends a completed search to the journal. Omits an unexpected result, so that the next run repeats the search.
 fn write(journal: Option<&Path>, done: &Done) {
     if done.broken != done.counterexample.is_some() {
         return;
@@ -138,7 +138,7 @@ fn run(task: &Task, options: &Options) -> Done {
     let mut model = Model::new(task.scope.clone(), task.breakage);
     let found = search(&mut model, options.most, &mut |states, left| {
         println!(
-            "{name}: {states} states, {left} of them still to do, {} s",
+            "{name}: {states} states, {left} of them not processed yet, {} s",
             started.elapsed().as_secs()
         );
     });
@@ -159,7 +159,7 @@ fn run(task: &Task, options: &Options) -> Done {
             "{}.txt",
             label.replace(|char: char| !char.is_ascii_alphanumeric(), "-")
         ));
-        fs::write(&file, &told).expect("the way can be written");
+        fs::write(&file, &told).expect("the path can be written");
         if task.breakage.is_none() {
             println!("{told}");
         }
@@ -192,7 +192,7 @@ fn run(task: &Task, options: &Options) -> Done {
     }
 }
 
-/// Counts, rows, and whether all is as it must be.
+/// Prints counts, writes rows, and reports whether every search has the expected result.
 fn conclude(done: &[Done], options: &Options) -> ExitCode {
     let mut bad = Vec::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -200,7 +200,7 @@ fn conclude(done: &[Done], options: &Options) -> ExitCode {
         let name = &one.name;
         match &one.counterexample {
             Some(shown) if !one.broken => bad.push(format!("{name}: {} ({})", shown.problem, shown.file.display())),
-            None if one.broken => bad.push(format!("{name}: nobody noticed")),
+            None if one.broken => bad.push(format!("{name}: the removal of the guard was not noticed")),
             None if one.states < 2 || one.ends == 0 || one.observed == 0 => {
                 bad.push(format!("{name}: nothing was tested"));
             }
@@ -216,7 +216,11 @@ fn conclude(done: &[Done], options: &Options) -> ExitCode {
             .copied()
             .filter(|name| !counts.contains_key(name))
             .collect();
-        bad.extend(never.into_iter().map(|name| format!("this never happened: {name}")));
+        bad.extend(
+            never
+                .into_iter()
+                .map(|name| format!("this step never happened: {name}")),
+        );
     }
     println!();
     for (action, count) in &counts {
@@ -228,7 +232,7 @@ fn conclude(done: &[Done], options: &Options) -> ExitCode {
         .filter(|one| one.broken && one.counterexample.is_some())
         .count();
     println!(
-        "\n{states} states; {broken} removed guards were noticed; {} problems",
+        "\n{states} states; {broken} removals of guards were noticed; {} problems",
         bad.len()
     );
     for problem in &bad {
@@ -255,7 +259,7 @@ fn row(one: &Done) -> Value {
     json!({"what": one.name, "seed": "–", "counts": counts, "seconds": one.seconds})
 }
 
-/// Goes a way that was written to a file, and tells it.
+/// Replays and prints a path from a file.
 pub fn replay(file: &Path) -> ExitCode {
     let text = fs::read_to_string(file).expect("the file can be read");
     let problems = trace::follow(&text, &mut |line| println!("{line}"));

@@ -1,5 +1,5 @@
-//! What the operator remembers of its writes in other namespaces that were refused (`Attempts`): the next plan does without them, and
-//! tries again when some time has passed.
+//! The refused writes in other namespaces that the operator remembers (`Attempts`). The next plan works without the refused
+//! writes, and retries them after some time.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::model::Model;
 use crate::requests::key_of;
 use crate::state::State;
 
-/// A write that was refused.
+/// A refused write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     key: Key,
-    /// Hash of what was to be written; none: it was to go.
+    /// The hash of the desired object, or None for a deletion.
     wanted: Option<String>,
     creates: bool,
     refusal: Refusal,
-    /// Whether it is not yet to be tried again.
+    /// Whether the time of the next retry has not come yet.
     waits: bool,
-    /// Whether it was tried again in vain.
+    /// Whether a retry was refused, too.
     again: bool,
 }
 
@@ -43,7 +43,7 @@ impl Refused {
 }
 
 impl Model {
-    /// The same as the plan takes it.
+    /// Returns the refused writes as the plan takes them.
     pub fn attempts(&self, refused: u32) -> Attempts {
         let mut attempts = Attempts::default();
         for one in &self.refused[refused as usize] {
@@ -65,7 +65,7 @@ impl Model {
         attempts
     }
 
-    /// A write in another namespace was refused. Whether the rest of the wave stands.
+    /// Records a refused write in another namespace. Reports whether the rest of the wave is still executed.
     pub fn note_refused(&mut self, state: &mut State, owner: usize, write: &Write, refusal: Refusal) -> bool {
         let key = key_of(write);
         let wanted = wanted(write);
@@ -85,25 +85,25 @@ impl Model {
         !creates
     }
 
-    /// What was refused must not be tried again before its time.
-    pub fn check_pace(&self, state: &State, owner: usize, write: &Write) -> Option<String> {
+    /// Returns a problem if a refused write is retried too early.
+    pub fn check_backoff(&self, state: &State, owner: usize, write: &Write) -> Option<String> {
         let key = key_of(write);
         let wanted = wanted(write);
         let all = &self.refused[state.refused[owner] as usize];
         let waits = |one: &Refused| one.key == key && one.wanted == wanted && one.waits;
         all.iter()
             .any(waits)
-            .then(|| format!("liveness: {key} is tried again at once, and was refused"))
+            .then(|| format!("liveness: {key} is retried at once, but was refused"))
     }
 
-    /// A write was taken.
+    /// Forgets the refusals of a key, after the API server has accepted a write.
     pub fn forget_refused(&mut self, state: &mut State, owner: usize, key: &Key) {
         let mut all = self.refused[state.refused[owner] as usize].clone();
         all.retain(|one| one.key != *key);
         state.refused[owner] = self.refused_id(all);
     }
 
-    /// Whether something is to be tried again when some time has passed: once in vain, and when it may succeed.
+    /// Reports whether a retry must follow after some time: once in vain, and again when the write may succeed.
     pub fn retries(&mut self, state: &State, owner: usize) -> bool {
         let all = self.refused[state.refused[owner] as usize].clone();
         all.iter().filter(|one| one.waits).any(|one| {
@@ -116,8 +116,8 @@ impl Model {
         })
     }
 
-    /// Some time has passed.
-    pub fn may_be_tried_again(&mut self, state: &mut State, owner: usize) {
+    /// Marks all refused writes as due for a retry, because some time has passed.
+    pub fn allow_retries(&mut self, state: &mut State, owner: usize) {
         let mut all = self.refused[state.refused[owner] as usize].clone();
         for one in &mut all {
             one.waits = false;
@@ -135,14 +135,14 @@ impl Model {
         u32::try_from(index).expect("few")
     }
 
-    /// Whether what comes of a write of this key is remembered.
+    /// Reports whether the operator remembers the result of a write of this key.
     pub fn remembers(&self, key: &Key) -> bool {
         let elsewhere = key.kind != Kind::ContourDeployment && key.namespace != crate::scopes::OWNERS[0].0;
         !self.scope.imitations.is_empty() && elsewhere
     }
 }
 
-/// Hash of what is to be written; none: it is to go.
+/// Returns the hash of the desired object, or None for a deletion.
 fn wanted(write: &Write) -> Option<String> {
     match write {
         Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => {

@@ -1,4 +1,4 @@
-//! What the API server makes of the operator's requests.
+//! The results of the operator's requests to the API server.
 
 use slipway::plan::{Key, Kind, Object, Owner, Target, Write};
 
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// Why nothing can be made in a namespace, if that is so.
+    /// Returns the reason for which the API server refuses creations in a namespace, or None.
     fn refused_in(&self, state: &State, namespace: &str) -> Option<Refusal> {
         if namespace != crate::scopes::AUTH {
             return None;
@@ -89,7 +89,8 @@ impl Model {
         (item.owner == Some(owner) && !self.items.is_aside(item.key)) || self.is_nameless(item)
     }
 
-    /// Whether an object beside the service has our finalizer and a name of ours, and lost its labels, or looks so.
+    /// Reports whether an object beside the service has Slipway's finalizer and a name of a stand-in, but no owner labels. An
+    /// imitation may have all of these properties.
     pub fn is_nameless(&self, item: &Item) -> bool {
         let (key, (namespace, name)) = (self.items.key(item.key), OWNERS[0]);
         let owner = Owner {
@@ -109,7 +110,7 @@ pub fn key_of(write: &Write) -> Key {
     }
 }
 
-/// Under which name a write is counted.
+/// Returns the name under which a write is counted.
 pub fn verb(write: &Write) -> &'static str {
     match write {
         Write::Create(_) => "the operator creates",

@@ -1,18 +1,17 @@
-//! The end: when nothing happens by itself any more, the world is what it would be if it had been built in order. What may differ
-//! is masked here, and nowhere else:
+//! The final state: when no certain step is left, the model must be in the state that it would be in if it had been built in
+//! order. Only the following differences are masked:
 //!
-//! - uids, versions, generations, times; the hashes in names (salts), and what is made from them;
-//! - what is remembered on a stand-in;
-//! - the weights by which Contour was nudged (none of the user's forms has any);
-//! - trials: built in order, Contour judges the user's object itself;
-//! - the timeout of a blackhole: facts are kept for an object that is absent;
-//! - what a stand-in points at, and what follows from it for traffic, while the user's object is not valid: the last proven
-//!   copy stays in use;
-//! - what a tenant made and Slipway must not touch, or can't take away;
-//! - what a container has captured of its stand-in, and what follows from it, while somebody's Service takes the name of one in the
-//!   service's namespace: what is in use stays, or the blackhole at home does;
-//! - everything, while the specification is refused (what ran goes on running, whatever that was), or while a name is taken by
-//!   somebody else (that is a condition, and nothing is forced).
+//! - uids, versions, generations, times; hashes in names (salts), and values that depend on the hashes;
+//! - the persisted state of stand-ins;
+//! - the weights with which Slipway nudged Contour (no spec of the user has a weight);
+//! - trials: in a model that was built in order, Contour judges the user's object;
+//! - the timeout of a blackhole: Slipway keeps facts of an absent object;
+//! - the target of a stand-in and the resulting traffic while the user's object is not valid: the last proven copy stays in use;
+//! - objects of a tenant that Slipway must not change or cannot delete;
+//! - the startup inputs that a container has read from its stand-in, and the results, while a Service of another user occupies
+//!   the name of a stand-in in the service's namespace: the former stand-in or the blackhole at home stays in use;
+//! - everything while the spec is refused (the former workload keeps running, whatever it was), or while another user occupies a
+//!   name (Slipway reports a condition and forces nothing).
 
 use std::collections::BTreeMap;
 
@@ -27,11 +26,11 @@ use crate::model::Model;
 use crate::scopes::{Form, OWNERS, Wish};
 use crate::state::{Container, State};
 
-/// What is there at the end, by name.
+/// The objects of a final state, by name.
 pub type End = BTreeMap<String, Value>;
 
 impl Model {
-    /// What is wrong with a world in which nothing happens by itself any more.
+    /// Returns the problems of a state without certain steps.
     pub fn check_end(&mut self, state: &State) -> Vec<String> {
         let is_taken = state
             .of_kind(&self.items, Kind::ContourConfiguration)
@@ -49,7 +48,7 @@ impl Model {
                 problems.push(format!("I7: {} hangs in its deletion", self.items.key(slot.key)));
             }
             if slot.view != slot.live {
-                problems.push(format!("{} is not seen as it is", self.items.key(slot.key)));
+                problems.push(format!("the operator's view of {} is stale", self.items.key(slot.key)));
             }
         }
         for pod in state.of_kind(&self.items, Kind::Pod).collect::<Vec<_>>() {
@@ -87,9 +86,11 @@ impl Model {
         let found = self.end(state);
         for (name, value) in &expected {
             match found.get(name) {
-                None => problems.push(format!("I5: {name} is not there; built in order it is")),
+                None => problems.push(format!(
+                    "I5: {name} does not exist, but exists in a model that was built in order"
+                )),
                 Some(other) if other != value => problems.push(format!(
-                    "I5: {name} is\n      {other}\n    built in order it is\n      {value}"
+                    "I5: {name} is\n      {other}\n    in a model that was built in order it is\n      {value}"
                 )),
                 Some(_) => {}
             }
@@ -100,8 +101,8 @@ impl Model {
         problems
     }
 
-    /// What steers the operator, and what it has left of what a tenant made: what looks as if it had been left behind goes, unless its
-    /// maker holds it.
+    /// Returns differences that a tenant causes, and imitations that Slipway has not deleted although they look like leftovers.
+    /// Imitations that a tenant protects are excepted.
     fn check_tenants(&mut self, state: &State) -> Vec<String> {
         let mut problems = Vec::new();
         for owner in 0..self.scope.owners {
@@ -117,7 +118,7 @@ impl Model {
         problems
     }
 
-    /// Every container runs, on what its stand-ins say now.
+    /// Checks that the container of a pod runs, and that its startup inputs equal the current objects.
     fn check_pod(&self, state: &State, pod: crate::state::Slot, is_in_the_way: bool) -> Option<String> {
         let name = self.items.key(pod.key);
         let Container::Running(captured) = Container::of(pod.extra) else {
@@ -128,7 +129,9 @@ impl Model {
             .live(state, captured.configuration)
             .is_none_or(|item| item.spec != captured.spec)
         {
-            return Some(format!("I5: {name} runs on what its ContourConfiguration does not say"));
+            return Some(format!(
+                "I5: {name} runs on another spec than that of its ContourConfiguration"
+            ));
         }
         if is_in_the_way {
             return None;
@@ -137,7 +140,7 @@ impl Model {
             let now = self.live(state, *stand_in).map(facts);
             (now.as_ref() != Some(captured)).then(|| {
                 format!(
-                    "I5: {name} has captured {captured:?} of {}, which says {now:?}",
+                    "I5: {name} has read {captured:?} from {}, which now has {now:?}",
                     self.items.key(*stand_in)
                 )
             })
@@ -164,7 +167,7 @@ impl Model {
         Some(u8::try_from(index).expect("few"))
     }
 
-    /// What is there, masked.
+    /// Returns the objects of a state, masked.
     pub fn end(&self, state: &State) -> End {
         let is_invalid = self.form_of(state) == Some(Form::Invalid as u8) || state.live(self.keys.service) == 0;
         let mut end = End::new();
@@ -288,7 +291,7 @@ fn masked(item: &Item, is_invalid: bool) -> Value {
     serde_json::from_str(&unsalted(&object.to_json().to_string())).expect("JSON")
 }
 
-/// A condition, without times. That something can't be taken away elsewhere is told only if nothing else is wrong.
+/// Describes a condition without times. The status reports objects that Slipway cannot delete only if no other problem exists.
 fn masked_condition(condition: &Condition) -> String {
     if condition.reason == "LeftBehind" {
         return "Degraded False Healthy".to_owned();
@@ -296,7 +299,7 @@ fn masked_condition(condition: &Condition) -> String {
     format!("{} {} {}", condition.type_, condition.status, condition.reason)
 }
 
-/// Takes the hashes out of names.
+/// Removes the hashes from names.
 pub fn unsalted(text: &str) -> String {
     let is_part = |char: char| char.is_ascii_alphanumeric() || char == '-';
     let is_ours = |word: &str| OWNERS.iter().any(|(_, name)| word.starts_with(&format!("{name}-")));

@@ -1,5 +1,5 @@
-//! A tenant of the cluster: he may write what he likes in a namespace of his own, that nothing refers to, or in the service's. What he
-//! makes looks like Slipway's, and what is written on it is to his advantage.
+//! A tenant of the cluster. The tenant may write anything in a namespace of the tenant's own, which nothing references, or in the
+//! service's namespace. The tenant's objects look like Slipway's objects, with content that benefits the tenant.
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::{FINALIZER, annotations, labels};
@@ -11,54 +11,55 @@ use crate::model::{Action, Change, Model, Step};
 use crate::scopes::{ALICE, AUTH, OWNERS};
 use crate::state::{State, spend};
 
-/// The only ContourDeployment that he is after.
+/// The only ContourDeployment that the tenant attacks.
 const OWNER: (&str, &str) = OWNERS[0];
 
-/// The greatest number of a stand-in's that counts, and one that is greater.
+/// The greatest valid number in the persisted state of a stand-in, and a greater number.
 const GREAT: u32 = 999_999;
 const TOO_GREAT: u32 = 4_000_000;
 
-/// What he makes. All of it has both labels, if nothing else is said.
+/// The objects that the tenant creates. All of them have both labels unless the variant says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Imitation {
-    /// A pod that has captured a configuration which switches authorization off, under the name that its content hashes to.
+    /// A pod with startup inputs that name a configuration without authorization. The name of the configuration matches the hash
+    /// of its content.
     Pod,
-    /// A pod that needs a stand-in which can't be made, because its name is none.
+    /// A pod that needs a stand-in that Slipway cannot create, because the name of the stand-in is invalid.
     PodInNeed,
-    /// A ReplicaSet of the first pod's template.
+    /// A ReplicaSet with the first pod's template.
     ReplicaSet,
-    /// A Deployment of that template, with the name of Contour's.
+    /// A Deployment with that template and the name of Contour's Deployment.
     Deployment,
-    /// The configuration that the first pod has captured; it says that Contour was rolled out to it.
+    /// The configuration that the first pod has read, with a mark that Contour was rolled out to the configuration.
     Configuration,
-    /// The same content under a name that it does not hash to.
+    /// The same content under a name that does not match the hash.
     UnprovedConfiguration,
-    /// A stand-in whose name is made from what it remembers: great numbers, an withdrawal, a proof of another form.
+    /// A stand-in with a name that matches its persisted state: great numbers, a withdrawal, a proof of another spec.
     StandIn,
-    /// The same with our finalizer, and numbers that are too great.
+    /// The same stand-in with Slipway's finalizer and numbers that are too great.
     HeldStandIn,
-    /// The same with a finalizer of his own, that nobody takes away.
+    /// The same stand-in with a finalizer of the tenant, which no controller removes.
     StuckStandIn,
-    /// The same, and its deletion is refused.
+    /// The same stand-in. The API server refuses its deletion.
     GuardedStandIn,
-    /// The same with our finalizer, and no label.
+    /// The same stand-in with Slipway's finalizer and without labels.
     UnlabelledStandIn,
-    /// A stand-in without a name of our pattern.
+    /// A stand-in with a name that does not match Slipway's pattern.
     UnlikeStandIn,
-    /// A blackhole with a way out.
+    /// A blackhole with a selector, so that it may have endpoints.
     Blackhole,
-    /// A ServiceAccount of Contour's name.
+    /// A ServiceAccount with the name of Contour's ServiceAccount.
     ServiceAccount,
-    /// The stand-in that follows when the service gets its timeout; it points elsewhere.
+    /// The stand-in that Slipway plans when the service gets its timeout, with another target.
     NextStandIn,
-    /// The blackhole of that, with a way out.
+    /// The blackhole of that stand-in, with a selector.
     NextBlackhole,
-    /// A Service without labels in the place of that.
+    /// A Service without labels under the name of that blackhole.
     NextName,
 }
 
 impl Imitation {
-    /// Those that are made in a namespace that nothing refers to.
+    /// The imitations in an unreferenced namespace.
     pub const ELSEWHERE: &'static [Self] = &[
         Self::Pod,
         Self::PodInNeed,
@@ -76,7 +77,7 @@ impl Imitation {
         Self::ServiceAccount,
     ];
 
-    /// Those that are made in the service's namespace.
+    /// The imitations in the service's namespace.
     pub const BESIDE_THE_SERVICE: &'static [Self] = &[
         Self::Pod,
         Self::StandIn,
@@ -87,7 +88,7 @@ impl Imitation {
         Self::NextName,
     ];
 
-    /// Those that stand where the next stand-in shall.
+    /// The imitations that occupy the names of the next stand-in and its blackhole.
     pub const NEXT: &'static [Self] = &[Self::NextStandIn, Self::NextBlackhole, Self::NextName];
 
     fn kind(self) -> Kind {
@@ -131,7 +132,7 @@ impl Imitation {
         Key::new(self.kind(), namespace, &self.name())
     }
 
-    /// The object.
+    /// Returns the object.
     fn object(self, namespace: &str) -> Value {
         let mut metadata = json!({
             "namespace": namespace, "name": self.name(),
@@ -213,19 +214,19 @@ impl Imitation {
     }
 }
 
-/// A configuration that asks a stand-in, and switches that off.
+/// Returns a configuration that references a stand-in but disables authorization.
 fn open(stand_in: &str) -> Value {
     let reference = json!({"namespace": AUTH, "name": stand_in});
     json!({"globalExtAuth": {"extensionRef": reference, "failOpen": false, "authPolicy": {"disabled": true}}})
 }
 
-/// The name that a configuration of this content has.
+/// Returns the name of a configuration with this content.
 pub fn configuration(spec: &Value) -> String {
     let (namespace, name) = OWNER;
     format!("{name}-{}", hash([namespace, name, hash_json(spec).as_str()]))
 }
 
-/// The name of a stand-in with these facts.
+/// Returns the name of a stand-in with these facts.
 fn stand_in(response: Option<&str>, salt: u32) -> String {
     let (namespace, name) = OWNER;
     let response = response.map_or_else(|| "-".to_owned(), |response| format!("={response}"));
@@ -242,7 +243,7 @@ impl Model {
             let number = u8::try_from(index).expect("few");
             match self.live(state, self.keys.imitations[index]) {
                 None if state.budgets.tenant > 0 => actions.push(Action::TenantMakes(number)),
-                Some(item) if Self::is_as_he_made_it(item) && !item.is_terminating() => {
+                Some(item) if Self::is_untouched(item) && !item.is_terminating() => {
                     actions.push(Action::TenantDeletes(number));
                 }
                 _ => {}
@@ -265,22 +266,22 @@ impl Model {
                 let key = self.keys.imitations[usize::from(number)];
                 self.change(&mut step.to, key, Change::Deletion, api_server::deleted);
             }
-            _ => unreachable!("not the tenant's"),
+            _ => unreachable!("not a step of the tenant"),
         }
     }
 
-    /// Whether an object of one of his keys is still as he made it: the operator says on what it writes that it did.
-    fn is_as_he_made_it(item: &Item) -> bool {
+    /// Reports whether an imitation is unchanged. The operator's writes add an annotation.
+    fn is_untouched(item: &Item) -> bool {
         item.object.annotation(annotations::APPLIED).is_none()
     }
 
-    /// Whether an object in the service's namespace takes a name of ours and is nobody's.
+    /// Reports whether a Service in the service's namespace occupies a name of Slipway and has no owner.
     pub fn is_in_the_way(&self, item: &Item) -> bool {
         item.kind() == Kind::Service && item.owner.is_none() && item.key != self.keys.service
     }
 
-    /// Whether an object in a namespace that nothing refers to looks as if an earlier plan had left it behind: it is the only thing
-    /// there that the operator may touch, and all that it may do is to take it away.
+    /// Reports whether an object in an unreferenced namespace looks like a leftover of an earlier plan. The operator may only
+    /// delete or release such an object, and no other object in that namespace.
     pub fn is_leftover(&self, item: &Item) -> bool {
         let key = self.items.key(item.key);
         let may_be_left = matches!(key.kind, Kind::ExtensionService | Kind::Service);
@@ -288,7 +289,7 @@ impl Model {
         key.namespace == ALICE && may_be_left && key.name.starts_with(&stand_ins) && item.owner.is_some()
     }
 
-    /// Whether something in the tenant's namespace refuses that this is deleted.
+    /// Reports whether the API server refuses the deletion of an object in the tenant's namespace.
     pub fn is_guarded(&self, key: KeyId) -> bool {
         let guarded = Imitation::GuardedStandIn;
         let is_made = self.scope.imitations.contains(&guarded);

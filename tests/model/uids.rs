@@ -1,4 +1,4 @@
-//! Uids: which a new object gets, and how they are numbered anew, so that two worlds that differ in nothing else are the same.
+//! The assignment of uids to new objects, and the renaming of uids, so that two states that differ only in uids are equal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::state::{Slot, State};
 
 impl Model {
-    /// The smallest uid that nobody remembers.
+    /// Returns the smallest uid that no object and no plan mentions.
     pub fn fresh_uid(&self, state: &State, key: KeyId) -> Uid {
         let ids = state.slots.iter().flat_map(|slot| [slot.live, slot.view]);
         let in_objects = ids.filter_map(|id| self.items.get(id)).flat_map(|item| &item.mentions);
@@ -29,8 +29,8 @@ impl Model {
         Uid { key, number }
     }
 
-    /// Uids are numbered anew, in the order in which they appear, while nobody is in the middle of a plan: two worlds that
-    /// differ in nothing else are the same.
+    /// Renames uids to numbers in the order in which they appear, while the operator executes no plan. Two states that differ
+    /// only in uids are equal afterwards.
     pub fn rename(&mut self, state: &mut State) {
         if state.control.iter().any(|control| control.plan != 0) {
             return;
@@ -71,7 +71,7 @@ impl Model {
             let index = numbers
                 .iter()
                 .position(|number| *number == uid.number)
-                .expect("it was seen");
+                .expect("the uid was seen");
             u32::try_from(index).expect("few")
         };
         for index in 0..state.slots.len() {
@@ -129,7 +129,7 @@ impl Model {
             return *known;
         }
         let mut text = item.object.to_json().to_string();
-        // First to names that nobody has, so that two that change places do not run into each other.
+        // Renames to unused names first, so that two uids that exchange their numbers do not collide.
         for (uid, number) in item.renamed.iter().zip(&numbers) {
             text = text.replace(&uid.text(), &format!("uid:{}:+{number}.", uid.key));
         }

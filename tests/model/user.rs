@@ -1,4 +1,5 @@
-//! The user, who makes, changes and deletes what is his at any moment, and the foreigner, who does the same with what is not.
+//! The user, who creates, changes and deletes the user's own objects at any moment, and another user, who changes and deletes
+//! Slipway's objects.
 
 use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
@@ -139,7 +140,7 @@ impl Model {
                 self.user_deletes(state, self.keys.deployments[usize::from(owner)]);
                 "the user deletes the ContourDeployment"
             }
-            _ => unreachable!("not the user's"),
+            _ => unreachable!("not a step of the user"),
         };
     }
 
@@ -183,7 +184,7 @@ impl Model {
         }
     }
 
-    /// Whether some container reads this ContourConfiguration, or may.
+    /// Reports whether a container reads, or may read, this ContourConfiguration.
     fn is_read(&self, state: &State, key: KeyId) -> bool {
         state
             .slots
@@ -249,7 +250,7 @@ fn alter(object: &mut Object, mischief: Mischief) {
                 .remove(annotations::PERSISTED_STATE);
         }
         Mischief::StripFinalizer => object.metadata.finalizers = None,
-        _ => unreachable!("no change of an object's content"),
+        _ => unreachable!("not a change of an object's content"),
     }
 }
 
@@ -272,7 +273,7 @@ impl Mischief {
     }
 }
 
-/// The user's mind: another form than the last is a change of it.
+/// Records the form that the user chose. Another form than the last form spends a change.
 fn choose(state: &mut State, form: u8) {
     if state.form != form {
         spend(&mut state.budgets.changes);
