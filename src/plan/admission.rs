@@ -49,7 +49,9 @@ static SHIPPED: LazyLock<BTreeMap<Key, Object>> = LazyLock::new(|| {
             .unwrap_or_else(|error| panic!("the built-in file config/admission/{name} is not valid YAML: {error}"));
         documents.into_iter().map(move |document| {
             let kind = KINDS.into_iter().find(|kind| document["kind"] == kind.name());
-            let kind = kind.unwrap_or_else(|| panic!("config/admission/{name} contains an object of an unexpected kind: {document}"));
+            let kind = kind.unwrap_or_else(|| {
+                panic!("config/admission/{name} contains an object of an unexpected kind: {document}")
+            });
             let object = Object::from_json(kind, document).expect("a policy has metadata");
             (object.key(), object)
         })

@@ -298,7 +298,11 @@ mod tests {
             attempts.failed(write, failure(cause), at(0));
             assert_eq!(attempts.refusal("auth", at(1)).is_some(), tells, "{cause:?}");
             assert_eq!(attempts.refusal("alice", at(1)), None, "{cause:?}");
-            assert_eq!(attempts.refusal("auth", at(6)), None, "{cause:?}: the creation is retried");
+            assert_eq!(
+                attempts.refusal("auth", at(6)),
+                None,
+                "{cause:?}: the creation is retried"
+            );
         }
     }
 
@@ -382,7 +386,10 @@ mod tests {
         };
         attempts.failed(&Write::Create(other), refused, at(3600));
         assert!(attempts.is_overruled(&id));
-        assert!(attempts.taken(&create, Some(&stand_in("one")), at(3601)), "the answer has Slipway's content");
+        assert!(
+            attempts.taken(&create, Some(&stand_in("one")), at(3601)),
+            "the answer has Slipway's content"
+        );
         assert!(!attempts.is_overruled(&id));
     }
 }

@@ -229,7 +229,9 @@ fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found:
         (EqualityRule::Quantities, Value::Object(desired), Value::Object(live)) => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
-        (EqualityRule::Map, Value::Object(desired), Value::Object(live)) => return compare_fields(path, desired, live, found),
+        (EqualityRule::Map, Value::Object(desired), Value::Object(live)) => {
+            return compare_fields(path, desired, live, found);
+        }
         (EqualityRule::MergedList(key), Value::Array(desired), Value::Array(live)) => {
             for item in desired {
                 let path = format!("{path}[{}]", item[key].as_str().unwrap_or_default());

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::{Map, Value};
 
 use super::assess::Assessment;
-use super::compare::{self, Differences, Comparison, compare};
+use super::compare::{self, Comparison, Differences, compare};
 use super::failure::{Failure, FailureCause};
 use super::names::hash_json;
 use super::object::{Key, Kind, Object, Owner};
@@ -132,7 +132,8 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
         object.metadata.finalizers.clone_from(&live.metadata.finalizers);
     }
     let overruled = observed.attempts.overruled(&key, &wanted);
-    let is_overruled = |field: &String, found: &Comparison| overruled.is_some_and(|fields| fields.get(field) == Some(found));
+    let is_overruled =
+        |field: &String, found: &Comparison| overruled.is_some_and(|fields| fields.get(field) == Some(found));
     let (taken, left): (Differences, Differences) = compare(&object, live, desired.fields)
         .into_iter()
         .partition(|(field, found)| is_overruled(field, found) && !found.must_be_ours);
@@ -172,7 +173,10 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
     let message = if fields.is_empty() {
         "Slipway keeps writing this object, but the object never reaches the desired state; find the other client in the API server's audit log".to_owned()
     } else {
-        format!("Slipway keeps writing {}, but the values do not persist; find the other client with kubectl get --show-managed-fields", fields.join(", "))
+        format!(
+            "Slipway keeps writing {}, but the values do not persist; find the other client with kubectl get --show-managed-fields",
+            fields.join(", ")
+        )
     };
     Failure {
         key,

@@ -160,7 +160,9 @@ pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<()
     }
     match &contour.rollout {
         _ if is_rolled_out(contour, old) => Ok(()),
-        Rollout::Complete if old.waited_for.is_empty() => Err("Envoy waits until enough pods of Contour are available".to_owned()),
+        Rollout::Complete if old.waited_for.is_empty() => {
+            Err("Envoy waits until enough pods of Contour are available".to_owned())
+        }
         Rollout::Complete => Err(format!(
             "Envoy waits until the old pods of Contour have terminated: {}",
             old.waited_for.join(", ")
@@ -196,7 +198,9 @@ fn deployment(object: &Object, may_miss: i64) -> Workload {
     let progress_is = |reason: &str| progress.filter(|condition| condition.reason == reason);
     let is_scaling = all == updated && progress_is(ROLLED_OUT).is_some();
     let rollout = if !is_observed(object) {
-        Rollout::Progressing(format!("Deployment {name}: the Deployment controller has not observed the latest generation yet"))
+        Rollout::Progressing(format!(
+            "Deployment {name}: the Deployment controller has not observed the latest generation yet"
+        ))
     } else if is_scaling || (updated == wanted && all == updated) {
         Rollout::Complete
     } else if let Some(stuck) = progress_is("ProgressDeadlineExceeded") {
@@ -227,11 +231,15 @@ fn daemon_set(object: &Object, observed: &Observed) -> Workload {
         PATIENCE_WITH_DAEMON_SETS.saturating_sub(idle)
     });
     let rollout = if !is_observed(object) {
-        Rollout::Progressing(format!("DaemonSet {name}: the DaemonSet controller has not observed the latest generation yet"))
+        Rollout::Progressing(format!(
+            "DaemonSet {name}: the DaemonSet controller has not observed the latest generation yet"
+        ))
     } else if are_all_new {
         Rollout::Complete
     } else if patience == Some(Duration::ZERO) {
-        Rollout::Stuck(format!("{progress}, and no pod has been created for ten minutes; check the DaemonSet's events"))
+        Rollout::Stuck(format!(
+            "{progress}, and no pod has been created for ten minutes; check the DaemonSet's events"
+        ))
     } else {
         Rollout::Progressing(progress)
     };
@@ -377,14 +385,22 @@ mod tests {
             let seen = daemon_set(&object, &observed);
             (matches!(seen.rollout, Rollout::Stuck(_)), seen.patience)
         };
-        assert_eq!(left(&observed, 99), (false, None), "no object shows the start of the rollout");
+        assert_eq!(
+            left(&observed, 99),
+            (false, None),
+            "no object shows the start of the rollout"
+        );
         add(&mut observed, owned(Kind::ControllerRevision, "old", 0, "u"));
         add(&mut observed, owned(Kind::ControllerRevision, "new", 5, "u"));
         add(&mut observed, owned(Kind::Pod, "another-s", 30, "v"));
         assert_eq!(left(&observed, 14), (false, Some(Duration::from_mins(1))));
         assert!(left(&observed, 15).0, "since the newest template");
         add(&mut observed, owned(Kind::Pod, "new-1", 12, "u"));
-        assert_eq!(left(&observed, 15), (false, Some(Duration::from_mins(7))), "a pod was created");
+        assert_eq!(
+            left(&observed, 15),
+            (false, Some(Duration::from_mins(7))),
+            "a pod was created"
+        );
         assert!(left(&observed, 22).0);
         let complete = json!({"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 3});
         let mut complete = workload(Kind::DaemonSet, &json!({}), &complete);
@@ -428,7 +444,10 @@ mod tests {
             gate(&observed, &contour, &old).err()
         };
         assert_eq!(says(true, &[]), None);
-        assert_eq!(says(false, &[]).as_deref(), Some("Envoy waits until enough pods of Contour are available"));
+        assert_eq!(
+            says(false, &[]).as_deref(),
+            Some("Envoy waits until enough pods of Contour are available")
+        );
         for available in [true, false] {
             let words = "Envoy waits until the old pods of Contour have terminated: a, b";
             assert_eq!(says(available, &["a", "b"]).as_deref(), Some(words));

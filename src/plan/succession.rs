@@ -144,7 +144,11 @@ mod tests {
             stays(&observed, &inputs(5, None), |_| "hash".to_owned()).map(|(_, wait)| wait)
         };
         assert_eq!(waits(&inputs(3, None)), Some(Duration::from_secs(50)));
-        assert_eq!(waits(&inputs(5, None)), None, "the template already has the desired inputs");
+        assert_eq!(
+            waits(&inputs(5, None)),
+            None,
+            "the template already has the desired inputs"
+        );
         let mut forged = inputs(3, None);
         forged.configuration = "edge-forged".to_owned();
         assert_eq!(waits(&forged), None);

@@ -106,7 +106,8 @@ fn differences_are_reported_by_field() {
     let mut found = installed();
     let spec = object(&mut found, binding, "slipway-content").content.get_mut("spec");
     spec.expect("a spec")["matchResources"] = json!({"namespaceSelector": {"matchLabels": {"a": "b"}}});
-    let expected = "ValidatingAdmissionPolicyBinding slipway-content differs from the shipped object in spec.matchResources";
+    let expected =
+        "ValidatingAdmissionPolicyBinding slipway-content differs from the shipped object in spec.matchResources";
     assert_eq!(problems(&default_operator(), &found), [expected]);
 }
 

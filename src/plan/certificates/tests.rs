@@ -144,7 +144,10 @@ fn leaves_are_renewed_when_less_than_a_third_of_life_remains() {
     observed.now = days(365 - 122);
     let certificates = plan(&observed);
     assert_eq!(asked(&certificates), Some((false, BOTH.to_vec())));
-    assert!(certificates.are_complete(), "the old certificates are kept until the new ones are issued");
+    assert!(
+        certificates.are_complete(),
+        "the old certificates are kept until the new ones are issued"
+    );
     assert!(certificates.renew_in > Some(DAY), "the authority is due next");
     let before = entry(&observed, "edge-envoy-cert", "tls.crt");
     settle(&mut observed);

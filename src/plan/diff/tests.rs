@@ -35,7 +35,11 @@ fn changed_ports_are_restored_and_ports_of_others_are_kept() {
     let in_the_way = json!({"name": "mine", "port": 443, "protocol": "TCP"});
     assert_eq!(ports(&json!([moved, in_the_way])), Some(json!([put_right, also_ours])));
     assert_eq!(ports(&json!([ours, also_ours, theirs])), None, "no port conflicts");
-    assert_eq!(ports(&json!([ours, in_the_way])), None, "server-side apply resolves this");
+    assert_eq!(
+        ports(&json!([ours, in_the_way])),
+        None,
+        "server-side apply resolves this"
+    );
     let mut lease = desired.clone();
     lease.kind = Kind::Lease;
     assert_eq!(renumbered(&lease, &service(&json!([moved]))), None);

@@ -280,7 +280,10 @@ fn deleting(input: &Input<'_>) -> Option<Told> {
     let message = if deletion.waiting.is_empty() {
         "the ContourDeployment is being deleted".to_owned()
     } else {
-        format!("the ContourDeployment is being deleted and waits for the deletion of: {}", deletion.waiting.join(", "))
+        format!(
+            "the ContourDeployment is being deleted and waits for the deletion of: {}",
+            deletion.waiting.join(", ")
+        )
     };
     Some((reasons::DELETING, message))
 }
@@ -288,7 +291,8 @@ fn deleting(input: &Input<'_>) -> Option<Told> {
 fn namespace_terminating(input: &Input<'_>) -> Option<Told> {
     let namespace = &input.assessment.instance.owner.namespace;
     matches!(input.assessment.phase, Phase::NamespaceTerminating).then(|| {
-        let message = format!("namespace {namespace} is being deleted, and Slipway can create nothing in the namespace");
+        let message =
+            format!("namespace {namespace} is being deleted, and Slipway can create nothing in the namespace");
         (reasons::NAMESPACE_TERMINATING, message)
     })
 }
@@ -401,6 +405,9 @@ fn altered(input: &Input<'_>) -> Option<Told> {
 
 fn left_behind(input: &Input<'_>) -> Option<Told> {
     let failure = input.waves.iter().flat_map(|wave| &wave.left_behind).next()?;
-    let message = format!("{} is no longer needed but cannot be deleted; Slipway retries: {}", failure.key, failure.message);
+    let message = format!(
+        "{} is no longer needed but cannot be deleted; Slipway retries: {}",
+        failure.key, failure.message
+    );
     Some((reasons::LEFT_BEHIND, message))
 }

@@ -229,7 +229,10 @@ fn set_policies(conditions: &mut Conditions<'_>, problems: &[String]) {
         let message = "the admission policies are installed as this version of Slipway ships them";
         conditions.set(type_, true, reasons::AS_SHIPPED, message);
     } else {
-        let message = format!("{}; install config/admission of this version of Slipway", problems.join("; "));
+        let message = format!(
+            "{}; install config/admission of this version of Slipway",
+            problems.join("; ")
+        );
         conditions.set(type_, false, reasons::NOT_AS_SHIPPED, &message);
     }
 }

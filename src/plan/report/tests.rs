@@ -276,7 +276,9 @@ fn missing_policies_are_reported_and_change_nothing_else() {
         ("False", reasons::NOT_AS_SHIPPED)
     );
     assert!(
-        missing.message.starts_with("a does not exist; b differs from the shipped object in spec.c; "),
+        missing
+            .message
+            .starts_with("a does not exist; b differs from the shipped object in spec.c; "),
         "{}",
         missing.message
     );

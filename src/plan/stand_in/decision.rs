@@ -76,9 +76,9 @@ pub fn decide(evidence: &Evidence<'_>, namespace: &str) -> PointsAt {
         // copy and the blackhole.
         (Verdict::Invalid(errors), None, true, _) => PointsAt::Blackhole(Why::Withdrawn(said(errors))),
         // Contour's verdict on a spec that is too large is not a verdict on the copy.
-        (Verdict::None, None, true, _) | (Verdict::Valid, None, true, true) => {
-            PointsAt::Blackhole(Why::Withdrawn("a Service or CA certificate that it references is no longer usable".to_owned()))
-        }
+        (Verdict::None, None, true, _) | (Verdict::Valid, None, true, true) => PointsAt::Blackhole(Why::Withdrawn(
+            "a Service or CA certificate that it references is no longer usable".to_owned(),
+        )),
         (Verdict::Invalid(errors), None, false, _) => PointsAt::Copy(copy, Copied::OfAnEarlierForm(said(errors))),
         (Verdict::Valid, None, false, true) => PointsAt::Copy(copy, Copied::TooLarge),
         (Verdict::Valid, None, _, false) | (Verdict::None, None, false, _) => {
@@ -116,10 +116,7 @@ impl PointsAt {
         let message = match self {
             Self::Copy(_, Copied::Available) => return None,
             Self::Copy(_, Copied::NoEndpoints(services)) => {
-                format!(
-                    "{object} has no ready endpoint (Services: {})",
-                    services.join(", ")
-                )
+                format!("{object} has no ready endpoint (Services: {})", services.join(", "))
             }
             Self::Copy(_, Copied::OfAnEarlierForm(errors)) => {
                 format!("Contour reports that {object} is not valid: {errors}; its last valid spec stays in use")
