@@ -32,7 +32,7 @@ pub struct Assessment<'a> {
     pub instance: Instance<'a>,
     /// The ContourDeployment.
     pub deployment: &'a ContourDeployment,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
     /// The phase of the ContourDeployment.
     pub phase: Phase,
@@ -40,7 +40,7 @@ pub struct Assessment<'a> {
     pub usage: Usage,
     /// The desired stand-ins and their targets.
     pub stand_ins: StandIns,
-    /// The ContourDeployment, if it lacks our finalizer.
+    /// The ContourDeployment as a target, if it lacks Slipway's finalizer.
     pub unheld: Option<Target>,
     /// Questions that only the outside can answer.
     pub questions: Vec<Question>,
@@ -114,7 +114,7 @@ pub struct Running {
     pub has_envoy: bool,
     /// The reason why Envoy waits for Contour, if Envoy waits.
     pub gate: Result<(), String>,
-    /// Pods of other templates.
+    /// Contour's pods of other templates.
     pub old_pods: OldPods,
     /// The names of the ContourConfigurations that a Contour may have read in another form than the current one.
     pub altered: BTreeSet<String>,

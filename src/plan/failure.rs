@@ -33,7 +33,7 @@ pub enum FailureCause {
     NotTaken,
     /// Another user or controller keeps changing the object.
     Contested,
-    /// One write followed another without an end.
+    /// The object does not converge: one write follows another without an end.
     Unsettled,
     /// Any failure that a retry may resolve.
     Transient,

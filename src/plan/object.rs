@@ -211,7 +211,7 @@ impl Object {
         let mut kinds = Kind::ALL.iter().copied();
         let kind = kinds.find(|kind| (kind.group(), kind.name()) == (T::GROUP, T::KIND));
         let value = serde_json::to_value(fields).expect("Kubernetes types are JSON");
-        Self::from_json(kind.expect("a kind that is written"), value).expect("Kubernetes types have metadata")
+        Self::from_json(kind.expect("a kind that Slipway writes"), value).expect("Kubernetes types have metadata")
     }
 
     /// Parses an object from its JSON. Returns an error if the JSON does not have the form of an object.

@@ -16,7 +16,7 @@ use crate::api::{ContourDeployment, ContourDeploymentSpec};
 /// One ContourDeployment and its surroundings, at one moment.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
     /// The ContourDeployment.
     pub deployment: Arc<ContourDeployment>,

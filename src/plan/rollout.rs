@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rounded_up_share_of_pods_may_miss_but_never_all_of_them() {
+    fn a_share_of_the_pods_may_be_missing_but_never_all() {
         for (available, wanted, of_contour, of_envoy, is_whole) in [
             (0, 0, false, false, false),
             (0, 1, false, false, false),
@@ -358,7 +358,7 @@ mod tests {
             });
             let seen = daemon_set(&workload(Kind::DaemonSet, &json!({}), &status), &observed);
             let complete = seen.rollout == Rollout::Complete;
-            assert_eq!(complete, is_complete, "{updated} new of {current}, {wanted} wanted");
+            assert_eq!(complete, is_complete, "{updated} new of {current}, {wanted} desired");
         }
     }
 
@@ -394,7 +394,7 @@ mod tests {
         add(&mut observed, owned(Kind::ControllerRevision, "new", 5, "u"));
         add(&mut observed, owned(Kind::Pod, "another-s", 30, "v"));
         assert_eq!(left(&observed, 14), (false, Some(Duration::from_mins(1))));
-        assert!(left(&observed, 15).0, "since the newest template");
+        assert!(left(&observed, 15).0, "ten minutes since the newest template");
         add(&mut observed, owned(Kind::Pod, "new-1", 12, "u"));
         assert_eq!(
             left(&observed, 15),

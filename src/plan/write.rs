@@ -29,7 +29,7 @@ pub enum Fields {
     /// As `Shared`, and these fields must be absent. The write is a replacing update, because server-side apply cannot remove a field that
     /// another manager added.
     Sealed {
-        /// JSON pointers.
+        /// JSON pointers of the fields that must be absent.
         absent: &'static [&'static str],
     },
     /// The object must exist with Slipway's metadata. Another controller owns the rest of the object (Contour's Lease).

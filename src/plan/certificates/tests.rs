@@ -174,19 +174,22 @@ fn an_unusable_certificate_is_replaced_and_the_other_is_kept() {
         ("not PEM", vec![("tls.crt", "garbage".into())]),
         ("empty", vec![("tls.crt", String::new()), ("tls.key", String::new())]),
         ("no key", vec![("tls.key", "garbage".into())]),
-        ("the key of another", vec![("tls.key", of_another("tls.key"))]),
         (
-            "of an authority that nobody trusts",
+            "the key of another certificate",
+            vec![("tls.key", of_another("tls.key"))],
+        ),
+        (
+            "of an untrusted authority",
             vec![("tls.crt", of_another("tls.crt")), ("tls.key", of_another("tls.key"))],
         ),
-        ("of another service", vec![("tls.crt", String::new())]),
+        ("of another peer", vec![("tls.crt", String::new())]),
     ];
     for (what, entries) in table {
         let mut observed = fresh();
         for (key, text) in entries {
             set_entry(&mut observed, "edge-contour-cert", key, &text);
         }
-        if what == "of another service" {
+        if what == "of another peer" {
             for key in ["tls.crt", "tls.key"] {
                 let text = entry(&observed, "edge-envoy-cert", key);
                 set_entry(&mut observed, "edge-contour-cert", key, &text);
@@ -235,7 +238,7 @@ fn replacing_an_authority_disconnects_no_peer() {
         ("the key is lost", |observed| {
             set_entry(observed, "edge-xds-ca", "tls.key", "");
         }),
-        ("it is due", |observed| {
+        ("the authority is due", |observed| {
             // Seven years, in which the leaf certificates were renewed in time.
             for half_years in 1..=15 {
                 observed.now = days(half_years * 182);
@@ -248,7 +251,7 @@ fn replacing_an_authority_disconnects_no_peer() {
         let old = bundle(&observed, "edge-xds-ca").remove(0);
         lose(&mut observed);
         let leaves = ["edge-contour-cert", "edge-envoy-cert"].map(|name| entry(&observed, name, "tls.crt"));
-        if what != "it is due" {
+        if what != "the authority is due" {
             assert_eq!(asked(&plan(&observed)), Some((true, vec![])), "{what}");
         }
         settle(&mut observed);

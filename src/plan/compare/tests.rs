@@ -99,7 +99,7 @@ fn only_resource_amounts_are_compared_as_quantities() {
 }
 
 #[test]
-fn fields_of_the_table_must_have_slipways_value() {
+fn decisive_fields_must_have_slipways_value() {
     use Kind::{ContourConfiguration, Deployment, ExtensionService, RoleBinding, Secret, Service, ServiceAccount};
     // For each field: whether it must have Slipway's value where Slipway sets the field, and where another user adds the field.
     let table = [

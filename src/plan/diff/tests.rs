@@ -141,7 +141,7 @@ fn a_replacing_update_keeps_the_metadata_of_others() {
             .finalizers
             .get_or_insert_default()
             .insert(0, "theirs".into());
-        let mut reference = live.metadata.owner_references.clone().expect("ours")[0].clone();
+        let mut reference = live.metadata.owner_references.clone().expect("an owner reference")[0].clone();
         reference.uid = "theirs".into();
         live.metadata.owner_references.get_or_insert_default().push(reference);
     };
@@ -279,7 +279,7 @@ fn the_creation_entry_is_adopted_at_the_observed_version() {
 }
 
 #[test]
-fn a_target_is_the_observed_object_with_others_finalizers() {
+fn a_target_identifies_the_observed_object() {
     let mut object = binding().object;
     object.metadata.uid = Some("u-1".into());
     object.metadata.resource_version = Some("7".into());
@@ -291,7 +291,7 @@ fn a_target_is_the_observed_object_with_others_finalizers() {
 }
 
 #[test]
-fn startup_inputs_are_read_again_before_their_deletion() {
+fn three_kinds_are_startup_inputs() {
     let inputs: Vec<_> = Kind::ALL
         .iter()
         .copied()

@@ -263,7 +263,7 @@ fn no_liveness_probe_depends_on_the_api_server() {
 }
 
 #[test]
-fn envoy_finds_contour_by_its_service_and_has_a_probe() {
+fn envoy_finds_contour_by_its_service() {
     let daemon_set =
         envoy_of(&json!({"envoy": {"logLevel": "warn"}, "runtimeSettings": {"envoy": {"health": {"port": 8102}}}}));
     let containers = containers(&daemon_set);
@@ -283,7 +283,7 @@ fn envoy_finds_contour_by_its_service_and_has_a_probe() {
 }
 
 #[test]
-fn the_spec_sets_the_images_and_bootstrap_uses_contours() {
+fn the_spec_sets_the_images_of_contour_and_envoy() {
     let spec = json!({"contour": {"image": "c"}, "envoy": {"image": "e"}});
     let images = |workload: &Desired| -> Vec<String> {
         containers(workload)
@@ -330,7 +330,7 @@ fn the_spec_places_the_pods() {
 }
 
 #[test]
-fn contour_logs_its_kubernetes_client_only_if_asked() {
+fn the_kubernetes_log_level_sets_a_flag_of_contour() {
     for (level, flag) in [
         (json!(null), None),
         (json!(0), None),

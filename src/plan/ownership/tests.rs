@@ -126,7 +126,7 @@ fn template(namespace: &str, is_proved: bool) -> Value {
 
 #[test]
 #[allow(clippy::too_many_lines)] // a table
-fn the_spec_and_proved_templates_reference_namespaces() {
+fn only_the_spec_and_proved_templates_reference_namespaces() {
     let workload = |kind, namespace: &str, name: &str, controller: Option<&str>, of: Value| {
         let mut object = object(kind, namespace, name, Mark::BothLabels);
         let labels = object.metadata.labels.get_or_insert_default();
@@ -154,42 +154,46 @@ fn the_spec_and_proved_templates_reference_namespaces() {
         vec![old(), set, pod(controller)]
     };
     let cases = [
-        ("nothing", vec![], false),
-        ("our Deployment's", vec![contour(template("alice", true))], true),
+        ("absent", vec![], false),
+        ("of Slipway's Deployment", vec![contour(template("alice", true))], true),
         (
-            "our Deployment's, unproved",
+            "of Slipway's Deployment, unproved",
             vec![contour(template("alice", false))],
             false,
         ),
         (
-            "our ReplicaSet's",
+            "of Slipway's ReplicaSet",
             vec![old(), set(Some("u-edge-contour"), template("alice", true))],
             true,
         ),
         (
-            "our ReplicaSet's, unproved",
+            "of Slipway's ReplicaSet, unproved",
             vec![old(), set(Some("u-edge-contour"), template("alice", false))],
             false,
         ),
         (
-            "our idle ReplicaSet's",
+            "of Slipway's idle ReplicaSet",
             vec![old(), idle(set(Some("u-edge-contour"), template("alice", true)))],
             false,
         ),
-        ("our idle ReplicaSet's, of which a pod is left", left("u-set"), true),
-        ("our idle ReplicaSet's beside another's pod", left("u-other"), false),
+        ("of Slipway's idle ReplicaSet with a pod", left("u-set"), true),
         (
-            "nobody's ReplicaSet's",
+            "of Slipway's idle ReplicaSet beside another pod",
+            left("u-other"),
+            false,
+        ),
+        (
+            "of a ReplicaSet without a controller",
             vec![old(), set(None, template("alice", true))],
             false,
         ),
         (
-            "another's ReplicaSet's",
+            "of another controller's ReplicaSet",
             vec![old(), set(Some("u-other"), template("alice", true))],
             false,
         ),
         (
-            "another Deployment's",
+            "of another Deployment",
             vec![
                 old(),
                 workload(Kind::Deployment, HOME, "another", None, template("alice", true)),
@@ -197,7 +201,7 @@ fn the_spec_and_proved_templates_reference_namespaces() {
             false,
         ),
         (
-            "a Deployment's in that namespace",
+            "of a Deployment in that namespace",
             vec![workload(
                 Kind::Deployment,
                 "alice",

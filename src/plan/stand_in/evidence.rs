@@ -186,14 +186,14 @@ fn problem(observed: &Observed, namespace: &str, target: &ServiceTarget) -> Opti
     }
     let ServiceTarget { name, port } = target;
     let Some(service) = service(observed, namespace, name) else {
-        return Some(format!("its Service {namespace}/{name} does not exist"));
+        return Some(format!("Service {namespace}/{name} does not exist"));
     };
     let spec = ServiceSpec::of(service);
     if spec.type_ == "ExternalName" {
         return Some(format!(
-            "its Service {namespace}/{name} is of type ExternalName, which Contour does not accept for an ExtensionService"
+            "Service {namespace}/{name} is of type ExternalName, which Contour does not accept for an ExtensionService"
         ));
     }
     let has_port = spec.ports.iter().any(|entry| entry.number() == *port);
-    (!has_port).then(|| format!("its Service {namespace}/{name} has no port {port}"))
+    (!has_port).then(|| format!("Service {namespace}/{name} has no port {port}"))
 }
