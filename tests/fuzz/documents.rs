@@ -14,7 +14,7 @@ use slipway::api::Role;
 use slipway::plan::{Key, Kind, Object, Observed, Plan, Write};
 use slipway::render::{answered, observe, render};
 
-use crate::cluster::{captured, describe, key_of};
+use crate::cluster::{describe, key_of, startup_inputs};
 use crate::imitations;
 
 /// Checks the documents that the bytes describe. Returns the number of writes, or None if the bytes contain no readable
@@ -86,7 +86,7 @@ fn check_contour(observed: &Observed, plan: &Plan, writes: &[&Write]) {
     if !is_written {
         return;
     }
-    let captured = captured(made(&contour).expect("the Deployment is written"));
+    let captured = startup_inputs(made(&contour).expect("the Deployment is written"));
     let name = captured["configuration"].as_str().expect("a name");
     let key = Key::new(Kind::ContourConfiguration, &owner.namespace, name);
     let configuration = made(&key).unwrap_or_else(|| panic!("{key} is not created: {plan:?}"));
@@ -140,7 +140,7 @@ fn documents(input: &mut Unstructured<'_>) -> Result<String> {
         }
     }
     if input.arbitrary()? {
-        documents.extend(made_for(&documents));
+        documents.extend(objects_created_for(&documents));
     }
     for _ in 0..input.int_in_range(0..=6)? {
         // The API server accepts only a readable ContourDeployment. Most inputs therefore damage only the other objects.
@@ -167,7 +167,7 @@ fn documents(input: &mut Unstructured<'_>) -> Result<String> {
 }
 
 /// Returns the objects of Slipway in a converged cluster.
-fn made_for(documents: &[Value]) -> Vec<Value> {
+fn objects_created_for(documents: &[Value]) -> Vec<Value> {
     let texts: Vec<String> = documents.iter().map(Value::to_string).collect();
     let Ok(observed) = observe(&texts.join("\n---\n")) else {
         return Vec::new();

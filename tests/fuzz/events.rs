@@ -15,9 +15,9 @@ use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, NamespacePhase, Object, ours};
 
 use crate::api_server::By;
-use crate::cluster::{Cluster, NAMESPACE, captured, deployment_key, described};
+use crate::cluster::{Cluster, NAMESPACE, deployment_key, described, startup_inputs};
 use crate::imitations::{self, ALICE, Imitation};
-use crate::invariants::captured_and_unusable;
+use crate::invariants::unusable_startup_inputs;
 use crate::scene::is_blackhole;
 
 /// The maximum number of events. Longer sequences take longer and find no more.
@@ -114,25 +114,25 @@ enum Touch {
 #[derive(Arbitrary, Clone, Debug)]
 enum Event {
     // Events of the user.
-    MakeNamespace(Place),
+    CreateNamespace(Place),
     DeleteNamespace(Place),
-    MakeService(Place),
+    CreateService(Place),
     DeleteService(Place),
-    MakeExtensionService(Place, Shape),
+    CreateExtensionService(Place, Shape),
     EditExtensionService(Place, Shape),
     DeleteExtensionService(Place),
     Specify(Asked),
     DeleteContourDeployment,
     RefuseSettings(bool),
     // Events of Kubernetes and Contour.
-    PodsCome,
-    OldPodsBeginToEnd,
+    NewPodsStart,
+    OldPodsTerminate,
     TerminatingPodsEnd,
     CollectGarbage,
-    NamespacesEnd,
+    FinalizeNamespaces,
     SecondsPass(u8),
     ContourJudges,
-    ContourSays(Place, u8),
+    ContourWritesVerdict(Place, u8),
     // Events of another user.
     Touch(u8, Touch),
     // Events of a tenant.
@@ -172,7 +172,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut cluster = Cluster::new();
-        cluster.make_namespace(ALICE);
+        cluster.create_namespace(ALICE);
         cluster.specify(
             Asked {
                 auth: Some((Place::Auth, false)),
@@ -193,13 +193,13 @@ impl World {
     fn apply_event(&mut self, event: Event) {
         let cluster = &mut self.cluster;
         match event {
-            Event::MakeNamespace(place) => {
+            Event::CreateNamespace(place) => {
                 attempt(cluster, Kind::Namespace, json!({"metadata": {"name": place.name()}}));
             }
             Event::DeleteNamespace(place) => delete(cluster, &Key::new(Kind::Namespace, "", place.name())),
-            Event::MakeService(place) => make_service(cluster, place),
+            Event::CreateService(place) => create_service(cluster, place),
             Event::DeleteService(place) => delete(cluster, &Key::new(Kind::Service, place.name(), "one")),
-            Event::MakeExtensionService(place, shape) => {
+            Event::CreateExtensionService(place, shape) => {
                 let metadata = json!({"name": "one", "namespace": place.name()});
                 attempt(
                     cluster,
@@ -224,24 +224,24 @@ impl World {
                 // A process checks settings only once.
                 cluster.restart();
             }
-            Event::PodsCome => cluster.pods_come(),
-            Event::OldPodsBeginToEnd => cluster.old_pods_begin_to_end(),
+            Event::NewPodsStart => cluster.new_pods_start(),
+            Event::OldPodsTerminate => cluster.old_pods_terminate(),
             Event::TerminatingPodsEnd => cluster.terminating_pods_end(),
             Event::CollectGarbage => cluster.collect_garbage(),
-            Event::NamespacesEnd => cluster.namespaces_end(),
+            Event::FinalizeNamespaces => cluster.finalize_namespaces(),
             Event::SecondsPass(seconds) => cluster.api.now += Duration::from_secs(seconds.into()),
             Event::ContourJudges => cluster.contour_judges(),
-            Event::ContourSays(place, what) => {
+            Event::ContourWritesVerdict(place, what) => {
                 const REASONS: [&str; 3] = ["ServiceUnresolvedReference", "SecretNotValid", "TLSUpstreamValidation"];
                 let key = Key::new(Kind::ExtensionService, place.name(), "one");
                 if cluster.api.objects.contains_key(&key) {
                     match what {
                         0..192 => {
                             let reason = REASONS[usize::from(what) % REASONS.len()];
-                            cluster.contour_says(&key, Err((reason, "no")));
+                            cluster.contour_writes_verdict(&key, Err((reason, "no")));
                         }
-                        192..240 => cluster.contour_says_of_another(&key, 1 + i64::from(what % 3)),
-                        240.. => cluster.contour_loses_its_words(),
+                        192..240 => cluster.contour_writes_verdict_on_predecessor(&key, 1 + i64::from(what % 3)),
+                        240.. => cluster.contour_loses_its_verdicts(),
                     }
                 }
             }
@@ -348,7 +348,7 @@ impl World {
         let Some(contour) = contour.filter(|contour| is_kept && !contour.is_terminating()) else {
             return;
         };
-        for id in captured(contour)["standIns"]
+        for id in startup_inputs(contour)["standIns"]
             .as_array()
             .into_iter()
             .flatten()
@@ -389,7 +389,7 @@ impl World {
             );
             return;
         };
-        assert_eq!(captured_and_unusable(cluster), BTreeSet::new());
+        assert_eq!(unusable_startup_inputs(cluster), BTreeSet::new());
         let planned = cluster.plan();
         let left: Vec<_> = planned.waves.iter().flat_map(|wave| wave.writes.clone()).collect();
         assert!(planned.is_settled(), "{:?}", described(&left));
@@ -455,7 +455,7 @@ fn delete(cluster: &mut Cluster, key: &Key) {
     }
 }
 
-fn make_service(cluster: &mut Cluster, place: Place) {
+fn create_service(cluster: &mut Cluster, place: Place) {
     let (namespace, labels) = (place.name(), json!({"kubernetes.io/service-name": "one"}));
     let spec = json!({"selector": {"app": "one"}, "ports": [{"port": 9001}]});
     attempt(

@@ -114,7 +114,7 @@ impl Imitation {
 
     /// Returns startup inputs with a forged configuration. The name of the configuration either matches the hash of the content
     /// or not.
-    fn captured(self) -> String {
+    fn startup_inputs(self) -> String {
         let spec = self.settings();
         let name = if self.has(2) {
             format!("{NAME}-0000000000")
@@ -157,7 +157,7 @@ impl Imitation {
         // No user would ever remove this finalizer. Beside a service, the finalizer would block the deletion of the namespace.
         finalizers.extend((self.marks & 8 != 0 && namespace == ALICE).then_some("alice.example/keep"));
         metadata["finalizers"] = json!(finalizers);
-        let captured = self.captured();
+        let captured = self.startup_inputs();
         let mut template =
             json!({"labels": metadata["labels"], "annotations": {annotations::STARTUP_INPUTS: captured}});
         template["labels"][labels::TEMPLATE] = "0000000000".into();

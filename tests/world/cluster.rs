@@ -14,7 +14,7 @@ use slipway::plan::{
 use slipway::render::answered;
 
 use crate::api_server::{ApiServer, By, Refusal};
-use crate::controllers::LookedAt;
+use crate::controllers::Trigger;
 
 /// The namespace and name of the ContourDeployment in all tests.
 pub const NAMESPACE: &str = "projectcontour";
@@ -32,12 +32,12 @@ pub struct Cluster {
     /// Namespaces whose quota is used up. The API server refuses creations in these namespaces.
     pub full: BTreeSet<String>,
     /// The name of objects for which every write fails.
-    pub forbids: Option<String>,
-    pub pods_made: u64,
+    pub forbidden_name: Option<String>,
+    pub pods_created: u64,
     /// The spec of every ContourConfiguration at its creation.
     pub configurations: BTreeMap<String, Value>,
     /// What Contour has processed. None: Contour will process all ExtensionServices again.
-    pub looked_at: Option<BTreeSet<LookedAt>>,
+    pub judged_triggers: Option<BTreeSet<Trigger>>,
     answer: SettingsVerdict,
     attempts: Arc<Attempts>,
 }
@@ -51,19 +51,19 @@ impl Cluster {
             missing_crds: Vec::new(),
             refuses_settings: None,
             full: BTreeSet::new(),
-            forbids: None,
-            pods_made: 0,
+            forbidden_name: None,
+            pods_created: 0,
             configurations: BTreeMap::new(),
-            looked_at: None,
+            judged_triggers: None,
             answer: SettingsVerdict::Unchecked,
             attempts: Arc::default(),
         };
-        cluster.make_namespace(NAMESPACE);
+        cluster.create_namespace(NAMESPACE);
         cluster
     }
 
-    pub fn make_namespace(&mut self, name: &str) {
-        self.make(Kind::Namespace, json!({"metadata": {"name": name}}));
+    pub fn create_namespace(&mut self, name: &str) {
+        self.create(Kind::Namespace, json!({"metadata": {"name": name}}));
     }
 
     /// Writes the spec of the ContourDeployment. Creates the ContourDeployment if the ContourDeployment does not exist.
@@ -73,7 +73,7 @@ impl Cluster {
             self.api
                 .edit(&key, |object| drop(object.content.insert("spec".into(), spec)));
         } else {
-            self.make(
+            self.create(
                 Kind::ContourDeployment,
                 json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec}),
             );
@@ -204,14 +204,14 @@ impl Cluster {
             }
             let mut failures = Vec::new();
             'waves: for wave in &planned.waves {
-                crate::invariants::check_look(wave, &observed);
+                crate::invariants::check_live_read(wave, &observed);
                 for write in &wave.writes {
                     if written.len() == survived {
                         self.restart();
                         return written;
                     }
                     let now = self.api.now;
-                    match self.carry_out(write, &observed) {
+                    match self.execute(write, &observed) {
                         Ok(true) => {
                             let answer = self.api.objects.get(&key_of(write)).cloned();
                             let is_ours = Arc::make_mut(&mut self.attempts).taken(write, answer.as_ref(), now);
@@ -282,14 +282,14 @@ impl Cluster {
     }
 
     /// Executes a write. Returns false if the cluster no longer matches the observed state.
-    fn carry_out(&mut self, write: &Write, observed: &Observed) -> Result<bool, Failure> {
+    fn execute(&mut self, write: &Write, observed: &Observed) -> Result<bool, Failure> {
         let key = key_of(write);
         let failure = |cause, message: String| Failure {
             key: key.clone(),
             cause,
             message,
         };
-        if self.forbids.as_deref() == Some(&key.name) {
+        if self.forbidden_name.as_deref() == Some(&key.name) {
             return Err(failure(FailureCause::Forbidden, "forbidden".into()));
         }
         if matches!(write, Write::Create(_)) && self.full.contains(&key.namespace) {
@@ -304,7 +304,7 @@ impl Cluster {
         }
         crate::invariants::check_place(write, observed, self);
         crate::invariants::check_configuration(write, observed, self);
-        let before = crate::invariants::captured_and_unusable(self);
+        let before = crate::invariants::unusable_startup_inputs(self);
         let result = match write {
             Write::Create(object) => self.api.create(object.clone(), By::Slipway),
             Write::Apply { object, adopt_creation } => self.api.apply(object, adopt_creation.as_ref()),
@@ -313,7 +313,7 @@ impl Cluster {
             Write::Hold(target) => self.api.set_finalizer(target, true),
             Write::Release(target) => self.api.set_finalizer(target, false),
         };
-        let after = crate::invariants::captured_and_unusable(self);
+        let after = crate::invariants::unusable_startup_inputs(self);
         let worse: Vec<_> = after.difference(&before).collect();
         // Without its CRDs Contour has lost its configuration in any case.
         assert!(
@@ -353,9 +353,9 @@ impl Cluster {
             let before = self.api.objects.clone();
             written.extend(self.reconcile());
             self.roll();
-            self.contour_looks();
+            self.contour_judges_if_triggered();
             self.collect_garbage();
-            self.namespaces_end();
+            self.finalize_namespaces();
             if self.api.objects == before {
                 return written;
             }
@@ -380,7 +380,7 @@ impl Cluster {
 
     /// Returns the ContourConfiguration that Contour's Deployment names.
     pub fn configuration(&self) -> Object {
-        let name = captured(self.contour())["configuration"]
+        let name = startup_inputs(self.contour())["configuration"]
             .as_str()
             .expect("a name")
             .to_owned();
@@ -428,7 +428,7 @@ pub fn deployment_key() -> Key {
 }
 
 /// Returns the startup inputs that the pod template of Contour's Deployment declares.
-pub fn captured(deployment: &Object) -> Value {
+pub fn startup_inputs(deployment: &Object) -> Value {
     let template = deployment
         .at("/spec/template/metadata/annotations")
         .expect("annotations");

@@ -10,11 +10,11 @@ use crate::api_server::By;
 use crate::cluster::{Cluster, NAMESPACE};
 
 /// The uid and generation of an object whose change makes Contour process all ExtensionServices.
-pub type LookedAt = (String, Option<i64>);
+pub type Trigger = (String, Option<i64>);
 
 impl Cluster {
     /// Lets the Deployment and DaemonSet controllers react: creates pods of new templates and keeps pods of old templates.
-    pub fn pods_come(&mut self) {
+    pub fn new_pods_start(&mut self) {
         let deployments = self.deployments();
         for deployment in &deployments {
             // Kubernetes refuses creations in a Terminating namespace.
@@ -31,20 +31,20 @@ impl Cluster {
                     "name": name, "namespace": deployment.namespace(), "labels": template["metadata"]["labels"],
                     "ownerReferences": [owner_reference(deployment)],
                 });
-                self.make(
+                self.create(
                     Kind::ReplicaSet,
                     json!({"metadata": metadata, "spec": {"template": template}}),
                 );
             }
             self.api
                 .edit(&key, |set| set.content["spec"]["replicas"] = wanted.into());
-            self.replicas_follow(&key);
+            self.sync_replicas(&key);
         }
-        self.workloads_report();
+        self.update_workload_status();
     }
 
     /// Scales down the ReplicaSets of old templates. Their pods become Terminating.
-    pub fn old_pods_begin_to_end(&mut self) {
+    pub fn old_pods_terminate(&mut self) {
         let deployments = self.deployments();
         for deployment in &deployments {
             let template = deployment.at("/spec/template").expect("a template");
@@ -55,10 +55,10 @@ impl Cluster {
                 .filter(|key| key.name != current)
             {
                 self.api.edit(&key, |set| set.content["spec"]["replicas"] = 0.into());
-                self.replicas_follow(&key);
+                self.sync_replicas(&key);
             }
         }
-        self.workloads_report();
+        self.update_workload_status();
     }
 
     /// Removes the pods that are Terminating.
@@ -71,17 +71,17 @@ impl Cluster {
         for key in pods.collect::<Vec<_>>() {
             self.api.forget(&key);
         }
-        self.workloads_report();
+        self.update_workload_status();
     }
 
     /// Performs a whole rollout.
     pub fn roll(&mut self) {
-        self.pods_come();
-        self.old_pods_begin_to_end();
+        self.new_pods_start();
+        self.old_pods_terminate();
         self.terminating_pods_end();
     }
 
-    fn replicas_follow(&mut self, key: &Key) {
+    fn sync_replicas(&mut self, key: &Key) {
         let set = self.api.objects[key].clone();
         let wanted = set.at("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
         let pods: Vec<Key> = self.owned_by(&set, Kind::Pod);
@@ -91,12 +91,12 @@ impl Cluster {
             .collect();
         let there = i64::try_from(running.len()).expect("few pods");
         for _ in there..wanted {
-            self.pods_made += 1;
+            self.pods_created += 1;
             let mut metadata = set.at("/spec/template/metadata").expect("metadata").clone();
-            metadata["name"] = format!("{}-{}", set.name(), self.pods_made).into();
+            metadata["name"] = format!("{}-{}", set.name(), self.pods_created).into();
             metadata["namespace"] = set.namespace().into();
             metadata["ownerReferences"] = json!([owner_reference(&set)]);
-            self.make(
+            self.create(
                 Kind::Pod,
                 json!({"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}),
             );
@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     /// Updates the status of every workload to match its pods.
-    fn workloads_report(&mut self) {
+    fn update_workload_status(&mut self) {
         for deployment in self.deployments() {
             let template = deployment.at("/spec/template").expect("a template");
             let current = format!("{}-{}", deployment.name(), slipway::plan::hash_json(template));
@@ -188,7 +188,7 @@ impl Cluster {
     }
 
     /// Lets the namespace controller empty Terminating namespaces and remove those that are empty.
-    pub fn namespaces_end(&mut self) {
+    pub fn finalize_namespaces(&mut self) {
         let going = self
             .api
             .of_kind(Kind::Namespace)
@@ -208,13 +208,13 @@ impl Cluster {
     /// Lets Contour process all ExtensionServices if Contour has a reason: Contour has just started, or an ExtensionService has
     /// another generation. A change of a Service that an ExtensionService names is not a reason (v1.33, `internal/dag/cache.go`,
     /// `serviceTriggersRebuild`).
-    pub fn contour_looks(&mut self) {
-        if self.looked_at.as_ref() != Some(&self.what_contour_heeds()) {
+    pub fn contour_judges_if_triggered(&mut self) {
+        if self.judged_triggers.as_ref() != Some(&self.contour_triggers()) {
             self.contour_judges();
         }
     }
 
-    fn what_contour_heeds(&self) -> BTreeSet<LookedAt> {
+    fn contour_triggers(&self) -> BTreeSet<Trigger> {
         let started = self.contour_pods().filter(|pod| !pod.is_terminating());
         let heeded = self.api.of_kind(Kind::ExtensionService).chain(started);
         let id = |object: &Object| (object.uid().to_owned(), object.metadata.generation);
@@ -229,22 +229,24 @@ impl Cluster {
         for object in self
             .api
             .of_kind(Kind::ExtensionService)
-            .filter(|object| runs && said_of(object) <= object.metadata.generation)
+            .filter(|object| runs && judged_generation(object) <= object.metadata.generation)
             .cloned()
             .collect::<Vec<_>>()
         {
             match self.unresolved(&object) {
-                None => self.contour_says(&object.key(), Ok(())),
-                Some(message) => self.contour_says(&object.key(), Err(("ServiceUnresolvedReference", &message))),
+                None => self.contour_writes_verdict(&object.key(), Ok(())),
+                Some(message) => {
+                    self.contour_writes_verdict(&object.key(), Err(("ServiceUnresolvedReference", &message)))
+                }
             }
         }
-        self.looked_at = Some(self.what_contour_heeds());
+        self.judged_triggers = Some(self.contour_triggers());
     }
 
     /// Writes a verdict of this Contour, or of another Contour, on the current generation: valid, or a reason and a message. This
     /// Contour judges again afterwards.
-    pub fn contour_says(&mut self, key: &Key, verdict: Result<(), (&str, &str)>) {
-        self.looked_at = None;
+    pub fn contour_writes_verdict(&mut self, key: &Key, verdict: Result<(), (&str, &str)>) {
+        self.judged_triggers = None;
         self.api.edit(key, |object| {
             let generation = object.metadata.generation;
             let condition = match verdict {
@@ -262,14 +264,14 @@ impl Cluster {
 
     /// Lets Contour process all ExtensionServices and lose all verdicts, for example because this replica has only just been
     /// elected.
-    pub fn contour_loses_its_words(&mut self) {
-        self.looked_at = Some(self.what_contour_heeds());
+    pub fn contour_loses_its_verdicts(&mut self) {
+        self.judged_triggers = Some(self.contour_triggers());
     }
 
     /// Writes a verdict that Contour reached on a deleted object to the object that was created under the same name. The verdict
     /// is about a generation that is `later` generations after the generation of the new object.
-    pub fn contour_says_of_another(&mut self, key: &Key, later: i64) {
-        self.looked_at = None;
+    pub fn contour_writes_verdict_on_predecessor(&mut self, key: &Key, later: i64) {
+        self.judged_triggers = None;
         self.api.edit(key, |object| {
             let generation = object.metadata.generation.unwrap_or_default() + later;
             let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
@@ -323,7 +325,7 @@ impl Cluster {
     }
 
     /// Creates an object that does not exist yet.
-    pub fn make(&mut self, kind: Kind, json: Value) {
+    pub fn create(&mut self, kind: Kind, json: Value) {
         let object = Object::from_json(kind, json).expect("an object");
         let key = object.key();
         self.api
@@ -340,6 +342,6 @@ fn owner_reference(object: &Object) -> Value {
 }
 
 /// Returns the generation that the verdict on an ExtensionService is about.
-fn said_of(object: &Object) -> Option<i64> {
+fn judged_generation(object: &Object) -> Option<i64> {
     object.at("/status/conditions/0/observedGeneration")?.as_i64()
 }

@@ -112,7 +112,7 @@ fn without_contours_crds_a_blackhole_outlives_its_stand_in() {
 fn a_deletion_completes_though_the_namespaces_access_is_gone() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", NAMESPACE);
-    cluster.namespaces_end();
+    cluster.finalize_namespaces();
     assert_eq!(cluster.api.of_kind(Kind::RoleBinding).count(), 0);
     cluster.settle();
     assert_eq!(left(&cluster), [""; 0]);

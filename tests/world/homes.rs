@@ -17,7 +17,7 @@ fn a_stand_in_moves_to_the_service_namespace_when_it_appears() {
     cluster.settle();
     let old = cluster.stand_in().key();
     assert_eq!(old.namespace, NAMESPACE);
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.reconcile();
     assert_eq!(cluster.stand_in().namespace(), "auth");
     assert!(
@@ -38,7 +38,7 @@ fn a_terminating_service_namespace_moves_the_stand_in_home() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.delete(Kind::Namespace, "", "auth");
-    cluster.namespaces_end();
+    cluster.finalize_namespaces();
     cluster.reconcile();
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
     assert!(is_blackhole(cluster.stand_in()));
@@ -47,8 +47,8 @@ fn a_terminating_service_namespace_moves_the_stand_in_home() {
         terminating.is_terminating() && is_blackhole(terminating),
         "the old stand-in points at its blackhole until no pod uses the old stand-in"
     );
-    cluster.pods_come();
-    cluster.old_pods_begin_to_end();
+    cluster.new_pods_start();
+    cluster.old_pods_terminate();
     cluster.reconcile();
     assert!(
         cluster.api.objects.contains_key(&old),
@@ -69,8 +69,8 @@ fn a_stand_in_returns_to_a_recreated_service_namespace() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), "auth");
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
@@ -81,8 +81,8 @@ fn a_stand_in_returns_to_a_recreated_service_namespace() {
 fn referring_to_auth2() -> (Cluster, Key) {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
-    cluster.make_service("auth2", "auth");
-    cluster.make_extension_service("auth2", "auth", &points_at("auth"));
+    cluster.create_service("auth2", "auth");
+    cluster.create_extension_service("auth2", "auth", &points_at("auth"));
     cluster.contour_judges();
     cluster.specify(asks("auth2", "auth"));
     cluster.reconcile();
@@ -93,7 +93,7 @@ fn referring_to_auth2() -> (Cluster, Key) {
 fn an_old_stand_in_follows_its_own_service_while_a_pod_uses_it() {
     let (mut cluster, old) = referring_to_auth2();
     assert_eq!(cluster.stand_in().namespace(), "auth2");
-    cluster.pods_come();
+    cluster.new_pods_start();
 
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.reconcile();
@@ -106,7 +106,7 @@ fn an_old_stand_in_follows_its_own_service_while_a_pod_uses_it() {
         Some(&points_at("auth")),
         "the new stand-in's service exists"
     );
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.contour_judges();
     cluster.reconcile();
     assert_eq!(cluster.api.objects[&old].at("/spec"), Some(&points_at("auth")));
@@ -174,8 +174,8 @@ fn a_reference_to_another_name_does_not_keep_former_timeouts() {
 #[test]
 fn a_reference_into_the_owners_namespace_is_enforced() {
     let mut cluster = Cluster::new();
-    cluster.make_service(NAMESPACE, "auth");
-    cluster.make_extension_service(NAMESPACE, "auth", &points_at("auth"));
+    cluster.create_service(NAMESPACE, "auth");
+    cluster.create_extension_service(NAMESPACE, "auth", &points_at("auth"));
     cluster.specify(asks(NAMESPACE, "auth"));
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));

@@ -9,7 +9,7 @@ use slipway::api::vocabulary::annotations;
 use slipway::plan::{Kind, Object, Observed, Wave, Write};
 
 use crate::api_server::ApiServer;
-use crate::cluster::{Cluster, NAMESPACE, captured, describe, key_of};
+use crate::cluster::{Cluster, NAMESPACE, describe, key_of, startup_inputs};
 
 /// Checks that a configuration is valid when Slipway creates the configuration: the configuration has every block of the spec
 /// with the same `failOpen`, and references only stand-ins that exist. Contour's Deployment must name such a configuration.
@@ -19,7 +19,10 @@ pub fn check_configuration(write: &Write, observed: &Observed, cluster: &mut Clu
         return;
     };
     if object.kind == Kind::Deployment && object.name() == "edge-contour" {
-        let name = captured(object)["configuration"].as_str().expect("a name").to_owned();
+        let name = startup_inputs(object)["configuration"]
+            .as_str()
+            .expect("a name")
+            .to_owned();
         let configuration = &cluster.configurations[&name];
         // While the API server refuses a spec, Slipway recreates the former workload with its former configuration.
         if cluster.refuses_settings.is_none() {
@@ -69,7 +72,7 @@ pub fn check_place(write: &Write, observed: &Observed, cluster: &Cluster) {
 
 /// Checks that Slipway deletes or releases startup inputs only after a live read. Without Contour's CRDs there are no startup
 /// inputs.
-pub fn check_look(wave: &Wave, observed: &Observed) {
+pub fn check_live_read(wave: &Wave, observed: &Observed) {
     let goes = |write: &Write| match write {
         Write::Delete(target) | Write::Release(target) => {
             observed.object(target.key.kind, &target.key.namespace, &target.key.name)
@@ -118,9 +121,9 @@ fn check_blocks(spec: &Value, observed: &Observed, api: &ApiServer) {
 
 /// Returns problems with what a container may read, now or at a restart: configurations that are absent, and stand-ins that are
 /// absent or that Contour would judge invalid.
-pub fn captured_and_unusable(cluster: &Cluster) -> BTreeSet<String> {
+pub fn unusable_startup_inputs(cluster: &Cluster) -> BTreeSet<String> {
     let mut problems = BTreeSet::new();
-    for annotation in captured_annotations(&cluster.api) {
+    for annotation in startup_input_annotations(&cluster.api) {
         let captured: Value = serde_json::from_str(&annotation).unwrap_or_default();
         let configuration = captured["configuration"].as_str().unwrap_or_default();
         if cluster
@@ -148,7 +151,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Returns the startup inputs of the Deployment's template, of ReplicaSets with replicas, and of pods, all in the
 /// ContourDeployment's namespace.
-fn captured_annotations(api: &ApiServer) -> BTreeSet<String> {
+fn startup_input_annotations(api: &ApiServer) -> BTreeSet<String> {
     let text = |value: Option<&Value>| value?.get(annotations::STARTUP_INPUTS)?.as_str().map(str::to_owned);
     let template = |object: &Object| text(object.at("/spec/template/metadata/annotations"));
     let at_home = |object: &&Object| object.namespace() == NAMESPACE;

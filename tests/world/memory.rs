@@ -104,8 +104,8 @@ fn slipway_distrusts_the_name_of_a_stand_in_without_state() {
 fn a_stand_in_in_use_without_state_follows_its_roles_reference() {
     let mut cluster = Cluster::new();
     for namespace in ["auth", "limits"] {
-        cluster.make_service(namespace, namespace);
-        cluster.make_extension_service(namespace, namespace, &points_at(namespace));
+        cluster.create_service(namespace, namespace);
+        cluster.create_extension_service(namespace, namespace, &points_at(namespace));
     }
     cluster.specify(json!({"runtimeSettings": {
         "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "auth"}},

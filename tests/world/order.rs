@@ -52,14 +52,14 @@ fn empty() -> Cluster {
 fn add(cluster: &mut Cluster, piece: Piece) {
     match piece {
         Crds => cluster.missing_crds.clear(),
-        Namespace => cluster.make_namespace("auth"),
-        Service => cluster.make_service("auth", "auth"),
-        ExtensionService => cluster.make_extension_service("auth", "auth", &points_at_with_timeout("auth", "500ms")),
+        Namespace => cluster.create_namespace("auth"),
+        Service => cluster.create_service("auth", "auth"),
+        ExtensionService => cluster.create_extension_service("auth", "auth", &points_at_with_timeout("auth", "500ms")),
         ContourDeployment => cluster.specify(asks_auth()),
     }
 }
 
-fn take_away(cluster: &mut Cluster, piece: Piece) {
+fn remove(cluster: &mut Cluster, piece: Piece) {
     match piece {
         Namespace => cluster.delete(Kind::Namespace, "", "auth"),
         Service => {
@@ -152,7 +152,7 @@ fn assert_same(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Valu
     }
 }
 
-fn in_the_best_order() -> BTreeMap<String, Value> {
+fn final_state_of_best_order() -> BTreeMap<String, Value> {
     let mut cluster = empty();
     for piece in [Crds, Namespace, Service, ExtensionService, ContourDeployment] {
         add(&mut cluster, piece);
@@ -164,7 +164,7 @@ fn in_the_best_order() -> BTreeMap<String, Value> {
 
 #[test]
 fn every_order_settles_in_the_same_objects_and_status() {
-    let expected = in_the_best_order();
+    let expected = final_state_of_best_order();
     let orders = orders();
     assert_eq!(orders.len(), 25);
     for order in orders {
@@ -184,7 +184,7 @@ fn every_order_settles_in_the_same_objects_and_status() {
 
 #[test]
 fn every_order_with_single_reconciles_has_the_same_final_state() {
-    let expected = in_the_best_order();
+    let expected = final_state_of_best_order();
     for order in orders() {
         let mut cluster = empty();
         for piece in &order {
@@ -202,14 +202,14 @@ fn every_order_with_single_reconciles_has_the_same_final_state() {
 
 #[test]
 fn a_temporary_absence_of_any_piece_has_the_same_final_state() {
-    let expected = in_the_best_order();
+    let expected = final_state_of_best_order();
     for piece in [Service, ExtensionService, Namespace] {
         let mut cluster = empty();
         for piece in [Crds, Namespace, Service, ExtensionService, ContourDeployment] {
             add(&mut cluster, piece);
         }
         cluster.settle();
-        take_away(&mut cluster, piece);
+        remove(&mut cluster, piece);
         cluster.settle();
         assert_eq!(
             cluster.condition("Degraded").split('/').next(),
@@ -259,7 +259,7 @@ fn unsalt(end: &mut BTreeMap<String, Value>) {
 
 #[test]
 fn pieces_created_while_the_operator_is_down_settle_the_same() {
-    let expected = in_the_best_order();
+    let expected = final_state_of_best_order();
     let mut cluster = empty();
     add(&mut cluster, Crds);
     add(&mut cluster, ContourDeployment);

@@ -8,7 +8,7 @@ use slipway::plan::Kind;
 
 use crate::api_server::MOST_ANNOTATIONS;
 use crate::cluster::Cluster;
-use crate::scene::{auth, is_blackhole, points_at, remembered};
+use crate::scene::{auth, is_blackhole, persisted_state, points_at};
 
 /// Returns a spec that Contour accepts and that is too large for an annotation.
 fn huge() -> Value {
@@ -42,8 +42,8 @@ fn a_stand_in_with_full_annotations_loses_those_of_other_users() {
         .api
         .edit(&stand_in, |object| object.annotate("theirs", "small".to_owned()));
     cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
-    cluster.make_service("auth", "auth");
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_service("auth", "auth");
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.settle();
     assert!(!is_blackhole(cluster.stand_in()));
     assert_eq!(
@@ -56,8 +56,8 @@ fn a_stand_in_with_full_annotations_loses_those_of_other_users() {
 #[test]
 fn an_extension_service_too_large_to_copy_is_reported_invalid() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &huge());
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_extension_service("auth", "auth", &huge());
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
@@ -72,23 +72,23 @@ fn an_extension_service_too_large_to_copy_is_reported_invalid() {
 fn an_edit_too_large_to_copy_keeps_the_last_usable_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(huge());
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
     cluster.delete(Kind::Service, "auth", "auth");
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
-    assert_eq!(remembered(cluster.stand_in())["withdrawn"], true);
+    assert_eq!(persisted_state(cluster.stand_in())["withdrawn"], true);
     cluster.delete(Kind::EndpointSlice, "auth", "auth-x");
-    cluster.make_service("auth", "auth");
+    cluster.create_service("auth", "auth");
     cluster.settle();
     assert!(
         is_blackhole(cluster.stand_in()),
         "Contour's verdict is about another spec than the copy"
     );
     cluster.edit_auth(points_at("auth"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
@@ -97,13 +97,13 @@ fn an_edit_too_large_to_copy_keeps_the_last_usable_copy() {
 fn traffic_is_unknown_while_a_bad_stand_in_cannot_be_written() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
-    cluster.forbids = Some(stand_in.name.clone());
+    cluster.forbidden_name = Some(stand_in.name.clone());
     cluster.delete(Kind::Service, "auth", "auth");
-    cluster.contour_says(&stand_in, Err(("ServiceUnresolvedReference", "no Service")));
+    cluster.contour_writes_verdict(&stand_in, Err(("ServiceUnresolvedReference", "no Service")));
     cluster.settle();
     assert!(!is_blackhole(cluster.stand_in()));
     assert_eq!(cluster.status().extension_services[0].traffic, Traffic::Unknown);
-    cluster.forbids = None;
+    cluster.forbidden_name = None;
     cluster.api.now += Duration::from_secs(10);
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));

@@ -11,7 +11,7 @@ use crate::scene::{asks_auth, points_at};
 /// Returns the keys of all objects that a fresh installation creates.
 fn created() -> Vec<Key> {
     let mut cluster = Cluster::new();
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.specify(asks_auth());
     let creations = cluster.reconcile();
     creations
@@ -42,9 +42,9 @@ fn slipway_reports_a_name_collision_and_keeps_the_object() {
     let created = created.iter().filter(|key| key.namespace != "auth");
     for (key, labels) in created.zip(others.iter().cycle()) {
         let mut cluster = Cluster::new();
-        cluster.make_namespace("auth");
+        cluster.create_namespace("auth");
         let theirs = foreign(key, labels);
-        cluster.make(key.kind, theirs.to_json());
+        cluster.create(key.kind, theirs.to_json());
         let before = cluster.api.objects[key].clone();
         cluster.specify(asks_auth());
         for _ in 0..3 {
@@ -100,7 +100,7 @@ fn a_deletion_keeps_the_objects_of_other_users() {
     for kind in [Kind::Service, Kind::Deployment, Kind::Secret, Kind::ServiceAccount] {
         let theirs = foreign(&Key::new(kind, NAMESPACE, "theirs"), &labels);
         if kind != Kind::Deployment {
-            cluster.make(kind, theirs.to_json());
+            cluster.create(kind, theirs.to_json());
         }
     }
     let count = |cluster: &Cluster| cluster.api.objects.keys().filter(|key| key.name == "theirs").count();
@@ -127,7 +127,7 @@ fn every_delete_carries_the_observed_uid() {
 #[test]
 fn a_forbidden_write_is_reported_and_stops_no_independent_write() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.forbids = Some("edge-envoy".into());
+    cluster.forbidden_name = Some("edge-envoy".into());
     cluster.specify({
         let mut spec = asks_auth();
         spec["envoy"] = json!({"logLevel": "debug"});
@@ -144,7 +144,7 @@ fn a_forbidden_write_is_reported_and_stops_no_independent_write() {
         crate::scene::is_blackhole(cluster.stand_in()),
         "the stand-in follows its service while another write fails"
     );
-    cluster.forbids = None;
+    cluster.forbidden_name = None;
     cluster.settle();
     assert_eq!(cluster.condition("Stalled"), "");
 }

@@ -15,7 +15,7 @@ fn succeeded() -> (Cluster, [Key; 3]) {
     let blackhole = Key::new(Kind::Service, &stand_in.namespace, &stand_in.name);
     let old = [cluster.configuration().key(), stand_in, blackhole];
     cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.reconcile();
     (cluster, old)
 }
@@ -33,10 +33,10 @@ fn all_exist(cluster: &Cluster, keys: &[Key]) -> bool {
 #[test]
 fn inputs_of_an_active_replica_set_or_terminating_pod_remain() {
     let (mut cluster, old) = succeeded();
-    cluster.pods_come();
+    cluster.new_pods_start();
     assert_eq!(cluster.writes(), [""; 0], "the old ReplicaSet has replicas");
     assert!(all_exist(&cluster, &old));
-    cluster.old_pods_begin_to_end();
+    cluster.old_pods_terminate();
     cluster.reconcile();
     assert!(all_exist(&cluster, &old), "the old pods are Terminating");
     cluster.terminating_pods_end();
@@ -47,7 +47,7 @@ fn inputs_of_an_active_replica_set_or_terminating_pod_remain() {
 #[test]
 fn inputs_of_a_replica_set_without_pods_remain() {
     let (mut cluster, old) = succeeded();
-    cluster.pods_come();
+    cluster.new_pods_start();
     let pods: Vec<Key> = cluster.contour_pods().map(Object::key).collect();
     for key in &pods {
         cluster.api.forget(key);
@@ -59,7 +59,7 @@ fn inputs_of_a_replica_set_without_pods_remain() {
 #[test]
 fn inputs_of_a_pod_without_a_replica_set_remain() {
     let (mut cluster, old) = succeeded();
-    cluster.pods_come();
+    cluster.new_pods_start();
     let sets: Vec<Key> = cluster.api.of_kind(Kind::ReplicaSet).map(Object::key).collect();
     for key in &sets {
         cluster.api.forget(key);
@@ -71,8 +71,8 @@ fn inputs_of_a_pod_without_a_replica_set_remain() {
 #[test]
 fn inputs_of_a_pod_that_has_failed_are_pruned() {
     let (mut cluster, old) = succeeded();
-    cluster.pods_come();
-    cluster.old_pods_begin_to_end();
+    cluster.new_pods_start();
+    cluster.old_pods_terminate();
     let ended: Vec<Key> = cluster
         .contour_pods()
         .filter(|pod| pod.is_terminating())
@@ -125,8 +125,8 @@ fn a_changed_pod_annotation_neither_frees_nor_alters_its_inputs() {
     for annotation in table {
         let (mut cluster, old) = succeeded();
         let as_it_was = cluster.api.objects[&old[0]].at("/spec").cloned();
-        cluster.pods_come();
-        cluster.old_pods_begin_to_end();
+        cluster.new_pods_start();
+        cluster.old_pods_terminate();
         let ending = |pod: &&Object| pod.is_terminating();
         let pods: Vec<Key> = cluster.contour_pods().filter(ending).map(Object::key).collect();
         for key in &pods {
@@ -147,7 +147,7 @@ fn a_changed_pod_annotation_neither_frees_nor_alters_its_inputs() {
 #[test]
 fn slipway_recreates_a_deleted_configuration_that_is_in_use() {
     let (mut cluster, [configuration, ..]) = succeeded();
-    cluster.pods_come();
+    cluster.new_pods_start();
     let as_it_was = cluster.api.objects[&configuration].at("/spec").cloned();
     cluster.api.forget(&configuration);
     assert_eq!(cluster.writes(), [format!("Create {configuration}")]);
@@ -193,7 +193,7 @@ fn objects_that_no_container_reads_are_pruned_without_live_read() {
     let strays = [Kind::Secret, Kind::Service].map(|kind| Key::new(kind, NAMESPACE, "stray"));
     for key in &strays {
         let metadata = owner.metadata(key.kind, NAMESPACE, &key.name);
-        cluster.make(key.kind, json!({"metadata": metadata}));
+        cluster.create(key.kind, json!({"metadata": metadata}));
     }
     let planned = cluster.plan();
     let wave = planned
@@ -241,7 +241,7 @@ fn a_change_reverted_during_a_rollout_reuses_the_configuration() {
         .clone();
     cluster.specify(asks_auth_fail_open());
     cluster.reconcile();
-    cluster.pods_come();
+    cluster.new_pods_start();
     cluster.specify(serde_json::to_value(spec).expect("JSON"));
     cluster.settle();
     assert_eq!(

@@ -43,9 +43,9 @@ fn envoy_is_not_updated_while_contour_rolls_out() {
         [CONTOUR],
         "the Deployment controller has not observed the new template"
     );
-    cluster.pods_come();
+    cluster.new_pods_start();
     assert_eq!(cluster.writes(), [""; 0], "the old pods run");
-    cluster.old_pods_begin_to_end();
+    cluster.old_pods_terminate();
     assert_eq!(cluster.writes(), [""; 0], "the old pods are Terminating");
     assert_eq!(cluster.condition("Ready"), "False/RollingOut");
     cluster.terminating_pods_end();
@@ -71,7 +71,7 @@ fn envoy_is_not_updated_while_contour_is_unavailable() {
 fn a_deleted_envoy_is_recreated_while_contour_rolls_out() {
     let mut cluster = upgrading();
     cluster.reconcile();
-    cluster.pods_come();
+    cluster.new_pods_start();
     cluster.delete(Kind::DaemonSet, NAMESPACE, "edge-envoy");
     assert_eq!(cluster.writes(), ["Create DaemonSet projectcontour/edge-envoy"]);
 }
@@ -80,15 +80,15 @@ fn a_deleted_envoy_is_recreated_while_contour_rolls_out() {
 fn a_hanging_pod_blocks_envoy_for_a_minute_and_then_only_ready() {
     let mut cluster = upgrading();
     cluster.reconcile();
-    cluster.pods_come();
-    cluster.old_pods_begin_to_end();
+    cluster.new_pods_start();
+    cluster.old_pods_terminate();
     // 30 s of grace period, and a minute.
     cluster.api.now += Duration::from_secs(89);
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(1)));
     assert_eq!(cluster.writes(), [""; 0]);
     cluster.api.now += Duration::from_secs(1);
     assert_eq!(cluster.writes(), [ENVOY]);
-    cluster.pods_come();
+    cluster.new_pods_start();
     cluster.reconcile();
     assert_eq!(cluster.condition("Ready"), "False/RollingOut");
     assert_eq!(cluster.condition("Degraded"), "True/RolloutStuck");
@@ -139,7 +139,7 @@ fn a_new_workload_type_replaces_envoy_when_it_is_available() {
             cluster.api.get(old, NAMESPACE, "edge-envoy").is_some(),
             "the new workload has no pods yet"
         );
-        cluster.pods_come();
+        cluster.new_pods_start();
         let new = Key::new(new, NAMESPACE, "edge-envoy");
         let observed = |cluster: &mut Cluster, generation: i64| {
             let status = "observedGeneration";
@@ -220,7 +220,7 @@ fn stand_ins_follow_their_services_while_a_spec_is_refused() {
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     assert_eq!(cluster.writes().len(), 1);
     assert!(crate::scene::is_blackhole(cluster.stand_in()));
-    cluster.make_extension_service("auth", "auth", &spec);
+    cluster.create_extension_service("auth", "auth", &spec);
     cluster.contour_judges();
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, captured, described};
+use crate::cluster::{Cluster, described, startup_inputs};
 
 /// Returns a spec that references `auth/auth` for external authorization, with `failOpen: false`.
 pub fn asks_auth() -> Value {
@@ -42,25 +42,25 @@ pub fn auth() -> Key {
 
 impl Cluster {
     /// Creates a Service with a ready endpoint. Creates the namespace first if the namespace does not exist.
-    pub fn make_service(&mut self, namespace: &str, name: &str) {
+    pub fn create_service(&mut self, namespace: &str, name: &str) {
         if self.api.get(Kind::Namespace, "", namespace).is_none() {
-            self.make_namespace(namespace);
+            self.create_namespace(namespace);
         }
         let spec = json!({"selector": {"app": name}, "ports": [{"port": 9001}]});
-        self.make(
+        self.create(
             Kind::Service,
             json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
         );
         let metadata = json!({"name": format!("{name}-x"), "namespace": namespace, "labels": {"kubernetes.io/service-name": name}});
         let endpoints = json!([{"addresses": ["10.0.0.7"], "conditions": {"ready": true}}]);
-        self.make(
+        self.create(
             Kind::EndpointSlice,
             json!({"metadata": metadata, "endpoints": endpoints}),
         );
     }
 
-    pub fn make_extension_service(&mut self, namespace: &str, name: &str, spec: &Value) {
-        self.make(
+    pub fn create_extension_service(&mut self, namespace: &str, name: &str, spec: &Value) {
+        self.create(
             Kind::ExtensionService,
             json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
         );
@@ -76,7 +76,7 @@ impl Cluster {
     /// not.
     pub fn waiting_for_auth() -> Self {
         let mut cluster = Self::new();
-        cluster.make_service("auth", "auth");
+        cluster.create_service("auth", "auth");
         cluster.specify(asks_auth());
         cluster.settle();
         cluster
@@ -85,8 +85,8 @@ impl Cluster {
     /// Returns a settled cluster with an ExtensionService that Contour has judged valid.
     pub fn enforcing(spec: &Value) -> Self {
         let mut cluster = Self::new();
-        cluster.make_service("auth", "auth");
-        cluster.make_extension_service("auth", "auth", spec);
+        cluster.create_service("auth", "auth");
+        cluster.create_extension_service("auth", "auth", spec);
         cluster.specify(asks_auth());
         cluster.settle();
         assert_eq!(cluster.stand_in().at("/spec"), Some(spec));
@@ -95,7 +95,7 @@ impl Cluster {
 
     /// Returns the stand-in that Contour's Deployment names for external authorization.
     pub fn stand_in(&self) -> &Object {
-        let captured = captured(self.contour());
+        let captured = startup_inputs(self.contour());
         let ids = captured["standIns"]
             .as_array()
             .expect("stand-ins")
@@ -145,7 +145,7 @@ pub fn is_blackhole(stand_in: &Object) -> bool {
 }
 
 /// Returns the state that is persisted in an annotation of a stand-in.
-pub fn remembered(stand_in: &Object) -> Value {
+pub fn persisted_state(stand_in: &Object) -> Value {
     serde_json::from_str(
         stand_in
             .annotation(annotations::PERSISTED_STATE)

@@ -114,16 +114,16 @@ fn spec() -> impl Strategy<Value = Value> {
 /// Returns a cluster with the services that specs may reference.
 fn with_services() -> Cluster {
     let mut cluster = Cluster::new();
-    cluster.make_namespace("empty");
+    cluster.create_namespace("empty");
     for name in ["one", "two"] {
         for namespace in ["answers", "projectcontour"] {
-            cluster.make_service(namespace, name);
-            cluster.make_extension_service(namespace, name, &points_at_with_timeout(name, "250ms"));
+            cluster.create_service(namespace, name);
+            cluster.create_extension_service(namespace, name, &points_at_with_timeout(name, "250ms"));
         }
     }
-    cluster.make_namespace("invalid");
+    cluster.create_namespace("invalid");
     for name in ["one", "two"] {
-        cluster.make_extension_service("invalid", name, &points_at("missing"));
+        cluster.create_extension_service("invalid", name, &points_at("missing"));
     }
     cluster
 }

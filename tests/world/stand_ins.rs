@@ -5,8 +5,8 @@ use slipway::plan::Kind;
 
 use crate::cluster::{Cluster, NAMESPACE, describe};
 use crate::scene::{
-    asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, points_at, points_at_with_timeout,
-    remembered,
+    asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, persisted_state, points_at,
+    points_at_with_timeout,
 };
 
 #[test]
@@ -84,7 +84,7 @@ fn stand_ins_follow_before_secrets_and_settings_are_known() {
 #[test]
 fn an_unjudged_extension_service_changes_nothing() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     assert_eq!(cluster.writes(), [""; 0]);
     assert!(is_blackhole(cluster.stand_in()));
 }
@@ -93,8 +93,8 @@ fn an_unjudged_extension_service_changes_nothing() {
 fn a_valid_extension_service_causes_one_write_and_no_rollout() {
     let mut cluster = Cluster::waiting_for_auth();
     let template = cluster.template();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     assert_eq!(
         cluster.writes(),
         [format!("Replace ExtensionService {}", id(cluster.stand_in()))]
@@ -107,8 +107,8 @@ fn a_valid_extension_service_causes_one_write_and_no_rollout() {
 #[test]
 fn a_verdict_on_an_older_generation_is_ignored() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.edit_auth(points_at("other"));
     assert_eq!(cluster.writes(), [""; 0]);
     assert!(is_blackhole(cluster.stand_in()));
@@ -119,7 +119,7 @@ fn an_invalid_edit_keeps_the_last_copy_in_use() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(json!({"protocol": "h2c", "services": [{"name": "other", "port": 9001}]}));
     assert_eq!(cluster.writes(), [""; 0], "before Contour judges the edit");
-    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "unresolved service")));
+    cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "unresolved service")));
     assert_eq!(cluster.writes(), [""; 0], "after Contour has judged the edit");
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServiceInvalid");
@@ -138,7 +138,7 @@ fn a_deletion_keeps_the_timeout_and_a_return_rolls_out_nothing() {
         Some(&"500ms".into())
     );
 
-    cluster.make_extension_service("auth", "auth", &spec);
+    cluster.create_extension_service("auth", "auth", &spec);
     cluster.contour_judges();
     assert_eq!(cluster.writes(), [format!("Replace ExtensionService {name}")]);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
@@ -149,7 +149,7 @@ fn a_deletion_keeps_the_timeout_and_a_return_rolls_out_nothing() {
 fn the_verdict_on_a_deleted_object_does_not_prove_its_successor() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ExtensionService, "auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.reconcile();
     assert!(
         is_blackhole(cluster.stand_in()),
@@ -161,8 +161,8 @@ fn the_verdict_on_a_deleted_object_does_not_prove_its_successor() {
 fn a_deletion_that_was_not_observed_has_the_same_final_state() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ExtensionService, "auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("other"));
-    cluster.make_service("auth", "other");
+    cluster.create_extension_service("auth", "auth", &points_at("other"));
+    cluster.create_service("auth", "other");
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("other")));
 }
@@ -173,7 +173,7 @@ fn new_facts_update_the_old_stand_in_and_create_a_successor() {
     let (old, configuration) = (cluster.stand_in().key(), cluster.configuration().name().to_owned());
     let spec = points_at_with_timeout("auth", "900ms");
     cluster.edit_auth(spec.clone());
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     let writes = cluster.writes();
     let repairs = writes
         .iter()
@@ -185,11 +185,11 @@ fn new_facts_update_the_old_stand_in_and_create_a_successor() {
     );
     let retired = &cluster.api.objects[&old];
     assert_eq!(retired.at("/spec"), Some(&spec));
-    assert_eq!(remembered(retired)["retired"], true);
+    assert_eq!(persisted_state(retired)["retired"], true);
     assert_ne!(cluster.stand_in().key(), old);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
     assert_ne!(cluster.configuration().name(), configuration);
-    assert_eq!(remembered(cluster.stand_in()).get("retired"), None);
+    assert_eq!(persisted_state(cluster.stand_in()).get("retired"), None);
 }
 
 #[test]
@@ -198,10 +198,10 @@ fn a_retired_name_is_not_planned_again_after_a_revert() {
     let mut names = vec![id(cluster.stand_in())];
     for timeout in ["900ms", "500ms", "900ms", "500ms"] {
         cluster.edit_auth(points_at_with_timeout("auth", timeout));
-        cluster.contour_says(&auth(), Ok(()));
+        cluster.contour_writes_verdict(&auth(), Ok(()));
         cluster.reconcile();
         // Pods of every template remain, so every stand-in stays in use.
-        cluster.pods_come();
+        cluster.new_pods_start();
         let name = id(cluster.stand_in());
         assert!(!names.contains(&name), "{name} was planned before: {names:?}");
         names.push(name);
@@ -270,11 +270,11 @@ fn a_returning_subject_name_is_enforced_and_retires_a_stand_in() {
         old,
         "a deletion of the service alone rolls out nothing"
     );
-    cluster.make_extension_service("auth", "auth", &spec);
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_extension_service("auth", "auth", &spec);
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.reconcile();
     assert_eq!(cluster.api.objects[&old].at("/spec"), Some(&spec));
-    assert_eq!(remembered(&cluster.api.objects[&old])["retired"], true);
+    assert_eq!(persisted_state(&cluster.api.objects[&old])["retired"], true);
     assert_ne!(cluster.stand_in().key(), old);
 }
 
@@ -312,8 +312,8 @@ fn a_subject_name_added_to_a_blackhole_retires_the_stand_in() {
 fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
     let spec = points_at_with_timeout("auth", "500ms");
     let mut cluster = Cluster::new();
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &spec);
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &spec);
     cluster.specify(asks_auth());
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()));
@@ -327,7 +327,7 @@ fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
     assert_eq!(cluster.template(), template, "the installation needs one rollout");
 
     let mut without_envoy = Cluster::new();
-    without_envoy.make_service("auth", "auth");
+    without_envoy.create_service("auth", "auth");
     without_envoy.specify(asks_auth());
     while without_envoy
         .api
@@ -338,7 +338,7 @@ fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
     }
     assert_eq!(without_envoy.api.get(Kind::DaemonSet, NAMESPACE, "edge-envoy"), None);
     assert_eq!(without_envoy.stand_in().at("/spec/timeoutPolicy"), None);
-    without_envoy.make_extension_service("auth", "auth", &spec);
+    without_envoy.create_extension_service("auth", "auth", &spec);
     without_envoy.reconcile();
     assert_eq!(
         without_envoy.stand_in().at("/spec/timeoutPolicy/response"),
@@ -348,7 +348,7 @@ fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
 
     let mut late = Cluster::waiting_for_auth();
     let template = late.template();
-    late.make_extension_service("auth", "auth", &spec);
+    late.create_extension_service("auth", "auth", &spec);
     late.reconcile();
     assert_eq!(late.template(), template, "an unjudged object rolls out nothing");
 }
@@ -356,8 +356,8 @@ fn facts_without_a_verdict_are_pinned_only_before_envoy_exists() {
 #[test]
 fn facts_that_would_stop_contour_are_not_pinned_unjudged() {
     let mut cluster = Cluster::new();
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at_with_timeout("auth", "s"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at_with_timeout("auth", "s"));
     cluster.specify(asks_auth());
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec/timeoutPolicy"), None);
@@ -378,6 +378,10 @@ fn only_a_repair_of_pinned_facts_retires_a_stand_in() {
     cluster.reconcile();
     let repaired = &cluster.api.objects[&old];
     assert_eq!(repaired.at("/spec/timeoutPolicy/response"), Some(&"500ms".into()));
-    assert_eq!(remembered(repaired)["retired"], true, "a container may have read 1ms");
+    assert_eq!(
+        persisted_state(repaired)["retired"],
+        true,
+        "a container may have read 1ms"
+    );
     assert_ne!(cluster.stand_in().key(), old);
 }

@@ -16,22 +16,22 @@ fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> C
     spec["runtimeSettings"]["globalExtAuth"]["failOpen"] = fail_open.into();
     spec["extensionServices"] = json!({"readiness": readiness});
     cluster.specify(spec);
-    cluster.make_service("auth", "auth");
+    cluster.create_service("auth", "auth");
     if state == ExtensionServiceState::Blocked {
         cluster.full.insert("auth".to_owned());
     }
     cluster.settle();
     if state != ExtensionServiceState::Missing {
-        cluster.make_extension_service("auth", "auth", &points_at("auth"));
+        cluster.create_extension_service("auth", "auth", &points_at("auth"));
     }
     match state {
         ExtensionServiceState::Missing | ExtensionServiceState::Blocked | ExtensionServiceState::Pending => {}
-        ExtensionServiceState::Invalid => cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "no"))),
+        ExtensionServiceState::Invalid => cluster.contour_writes_verdict(&auth(), Err(("TLSUpstreamValidation", "no"))),
         ExtensionServiceState::NoEndpoints => {
-            cluster.contour_says(&auth(), Ok(()));
+            cluster.contour_writes_verdict(&auth(), Ok(()));
             cluster.api.forget(&Key::new(Kind::EndpointSlice, "auth", "auth-x"));
         }
-        ExtensionServiceState::Available => cluster.contour_says(&auth(), Ok(())),
+        ExtensionServiceState::Available => cluster.contour_writes_verdict(&auth(), Ok(())),
     }
     cluster.reconcile();
     cluster
@@ -88,14 +88,16 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
         cluster.specify(asks_auth());
     });
     step(&mut cluster, &|cluster| cluster.missing_crds.clear());
-    step(&mut cluster, &Cluster::pods_come);
-    step(&mut cluster, &|cluster| cluster.make_service("auth", "auth"));
+    step(&mut cluster, &Cluster::new_pods_start);
+    step(&mut cluster, &|cluster| cluster.create_service("auth", "auth"));
     step(&mut cluster, &Cluster::roll);
     step(&mut cluster, &|cluster| {
-        cluster.make_extension_service("auth", "auth", &points_at("auth"));
+        cluster.create_extension_service("auth", "auth", &points_at("auth"));
     });
     step(&mut cluster, &Cluster::contour_judges);
-    step(&mut cluster, &|cluster| cluster.forbids = Some("edge-envoy".into()));
+    step(&mut cluster, &|cluster| {
+        cluster.forbidden_name = Some("edge-envoy".into())
+    });
     step(&mut cluster, &|cluster| {
         let mut spec = asks_auth();
         spec["envoy"] = json!({"logLevel": "debug"});
@@ -104,14 +106,14 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     for _ in 0..6 {
         step(&mut cluster, &|_| ());
     }
-    step(&mut cluster, &|cluster| cluster.forbids = None);
+    step(&mut cluster, &|cluster| cluster.forbidden_name = None);
     step(&mut cluster, &|cluster| {
         cluster.refuses_settings = Some("no".into());
         cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
     });
     step(&mut cluster, &|cluster| cluster.specify(asks_auth()));
     step(&mut cluster, &|cluster| cluster.delete(Kind::Namespace, "", "auth"));
-    step(&mut cluster, &Cluster::pods_come);
+    step(&mut cluster, &Cluster::new_pods_start);
     step(&mut cluster, &Cluster::roll);
     step(&mut cluster, &|cluster| {
         cluster.delete(Kind::ContourDeployment, "projectcontour", "edge");
@@ -210,7 +212,7 @@ fn ready_reconciling_and_stalled_exclude_each_other() {
 fn an_unchanged_status_is_not_written_again_and_emits_no_events() {
     life(|cluster, status| {
         // After a failure, the status of the next plan does not include the failure.
-        if cluster.forbids.is_none() {
+        if cluster.forbidden_name.is_none() {
             let mut later = cluster.clone();
             later.api.now += Duration::from_hours(1);
             let planned = later.plan();
@@ -230,7 +232,10 @@ fn unchecked_settings_are_reported_with_the_last_known_state() {
     cluster.specify(asks_auth_fail_open());
     for (secrets_synced, says) in [
         (true, "the API server has not checked the configuration yet"),
-        (false, "Slipway has not read the Secrets of namespace projectcontour yet"),
+        (
+            false,
+            "Slipway has not read the Secrets of namespace projectcontour yet",
+        ),
     ] {
         let mut observed = cluster.observe().expect("the ContourDeployment exists");
         observed.secrets_synced = secrets_synced;
@@ -259,7 +264,7 @@ fn unchecked_settings_are_reported_with_the_last_known_state() {
 fn stalled_persists_and_a_new_failure_starts_as_reconciling() {
     let mut cluster = Cluster::new();
     cluster.specify(asks_auth());
-    cluster.forbids = Some("edge-envoy".into());
+    cluster.forbidden_name = Some("edge-envoy".into());
     let told = |cluster: &mut Cluster, seconds| {
         cluster.api.now += Duration::from_secs(seconds);
         cluster.reconcile();
@@ -271,9 +276,9 @@ fn stalled_persists_and_a_new_failure_starts_as_reconciling() {
     assert_eq!(told(&mut cluster, 29), on_its_way("Forbidden"));
     assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
     assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
-    cluster.forbids = None;
+    cluster.forbidden_name = None;
     let of_somebody = json!({"metadata": {"name": "edge-envoy", "namespace": "projectcontour"}});
-    cluster.make(Kind::Service, of_somebody);
+    cluster.create(Kind::Service, of_somebody);
     assert_eq!(told(&mut cluster, 1), on_its_way("NameCollision"));
     assert_eq!(told(&mut cluster, 30), stalled("NameCollision"));
 }

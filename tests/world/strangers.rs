@@ -95,20 +95,20 @@ fn imitations(namespace: &str) -> Vec<(Kind, Value)> {
     ]
 }
 
-fn make(cluster: &mut Cluster, imitations: &[(Kind, Value)]) -> Vec<Key> {
-    let make = |(kind, json): &(Kind, Value)| {
-        cluster.make(*kind, json.clone());
+fn create_all(cluster: &mut Cluster, imitations: &[(Kind, Value)]) -> Vec<Key> {
+    let create = |(kind, json): &(Kind, Value)| {
+        cluster.create(*kind, json.clone());
         Object::from_json(*kind, json.clone()).expect("an object").key()
     };
-    imitations.iter().map(make).collect()
+    imitations.iter().map(create).collect()
 }
 
 #[test]
 fn objects_in_an_unreferenced_namespace_are_ignored_or_pruned() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let (status, template) = (cluster.status(), cluster.template());
-    cluster.make_namespace("alice");
-    let keys = make(&mut cluster, &imitations("alice"));
+    cluster.create_namespace("alice");
+    let keys = create_all(&mut cluster, &imitations("alice"));
     for restarts in [false, true] {
         if restarts {
             cluster.restart();
@@ -139,7 +139,7 @@ fn a_foreign_pod_at_home_blocks_deletions_and_hides_traffic() {
     let template = cluster.template();
     let (configuration, ..) = forged_capture();
     let pods = imitations(NAMESPACE).into_iter().take(2).collect::<Vec<_>>();
-    make(&mut cluster, &pods);
+    create_all(&mut cluster, &pods);
     cluster.restart();
     assert_eq!(cluster.writes(), [""; 0]);
     assert_eq!(cluster.template(), template);
@@ -179,7 +179,7 @@ fn a_forged_rolled_out_mark_is_ignored_while_contour_runs() {
     let good = cluster.configuration().key();
     let forged = imitations(NAMESPACE);
     let forged = forged.iter().filter(|(kind, _)| *kind == Kind::ContourConfiguration);
-    let forged = make(&mut cluster, &forged.cloned().collect::<Vec<_>>());
+    let forged = create_all(&mut cluster, &forged.cloned().collect::<Vec<_>>());
     cluster.refuses_settings = Some("spec.foo: unknown".into());
     cluster.specify(json!({"runtimeSettings": {"foo": 1}}));
     cluster.restart();
@@ -212,10 +212,10 @@ fn slipway_repairs_a_blackhole_that_becomes_an_external_name() {
 #[test]
 fn a_namespace_that_refuses_creations_is_bypassed_and_retried() {
     let mut cluster = Cluster::new();
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.full.insert("auth".to_owned());
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.specify(asks_auth());
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
@@ -254,7 +254,7 @@ fn a_stand_in_whose_successor_is_refused_stays_in_use() {
     let stand_in = cluster.stand_in().key();
     cluster.full.insert("auth".to_owned());
     cluster.edit_auth(crate::scene::points_at_with_timeout("auth", "9s"));
-    cluster.contour_looks();
+    cluster.contour_judges_if_triggered();
     cluster.settle();
     assert_eq!(cluster.stand_in().key(), stand_in);
     let spec = cluster.stand_in().at("/spec/timeoutPolicy/response").cloned();
@@ -273,7 +273,7 @@ fn a_stand_in_whose_successor_is_refused_stays_in_use() {
 #[test]
 fn a_name_taken_in_the_service_namespace_blocks_nothing() {
     let mut cluster = Cluster::new();
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     let name = {
         let mut elsewhere = cluster.clone();
         elsewhere.specify(asks_auth());
@@ -283,7 +283,7 @@ fn a_name_taken_in_the_service_namespace_blocks_nothing() {
     for kind in [Kind::Service, Kind::ExtensionService] {
         let mut cluster = cluster.clone();
         let spec = json!({"services": [{"name": "theirs", "port": 1}], "ports": []});
-        cluster.make(
+        cluster.create(
             kind,
             json!({"metadata": {"namespace": "auth", "name": name}, "spec": spec}),
         );

@@ -7,8 +7,8 @@ use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
 
-use crate::cluster::{Cluster, NAMESPACE, captured, described};
-use crate::scene::{asks_auth, auth, is_blackhole, points_at, points_at_with_timeout, remembered};
+use crate::cluster::{Cluster, NAMESPACE, described, startup_inputs};
+use crate::scene::{asks_auth, auth, is_blackhole, persisted_state, points_at, points_at_with_timeout};
 
 /// Disables authorization in the configuration that Contour's Deployment names, as another user would. Returns the key of the
 /// configuration.
@@ -22,7 +22,7 @@ fn alter_configuration(cluster: &mut Cluster) -> Key {
 
 /// Returns name, uid and generation of the ContourConfiguration that Contour's Deployment references.
 fn referenced(cluster: &Cluster) -> [Value; 3] {
-    let captured = captured(cluster.contour());
+    let captured = startup_inputs(cluster.contour());
     ["configuration", "uid", "generation"].map(|field| captured[field].clone())
 }
 
@@ -213,7 +213,7 @@ fn each_rollout_renews_the_mark_of_the_last_good_configuration() {
 fn flap(cluster: &mut Cluster) {
     cluster.delete(Kind::Namespace, "", "auth");
     cluster.settle();
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.settle();
 }
 
@@ -232,7 +232,7 @@ fn a_flapping_namespace_rolls_contour_ever_less_often() {
         "nothing blocks the deletion of the namespace"
     );
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE, "the move back is delayed");
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(10)));
@@ -254,18 +254,18 @@ fn a_stand_in_with_a_delayed_succession_gets_new_facts_at_once() {
     for seconds in 2..8 {
         let spec = points_at_with_timeout("auth", &format!("{seconds}s"));
         cluster.edit_auth(spec.clone());
-        cluster.contour_says(&auth(), Ok(()));
+        cluster.contour_writes_verdict(&auth(), Ok(()));
         cluster.settle();
         assert_eq!(cluster.stand_in().at("/spec"), Some(&spec));
     }
-    let memory = remembered(cluster.stand_in());
+    let memory = persisted_state(cluster.stand_in());
     assert_eq!(
         (&memory["pinned"]["response"], &memory["moves"]),
         (&json!("6s"), &json!(5))
     );
     cluster.api.now += Duration::from_secs(10);
     cluster.settle();
-    assert_eq!(remembered(cluster.stand_in())["pinned"]["response"], "7s");
+    assert_eq!(persisted_state(cluster.stand_in())["pinned"]["response"], "7s");
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_stand_in_with_a_delayed_succession_keeps_its_role() {
     }}));
     for seconds in 2..8 {
         cluster.edit_auth(points_at_with_timeout("auth", &format!("{seconds}s")));
-        cluster.contour_says(&auth(), Ok(()));
+        cluster.contour_writes_verdict(&auth(), Ok(()));
         cluster.settle();
         for service in cluster.status().extension_services {
             let stand_in = service.stand_in.expect("a stand-in").name;
@@ -297,9 +297,9 @@ fn a_deleted_stand_in_that_a_pod_may_read_is_recreated() {
         let mut cluster = Cluster::enforcing(&before);
         let old = cluster.stand_in().key();
         cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
-        cluster.contour_says(&auth(), Ok(()));
+        cluster.contour_writes_verdict(&auth(), Ok(()));
         cluster.reconcile();
-        cluster.pods_come();
+        cluster.new_pods_start();
         assert_ne!(cluster.stand_in().key(), old);
         cluster.api.forget(&old);
         cluster.reconcile();
@@ -308,7 +308,7 @@ fn a_deleted_stand_in_that_a_pod_may_read_is_recreated() {
             Some(&points_at_with_timeout("auth", "900ms")),
             "the recreated stand-in is enforced"
         );
-        assert_eq!(remembered(&cluster.api.objects[&old])["retired"], true);
+        assert_eq!(persisted_state(&cluster.api.objects[&old])["retired"], true);
         cluster.settle();
         assert!(!cluster.api.objects.contains_key(&old));
     }
@@ -319,16 +319,16 @@ fn a_recreated_stand_in_is_not_planned_again() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let old = cluster.stand_in().key();
     cluster.edit_auth(points_at_with_timeout("auth", "900ms"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.reconcile();
-    cluster.pods_come();
+    cluster.new_pods_start();
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.reconcile();
     cluster.api.forget(&old);
     cluster.reconcile();
     assert!(is_blackhole(&cluster.api.objects[&old]));
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.reconcile();
     assert_ne!(cluster.stand_in().key(), old, "what a container read there is unknown");
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
@@ -341,7 +341,7 @@ fn a_stand_in_without_labels_is_known_by_its_name() {
     cluster.delete(first.kind, &first.namespace, &first.name);
     cluster.settle();
     let second = cluster.stand_in().clone();
-    assert_eq!(remembered(&second)["salt"], 1);
+    assert_eq!(persisted_state(&second)["salt"], 1);
     cluster.api.edit(&second.key(), |object| object.metadata.labels = None);
     let bare = &cluster.api.objects[&second.key()];
     let deployment = cluster.observe().expect("the ContourDeployment exists").deployment;
@@ -370,8 +370,8 @@ fn a_stand_in_with_another_name_or_state_is_not_slipways() {
 #[test]
 fn a_pods_annotation_creates_nothing_in_an_unrelated_namespace() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.make_namespace("kube-system");
-    let mut said = captured(cluster.contour());
+    cluster.create_namespace("kube-system");
+    let mut said = startup_inputs(cluster.contour());
     said["standIns"] = json!(["kube-system/edge-ext-auth-0123456789"]);
     let pod = cluster.contour_pods().next().expect("a pod").key();
     cluster
@@ -456,7 +456,7 @@ fn no_deletion_starts_while_a_spec_is_refused() {
 #[test]
 fn a_partly_rolled_out_configuration_is_not_the_last_good_one() {
     let mut cluster = Cluster::new();
-    cluster.make_service("auth", "auth");
+    cluster.create_service("auth", "auth");
     cluster.specify(asks_auth());
     cluster.reconcile();
     cluster.refuses_settings = Some("spec.foo: unknown".into());
@@ -473,10 +473,10 @@ fn missing_crds_do_not_keep_a_blackhole_without_its_stand_in() {
     assert!(!is_blackhole(&stand_in));
     cluster.missing_crds = vec!["extensionservices.projectcontour.io".into()];
     cluster.delete(Kind::Namespace, "", "auth");
-    cluster.namespaces_end();
+    cluster.finalize_namespaces();
     let blackhole = Key::new(Kind::Service, "auth", stand_in.name());
     let expected = [stand_in.key(), blackhole].map(|key| format!("Release {key}"));
     assert_eq!(cluster.writes(), expected, "the stand-in before the blackhole");
-    cluster.namespaces_end();
+    cluster.finalize_namespaces();
     assert_eq!(cluster.api.get(Kind::Namespace, "", "auth"), None);
 }

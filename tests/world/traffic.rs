@@ -13,8 +13,8 @@ fn traffic(cluster: &Cluster) -> Traffic {
 #[test]
 fn traffic_stays_unchecked_until_every_unchecked_pod_is_gone() {
     let mut cluster = Cluster::new();
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.specify(serde_json::json!({}));
     cluster.settle();
     cluster.specify(asks_auth());
@@ -24,10 +24,10 @@ fn traffic_stays_unchecked_until_every_unchecked_pod_is_gone() {
         Traffic::AllowedUnchecked,
         "the old configuration is in use"
     );
-    cluster.pods_come();
+    cluster.new_pods_start();
     cluster.reconcile();
     assert_eq!(traffic(&cluster), Traffic::AllowedUnchecked, "an old pod runs");
-    cluster.old_pods_begin_to_end();
+    cluster.old_pods_terminate();
     cluster.reconcile();
     assert_eq!(
         traffic(&cluster),
@@ -66,10 +66,7 @@ fn a_change_of_fail_open_takes_effect_when_it_is_rolled_out() {
             .message
             .as_deref()
             .expect("a message with the reason");
-        assert!(
-            message.ends_with("(until the current spec is rolled out)"),
-            "{message}"
-        );
+        assert!(message.ends_with("(until the current spec is rolled out)"), "{message}");
         cluster.settle();
         assert_eq!(traffic(&cluster), after);
     }
@@ -93,7 +90,7 @@ fn a_service_stays_enforced_after_an_invalid_edit() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     assert_eq!(traffic(&cluster), Traffic::Enforced);
     cluster.edit_auth(points_at("other"));
-    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "no")));
+    cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "no")));
     cluster.reconcile();
     assert_eq!(traffic(&cluster), Traffic::Enforced, "the last valid copy is in use");
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");

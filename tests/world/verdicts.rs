@@ -24,7 +24,7 @@ fn a_missing_service_withdraws_the_copy_until_it_returns() {
         "False/ExtensionServiceInvalid"
     );
     let spec = json!({"ports": [{"port": 9001}]});
-    cluster.make(
+    cluster.create(
         Kind::Service,
         json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec}),
     );
@@ -35,16 +35,16 @@ fn a_missing_service_withdraws_the_copy_until_it_returns() {
 #[test]
 fn slipway_nudges_contour_when_an_unresolved_service_exists() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.delete(Kind::Service, "auth", "auth");
-    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "not found")));
     cluster.reconcile();
     let nudge = |cluster: &Cluster| cluster.stand_in().at("/spec/services/0/weight").cloned();
     assert_eq!(nudge(&cluster), None, "the Service does not exist");
 
     let spec = json!({"selector": {"app": "auth"}, "ports": [{"port": 9001}]});
     let service = json!({"metadata": {"name": "auth", "namespace": "auth"}, "spec": spec});
-    cluster.make(Kind::Service, service);
+    cluster.create(Kind::Service, service);
     for (wait, weight) in [(0, 1), (4, 1), (1, 2), (600, 1), (600, 2)] {
         cluster.api.now += Duration::from_secs(wait);
         cluster.reconcile();
@@ -54,10 +54,10 @@ fn slipway_nudges_contour_when_an_unresolved_service_exists() {
     }
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(295)));
 
-    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "judged again")));
-    cluster.contour_says(&cluster.stand_in().key(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Err(("TLSUpstreamValidation", "judged again")));
+    cluster.contour_writes_verdict(&cluster.stand_in().key(), Ok(()));
     assert_eq!(cluster.writes(), [""; 0], "Slipway keeps the weight");
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
@@ -69,15 +69,15 @@ fn slipway_nudges_contour_when_an_unresolved_blackhole_exists() {
     without_namespace.settle();
     for mut cluster in [Cluster::waiting_for_auth(), without_namespace] {
         let stand_in = cluster.stand_in().clone();
-        cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+        cluster.contour_writes_verdict(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
         assert_eq!(cluster.writes().len(), 1);
         assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
         cluster.api.now += Duration::from_mins(1);
         assert_eq!(cluster.writes(), [""; 0], "Slipway waits for a verdict on the nudge");
-        cluster.contour_says(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
+        cluster.contour_writes_verdict(&stand_in.key(), Err(("ServiceUnresolvedReference", "not found")));
         assert_eq!(cluster.writes().len(), 1);
         assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(2)));
-        cluster.contour_says(&stand_in.key(), Ok(()));
+        cluster.contour_writes_verdict(&stand_in.key(), Ok(()));
         assert_eq!(cluster.writes(), [""; 0], "Slipway keeps the weight");
     }
 }
@@ -94,10 +94,10 @@ fn contours_that_always_disagree_cause_few_writes() {
         let disagree = |cluster: &mut Cluster| {
             let mut writes = 0;
             for _ in 0..10 {
-                cluster.contour_says(of, Err(("ServiceUnresolvedReference", "not found")));
+                cluster.contour_writes_verdict(of, Err(("ServiceUnresolvedReference", "not found")));
                 writes += cluster.writes().len();
-                cluster.contour_says(of, Ok(()));
-                cluster.contour_says(&stand_in, Ok(()));
+                cluster.contour_writes_verdict(of, Ok(()));
+                cluster.contour_writes_verdict(&stand_in, Ok(()));
                 writes += cluster.writes().len();
             }
             writes
@@ -117,13 +117,13 @@ fn slipway_nudges_contour_each_time_a_port_was_missing() {
                 object.content["spec"]["ports"] = json!([{"port": port}]);
             });
             cluster.reconcile();
-            cluster.contour_says(&cluster.stand_in().key(), Ok(()));
-            cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "no such port")));
+            cluster.contour_writes_verdict(&cluster.stand_in().key(), Ok(()));
+            cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "no such port")));
             cluster.reconcile();
         }
         let weight = cluster.stand_in().at("/spec/services/0/weight");
         assert_eq!(weight, Some(&json!(1)), "{round}");
-        cluster.contour_says(&auth(), Ok(()));
+        cluster.contour_writes_verdict(&auth(), Ok(()));
         cluster.reconcile();
         assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "{round}");
     }
@@ -132,11 +132,11 @@ fn slipway_nudges_contour_each_time_a_port_was_missing() {
 #[test]
 fn a_copy_does_not_inherit_the_nudge_of_its_blackhole() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
+    cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "not found")));
     cluster.reconcile();
     assert_eq!(cluster.stand_in().at("/spec/services/0/weight"), Some(&json!(1)));
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     assert_eq!(cluster.writes().len(), 1);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
@@ -144,7 +144,7 @@ fn a_copy_does_not_inherit_the_nudge_of_its_blackhole() {
 #[test]
 fn slipway_does_not_nudge_contour_for_services_not_yet_read() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.contour_says(&auth(), Err(("ServiceUnresolvedReference", "not found")));
+    cluster.contour_writes_verdict(&auth(), Err(("ServiceUnresolvedReference", "not found")));
     let mut observed = cluster.observe().expect("the ContourDeployment exists");
     observed.references_synced = false;
     assert!(slipway::plan::plan(&observed).is_settled());
@@ -162,7 +162,7 @@ fn slipway_nudges_contour_while_a_former_copy_is_in_use() {
         cluster.condition("ExtensionServicesAvailable"),
         "False/ExtensionServiceInvalid"
     );
-    cluster.make_service("auth", "later");
+    cluster.create_service("auth", "later");
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("later")));
     assert_eq!(cluster.condition("ExtensionServicesAvailable"), "True/AllAvailable");
@@ -173,7 +173,7 @@ fn slipway_nudges_contour_while_settings_are_not_accepted() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.edit_auth(points_at("later"));
     cluster.settle();
-    cluster.make_service("auth", "later");
+    cluster.create_service("auth", "later");
     let mut asks = asks_auth();
     asks["runtimeSettings"]["foo"] = 1.into();
     cluster.specify(asks);
@@ -220,7 +220,7 @@ fn a_verdict_about_contours_own_state_does_not_withdraw_a_copy() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     for reason in ["SecretNotValid", "SomethingNew"] {
         for key in [auth(), cluster.stand_in().key()] {
-            cluster.contour_says(&key, Err((reason, "a client certificate of mine")));
+            cluster.contour_writes_verdict(&key, Err((reason, "a client certificate of mine")));
         }
         assert_eq!(cluster.writes(), [""; 0], "{reason}");
         assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")), "{reason}");
@@ -237,7 +237,7 @@ fn a_verdict_about_the_copy_withdraws_the_copy() {
     ] {
         let mut cluster = Cluster::enforcing(&points_at("auth"));
         for key in [auth(), cluster.stand_in().key()] {
-            cluster.contour_says(&key, Err((reason, "gone")));
+            cluster.contour_writes_verdict(&key, Err((reason, "gone")));
         }
         assert_eq!(cluster.writes().len(), 1, "{reason}");
         assert!(is_blackhole(cluster.stand_in()), "{reason}");
@@ -247,7 +247,7 @@ fn a_verdict_about_the_copy_withdraws_the_copy() {
 #[test]
 fn a_verdict_on_the_users_object_alone_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
-    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
+    cluster.contour_writes_verdict(&auth(), Err(("TLSUpstreamValidation", "gone")));
     assert_eq!(cluster.writes(), [""; 0]);
 }
 
@@ -255,8 +255,8 @@ fn a_verdict_on_the_users_object_alone_does_not_withdraw() {
 fn a_stale_verdict_on_the_stand_in_does_not_withdraw() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let key = cluster.stand_in().key();
-    cluster.contour_says(&auth(), Err(("TLSUpstreamValidation", "gone")));
-    cluster.contour_says(&key, Err(("TLSUpstreamValidation", "gone")));
+    cluster.contour_writes_verdict(&auth(), Err(("TLSUpstreamValidation", "gone")));
+    cluster.contour_writes_verdict(&key, Err(("TLSUpstreamValidation", "gone")));
     cluster.api.edit(&key, |object| {
         object.content["status"]["conditions"][0]["observedGeneration"] = 0.into();
     });
@@ -268,11 +268,11 @@ fn a_withdrawn_copy_returns_only_with_a_valid_verdict() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     for key in [auth(), stand_in.clone()] {
-        cluster.contour_says(&key, Err(("TLSUpstreamValidation", "gone")));
+        cluster.contour_writes_verdict(&key, Err(("TLSUpstreamValidation", "gone")));
     }
     cluster.reconcile();
     // The blackhole that the stand-in points at now is valid.
-    cluster.contour_says(&stand_in, Ok(()));
+    cluster.contour_writes_verdict(&stand_in, Ok(()));
     assert_eq!(
         cluster.writes(),
         [""; 0],
@@ -297,7 +297,7 @@ fn a_withdrawn_copy_returns_only_with_a_valid_verdict() {
     );
     cluster.edit_auth(points_at("auth"));
     assert_eq!(cluster.writes(), [""; 0]);
-    cluster.contour_says(&auth(), Ok(()));
+    cluster.contour_writes_verdict(&auth(), Ok(()));
     assert_eq!(cluster.writes().len(), 1);
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
 }
@@ -307,7 +307,7 @@ fn weight(cluster: &Cluster) -> Option<serde_json::Value> {
     cluster.stand_in().at("/spec/services/0/weight").cloned()
 }
 
-fn seconds_pass(cluster: &mut Cluster, seconds: u64) {
+fn reconcile_after_seconds(cluster: &mut Cluster, seconds: u64) {
     cluster.api.now += Duration::from_secs(seconds);
     cluster.reconcile();
 }
@@ -315,15 +315,15 @@ fn seconds_pass(cluster: &mut Cluster, seconds: u64) {
 #[test]
 fn a_lost_verdict_is_nudged_for_until_the_service_is_enforced() {
     let mut cluster = Cluster::waiting_for_auth();
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     for (wait, nudged) in [
         (4, None),
         (1, Some(json!(1))),
         (10, Some(json!(2))),
         (5, Some(json!(2))),
     ] {
-        cluster.contour_loses_its_words();
-        seconds_pass(&mut cluster, wait);
+        cluster.contour_loses_its_verdicts();
+        reconcile_after_seconds(&mut cluster, wait);
         assert!(is_blackhole(cluster.stand_in()));
         assert_eq!(weight(&cluster), nudged, "{wait} s later");
         assert_eq!(
@@ -332,7 +332,7 @@ fn a_lost_verdict_is_nudged_for_until_the_service_is_enforced() {
         );
     }
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(40)));
-    seconds_pass(&mut cluster, 40);
+    reconcile_after_seconds(&mut cluster, 40);
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("auth")));
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
@@ -345,12 +345,12 @@ fn a_lost_verdict_on_an_edit_is_reported_and_nudged_for() {
     let mut edited = points_at("auth");
     edited["protocol"] = "h2".into();
     cluster.edit_auth(edited.clone());
-    cluster.contour_loses_its_words();
+    cluster.contour_loses_its_verdicts();
     assert_eq!(cluster.writes(), [""; 0], "Contour has some time to judge");
     assert_eq!(cluster.plan().requeue_after, Some(Duration::from_secs(5)));
     assert_eq!(cluster.condition("Degraded"), "False/Healthy");
 
-    seconds_pass(&mut cluster, 5);
+    reconcile_after_seconds(&mut cluster, 5);
     assert_eq!(cluster.stand_in().at("/spec/protocol"), Some(&json!("h2c")));
     assert_eq!(weight(&cluster), Some(json!(1)));
     assert_eq!(cluster.condition("Degraded"), "True/ExtensionServicePending");
@@ -366,7 +366,7 @@ fn a_lost_verdict_on_an_edit_is_reported_and_nudged_for() {
 
 #[test]
 fn a_lost_verdict_on_a_trial_is_nudged_for() {
-    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+    let mut cluster = with_verdict_on_predecessor(&points_at("auth"));
     cluster.api.now += Duration::from_hours(1);
     cluster.reconcile();
     assert_eq!(trials(&cluster).len(), 1);
@@ -375,10 +375,10 @@ fn a_lost_verdict_on_a_trial_is_nudged_for() {
         None,
         "an object that Contour never judges is no reason for a nudge"
     );
-    cluster.contour_loses_its_words();
-    seconds_pass(&mut cluster, 4);
+    cluster.contour_loses_its_verdicts();
+    reconcile_after_seconds(&mut cluster, 4);
     assert_eq!(weight(&cluster), None);
-    seconds_pass(&mut cluster, 1);
+    reconcile_after_seconds(&mut cluster, 1);
     assert_eq!(weight(&cluster), Some(json!(1)));
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec/protocol"), Some(&json!("h2c")));
@@ -397,29 +397,29 @@ fn slipway_nudges_only_a_contour_that_was_ready_for_5_seconds() {
         });
     };
     is_heard(&mut cluster, 0);
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
-    seconds_pass(&mut cluster, 3600);
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
+    reconcile_after_seconds(&mut cluster, 3600);
     assert_eq!(weight(&cluster), None, "no Contour is ready");
     for (ready, nudged) in [(1, json!(1)), (2, json!(2))] {
         let before = weight(&cluster);
         is_heard(&mut cluster, ready);
-        seconds_pass(&mut cluster, 4);
+        reconcile_after_seconds(&mut cluster, 4);
         assert_eq!(weight(&cluster), before, "{ready} ready");
-        seconds_pass(&mut cluster, 1);
+        reconcile_after_seconds(&mut cluster, 1);
         assert_eq!(weight(&cluster), Some(nudged), "{ready} ready");
     }
 }
 
 /// Returns a cluster in which `auth/auth` bears the verdict on another object of its name, about a generation two later.
-fn with_the_verdict_on_another(spec: &serde_json::Value) -> Cluster {
+fn with_verdict_on_predecessor(spec: &serde_json::Value) -> Cluster {
     let mut cluster = Cluster::waiting_for_auth();
-    make_with_the_verdict_on_another(&mut cluster, spec);
+    create_with_verdict_on_predecessor(&mut cluster, spec);
     cluster
 }
 
-fn make_with_the_verdict_on_another(cluster: &mut Cluster, spec: &serde_json::Value) {
-    cluster.make_extension_service("auth", "auth", spec);
-    cluster.contour_says_of_another(&auth(), 2);
+fn create_with_verdict_on_predecessor(cluster: &mut Cluster, spec: &serde_json::Value) {
+    cluster.create_extension_service("auth", "auth", spec);
+    cluster.contour_writes_verdict_on_predecessor(&auth(), 2);
 }
 
 fn trials(cluster: &Cluster) -> Vec<Key> {
@@ -430,7 +430,7 @@ fn trials(cluster: &Cluster) -> Vec<Key> {
 
 #[test]
 fn an_object_that_contour_never_judges_is_tried_and_enforced() {
-    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+    let mut cluster = with_verdict_on_predecessor(&points_at("auth"));
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()), "the verdict is about another object");
     cluster.settle();
@@ -464,7 +464,7 @@ fn an_object_that_contour_never_judges_is_tried_and_enforced() {
 
 #[test]
 fn a_failed_trial_is_reported_and_nudged_for() {
-    let mut cluster = with_the_verdict_on_another(&points_at("missing"));
+    let mut cluster = with_verdict_on_predecessor(&points_at("missing"));
     cluster.settle();
     assert!(is_blackhole(cluster.stand_in()));
     let message = cluster.status().extension_services[0]
@@ -473,21 +473,21 @@ fn a_failed_trial_is_reported_and_nudged_for() {
         .expect("a message");
     let says = "Contour reports that ExtensionService auth/auth is not valid: ServiceUnresolvedReference: ";
     assert!(message.starts_with(says), "{message}");
-    cluster.make_service("auth", "missing");
+    cluster.create_service("auth", "missing");
     cluster.settle();
     assert_eq!(cluster.stand_in().at("/spec"), Some(&points_at("missing")));
 }
 
 #[test]
 fn a_trial_that_another_user_altered_proves_nothing() {
-    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+    let mut cluster = with_verdict_on_predecessor(&points_at("auth"));
     cluster.reconcile();
     let trial = trials(&cluster).remove(0);
-    cluster.contour_says(&trial, Err(("TLSUpstreamValidation", "no")));
+    cluster.contour_writes_verdict(&trial, Err(("TLSUpstreamValidation", "no")));
     cluster
         .api
         .edit(&trial, |object| object.content["spec"]["protocol"] = "h2".into());
-    cluster.contour_says(&trial, Ok(()));
+    cluster.contour_writes_verdict(&trial, Ok(()));
     cluster.reconcile();
     assert!(is_blackhole(cluster.stand_in()));
     assert_eq!(
@@ -499,7 +499,7 @@ fn a_trial_that_another_user_altered_proves_nothing() {
 
 #[test]
 fn no_trial_is_created_in_a_terminating_namespace() {
-    let mut cluster = with_the_verdict_on_another(&points_at("auth"));
+    let mut cluster = with_verdict_on_predecessor(&points_at("auth"));
     cluster.settle();
     cluster.api.edit(&auth(), |object| {
         object.metadata.finalizers = Some(vec!["example.com/mine".into()]);
@@ -539,7 +539,7 @@ fn one_trial_serves_all_roles_and_is_deleted_with_its_object() {
         let mut cluster = Cluster::waiting_for_auth();
         cluster.specify(asks_twice.clone());
         cluster.settle();
-        make_with_the_verdict_on_another(&mut cluster, &points_at("auth"));
+        create_with_verdict_on_predecessor(&mut cluster, &points_at("auth"));
         let waves = cluster.plan().waves.into_iter();
         let created = waves
             .flat_map(|wave| wave.writes)

@@ -42,8 +42,8 @@ fn slipway_accepts_and_reports_a_platforms_changes_to_workloads() {
     spec["contour"] =
         json!({"nodePlacement": {"tolerations": [{"key": "dedicated", "operator": "Exists", "effect": ""}]}});
     cluster.specify(spec);
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.settle();
     assert_eq!(cluster.condition("Ready"), "True/AsSpecified");
     assert_eq!(cluster.writes(), [""; 0]);
@@ -83,7 +83,7 @@ fn disables(object: &mut Object) {
 fn slipway_never_rolls_out_a_configuration_changed_on_write() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(disables);
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.specify(asks_auth());
     for restarts in [false, true, true] {
         if restarts {
@@ -119,7 +119,7 @@ fn runs_another(object: &mut Object) {
 fn a_contour_whose_command_is_changed_on_write_is_reported() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(runs_another);
-    cluster.make_namespace("auth");
+    cluster.create_namespace("auth");
     cluster.specify(asks_auth());
     cluster.settle();
     assert_eq!(cluster.condition("Stalled"), "True/NotTaken");
@@ -173,8 +173,8 @@ fn redirects(object: &mut Object) {
 fn a_stand_in_changed_on_write_is_not_used() {
     let mut cluster = Cluster::new();
     cluster.api.webhook = Some(redirects);
-    cluster.make_service("auth", "auth");
-    cluster.make_extension_service("auth", "auth", &points_at("auth"));
+    cluster.create_service("auth", "auth");
+    cluster.create_extension_service("auth", "auth", &points_at("auth"));
     cluster.specify(asks_auth());
     cluster.settle();
     assert_eq!(cluster.stand_in().namespace(), NAMESPACE);
