@@ -10,15 +10,35 @@ use serde_json::{Map, Value};
 use super::spec::RuntimeSettings;
 use super::status::Traffic;
 
-/// The purpose of a reference to an ExtensionService.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
+/// Defines the roles, with the list of them and the row of each. A role that is in one of the three is in all of them.
+macro_rules! roles {
+    ($($(#[$doc:meta])* $role:ident => $row:ident;)*) => {
+        /// The purpose of a reference to an ExtensionService.
+        #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Role {
+            $($(#[$doc])* $role,)*
+        }
+
+        impl Role {
+            /// Every role.
+            pub const ALL: [Self; [$(stringify!($role)),*].len()] = [$(Self::$role),*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$role => &$row,)*
+                }
+            }
+        }
+    };
+}
+
+roles! {
     /// External authorization: `runtimeSettings.globalExtAuth`.
-    GlobalExternalAuthorization,
+    GlobalExternalAuthorization => EXTERNAL_AUTHORIZATION;
     /// Rate limiting: `runtimeSettings.rateLimitService`.
-    RateLimit,
+    RateLimit => RATE_LIMIT;
     /// Tracing: `runtimeSettings.tracing`.
-    Tracing,
+    Tracing => TRACING;
 }
 
 /// The properties of a role.
@@ -109,17 +129,6 @@ const TRACING: Row = Row {
 };
 
 impl Role {
-    /// Every role.
-    pub const ALL: [Self; 3] = [Self::GlobalExternalAuthorization, Self::RateLimit, Self::Tracing];
-
-    fn row(self) -> &'static Row {
-        match self {
-            Self::GlobalExternalAuthorization => &EXTERNAL_AUTHORIZATION,
-            Self::RateLimit => &RATE_LIMIT,
-            Self::Tracing => &TRACING,
-        }
-    }
-
     /// Returns the short form, which names of objects contain.
     pub fn slug(self) -> &'static str {
         self.row().slug
