@@ -1,4 +1,4 @@
-//! How long one plan takes: `cargo bench --bench plan`.
+//! Measures the time of one plan: `cargo bench --bench plan`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ spec:
     tracing: {extensionService: {namespace: traces, name: collector}}
 ";
 
-/// What is observed when all that is planned exists, and nothing is left to write.
+/// Returns the observation after all planned objects are created, when the plan has no writes left.
 fn converged(input: &str) -> Observed {
     let (_, mut observed) = answered(&observe(input).expect("an observation"));
     for _ in 0..4 {

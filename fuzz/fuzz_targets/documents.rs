@@ -1,7 +1,7 @@
-//! ContourDeployments and the objects around them → plans. What must hold is in `tests/fuzz/documents.rs`.
+//! Computes plans from ContourDeployments and the objects around them. `tests/fuzz/documents.rs` checks the invariants.
 
 #![no_main]
-#![allow(dead_code)] // it shares the simulated cluster with tests that use more of it
+#![allow(dead_code)] // the tests use more of the shared simulated cluster
 
 #[path = "../../tests/world/api_server.rs"]
 mod api_server;

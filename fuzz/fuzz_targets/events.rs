@@ -1,7 +1,7 @@
-//! Sequences of events on the simulated cluster. What must hold is in `tests/fuzz/events.rs`.
+//! Runs sequences of events on the simulated cluster. `tests/fuzz/events.rs` checks the invariants.
 
 #![no_main]
-#![allow(dead_code)] // it shares the simulated cluster with tests that use more of it
+#![allow(dead_code)] // the tests use more of the shared simulated cluster
 
 #[path = "../../tests/world/api_server.rs"]
 mod api_server;
