@@ -87,7 +87,7 @@ impl Model {
         let by_foreigner = state.slot(missing).extra == 1;
         (!by_foreigner).then(|| {
             format!(
-                "I2: a container of {} exits if it starts: {} does not exist",
+                "I2: a container of {} exits at its start: {} does not exist",
                 self.items.key(pod),
                 self.items.key(missing)
             )

@@ -135,7 +135,7 @@ fn slipway_restores_an_owner_reference_with_one_write() {
 }
 
 #[test]
-fn slipway_restores_an_annotation_with_one_write() {
+fn slipway_restores_the_applied_annotation_with_one_write() {
     let (cluster, ours) = converged();
     for key in &ours {
         let annotation = annotations::APPLIED;

@@ -112,7 +112,7 @@ fn a_deletion_keeps_the_objects_of_other_users() {
 }
 
 #[test]
-fn every_delete_carries_the_observed_uid() {
+fn a_delete_carries_the_observed_uid() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::ContourDeployment, NAMESPACE, "edge");
     let planned = cluster.plan();

@@ -277,8 +277,8 @@ fn stalled_persists_and_a_new_failure_starts_as_reconciling() {
     assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
     assert_eq!(told(&mut cluster, 1), stalled("Forbidden"));
     cluster.forbidden_name = None;
-    let of_somebody = json!({"metadata": {"name": "edge-envoy", "namespace": "projectcontour"}});
-    cluster.create(Kind::Service, of_somebody);
+    let foreign_service = json!({"metadata": {"name": "edge-envoy", "namespace": "projectcontour"}});
+    cluster.create(Kind::Service, foreign_service);
     assert_eq!(told(&mut cluster, 1), on_its_way("NameCollision"));
     assert_eq!(told(&mut cluster, 30), stalled("NameCollision"));
 }

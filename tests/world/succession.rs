@@ -351,7 +351,7 @@ fn a_stand_in_without_labels_is_known_by_its_name() {
 }
 
 #[test]
-fn a_stand_in_with_another_name_or_state_is_not_slipways() {
+fn a_stand_in_of_another_owner_or_name_is_not_slipways() {
     let cluster = Cluster::enforcing(&points_at("auth"));
     let mut deployment = cluster
         .observe()
