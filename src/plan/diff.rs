@@ -171,7 +171,9 @@ pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
     let fields = sent.zip(live).map(|(sent, live)| compare::differences(sent, live));
     let fields: Vec<_> = fields.into_iter().flatten().map(|(field, _)| field).collect();
     let message = if fields.is_empty() {
-        "Slipway keeps writing this object, but the object never reaches the desired state; find the other client in the API server's audit log".to_owned()
+        "Slipway keeps writing this object, but the object never reaches the desired state; find the other client in \
+         the API server's audit log"
+            .to_owned()
     } else {
         format!(
             "Slipway keeps writing {}, but the values do not persist; find the other client with kubectl get --show-managed-fields",
@@ -200,7 +202,8 @@ fn deleted(key: &Key) -> Failure {
     Failure {
         key: key.clone(),
         cause: FailureCause::Contested,
-        message: "another user or controller keeps deleting this object; Slipway recreates it with back-off; find the client in the API server's audit log"
+        message: "another user or controller keeps deleting this object; Slipway recreates it with back-off; find the \
+                  client in the API server's audit log"
             .to_owned(),
     }
 }
@@ -216,7 +219,8 @@ fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
         (FailureCause::NotTaken, message)
     } else {
         let message = format!(
-            "another user or controller keeps changing {fields}; Slipway reverts the change with back-off; find the client with kubectl get --show-managed-fields"
+            "another user or controller keeps changing {fields}; Slipway reverts the change with back-off; find the \
+             client with kubectl get --show-managed-fields"
         );
         (FailureCause::Contested, message)
     };

@@ -59,8 +59,8 @@ impl SettingsVerdict {
             Some(field) => Self::Refused {
                 hash,
                 message: format!(
-                    "runtimeSettings.{field}: a mutating webhook or policy changes this field, but Contour's configuration must match the spec; \
-                     exempt ContourConfigurations from the webhook or policy"
+                    "runtimeSettings.{field}: a mutating webhook or policy changes this field, but Contour's configuration must \
+                     match the spec; exempt ContourConfigurations from the webhook or policy"
                 ),
             },
         }

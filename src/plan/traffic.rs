@@ -88,7 +88,11 @@ pub fn consequence(reference: &Reference, traffic: Traffic) -> Option<String> {
     let words = match traffic {
         Traffic::Enforced => return None,
         Traffic::Unknown => {
-            return Some("the treatment of requests is unknown, because Slipway cannot determine the configuration of a running Contour".to_owned());
+            return Some(
+                "the treatment of requests is unknown, because Slipway cannot determine the configuration of a \
+                 running Contour"
+                    .to_owned(),
+            );
         }
         Traffic::AllowedUnchecked | Traffic::Denied | Traffic::NotSampled => reference.role.words(traffic),
     };

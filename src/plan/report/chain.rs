@@ -38,7 +38,8 @@ pub enum Besides {
 /// The rules for Ready to be False. Ready is True if no rule holds.
 pub const READY: &[Rule] = &[
     Rule {
-        when: "an object cannot be written, and an administrator must act: no step that Slipway waits for can resolve the failure, or the failure has lasted for 30 seconds",
+        when: "an object cannot be written, and an administrator must act: no step that Slipway waits for can resolve \
+               the failure, or the failure has lasted for 30 seconds",
         reasons: FAILURES.split_at(FAILURES.len() - 1).0,
         besides: Besides::Stalled,
         holds: |input| {

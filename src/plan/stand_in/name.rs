@@ -10,8 +10,8 @@ use crate::plan::observed::{NamespacePhase, Observed};
 use crate::plan::rollout;
 use crate::plan::startup_inputs::{Contours, StartupInputs};
 
-/// Returns the namespace of the planned stand-in: the namespace of the user's ExtensionService, or, while that namespace is absent or
-/// terminating (and nothing can be created there), the namespace of the ContourDeployment.
+/// Returns the namespace of the planned stand-in. This is the namespace of the user's ExtensionService, or, while that namespace is absent
+/// or terminating, the namespace of the ContourDeployment. Nothing can be created in a terminating namespace.
 pub fn home(observed: &Observed, reference: &Reference, owner: &Owner) -> String {
     match observed.namespace(&reference.target.namespace) {
         Some(NamespacePhase::Active) => reference.target.namespace.clone(),
