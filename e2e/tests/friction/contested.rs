@@ -1,4 +1,4 @@
-//! Somebody who always changes a field back. Neither wins; the operator's tries become rare, and status says whom it is about.
+//! Another controller that always reverts a field. Neither side wins. The operator backs off, and the status names the object.
 
 use std::time::Duration;
 
@@ -10,54 +10,54 @@ use slipway_e2e::wait::Look;
 use tokio::task::JoinHandle;
 
 use crate::ledger;
-use crate::scene::{REPORTED, TRIED_AGAIN, is_paced, is_quiet, is_ready_within, ready_edge, told};
+use crate::scene::{REPORTED, RETRIED, describe, is_paced, is_quiet, is_ready_within, ready_edge};
 
-/// Tries until a fight is called one: twenty at once, and a few at 1 s, 2 s, 4 s, … from each other.
+/// The maximum number of attempts before the operator reports the contest: twenty at once, and a few at intervals of 1 s, 2 s, 4 s, …
 const TRIES: usize = 26;
 
-pub async fn somebody_keeps_changing_a_port_back(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_contested_port_is_reported_and_retried_with_back_off(lab: &Lab) -> anyhow::Result<()> {
     let edge = ready_edge(lab).await?;
     is_quiet(lab, &edge).await?;
     let began = ledger::now()?;
     let service = Thing::new("Service", &lab.namespace, "edge-envoy");
     let fight = Fight::over(lab, &service);
-    wait("status says that the Service is contested", REPORTED)
+    wait("status reports that the Service is contested", REPORTED)
         .until(async || {
             let status = edge.status().await?;
-            let says = ["Reconciling", "Stalled"].iter().any(|kind| {
+            let is_reported = ["Reconciling", "Stalled"].iter().any(|kind| {
                 status.condition(kind).is_some_and(|it| {
                     it.status == "True" && it.reason == "Contested" && it.message.contains("edge-envoy")
                 })
             });
-            Ok(Look::when(says, told(&status)))
+            Ok(Look::when(is_reported, describe(&status)))
         })
         .await
         .map_err(|error| {
             let writes = ledger::since(began, &lab.namespace).unwrap_or_default();
-            error.context(format!("meanwhile: {}", ledger::busiest(&writes)))
+            error.context(format!("writes meanwhile: {}", ledger::busiest(&writes)))
         })?;
     let writes = ledger::since(began, &lab.namespace)?;
-    let tries = writes
+    let attempts = writes
         .iter()
         .filter(|write| write.object() == format!("services {}/edge-envoy", lab.namespace));
-    let tries = tries.count();
-    ensure!(tries <= TRIES, "{tries} tries; {}", ledger::busiest(&writes));
+    let attempts = attempts.count();
+    ensure!(attempts <= TRIES, "{attempts} attempts; {}", ledger::busiest(&writes));
     is_paced(lab, &edge).await?;
     fight.end();
-    wait("the port is Slipway's again, by itself", TRIED_AGAIN)
+    wait("the operator has restored the port by a retry", RETRIED)
         .until(async || {
             let port = lab.read(&service).await?["spec"]["ports"][0].clone();
-            Ok(Look::when(port["targetPort"] != THEIRS, port.to_string()))
+            Ok(Look::when(port["targetPort"] != OTHER_PORT, port.to_string()))
         })
         .await?;
-    is_ready_within(lab, &edge, TRIED_AGAIN).await?;
+    is_ready_within(lab, &edge, RETRIED).await?;
     is_quiet(lab, &edge).await
 }
 
-/// What the other one wants.
-const THEIRS: u16 = 9999;
+/// The port that the other controller desires.
+const OTHER_PORT: u16 = 9999;
 
-/// A controller that wants another port.
+/// A controller that desires another port. It ends when this value is dropped.
 struct Fight(JoinHandle<()>);
 
 impl Fight {
@@ -67,13 +67,13 @@ impl Fight {
             let mut round = tokio::time::interval(Duration::from_millis(50));
             loop {
                 round.tick().await;
-                // Whatever fails is tried again in the next round.
+                // A failed request is retried in the next round.
                 let Ok(found) = services.get(&name).await else { continue };
                 let mut ports: Value = found.data["spec"]["ports"].clone();
-                if ports[0]["targetPort"] == THEIRS {
+                if ports[0]["targetPort"] == OTHER_PORT {
                     continue;
                 }
-                ports[0]["targetPort"] = json!(THEIRS);
+                ports[0]["targetPort"] = json!(OTHER_PORT);
                 let patch = Patch::Merge(json!({"spec": {"ports": ports}}));
                 let _ = services.patch(&name, &PatchParams::default(), &patch).await;
             }

@@ -1,4 +1,5 @@
-//! What the cases share: one API server that knows `MutatingAdmissionPolicy`, one operator, one played Contour, one ledger.
+//! The shared environment of the cases: one API server with `MutatingAdmissionPolicy`, one operator, one simulated Contour, one
+//! ledger.
 
 use std::panic::AssertUnwindSafe;
 
@@ -14,16 +15,16 @@ use crate::Case;
 use crate::ledger::Ledger;
 use crate::policy;
 
-/// Who else may run at the same time.
+/// Whether other cases may run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Other cases.
+    /// Other cases may run.
     BesideOthers,
-    /// Nobody: all ContourDeployments are concerned.
+    /// No other case may run, because the case affects all ContourDeployments.
     Alone,
 }
 
-/// What the cases share.
+/// The shared environment of the cases.
 pub struct Ground {
     runtime: Runtime,
     server: OnceCell<Result<Server, String>>,
@@ -35,10 +36,10 @@ struct Server {
 }
 
 impl Ground {
-    /// It lives as long as the process, which is what the API server ends with.
+    /// Returns an environment that lives as long as the process. The API server ends with the process.
     pub fn new() -> anyhow::Result<&'static Self> {
         Ok(Box::leak(Box::new(Self {
-            runtime: Runtime::new().context("making a runtime")?,
+            runtime: Runtime::new().context("starting a runtime")?,
             server: OnceCell::const_new(),
         })))
     }
@@ -52,30 +53,31 @@ impl Ground {
                 .await;
             let world = match server {
                 Ok(server) => server.world,
-                Err(error) => panic!("there is no API server to test on: {error}"),
+                Err(error) => panic!("the start of the API server failed: {error}"),
             };
             run_on(world, namespace, async |lab| {
                 if turn == Turn::Alone {
                     lab.nothing_is_left_of_others().await?;
                 }
-                carry_out(lab, case).await
+                run_case(lab, case).await
             })
             .await;
         });
     }
 }
 
-/// Carries a case out, and takes its policies out of force whatever comes of it.
-async fn carry_out(lab: &Lab, case: Case) -> anyhow::Result<()> {
+/// Runs a case. Deletes the case's policies, even if the case fails or panics.
+async fn run_case(lab: &Lab, case: Case) -> anyhow::Result<()> {
     let outcome = AssertUnwindSafe(case(lab)).catch_unwind().await;
     let lifted = policy::lift_all(lab).await;
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     lifted
 }
 
+/// Starts the API server, the ledger, the operator and the simulated Contour.
 async fn start() -> anyhow::Result<Server> {
     let name = format!("friction-{}", std::process::id());
-    // It has to outlive everything that is spawned here.
+    // The world must outlive all spawned tasks.
     let world: &'static World = Box::leak(Box::new(World::booted(&name, &["--mutating-policies"]).await?));
     Ledger::begin(&world.state.join("audit.log"))?;
     world.restore(Takes::Operator).await?;

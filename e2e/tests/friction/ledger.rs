@@ -1,4 +1,4 @@
-//! What the operator has written, read from the audit log once for all cases: for each of them to read all of it, again and again,
+//! The operator's writes, read from the audit log once for all cases. If each case read the whole audit log again and again, reading
 //! would take more time than everything else.
 
 use std::collections::BTreeMap;
@@ -17,21 +17,21 @@ static LEDGER: OnceLock<Mutex<Ledger>> = OnceLock::new();
 /// The operator's writes.
 pub struct Ledger {
     log: BufReader<File>,
-    /// The beginning of a line that was not complete yet.
+    /// The beginning of an incomplete line.
     rest: String,
     writes: Vec<Write>,
 }
 
-/// One request of the operator's that changes something, or would.
+/// One request of the operator that changes an object, or that would change an object if it were accepted.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// When it was read.
+    /// The time at which the ledger read the request.
     seen: Instant,
     verb: String,
-    /// The resource, and the subresource if there is one: `contourdeployments/status`.
+    /// The resource, with the subresource if the request has one: `contourdeployments/status`.
     resource: String,
     namespace: String,
-    /// Empty for a creation that was refused.
+    /// The name of the object. Empty for a refused creation.
     name: String,
     code: i64,
 }
@@ -41,7 +41,7 @@ pub struct Write {
 pub struct Moment(usize);
 
 impl Ledger {
-    /// Begins with what is in the log already.
+    /// Creates the ledger. The ledger includes requests that are already in the log.
     pub fn begin(audit_log: &Path) -> anyhow::Result<()> {
         let log = File::open(audit_log).with_context(|| format!("opening {}", audit_log.display()))?;
         let ledger = Self {
@@ -49,12 +49,10 @@ impl Ledger {
             rest: String::new(),
             writes: Vec::new(),
         };
-        LEDGER
-            .set(Mutex::new(ledger))
-            .ok()
-            .context("there is one ledger already")
+        LEDGER.set(Mutex::new(ledger)).ok().context("the ledger already exists")
     }
 
+    /// Reads the new complete lines of the log.
     fn read(&mut self) -> anyhow::Result<()> {
         while self.log.read_line(&mut self.rest)? > 0 && self.rest.ends_with('\n') {
             let line = std::mem::take(&mut self.rest);
@@ -67,13 +65,14 @@ impl Ledger {
 }
 
 impl Write {
+    /// Returns the write of an entry of the audit log. Returns None if the entry is not a write.
     fn of(entry: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let object = &entry["objectRef"];
         let is_dry_run = entry["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun="));
         let changes = ["create", "update", "patch", "delete", "deletecollection"];
         let is_write = changes.iter().any(|verb| entry["verb"] == *verb) && entry["stage"] == "ResponseComplete";
-        // An event tells people of what was done; it changes nothing.
+        // Events do not count, because they only report other writes.
         (is_write && !is_dry_run && object["resource"] != "events").then(|| Self {
             seen: Instant::now(),
             verb: text(&entry["verb"]),
@@ -87,13 +86,14 @@ impl Write {
         })
     }
 
+    /// Reports whether the object is in this namespace, in a namespace with this prefix, or belongs to a ContourDeployment there.
     fn concerns(&self, namespace: &str) -> bool {
-        // `here`, `here-auth`, and a ClusterRoleBinding `slipway:here:edge:contour`.
+        // For namespace `here`: `here`, `here-auth`, and a ClusterRoleBinding `slipway:here:edge:contour`.
         let own = self.namespace == namespace || self.namespace.starts_with(&format!("{namespace}-"));
         own || (self.namespace.is_empty() && self.name.contains(&format!(":{namespace}:")))
     }
 
-    /// The object, as far as the log names it.
+    /// Returns the resource, namespace and name of the object, as far as the log contains them.
     pub fn object(&self) -> String {
         format!("{} {}/{}", self.resource, self.namespace, self.name)
     }
@@ -105,19 +105,20 @@ impl fmt::Display for Write {
     }
 }
 
-fn with<T>(ask: impl FnOnce(&Ledger) -> T) -> anyhow::Result<T> {
-    let ledger = LEDGER.get().context("there is no ledger yet")?;
-    let mut ledger = ledger.lock().expect("nobody panics with the lock");
+/// Reads the new lines of the log, and calls the function with the ledger.
+fn with<T>(query: impl FnOnce(&Ledger) -> T) -> anyhow::Result<T> {
+    let ledger = LEDGER.get().context("the ledger does not exist yet")?;
+    let mut ledger = ledger.lock().expect("no thread panics while it holds the lock");
     ledger.read().context("reading the audit log")?;
-    Ok(ask(&ledger))
+    Ok(query(&ledger))
 }
 
-/// Now.
+/// Returns the current moment.
 pub fn now() -> anyhow::Result<Moment> {
     with(|ledger| Moment(ledger.writes.len()))
 }
 
-/// What was written since then to what is in a namespace, or in those whose names begin with its name.
+/// Returns the writes since a moment to objects of a namespace, and of namespaces with this prefix.
 pub fn since(moment: Moment, namespace: &str) -> anyhow::Result<Vec<Write>> {
     with(|ledger| {
         let since = ledger.writes[moment.0..].iter();
@@ -125,13 +126,13 @@ pub fn since(moment: Moment, namespace: &str) -> anyhow::Result<Vec<Write>> {
     })
 }
 
-/// How long nothing has been written there, if anything was since then.
+/// Returns the time since the last write there. Returns None if there was no write since the moment.
 pub fn silence(moment: Moment, namespace: &str) -> anyhow::Result<Option<Duration>> {
     let writes = since(moment, namespace)?;
     Ok(writes.last().map(|last| last.seen.elapsed()))
 }
 
-/// How often each object was written.
+/// Returns the number of writes to each object.
 pub fn by_object(writes: &[Write]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for write in writes {
@@ -140,17 +141,17 @@ pub fn by_object(writes: &[Write]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// The objects that were written most, for messages.
+/// Describes the five objects with the most writes, and the last write, for messages.
 pub fn busiest(writes: &[Write]) -> String {
     let mut counts: Vec<_> = by_object(writes).into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let mut told: Vec<_> = counts
+    let mut parts: Vec<_> = counts
         .iter()
         .take(5)
         .map(|(object, count)| format!("{count} × {object}"))
         .collect();
     if let Some(last) = writes.last() {
-        told.push(format!("the last: {last}"));
+        parts.push(format!("the last: {last}"));
     }
-    format!("{} writes: {}", writes.len(), told.join(", "))
+    format!("{} writes: {}", writes.len(), parts.join(", "))
 }

@@ -1,9 +1,10 @@
-//! The other controllers and webhooks of a real cluster: they neither make Slipway write without end, nor stop it. A real API
-//! server with policies that change, refuse and strip what is written, and with somebody who changes things back; the real
-//! operator; a played kubelet and Contour.
+//! The other controllers and webhooks of a real cluster neither cause endless writes by Slipway, nor stop Slipway.
 //!
-//! Each case has namespaces of its own, and they run side by side, because most of their time is waiting; then, one by one, the
-//! two that concern every ContourDeployment. Needs what the tests of `api_server` need.
+//! The API server and the operator are real; the kubelet and Contour are simulated. Admission policies change, refuse and strip
+//! written objects. Another controller reverts Slipway's changes.
+//!
+//! Each case has its own namespaces. Most cases run in parallel, because they mostly wait. Then the two cases that affect every
+//! ContourDeployment run one by one. The tests have the same requirements as the tests of `api_server`.
 
 mod contested;
 mod ground;
@@ -24,10 +25,11 @@ use slipway_e2e::lab::Lab;
 
 use crate::ground::{Ground, Turn};
 
-/// What a case does in its namespaces.
+/// The function that runs a case in its namespaces.
 type Case = for<'a> fn(&'a Lab) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
-/// Cases: the name of the namespace, which begins the test's name; what holds; who else may run.
+/// Builds cases: the name of the test (module and function), the name of the namespace, whether other cases may run at the same
+/// time, and the function.
 macro_rules! cases {
     ($turn:expr, $($module:ident::$case:ident: $namespace:literal;)*) => {
         [$((concat!(stringify!($module), "::", stringify!($case)), $namespace, $turn, (|lab| $module::$case(lab).boxed_local()) as Case)),*]
@@ -36,39 +38,39 @@ macro_rules! cases {
 
 fn main() -> ExitCode {
     let beside_others = cases! { Turn::BesideOthers,
-        taken::nothing_is_in_the_way: "none";
-        taken::images_are_rewritten_to_a_mirror: "images";
-        taken::a_sidecar_is_injected: "sidecar";
-        taken::an_environment_variable_is_injected: "environment";
-        taken::a_toleration_is_injected_beside_ours: "toleration";
-        taken::a_toleration_without_effect_is_specified: "effect";
-        taken::a_label_is_put_on_everything: "label";
-        taken::a_label_of_ours_is_overwritten_on_everything: "relabel";
-        taken::annotations_are_stripped: "strip";
-        taken::a_field_of_ours_is_dropped: "drop";
-        never_taken::the_spec_of_a_stand_in: "standin";
-        never_taken::the_selector_of_a_blackhole: "blackhole";
-        never_taken::the_spec_of_the_first_configuration: "firstconf";
-        never_taken::the_spec_of_a_configuration_as_it_is_written: "written";
-        never_taken::the_spec_of_a_later_configuration: "laterconf";
-        never_taken::contour_s_command_and_arguments: "command";
-        never_taken::contour_s_account_selector_volumes_and_mounts: "account";
-        refused::a_label_is_required_in_the_service_s_namespace: "required";
-        refused::no_services_are_left_in_the_service_s_namespace: "services";
-        refused::no_extension_services_are_left_in_the_service_s_namespace: "extensions";
-        refused::stand_ins_are_changed_in_the_service_s_namespace: "changed";
-        refused::an_update_of_the_stand_in: "update";
-        refused::a_webhook_of_the_service_s_namespace_does_not_answer: "webhook";
-        contested::somebody_keeps_changing_a_port_back: "fight";
-        schema::a_word_that_is_not_known_is_in_a_stored_status: "word";
+        taken::an_edge_without_interference_stays_quiet: "none";
+        taken::rewritten_images_are_accepted: "images";
+        taken::an_injected_sidecar_is_accepted: "sidecar";
+        taken::an_injected_environment_variable_is_accepted: "environment";
+        taken::an_injected_toleration_is_accepted: "toleration";
+        taken::a_toleration_without_effect_causes_no_extra_writes: "effect";
+        taken::an_added_label_is_accepted: "label";
+        taken::an_overwritten_label_is_accepted: "relabel";
+        taken::removed_annotations_are_accepted: "strip";
+        taken::a_removed_field_is_accepted: "drop";
+        never_taken::a_changed_stand_in_spec_starts_no_contour: "standin";
+        never_taken::a_changed_blackhole_selector_starts_no_contour: "blackhole";
+        never_taken::a_configuration_changed_in_the_dry_run_starts_no_contour: "firstconf";
+        never_taken::a_configuration_changed_at_creation_starts_no_contour: "written";
+        never_taken::a_later_configuration_changed_by_others_is_not_rolled_out: "laterconf";
+        never_taken::a_changed_contour_command_starts_no_envoy: "command";
+        never_taken::a_changed_contour_account_starts_no_envoy: "account";
+        refused::a_required_label_moves_the_stand_in_home: "required";
+        refused::a_quota_on_services_moves_the_stand_in_home: "services";
+        refused::a_quota_on_extension_services_moves_the_stand_in_home: "extensions";
+        refused::a_stand_in_changed_by_others_moves_home: "changed";
+        refused::a_refused_update_does_not_move_the_stand_in: "update";
+        refused::an_unreachable_webhook_does_not_stall: "webhook";
+        contested::a_contested_port_is_reported_and_retried_with_back_off: "fight";
+        schema::an_unknown_value_in_the_status_is_replaced: "word";
     };
     let alone = cases! { Turn::Alone,
-        taken::everything_at_once_and_the_operator_starts_again: "restart";
-        schema::a_default_comes_to_the_crd_of_configurations: "newfield";
+        taken::a_restarted_operator_accepts_all_changes_at_once: "restart";
+        schema::a_new_crd_default_rolls_out_nothing: "newfield";
     };
     let arguments = Arguments::from_args();
-    let ground = Ground::new().expect("a runtime for the tests");
-    // They wait, most of the time: not as many as there are processors, but all.
+    let ground = Ground::new().expect("the runtime starts");
+    // Cases mostly wait, so all cases run at once, regardless of the number of processors.
     let first = run(&arguments, ground, beside_others.to_vec(), beside_others.len());
     let then = run(&arguments, ground, alone.to_vec(), 1);
     if first.has_failed() || then.has_failed() {

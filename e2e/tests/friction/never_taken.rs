@@ -1,5 +1,6 @@
-//! What others must not decide, because what is checked depends on it: Stalled, naming object and field; Contour never runs on
-//! it, or is never rolled to it; and the writes have an end.
+//! Fields that other controllers must not decide, because the authorization checks depend on these fields. After such a change, the
+//! ContourDeployment is Stalled, and the message names object and field. Contour never runs with the change, or is never rolled out
+//! to the change. The operator backs off.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +10,25 @@ use slipway_e2e::edge::{Component, Edge, Status};
 use slipway_e2e::lab::{Lab, Thing, specification};
 
 use crate::policy::{self, Policy};
-use crate::scene::{
-    TRIED_AGAIN, auth_service, configurations_rolled_to, is_paced, is_ready_within, ready_edge, stalled,
-};
+use crate::scene::{RETRIED, auth_service, configurations_rolled_to, is_paced, is_ready_within, ready_edge, stalled};
 
-/// The reason of what must be Slipway's, and is changed as it is written.
+/// The reason for a changed field that only Slipway may decide.
 const NOT_TAKEN: &str = "NotTaken";
 
-/// The reason of what is changed in the answer to the dry run of a configuration, before anything of it is written.
+/// The reason for a change in the response to the dry run of a configuration, before the configuration is written.
 const REFUSED: &str = "ConfigurationRefused";
 
-/// Whatever is made for a ContourDeployment `edge`.
+/// A condition that matches all objects of a ContourDeployment `edge`.
 const IS_OF_THE_EDGE: &str = "object.metadata.?name.orValue('').startsWith('edge-')";
 
-/// Anonymous requests pass.
+/// A change to a configuration that lets anonymous requests pass.
 const UNCHECKED: &str = "[JSONPatch{op: 'add', path: '/spec/globalExtAuth/authPolicy', value: {'disabled': true}}]";
 
-pub async fn the_spec_of_a_stand_in(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_changed_stand_in_spec_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let mut imposed = Vec::new();
-    // At home, too: from the service's namespace alone the role falls back (`refused`).
+    // The policy also applies in the namespace of the edge. With a policy only in the service's namespace, the role would fall back
+    // to the namespace of the edge (see `refused`).
     for namespace in [&auth, &lab.namespace] {
         let policy = changes_stand_ins(namespace);
         let probe = policy::extension_service(namespace, "edge-probe");
@@ -44,10 +44,10 @@ pub async fn the_spec_of_a_stand_in(lab: &Lab) -> anyhow::Result<()> {
     for (policy, probe) in &imposed {
         policy.lift(lab, probe).await?;
     }
-    is_ready_within(lab, &edge, TRIED_AGAIN).await.map(drop)
+    is_ready_within(lab, &edge, RETRIED).await.map(drop)
 }
 
-pub async fn the_selector_of_a_blackhole(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_changed_blackhole_selector_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
     lab.make_namespace(&auth).await?;
     for namespace in [&auth, &lab.namespace] {
@@ -70,43 +70,46 @@ pub async fn the_selector_of_a_blackhole(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The dry run shows it: nothing is written.
-pub async fn the_spec_of_the_first_configuration(lab: &Lab) -> anyhow::Result<()> {
+/// The dry run shows the change, so the operator does not write the configuration.
+pub async fn a_configuration_changed_in_the_dry_run_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
     let policy = unchecked(lab, "true");
     let probe = policy::configuration(&lab.namespace, "edge-probe");
     policy.impose(lab, &probe).await?;
     let auth = auth_service(lab).await?;
     let edge = lab.edge(&specification(&auth)).await?;
-    let words = ["ContourConfiguration", "globalExtAuth.authPolicy"];
-    let status = stalled(lab, &edge, &[REFUSED], &words).await?;
+    let parts = ["ContourConfiguration", "globalExtAuth.authPolicy"];
+    let status = stalled(lab, &edge, &[REFUSED], &parts).await?;
     is_not_enforced(&status)?;
     is_paced(lab, &edge).await?;
-    nothing_runs_on_it(lab, &edge).await?;
+    nothing_runs(lab, &edge).await?;
     policy.lift(lab, &probe).await?;
-    is_ready_within(lab, &edge, TRIED_AGAIN).await.map(drop)
+    is_ready_within(lab, &edge, RETRIED).await.map(drop)
 }
 
-/// What leaves dry runs alone is seen when it is written.
-pub async fn the_spec_of_a_configuration_as_it_is_written(lab: &Lab) -> anyhow::Result<()> {
+/// The policy does not apply to dry runs, so the operator observes the change after the creation.
+pub async fn a_configuration_changed_at_creation_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
     let policy = unchecked(lab, "!request.dryRun || object.metadata.name == 'edge-probe'");
     let probe = policy::configuration(&lab.namespace, "edge-probe");
     policy.impose(lab, &probe).await?;
     let auth = auth_service(lab).await?;
     let edge = lab.edge(&specification(&auth)).await?;
-    let words = ["ContourConfiguration", "globalExtAuth.authPolicy"];
-    let status = stalled(lab, &edge, &[NOT_TAKEN], &words).await?;
+    let parts = ["ContourConfiguration", "globalExtAuth.authPolicy"];
+    let status = stalled(lab, &edge, &[NOT_TAKEN], &parts).await?;
     is_not_enforced(&status)?;
     is_paced(lab, &edge).await?;
-    nothing_runs_on_it(lab, &edge).await?;
+    nothing_runs(lab, &edge).await?;
     policy.lift(lab, &probe).await?;
-    is_ready_within(lab, &edge, TRIED_AGAIN).await.map(drop)
+    is_ready_within(lab, &edge, RETRIED).await.map(drop)
 }
 
-/// The policy comes when all is well, and what is wanted changes after that.
-pub async fn the_spec_of_a_later_configuration(lab: &Lab) -> anyhow::Result<()> {
+/// The policy is created when the edge is ready. Then the desired configuration changes.
+pub async fn a_later_configuration_changed_by_others_is_not_rolled_out(lab: &Lab) -> anyhow::Result<()> {
     let edge = ready_edge(lab).await?;
     let before: BTreeSet<_> = configurations_rolled_to(lab, &edge).await?.into_iter().collect();
-    ensure!(before.len() == 1, "it is rolled to one configuration: {before:?}");
+    ensure!(
+        before.len() == 1,
+        "Contour is not rolled out to exactly one configuration: {before:?}"
+    );
     let pods = edge.pods(Component::Contour).await?.uids();
     let policy = unchecked(lab, "true");
     let probe = policy::configuration(&lab.namespace, "edge-probe");
@@ -125,14 +128,14 @@ pub async fn the_spec_of_a_later_configuration(lab: &Lab) -> anyhow::Result<()> 
     let after: BTreeSet<_> = configurations_rolled_to(lab, &edge).await?.into_iter().collect();
     ensure!(
         after == before,
-        "Contour was rolled to another: {after:?}, not {before:?}"
+        "Contour was rolled out to another configuration: {after:?}, expected {before:?}"
     );
     ensure!(
         edge.pods(Component::Contour).await?.uids() == pods,
-        "pods were replaced"
+        "pods of Contour were replaced"
     );
     policy.lift(lab, &probe).await?;
-    is_ready_within(lab, &edge, TRIED_AGAIN).await?;
+    is_ready_within(lab, &edge, RETRIED).await?;
     let configurations = lab.all("ContourConfiguration", &lab.namespace, &edge).await?;
     ensure!(
         configurations
@@ -143,7 +146,7 @@ pub async fn the_spec_of_a_later_configuration(lab: &Lab) -> anyhow::Result<()> 
     Ok(())
 }
 
-pub async fn contour_s_command_and_arguments(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_changed_contour_command_starts_no_envoy(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::patches(
         "command",
         &lab.namespace,
@@ -171,11 +174,11 @@ pub async fn contour_s_command_and_arguments(lab: &Lab) -> anyhow::Result<()> {
     let envoy = lab
         .find(&Thing::new("Deployment", &lab.namespace, "edge-envoy"))
         .await?;
-    ensure!(envoy.is_none(), "Envoy follows a Contour that is not ours");
+    ensure!(envoy.is_none(), "Envoy was started with a changed Contour");
     Ok(())
 }
 
-pub async fn contour_s_account_selector_volumes_and_mounts(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_changed_contour_account_starts_no_envoy(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::patches(
         "account",
         &lab.namespace,
@@ -196,36 +199,33 @@ pub async fn contour_s_account_selector_volumes_and_mounts(lab: &Lab) -> anyhow:
     let auth = auth_service(lab).await?;
     let edge = lab.edge(&specification(&auth)).await?;
     let fields = ["serviceAccountName", "spec.selector", "volumes", "volumeMounts"];
-    let words = [&["Deployment", "edge-contour"], &fields[..]].concat();
-    stalled(lab, &edge, &[NOT_TAKEN], &words).await?;
+    let parts = [&["Deployment", "edge-contour"], &fields[..]].concat();
+    stalled(lab, &edge, &[NOT_TAKEN], &parts).await?;
     is_paced(lab, &edge).await?;
     let envoy = lab
         .find(&Thing::new("Deployment", &lab.namespace, "edge-envoy"))
         .await?;
-    ensure!(envoy.is_none(), "Envoy follows a Contour that is not ours");
+    ensure!(envoy.is_none(), "Envoy was started with a changed Contour");
     Ok(())
 }
 
-/// A policy that switches the check off in each configuration while this holds as well.
+/// Returns a policy that disables the authorization check in each configuration that meets the condition.
 fn unchecked(lab: &Lab, condition: &str) -> Policy {
     let configurations = &[("projectcontour.io", "contourconfigurations")];
     let condition = format!("{IS_OF_THE_EDGE} && ({condition})");
     Policy::patches("unchecked", &lab.namespace, configurations, &condition, UNCHECKED)
 }
 
-/// No Contour was started, and so no Envoy.
-async fn nothing_runs_on_it(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
+/// Returns an error if a Contour or an Envoy was started.
+async fn nothing_runs(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let rolled = configurations_rolled_to(lab, edge).await?;
-    ensure!(rolled.is_empty(), "Contour was rolled to {rolled:?}");
+    ensure!(rolled.is_empty(), "Contour was rolled out to {rolled:?}");
     let envoy = Thing::new("Deployment", &lab.namespace, "edge-envoy");
-    ensure!(
-        lab.find(&envoy).await?.is_none(),
-        "Envoy follows a Contour that is not there"
-    );
+    ensure!(lab.find(&envoy).await?.is_none(), "Envoy was started without a Contour");
     Ok(())
 }
 
-/// A policy that changes what every stand-in of a namespace says.
+/// Returns a policy that changes the protocol of every stand-in in a namespace.
 pub fn changes_stand_ins(namespace: &str) -> Policy {
     Policy::patches(
         "stand-in",
@@ -236,7 +236,7 @@ pub fn changes_stand_ins(namespace: &str) -> Policy {
     )
 }
 
-/// Nobody is asked while Contour does not run.
+/// Returns an error if the status reports a service as enforced, although Contour does not run.
 fn is_not_enforced(status: &Status) -> anyhow::Result<()> {
     let services = &status.extension_services;
     ensure!(

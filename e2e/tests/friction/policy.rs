@@ -1,4 +1,4 @@
-//! Policies of somebody else's, each for one namespace: they change what is written there, or refuse it.
+//! Admission policies of other users. Each policy changes or refuses writes in one namespace.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slipway_e2e::lab::{Lab, wait};
 use slipway_e2e::wait::Look;
 
-/// API servers look once a second whether there are new policies, and may be busy.
+/// The limit for a policy to take effect. API servers check for new policies once a second, and may be busy.
 const TAKES_EFFECT: Duration = Duration::from_secs(30);
 
 /// A policy and its binding to a namespace.
@@ -22,23 +22,23 @@ pub struct Policy {
     spec: Value,
 }
 
-/// What of a namespace a policy is about: API group and resource.
+/// The resources that a policy matches: API group and resource.
 pub type Resources<'a> = &'a [(&'a str, &'a str)];
 
-/// Both kinds of workloads.
+/// The two kinds of workloads.
 pub const WORKLOADS: Resources<'static> = &[("apps", "deployments"), ("apps", "daemonsets")];
 
-/// Everything.
+/// All resources.
 pub const EVERYTHING: Resources<'static> = &[("*", "*")];
 
 impl Policy {
-    /// One that changes what is written: the expression makes a list of JSON patches, while the condition holds.
+    /// Returns a policy that changes writes that meet the condition. The expression returns a list of JSON patches.
     pub fn patches(name: &str, namespace: &str, resources: Resources<'_>, condition: &str, patches: &str) -> Self {
         let mutation = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": patches}});
         Self::mutating(name, namespace, resources, condition, &mutation)
     }
 
-    /// One that changes what is written, as server-side apply of what the expression makes would.
+    /// Returns a policy that changes writes like server-side apply. The expression returns the configuration to apply.
     pub fn applies(name: &str, namespace: &str, resources: Resources<'_>, configuration: &str) -> Self {
         let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": configuration}});
         Self::mutating(name, namespace, resources, "true", &mutation)
@@ -53,13 +53,13 @@ impl Policy {
             spec: json!({
                 "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
                 "matchConstraints": {"resourceRules": rules(resources)},
-                "matchConditions": [{"name": "concerns-it", "expression": condition}],
+                "matchConditions": [{"name": "matches", "expression": condition}],
                 "mutations": [mutation],
             }),
         }
     }
 
-    /// One that refuses what the expression is false of, with this message.
+    /// Returns a policy that refuses a write with this message unless the expression is true.
     pub fn refuses_unless(
         name: &str,
         namespace: &str,
@@ -80,9 +80,10 @@ impl Policy {
         }
     }
 
-    /// Puts it in force. The probe is an object that is not there, and that the policy concerns.
+    /// Creates the policy and its binding, and waits until the policy is in force. The probe is an object that does not exist, and
+    /// that the policy matches.
     pub async fn impose(&self, lab: &Lab, probe: &Value) -> anyhow::Result<()> {
-        let before = answer(lab, probe).await?;
+        let before = dry_run(lab, probe).await?;
         let policy = json!({
             "apiVersion": format!("admissionregistration.k8s.io/{}", self.version), "kind": self.kind,
             "metadata": {"name": self.name, "labels": labels(lab)}, "spec": self.spec,
@@ -102,32 +103,33 @@ impl Policy {
             api(lab, object["kind"].as_str().unwrap_or_default(), self.version)
                 .create(&PostParams::default(), &serde_json::from_value(object.clone())?)
                 .await
-                .with_context(|| format!("making {} {}", object["kind"], self.name))?;
+                .with_context(|| format!("creating {} {}", object["kind"], self.name))?;
         }
-        self.changes_the_answer(lab, probe, &before, "in force").await
+        self.wait_for_effect(lab, probe, &before, "in force").await
     }
 
-    /// Takes it out of force.
+    /// Deletes the binding, and waits until the policy is no longer in force.
     pub async fn lift(&self, lab: &Lab, probe: &Value) -> anyhow::Result<()> {
-        let before = answer(lab, probe).await?;
+        let before = dry_run(lab, probe).await?;
         api(lab, &format!("{}Binding", self.kind), self.version)
             .delete(&self.name, &DeleteParams::default())
             .await
             .with_context(|| format!("deleting the binding of {}", self.name))?;
-        self.changes_the_answer(lab, probe, &before, "out of force").await
+        self.wait_for_effect(lab, probe, &before, "no longer in force").await
     }
 
-    async fn changes_the_answer(&self, lab: &Lab, probe: &Value, before: &Value, what: &str) -> anyhow::Result<()> {
+    /// Waits until the response to a dry run of the probe changes.
+    async fn wait_for_effect(&self, lab: &Lab, probe: &Value, before: &Value, what: &str) -> anyhow::Result<()> {
         wait(&format!("policy {} is {what}", self.name), TAKES_EFFECT)
             .until(async || {
-                let now = answer(lab, probe).await?;
+                let now = dry_run(lab, probe).await?;
                 Ok(Look::when(now != *before, format!("still {now}")))
             })
             .await
     }
 }
 
-/// Takes everything out of force that a case has put in force: what it made could not go, or not be changed, otherwise.
+/// Deletes all bindings and webhooks of a case. Otherwise they could prevent the deletion of the case's objects.
 pub async fn lift_all(lab: &Lab) -> anyhow::Result<()> {
     let kinds = [
         ("MutatingAdmissionPolicyBinding", "v1beta1"),
@@ -144,20 +146,21 @@ pub async fn lift_all(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The label that says whose a policy is: the namespace of the case.
+/// The label of a policy with the namespace of its case.
 const CASE: &str = "friction.test/case";
 
-/// The labels of what a case puts in force.
+/// Returns the labels of the policies and webhooks of a case.
 pub fn labels(lab: &Lab) -> Value {
     json!({CASE: lab.namespace})
 }
 
-/// Objects by which admission is told what to do.
+/// Returns the API of a kind in group admissionregistration.k8s.io.
 pub fn api(lab: &Lab, kind: &str, version: &str) -> Api<DynamicObject> {
     let group = GroupVersionKind::gvk("admissionregistration.k8s.io", version, kind);
     Api::all_with(lab.client.clone(), &ApiResource::from_gvk(&group))
 }
 
+/// Returns the rules that match creations and updates of these resources.
 fn rules(resources: Resources<'_>) -> Value {
     let rule = |(group, resource): &(&str, &str)| {
         json!({
@@ -168,15 +171,16 @@ fn rules(resources: Resources<'_>) -> Value {
     Value::Array(resources.iter().map(rule).collect())
 }
 
-/// What the API server makes of an object, or says of it, without storing it; times and uids, which differ each time, left out.
-pub async fn answer(lab: &Lab, object: &Value) -> anyhow::Result<Value> {
+/// Returns the response to the creation of an object in a dry run: the object, or the error message. The object is without times,
+/// UIDs and addresses, which differ each time.
+pub async fn dry_run(lab: &Lab, object: &Value) -> anyhow::Result<Value> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let tried = lab
+    let outcome = lab
         .api(
             KINDS
                 .iter()
                 .find(|kind| **kind == text("/kind"))
-                .context("a probe has a known kind")?,
+                .context("the probe has an unknown kind")?,
             text("/metadata/namespace"),
         )
         .create(
@@ -187,31 +191,31 @@ pub async fn answer(lab: &Lab, object: &Value) -> anyhow::Result<Value> {
             &serde_json::from_value(object.clone())?,
         )
         .await;
-    Ok(match tried {
-        Ok(made) => {
-            let mut made = serde_json::to_value(made)?;
+    Ok(match outcome {
+        Ok(created) => {
+            let mut created = serde_json::to_value(created)?;
             let volatile = ["uid", "creationTimestamp", "managedFields"];
             for field in volatile {
-                if let Some(metadata) = made["metadata"].as_object_mut() {
+                if let Some(metadata) = created["metadata"].as_object_mut() {
                     metadata.remove(field);
                 }
             }
             for address in ["clusterIP", "clusterIPs"] {
-                if let Some(spec) = made["spec"].as_object_mut() {
+                if let Some(spec) = created["spec"].as_object_mut() {
                     spec.remove(address);
                 }
             }
-            made
+            created
         }
         Err(kube::Error::Api(status)) => json!(status.message),
-        Err(error) => return Err(error).context("trying a probe"),
+        Err(error) => return Err(error).context("creating a probe in a dry run"),
     })
 }
 
 /// The kinds of probes.
 const KINDS: [&str; 4] = ["ContourConfiguration", "Deployment", "ExtensionService", "Service"];
 
-/// A Deployment to try a policy with.
+/// Returns a Deployment as a probe for a policy.
 pub fn deployment(namespace: &str, name: &str) -> Value {
     let labels = json!({"app": "probe"});
     json!({
@@ -226,7 +230,7 @@ pub fn deployment(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// A Service to try a policy with.
+/// Returns a Service as a probe for a policy.
 pub fn service(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
@@ -234,7 +238,7 @@ pub fn service(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// An ExtensionService to try a policy with.
+/// Returns an ExtensionService as a probe for a policy.
 pub fn extension_service(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService",
@@ -242,7 +246,7 @@ pub fn extension_service(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// A ContourConfiguration to try a policy with.
+/// Returns a ContourConfiguration as a probe for a policy.
 pub fn configuration(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "projectcontour.io/v1alpha1", "kind": "ContourConfiguration",

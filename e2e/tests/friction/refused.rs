@@ -1,5 +1,7 @@
-//! What the service's namespace refuses does not hold up the ingress: the role falls back to the blackhole at home, says so, and
-//! is tried again by itself. A refused update moves nothing, and a webhook that does not answer is no refusal.
+//! Refusals in the service's namespace do not block the ingress. The role falls back to a blackhole at home, which is the namespace of
+//! the ContourDeployment. The status reports the fallback, and the operator retries.
+//!
+//! A refused update moves no stand-in. A webhook that does not respond does not count as a refusal.
 
 use std::time::Duration;
 
@@ -14,16 +16,16 @@ use crate::ledger;
 use crate::never_taken::changes_stand_ins;
 use crate::policy::{self, Policy};
 use crate::scene::{
-    READY, TRIED_AGAIN, auth_of, auth_service, is_paced, is_quiet, is_ready, is_ready_within, ready_edge, told,
+    READY, RETRIED, auth_of, auth_service, describe, is_paced, is_quiet, is_ready, is_ready_within, ready_edge,
 };
 
-/// Both kinds that Slipway makes in a service's namespace.
+/// The two kinds that Slipway creates in a service's namespace.
 const KINDS: policy::Resources<'static> = &[("", "services"), ("projectcontour.io", "extensionservices")];
 
-/// What the policy says to who has forgotten the label.
+/// The message of the policy for objects without the label.
 const REQUIRED: &str = "the label cost-centre is required here";
 
-pub async fn a_label_is_required_in_the_service_s_namespace(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_required_label_moves_the_stand_in_home(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let policy = required(&auth);
     let probe = policy::service(&auth, "probe");
@@ -32,20 +34,20 @@ pub async fn a_label_is_required_in_the_service_s_namespace(lab: &Lab) -> anyhow
     falls_back(lab, &edge, REQUIRED).await?;
     is_paced(lab, &edge).await?;
     policy.lift(lab, &probe).await?;
-    is_tried_again(lab, &edge, &auth).await
+    is_retried(lab, &edge, &auth).await
 }
 
-pub async fn no_services_are_left_in_the_service_s_namespace(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_quota_on_services_moves_the_stand_in_home(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let quota = Quota::of(lab, &auth, "services", &policy::service(&auth, "probe")).await?;
     let edge = lab.edge(&specification(&auth)).await?;
     falls_back(lab, &edge, "exceeded quota").await?;
     is_paced(lab, &edge).await?;
     quota.lift(lab).await?;
-    is_tried_again(lab, &edge, &auth).await
+    is_retried(lab, &edge, &auth).await
 }
 
-pub async fn no_extension_services_are_left_in_the_service_s_namespace(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_quota_on_extension_services_moves_the_stand_in_home(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let resource = "count/extensionservices.projectcontour.io";
     let quota = Quota::of(lab, &auth, resource, &policy::extension_service(&auth, "probe")).await?;
@@ -53,11 +55,11 @@ pub async fn no_extension_services_are_left_in_the_service_s_namespace(lab: &Lab
     falls_back(lab, &edge, "quota").await?;
     is_paced(lab, &edge).await?;
     quota.lift(lab).await?;
-    is_tried_again(lab, &edge, &auth).await
+    is_retried(lab, &edge, &auth).await
 }
 
-/// What is changed as it is made can't be used, and is as good as refused.
-pub async fn stand_ins_are_changed_in_the_service_s_namespace(lab: &Lab) -> anyhow::Result<()> {
+/// A stand-in that is changed at its creation is not usable, so the operator treats the change like a refusal.
+pub async fn a_stand_in_changed_by_others_moves_home(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let policy = changes_stand_ins(&auth);
     let probe = policy::extension_service(&auth, "edge-probe");
@@ -66,10 +68,10 @@ pub async fn stand_ins_are_changed_in_the_service_s_namespace(lab: &Lab) -> anyh
     falls_back(lab, &edge, "spec.protocol").await?;
     is_paced(lab, &edge).await?;
     policy.lift(lab, &probe).await?;
-    is_tried_again(lab, &edge, &auth).await
+    is_retried(lab, &edge, &auth).await
 }
 
-pub async fn an_update_of_the_stand_in(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_refused_update_does_not_move_the_stand_in(lab: &Lab) -> anyhow::Result<()> {
     let edge = ready_edge(lab).await?;
     is_quiet(lab, &edge).await?;
     let auth = lab.name("auth");
@@ -77,37 +79,44 @@ pub async fn an_update_of_the_stand_in(lab: &Lab) -> anyhow::Result<()> {
     let probe = policy::service(&auth, "probe");
     policy.impose(lab, &probe).await?;
     let rolled = edge.rolled_state().await?;
-    // The owner of the service does what is required, and changes something that has to be copied.
+    // The owner of the service adds the required label, and changes a field that the operator copies.
     let mut edited = players::extension_service(&auth, "500ms");
     edited["metadata"]["labels"] = json!({"cost-centre": "7"});
     edited["spec"]["services"][0]["weight"] = json!(7);
     lab.apply(&edited).await?;
-    wait("it says that the stand-in can't be changed", READY)
+    wait("status reports that the stand-in cannot be updated", READY)
         .until(async || {
             let status = edge.status().await?;
-            let says = |kind: &str| {
+            let reports = |kind: &str| {
                 let condition = status.condition(kind);
                 condition.is_some_and(|it| it.status == "True" && it.message.contains(REQUIRED))
             };
-            Ok(Look::when(says("Reconciling") || says("Stalled"), told(&status)))
+            Ok(Look::when(
+                reports("Reconciling") || reports("Stalled"),
+                describe(&status),
+            ))
         })
         .await?;
     is_paced(lab, &edge).await?;
     let status = edge.status().await?;
-    ensure!(stand_in_is_in(&status, &auth), "the role was moved: {}", told(&status));
-    ensure!(edge.rolled_state().await? == rolled, "something was rolled out");
+    ensure!(
+        stand_in_is_in(&status, &auth),
+        "the stand-in was moved: {}",
+        describe(&status)
+    );
+    ensure!(edge.rolled_state().await? == rolled, "a workload was rolled out");
     ensure!(
         status
             .extension_services
             .iter()
             .all(|service| service.traffic == "Enforced"),
-        "the former copy is in use: {}",
-        told(&status)
+        "the last copy is not enforced: {}",
+        describe(&status)
     );
     policy.lift(lab, &probe).await?;
     let name = status.extension_services[0].stand_in.as_ref().map(|it| it.name.clone());
     let stand_in = Thing::new("ExtensionService", &auth, &name.unwrap_or_default());
-    wait("the stand-in follows again, by itself", TRIED_AGAIN)
+    wait("the operator has updated the stand-in by a retry", RETRIED)
         .until(async || {
             let now = lab.read(&stand_in).await?["spec"]["services"][0].clone();
             Ok(Look::when(now["weight"] == 7, now.to_string()))
@@ -116,52 +125,53 @@ pub async fn an_update_of_the_stand_in(lab: &Lab) -> anyhow::Result<()> {
     is_ready(lab, &edge).await.map(drop)
 }
 
-pub async fn a_webhook_of_the_service_s_namespace_does_not_answer(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_unreachable_webhook_does_not_stall(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let webhook = DeadWebhook::of(lab, &auth).await?;
     let edge = lab.edge(&specification(&auth)).await?;
-    wait("it says that it waits for the webhook", READY)
+    wait("status reports that the operator waits for the webhook", READY)
         .until(async || {
             let status = edge.status().await?;
-            let says = status
+            let is_reported = status
                 .condition("Reconciling")
                 .is_some_and(|it| it.status == "True" && it.message.contains("webhook"));
-            Ok(Look::when(says, told(&status)))
+            Ok(Look::when(is_reported, describe(&status)))
         })
         .await?;
     is_paced(lab, &edge).await?;
     let status = edge.status().await?;
-    ensure!(!status.is("Stalled", "True"), "a person was called: {}", told(&status));
-    webhook.answers_again(lab).await?;
-    is_ready_within(lab, &edge, TRIED_AGAIN).await?;
+    ensure!(!status.is("Stalled", "True"), "edge is Stalled: {}", describe(&status));
+    webhook.lift(lab).await?;
+    is_ready_within(lab, &edge, RETRIED).await?;
     is_quiet(lab, &edge).await
 }
 
-/// The role's stand-in is at home, status says why, Contour and Envoy run all the same, and requests are denied.
+/// Waits until the role's stand-in is at home, the status reports the reason, and Contour and Envoy run nevertheless. Returns an error
+/// if requests are not denied.
 async fn falls_back(lab: &Lab, edge: &Edge, why: &str) -> anyhow::Result<()> {
     let (began, auth) = (ledger::now()?, auth_of(lab));
     let fallen = wait(
-        "the role has fallen back to the blackhole at home, and all else goes on",
+        "the role has fallen back to the blackhole at home, and Contour and Envoy run",
         READY,
     )
     .until(async || {
         let settled = edge.look_settled().await?;
         let status = edge.status().await?;
         let runs = status.is("ContourAvailable", "True") && status.is("EnvoyAvailable", "True");
-        let says = status
+        let is_reported = status
             .extension_services
             .iter()
             .all(|service| service.message.contains(why) && service.message.contains(&auth));
         let is_home = stand_in_is_in(&status, &lab.namespace);
         Ok(match settled {
-            Look::Reached(status) if runs && says && is_home => Look::Reached(status),
-            _ => Look::NotYet(told(&status)),
+            Look::Reached(status) if runs && is_reported && is_home => Look::Reached(status),
+            _ => Look::NotYet(describe(&status)),
         })
     })
     .await;
     let status = fallen.map_err(|error| {
         let writes = ledger::since(began, &lab.namespace).unwrap_or_default();
-        error.context(format!("meanwhile: {}", ledger::busiest(&writes)))
+        error.context(format!("writes meanwhile: {}", ledger::busiest(&writes)))
     })?;
     ensure!(
         status.is("Ready", "False")
@@ -169,31 +179,33 @@ async fn falls_back(lab: &Lab, edge: &Edge, why: &str) -> anyhow::Result<()> {
                 .extension_services
                 .iter()
                 .all(|service| service.traffic == "Denied"),
-        "nobody can be asked: {}",
-        told(&status)
+        "Ready is not False, or requests are not denied: {}",
+        describe(&status)
     );
     Ok(())
 }
 
-/// What was refused is made by itself as soon as it is not refused any more, and Contour is rolled to it.
-async fn is_tried_again(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<()> {
-    let status = is_ready_within(lab, edge, TRIED_AGAIN).await?;
-    ensure!(stand_in_is_in(&status, auth), "{}", told(&status));
+/// Waits until the operator has created the formerly refused stand-in by a retry, and Contour is rolled out to the stand-in.
+async fn is_retried(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<()> {
+    let status = is_ready_within(lab, edge, RETRIED).await?;
+    ensure!(stand_in_is_in(&status, auth), "{}", describe(&status));
     is_quiet(lab, edge).await?;
     let left = lab.all("ExtensionService", &lab.namespace, edge).await?;
-    ensure!(left.is_empty(), "a stand-in was left at home: {left:?}");
+    ensure!(left.is_empty(), "a stand-in is left at home: {left:?}");
     Ok(())
 }
 
+/// Reports whether the status has exactly one service, with a stand-in in this namespace.
 fn stand_in_is_in(status: &Status, namespace: &str) -> bool {
     let services = &status.extension_services;
-    let is_there = |place: &slipway_e2e::edge::StandIn| place.namespace == namespace;
+    let is_in_namespace = |stand_in: &slipway_e2e::edge::StandIn| stand_in.namespace == namespace;
     services.len() == 1
         && services
             .iter()
-            .all(|service| service.stand_in.as_ref().is_some_and(is_there))
+            .all(|service| service.stand_in.as_ref().is_some_and(is_in_namespace))
 }
 
+/// Returns a policy that requires the label on both kinds.
 fn required(namespace: &str) -> Policy {
     Policy::refuses_unless(
         "required",
@@ -204,7 +216,7 @@ fn required(namespace: &str) -> Policy {
     )
 }
 
-/// A quota that leaves nothing.
+/// A quota of zero.
 struct Quota {
     thing: Thing,
     probe: Value,
@@ -230,21 +242,21 @@ impl Quota {
         self.is_in_force(lab, false).await
     }
 
-    async fn is_in_force(&self, lab: &Lab, wanted: bool) -> anyhow::Result<()> {
-        wait(&format!("the quota is in force: {wanted}"), Duration::from_secs(30))
+    async fn is_in_force(&self, lab: &Lab, expected: bool) -> anyhow::Result<()> {
+        wait(&format!("the quota is in force: {expected}"), Duration::from_secs(30))
             .until(async || {
-                let answer = policy::answer(lab, &self.probe).await?;
-                let refused = answer.as_str().is_some_and(|message| message.contains("quota"));
-                Ok(Look::when(refused == wanted, answer.to_string()))
+                let response = policy::dry_run(lab, &self.probe).await?;
+                let refused = response.as_str().is_some_and(|message| message.contains("quota"));
+                Ok(Look::when(refused == expected, response.to_string()))
             })
             .await
     }
 }
 
-/// The kind of such webhooks' configurations.
+/// The kind that configures the webhook.
 const WEBHOOKS: &str = "ValidatingWebhookConfiguration";
 
-/// A webhook that has to allow what is written, and does not answer: nobody listens on its port.
+/// A webhook that must allow each write but does not respond, because no process listens on its port.
 struct DeadWebhook {
     name: String,
     probe: Value,
@@ -260,7 +272,7 @@ impl DeadWebhook {
             "webhooks": [{
                 "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
                 "timeoutSeconds": 1,
-                // The API server's own loopback interface; port 1 is nobody's.
+                // The API server's own loopback interface. No process listens on port 1.
                 "clientConfig": {"url": "https://127.0.0.1:1/"},
                 "rules": KINDS.iter().map(rule).collect::<Vec<_>>(),
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
@@ -277,21 +289,21 @@ impl DeadWebhook {
         Ok(webhook)
     }
 
-    async fn answers_again(&self, lab: &Lab) -> anyhow::Result<()> {
+    async fn lift(&self, lab: &Lab) -> anyhow::Result<()> {
         policy::api(lab, WEBHOOKS, "v1")
             .delete(&self.name, &DeleteParams::default())
             .await?;
         self.is_in_force(lab, false).await
     }
 
-    async fn is_in_force(&self, lab: &Lab, wanted: bool) -> anyhow::Result<()> {
-        wait(&format!("the webhook is in force: {wanted}"), Duration::from_secs(30))
+    async fn is_in_force(&self, lab: &Lab, expected: bool) -> anyhow::Result<()> {
+        wait(&format!("the webhook is in force: {expected}"), Duration::from_secs(30))
             .until(async || {
-                let answer = policy::answer(lab, &self.probe).await?;
-                let failed = answer
+                let response = policy::dry_run(lab, &self.probe).await?;
+                let failed = response
                     .as_str()
                     .is_some_and(|message| message.contains("failed calling webhook"));
-                Ok(Look::when(failed == wanted, answer.to_string()))
+                Ok(Look::when(failed == expected, response.to_string()))
             })
             .await
     }

@@ -1,4 +1,4 @@
-//! A ContourDeployment with its authorization service in place, and what is to be seen of it.
+//! A ContourDeployment with its authorization service, and the checks on its behavior.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -11,34 +11,36 @@ use slipway_e2e::wait::Look;
 
 use crate::ledger::{self, Moment};
 
-/// A ContourDeployment is ready by then, with two dozen others beside it.
+/// The limit for a ContourDeployment to become ready, while two dozen others run.
 pub const READY: Duration = Duration::from_mins(1);
 
-/// What failed for a while is tried again by then: the operator's longest back-off is a minute.
-pub const TRIED_AGAIN: Duration = Duration::from_secs(75);
+/// The limit for a retry of a write that kept failing. The operator's longest back-off is a minute.
+pub const RETRIED: Duration = Duration::from_secs(75);
 
-/// What is wrong is reported by then: for 30 s it may be on its way to be cured.
+/// The limit for a problem to be reported. For 30 s the operator treats a problem as possibly temporary.
 pub const REPORTED: Duration = Duration::from_secs(50);
 
-/// How many requests may go to each object after all was well, until nothing is written any more.
-const LAST_WORDS: usize = 2;
+/// The maximum number of writes to each object after the ContourDeployment was ready, until the operator stops writing.
+const LAST_WRITES: usize = 2;
 
-/// How many requests may go, in [`A_WHILE`], to an object that can't be had as it is wanted: at 0.2 s, 0.4 s, 0.8 s, … from each other,
-/// and one because a test makes the operator look again.
+/// The maximum number of writes, in [`A_WHILE`], to an object that cannot reach its desired state: writes at intervals of 0.2 s, 0.4 s,
+/// 0.8 s, …, and one more because the test triggers a reconcile.
 const PACED: usize = 8;
 
-/// How long the operator is watched between two steps of a case.
+/// How long a test watches the operator between two steps of a case.
 pub const A_WHILE: Duration = Duration::from_secs(8);
 
-/// How long it is watched at the end of a case that runs beside others: longer than its longest back-off.
+/// How long a test watches the operator at the end of a case that runs beside others. The time is longer than the operator's longest
+/// back-off.
 pub const A_MINUTE: Duration = Duration::from_secs(62);
 
-/// The namespace of a case's authorization service.
+/// Returns the namespace of a case's authorization service.
 pub fn auth_of(lab: &Lab) -> String {
     lab.name("auth")
 }
 
-/// Makes the namespace of the authorization service, and in it what its owner makes: all that it takes.
+/// Creates the namespace of the authorization service, and all objects that the owner of the service creates there. Returns the
+/// namespace.
 pub async fn auth_service(lab: &Lab) -> anyhow::Result<String> {
     let auth = auth_of(lab);
     lab.make_namespace(&auth).await?;
@@ -47,7 +49,7 @@ pub async fn auth_service(lab: &Lab) -> anyhow::Result<String> {
     Ok(auth)
 }
 
-/// A ContourDeployment of the usual specification, ready, with its service enforced.
+/// Creates a ContourDeployment with the usual spec, and waits until it is ready and its service is enforced.
 pub async fn ready_edge(lab: &Lab) -> anyhow::Result<Edge> {
     let auth = auth_service(lab).await?;
     let edge = lab.edge(&specification(&auth)).await?;
@@ -55,12 +57,12 @@ pub async fn ready_edge(lab: &Lab) -> anyhow::Result<Edge> {
     Ok(edge)
 }
 
-/// Waits until it is as without any friction: ready, nothing on its way, all of its pods there, its service asked.
+/// Waits for the same state as without interference: ready, settled, all pods available, and the service enforced.
 pub async fn is_ready(lab: &Lab, edge: &Edge) -> anyhow::Result<Status> {
     is_ready_within(lab, edge, READY).await
 }
 
-/// The same, with another limit.
+/// Does the same as [`is_ready`], with another limit.
 pub async fn is_ready_within(lab: &Lab, edge: &Edge, limit: Duration) -> anyhow::Result<Status> {
     let began = ledger::now()?;
     let ready = wait("the ContourDeployment is ready, and its service enforced", limit)
@@ -73,60 +75,60 @@ pub async fn is_ready_within(lab: &Lab, edge: &Edge, limit: Duration) -> anyhow:
                 .all(|service| service.traffic == "Enforced");
             Ok(match settled {
                 Look::Reached(status) if status.is("Ready", "True") && enforced => Look::Reached(status),
-                _ => Look::NotYet(told(&status)),
+                _ => Look::NotYet(describe(&status)),
             })
         })
         .await;
-    ready.with_context(|| format!("meanwhile: {}", written(began, lab)))
+    ready.with_context(|| format!("writes meanwhile: {}", writes_since(began, lab)))
 }
 
-/// From now on, a moment at which all is well, the operator writes to each object twice at most, and then for a while nothing any
-/// more, not even when something makes it look again.
+/// Returns an error unless the operator stops writing. The ContourDeployment must be ready at the start. From then on, the operator may
+/// write to each object at most twice, and then must not write for a while, even if the test triggers a reconcile.
 pub async fn is_quiet(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     is_quiet_since(lab, edge, ledger::now()?, A_WHILE).await
 }
 
-/// The same, and nothing for a minute.
+/// Does the same as [`is_quiet`], but the operator must not write for a minute.
 pub async fn stays_quiet(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     is_quiet_since(lab, edge, ledger::now()?, A_MINUTE).await
 }
 
-/// The same from a moment on that has passed, and then nothing for this long.
+/// Does the same as [`is_quiet`] from an earlier moment, but the operator must not write for this long.
 pub async fn is_quiet_since(lab: &Lab, edge: &Edge, began: Moment, long: Duration) -> anyhow::Result<()> {
     let listening = Instant::now();
-    wait("the operator has had its last word", Duration::from_secs(20))
+    wait("the operator has stopped writing", Duration::from_secs(20))
         .until(async || {
             let silence = ledger::silence(began, &lab.namespace)?;
             let is_silent = silence.unwrap_or(listening.elapsed()) > Duration::from_secs(2);
-            Ok(Look::when(is_silent, written(began, lab)))
+            Ok(Look::when(is_silent, writes_since(began, lab)))
         })
         .await?;
-    let words = ledger::since(began, &lab.namespace)?;
-    for (object, count) in ledger::by_object(&words) {
+    let writes = ledger::since(began, &lab.namespace)?;
+    for (object, count) in ledger::by_object(&writes) {
         ensure!(
-            count <= LAST_WORDS,
-            "{count} writes to {object} after all was well; {}",
-            ledger::busiest(&words)
+            count <= LAST_WRITES,
+            "{count} writes to {object} after edge was ready; {}",
+            ledger::busiest(&writes)
         );
     }
     let quiet = ledger::now()?;
-    poke(lab, edge).await?;
-    // That nothing happens can only be seen by waiting.
+    trigger_reconcile(lab, edge).await?;
+    // Only waiting can prove that nothing happens.
     tokio::time::sleep(long).await;
-    let words = ledger::since(quiet, &lab.namespace)?;
+    let writes = ledger::since(quiet, &lab.namespace)?;
     ensure!(
-        words.is_empty(),
-        "all was well, and in {} s: {}",
+        writes.is_empty(),
+        "edge was ready, but in {} s: {}",
         long.as_secs(),
-        ledger::busiest(&words)
+        ledger::busiest(&writes)
     );
     Ok(())
 }
 
-/// For a while, the operator writes to no object more often than [`PACED`].
+/// Returns an error if the operator writes to an object more than [`PACED`] times in a while.
 pub async fn is_paced(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let began = ledger::now()?;
-    poke(lab, edge).await?;
+    trigger_reconcile(lab, edge).await?;
     tokio::time::sleep(A_WHILE).await;
     let writes = ledger::since(began, &lab.namespace)?;
     for (object, count) in ledger::by_object(&writes) {
@@ -140,59 +142,68 @@ pub async fn is_paced(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the operator look again.
-pub async fn poke(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
+/// Touches the ContourDeployment, which triggers a reconcile.
+pub async fn trigger_reconcile(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let patch = json!({"metadata": {"annotations": {"test.example.com/poke": now.as_nanos().to_string()}}});
+    let patch =
+        json!({"metadata": {"annotations": {"test.example.com/trigger_reconcile": now.as_nanos().to_string()}}});
     lab.patch(&object, &patch).await
 }
 
-/// An error unless status says that somebody else decides this field of this object of the test's namespace.
-pub fn somebody_else_decides(status: &Status, kind: &str, name: &str, field: &str) -> anyhow::Result<()> {
+/// Returns an error unless the status reports that others decide this field of this object.
+pub fn others_decide(status: &Status, kind: &str, name: &str, field: &str) -> anyhow::Result<()> {
     let is_named = status.fields_decided_by_others.iter().any(|decided| {
         decided.kind == kind && decided.name == name && decided.fields.iter().any(|path| path.contains(field))
     });
     ensure!(
         is_named,
-        "status does not say that somebody else decides {field} of {kind} {name}: {:?}",
+        "status does not report that others decide {field} of {kind} {name}: {:?}",
         status.fields_decided_by_others
     );
     Ok(())
 }
 
-/// An error if status says that somebody else decides something.
-pub fn nobody_else_decides(status: &Status) -> anyhow::Result<()> {
+/// Returns an error if the status reports that others decide any field.
+pub fn others_decide_nothing(status: &Status) -> anyhow::Result<()> {
     let decided = &status.fields_decided_by_others;
-    ensure!(decided.is_empty(), "nobody is in the way, and status says: {decided:?}");
+    ensure!(
+        decided.is_empty(),
+        "no other controller interferes, but status reports: {decided:?}"
+    );
     Ok(())
 }
 
-/// Waits until status calls a person, for one of these reasons, naming all of this.
-pub async fn stalled(lab: &Lab, edge: &Edge, reasons: &[&str], words: &[&str]) -> anyhow::Result<Status> {
+/// Waits until the ContourDeployment is Stalled for one of these reasons, and the message contains all of these parts.
+pub async fn stalled(lab: &Lab, edge: &Edge, reasons: &[&str], parts: &[&str]) -> anyhow::Result<Status> {
     let began = ledger::now()?;
-    let stalled = wait(&format!("it is Stalled ({reasons:?}), and names {words:?}"), REPORTED)
+    let what = format!("edge is Stalled ({reasons:?}), and the message contains {parts:?}");
+    let stalled = wait(&what, REPORTED)
         .until(async || {
             let status = edge.status().await?;
-            let is_so = status.is_current()
+            let is_reported = status.is_current()
                 && status.condition("Stalled").is_some_and(|stalled| {
-                    let says = |word: &&str| stalled.message.contains(*word);
-                    stalled.status == "True" && reasons.contains(&stalled.reason.as_str()) && words.iter().all(says)
+                    let contains = |part: &&str| stalled.message.contains(*part);
+                    stalled.status == "True" && reasons.contains(&stalled.reason.as_str()) && parts.iter().all(contains)
                 });
-            Ok(if is_so {
+            Ok(if is_reported {
                 Look::Reached(status)
             } else {
-                Look::NotYet(told(&status))
+                Look::NotYet(describe(&status))
             })
         })
         .await;
-    let status = stalled.with_context(|| format!("meanwhile: {}", written(began, lab)))?;
-    ensure!(status.is("Ready", "False"), "it is Stalled and: {}", told(&status));
+    let status = stalled.with_context(|| format!("writes meanwhile: {}", writes_since(began, lab)))?;
+    ensure!(
+        status.is("Ready", "False"),
+        "edge is Stalled, but Ready is not False: {}",
+        describe(&status)
+    );
     Ok(status)
 }
 
-/// All of a status, in words.
-pub fn told(status: &Status) -> String {
+/// Describes a status completely, for messages.
+pub fn describe(status: &Status) -> String {
     let mut text = status.to_string();
     for kind in ["Reconciling", "Stalled", "Ready"] {
         if let Some(condition) = status.condition(kind) {
@@ -210,12 +221,13 @@ pub fn told(status: &Status) -> String {
     text
 }
 
-fn written(began: Moment, lab: &Lab) -> String {
+/// Describes the writes since a moment, for messages.
+fn writes_since(began: Moment, lab: &Lab) -> String {
     let writes = ledger::since(began, &lab.namespace);
     writes.map_or_else(|error| format!("{error:#}"), |writes| ledger::busiest(&writes))
 }
 
-/// What pods of Contour are made from: the names of the configurations that its ReplicaSets name, those without replicas too.
+/// Returns the names of the configurations that Contour's ReplicaSets reference, including ReplicaSets without replicas.
 pub async fn configurations_rolled_to(lab: &Lab, edge: &Edge) -> anyhow::Result<Vec<String>> {
     let sets = lab.all("ReplicaSet", edge.namespace(), edge).await?;
     let arguments = sets.iter().filter_map(|set| {

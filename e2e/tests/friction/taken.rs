@@ -1,4 +1,5 @@
-//! What others do to Slipway's objects as they are written, and what is taken as it is: Ready as without it, and quiet.
+//! Changes by other controllers to Slipway's objects as they are written, which Slipway accepts. The ContourDeployment becomes Ready
+//! as without the changes, and the operator stops writing.
 
 use anyhow::ensure;
 use kube::api::{Patch, PatchParams};
@@ -10,11 +11,11 @@ use slipway_e2e::wait::Look;
 use crate::ledger;
 use crate::policy::{self, EVERYTHING, Policy, WORKLOADS};
 use crate::scene::{
-    A_WHILE, READY, auth_service, is_quiet, is_quiet_since, is_ready, nobody_else_decides, ready_edge,
-    somebody_else_decides, stays_quiet,
+    A_WHILE, READY, auth_service, is_quiet, is_quiet_since, is_ready, others_decide, others_decide_nothing, ready_edge,
+    stays_quiet,
 };
 
-/// Each image, from a mirror.
+/// An expression that rewrites each image to a mirror.
 const MIRRORED: &str = "
     Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
         containers: object.spec.template.spec.containers.map(c, Object.spec.template.spec.containers{
@@ -23,39 +24,39 @@ const MIRRORED: &str = "
             name: c.name, image: c.image.startsWith('mirror.test/') ? c.image : 'mirror.test/' + c.image})
     }}}}";
 
-/// One container more.
+/// An expression that adds a container.
 const SIDECAR: &str = "
     Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: [
         Object.spec.template.spec.containers{name: 'mesh', image: 'mesh.test/proxy:1'}
     ]}}}}";
 
-/// One environment variable more in each container.
+/// An expression that adds an environment variable to each container.
 const ENVIRONMENT: &str = "
     Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
         containers: object.spec.template.spec.containers.map(c, Object.spec.template.spec.containers{
             name: c.name, env: [Object.spec.template.spec.containers.env{name: 'HTTPS_PROXY', value: 'proxy.test:3128'}]})
     }}}}";
 
-/// One toleration more. A list of tolerations is one value to server-side apply.
+/// An expression that adds a toleration. In server-side apply, a list of tolerations is atomic.
 const TOLERATION: &str = "
     has(object.spec.template.spec.tolerations)
     ? (object.spec.template.spec.tolerations.exists(t, t.?key.orValue('') == 'spot') ? []
         : [JSONPatch{op: 'add', path: '/spec/template/spec/tolerations/-', value: {'key': 'spot', 'operator': 'Exists'}}])
     : [JSONPatch{op: 'add', path: '/spec/template/spec/tolerations', value: [{'key': 'spot', 'operator': 'Exists'}]}]";
 
-/// A label on everything.
+/// An expression that adds a label to every object.
 const LABEL: &str = "
     has(object.metadata.labels)
     ? [JSONPatch{op: 'add', path: '/metadata/labels/team', value: 'edge'}]
     : [JSONPatch{op: 'add', path: '/metadata/labels', value: {'team': 'edge'}}]";
 
-pub async fn nothing_is_in_the_way(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_edge_without_interference_stays_quiet(lab: &Lab) -> anyhow::Result<()> {
     let edge = ready_edge(lab).await?;
     stays_quiet(lab, &edge).await?;
-    nobody_else_decides(&edge.status().await?)
+    others_decide_nothing(&edge.status().await?)
 }
 
-pub async fn images_are_rewritten_to_a_mirror(lab: &Lab) -> anyhow::Result<()> {
+pub async fn rewritten_images_are_accepted(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::applies("images", &lab.namespace, WORKLOADS, MIRRORED);
     policy
         .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
@@ -64,30 +65,30 @@ pub async fn images_are_rewritten_to_a_mirror(lab: &Lab) -> anyhow::Result<()> {
     is_quiet(lab, &edge).await?;
     let status = edge.status().await?;
     for name in ["edge-contour", "edge-envoy"] {
-        somebody_else_decides(&status, "Deployment", name, "image")?;
+        others_decide(&status, "Deployment", name, "image")?;
     }
-    // What comes later is drift.
-    let theirs =
+    // A later change by another user is drift, which the operator repairs.
+    let change =
         json!({"spec": {"template": {"spec": {"containers": [{"name": "envoy", "image": "mirror.test/other:1"}]}}}});
     let kept = lab.read(&deployment(lab, "edge-envoy")).await?;
     let envoys = lab.api("Deployment", &lab.namespace);
     envoys
-        .patch("edge-envoy", &PatchParams::default(), &Patch::Strategic(&theirs))
+        .patch("edge-envoy", &PatchParams::default(), &Patch::Strategic(&change))
         .await?;
-    wait("the image that somebody put there is gone", READY)
+    wait("the operator has restored the image", READY)
         .until(async || {
             let [now, before] = [&lab.read(&deployment(lab, "edge-envoy")).await?, &kept]
                 .map(|envoy| each(envoy, "/spec/template/spec/containers", "image"));
-            Ok(Look::when(now == before, format!("{now:?}, not {before:?}")))
+            Ok(Look::when(now == before, format!("{now:?}, expected {before:?}")))
         })
         .await?;
     is_rolled_out(lab, "edge-envoy").await?;
     is_ready(lab, &edge).await?;
-    // What is wanted changes: written again, and taken again.
+    // The desired image changes. The operator writes the new image, and accepts the rewritten image again.
     let mut spec = specification(&lab.name("auth"));
     spec["envoy"]["image"] = json!("example.test/envoy:2");
     lab.edge(&spec).await?;
-    wait("the new image is the mirror's", READY)
+    wait("Envoy has the new image from the mirror", READY)
         .until(async || {
             let envoy = lab.read(&deployment(lab, "edge-envoy")).await?;
             let images = each(&envoy, "/spec/template/spec/containers", "image");
@@ -100,10 +101,10 @@ pub async fn images_are_rewritten_to_a_mirror(lab: &Lab) -> anyhow::Result<()> {
     is_rolled_out(lab, "edge-envoy").await?;
     is_ready(lab, &edge).await?;
     stays_quiet(lab, &edge).await?;
-    somebody_else_decides(&edge.status().await?, "Deployment", "edge-envoy", "image")
+    others_decide(&edge.status().await?, "Deployment", "edge-envoy", "image")
 }
 
-pub async fn a_sidecar_is_injected(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_injected_sidecar_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::applies("sidecar", &lab.namespace, WORKLOADS, SIDECAR);
     policy
         .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
@@ -116,12 +117,12 @@ pub async fn a_sidecar_is_injected(lab: &Lab) -> anyhow::Result<()> {
             "/spec/template/spec/containers",
             "name",
         );
-        ensure!(names.contains(&json!("mesh")), "{name} has {names:?}");
+        ensure!(names.contains(&json!("mesh")), "{name} has containers {names:?}");
     }
     Ok(())
 }
 
-pub async fn an_environment_variable_is_injected(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_injected_environment_variable_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::applies("environment", &lab.namespace, WORKLOADS, ENVIRONMENT);
     policy
         .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
@@ -135,7 +136,7 @@ pub async fn an_environment_variable_is_injected(lab: &Lab) -> anyhow::Result<()
     Ok(())
 }
 
-pub async fn a_toleration_is_injected_beside_ours(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_injected_toleration_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::patches("toleration", &lab.namespace, WORKLOADS, "true", TOLERATION);
     policy
         .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
@@ -151,19 +152,22 @@ pub async fn a_toleration_is_injected_beside_ours(lab: &Lab) -> anyhow::Result<(
     stays_quiet(lab, &edge).await?;
     let status = edge.status().await?;
     for name in ["edge-contour", "edge-envoy"] {
-        somebody_else_decides(&status, "Deployment", name, "tolerations")?;
+        others_decide(&status, "Deployment", name, "tolerations")?;
         let keys = each(
             &lab.read(&deployment(lab, name)).await?,
             "/spec/template/spec/tolerations",
             "key",
         );
-        ensure!(keys == [json!("dedicated"), json!("spot")], "{name} tolerates {keys:?}");
+        ensure!(
+            keys == [json!("dedicated"), json!("spot")],
+            "{name} has tolerations {keys:?}"
+        );
     }
     Ok(())
 }
 
-/// No policy: the API server itself leaves empty values out.
-pub async fn a_toleration_without_effect_is_specified(lab: &Lab) -> anyhow::Result<()> {
+/// This case needs no policy, because the API server itself drops empty values.
+pub async fn a_toleration_without_effect_causes_no_extra_writes(lab: &Lab) -> anyhow::Result<()> {
     let auth = auth_service(lab).await?;
     let mut spec = specification(&auth);
     for part in ["contour", "envoy"] {
@@ -179,12 +183,12 @@ pub async fn a_toleration_without_effect_is_specified(lab: &Lab) -> anyhow::Resu
             "/spec/template/spec/tolerations",
             "key",
         );
-        ensure!(keys == [json!("dedicated")], "{name} tolerates {keys:?}");
+        ensure!(keys == [json!("dedicated")], "{name} has tolerations {keys:?}");
     }
     Ok(())
 }
 
-pub async fn a_label_is_put_on_everything(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_added_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
     lab.make_namespace(&auth).await?;
     for namespace in [&lab.namespace, &auth] {
@@ -201,7 +205,7 @@ pub async fn a_label_is_put_on_everything(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn a_label_of_ours_is_overwritten_on_everything(lab: &Lab) -> anyhow::Result<()> {
+pub async fn an_overwritten_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
     lab.make_namespace(&auth).await?;
     let path = "/metadata/labels/app.kubernetes.io~1managed-by";
@@ -223,7 +227,7 @@ pub async fn a_label_of_ours_is_overwritten_on_everything(lab: &Lab) -> anyhow::
         ("Service", "edge-envoy"),
         ("ExtensionService", name),
     ] {
-        somebody_else_decides(&status, kind, name, "managed-by")?;
+        others_decide(&status, kind, name, "managed-by")?;
     }
     ensure!(
         stand_in["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "platform",
@@ -233,8 +237,8 @@ pub async fn a_label_of_ours_is_overwritten_on_everything(lab: &Lab) -> anyhow::
     Ok(())
 }
 
-/// One that the specification asks for, and the one that says what Slipway last wrote.
-pub async fn annotations_are_stripped(lab: &Lab) -> anyhow::Result<()> {
+/// The policies remove an annotation from the spec, and the annotation that records what Slipway applied last.
+pub async fn removed_annotations_are_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
     lab.make_namespace(&auth).await?;
     for (number, annotation) in ["example.test/internal", "contour.slipway.dev/applied"]
@@ -247,7 +251,7 @@ pub async fn annotations_are_stripped(lab: &Lab) -> anyhow::Result<()> {
         for namespace in [&lab.namespace, &auth] {
             let policy = Policy::patches(&format!("strip-{number}"), namespace, EVERYTHING, &has_it, &patches);
             let mut probe = policy::service(namespace, "edge-probe");
-            // Beside another, so that the admission policy on Slipway's marks has nothing to say.
+            // With another annotation, so that the admission policy on Slipway's marks does not refuse the probe.
             probe["metadata"]["annotations"] = json!({*annotation: "probe", "example.test/other": "probe"});
             policy.impose(lab, &probe).await?;
         }
@@ -258,10 +262,10 @@ pub async fn annotations_are_stripped(lab: &Lab) -> anyhow::Result<()> {
     let edge = lab.edge(&spec).await?;
     is_ready(lab, &edge).await?;
     stays_quiet(lab, &edge).await?;
-    somebody_else_decides(&edge.status().await?, "Service", "edge-envoy", "example.test/internal")
+    others_decide(&edge.status().await?, "Service", "edge-envoy", "example.test/internal")
 }
 
-pub async fn a_field_of_ours_is_dropped(lab: &Lab) -> anyhow::Result<()> {
+pub async fn a_removed_field_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let policy = Policy::patches(
         "drop",
         &lab.namespace,
@@ -276,13 +280,13 @@ pub async fn a_field_of_ours_is_dropped(lab: &Lab) -> anyhow::Result<()> {
     stays_quiet(lab, &edge).await?;
     let status = edge.status().await?;
     for name in ["edge-contour", "edge-envoy"] {
-        somebody_else_decides(&status, "Deployment", name, "affinity")?;
+        others_decide(&status, "Deployment", name, "affinity")?;
     }
     Ok(())
 }
 
-/// A process that has just started may write what it wants once more, since it does not know what came of it before.
-pub async fn everything_at_once_and_the_operator_starts_again(lab: &Lab) -> anyhow::Result<()> {
+/// A restarted operator does not know the results of earlier writes, so it may write each desired object once more.
+pub async fn a_restarted_operator_accepts_all_changes_at_once(lab: &Lab) -> anyhow::Result<()> {
     let probe = policy::deployment(&lab.namespace, "edge-probe");
     let policies = [
         Policy::applies("images", &lab.namespace, WORKLOADS, MIRRORED),
@@ -304,46 +308,46 @@ pub async fn everything_at_once_and_the_operator_starts_again(lab: &Lab) -> anyh
     lab.world.stop_operator().await?;
     let stopped = ledger::now()?;
     let restarted = async {
-        is_started(lab, &edge).await?;
+        start_operator(lab, &edge).await?;
         is_quiet_since(lab, &edge, stopped, A_WHILE).await?;
         is_ready(lab, &edge).await?;
         ensure!(
             edge.rolled_state().await? == rolled,
-            "something was rolled out, and nothing has changed"
+            "a workload was rolled out without a change"
         );
         let status = edge.status().await?;
-        somebody_else_decides(&status, "Deployment", "edge-contour", "tolerations")?;
-        somebody_else_decides(&status, "Deployment", "edge-envoy", "image")
+        others_decide(&status, "Deployment", "edge-contour", "tolerations")?;
+        others_decide(&status, "Deployment", "edge-envoy", "image")
     };
     let outcome = restarted.await;
     lab.world.restore(slipway_e2e::lab::world::Takes::Operator).await?;
     outcome
 }
 
-/// Starts the operator, and waits until it has looked at everything.
-async fn is_started(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
+/// Starts the operator, and waits until the operator has reconciled the edge.
+async fn start_operator(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     lab.world.start_operator().await?;
     lab.world.operator_is_ready().await?;
     let own = [("contourdeployment_namespace", edge.namespace())];
-    wait("the operator has looked at it", READY)
+    wait("the operator has reconciled edge", READY)
         .until(async || {
             let metrics = lab.metrics().await?;
             let count = metrics.of("slipway_contourdeployment_condition", &own).count();
-            Ok(Look::when(count > 0, "it has no series yet"))
+            Ok(Look::when(count > 0, "edge has no series yet"))
         })
         .await
 }
 
-/// Waits until a Deployment runs in its present form only.
+/// Waits until all pods of a Deployment are available in the current revision.
 async fn is_rolled_out(lab: &Lab, name: &str) -> anyhow::Result<()> {
     wait(&format!("{name} is rolled out"), READY)
         .until(async || {
             let found = lab.read(&deployment(lab, name)).await?;
             let status = &found["status"];
-            let is_seen = status["observedGeneration"] == found["metadata"]["generation"];
+            let is_observed = status["observedGeneration"] == found["metadata"]["generation"];
             let counts = ["replicas", "updatedReplicas", "availableReplicas"].map(|count| &status[count]);
-            let is_so = is_seen && counts.iter().all(|count| **count == found["spec"]["replicas"]);
-            Ok(Look::when(is_so, status.to_string()))
+            let is_done = is_observed && counts.iter().all(|count| **count == found["spec"]["replicas"]);
+            Ok(Look::when(is_done, status.to_string()))
         })
         .await
 }
@@ -352,7 +356,7 @@ fn deployment(lab: &Lab, name: &str) -> Thing {
     Thing::new("Deployment", &lab.namespace, name)
 }
 
-/// A field of each item of a list.
+/// Returns a field of each item of a list.
 fn each(object: &Value, list: &str, field: &str) -> Vec<Value> {
     let items = object.pointer(list).and_then(Value::as_array);
     items.into_iter().flatten().map(|item| item[field].clone()).collect()
