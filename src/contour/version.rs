@@ -1,7 +1,7 @@
-//! The minor versions of Contour that Slipway supports, and what Slipway knows of each of them.
+//! The minor versions of Contour that Slipway supports, and the facts about each of them.
 //!
-//! A new minor version is a new variant of [`Version`] and its [`Facts`]. The checks of settings in `preflight` and the default ports in
-//! `ports` take a version, too.
+//! To add a minor version, add a variant of [`Version`] and its [`Facts`]. The checks of settings in `preflight` and the default ports in
+//! `ports` also depend on the version.
 
 use std::fmt;
 
@@ -12,19 +12,19 @@ pub enum Version {
     V1_33,
 }
 
-/// What Slipway knows of a minor version of Contour.
+/// The facts about a minor version of Contour.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The minor version as people write it: `1.33`.
+    /// The name of the minor version, for example `1.33`.
     pub name: &'static str,
     /// The default image of Contour.
     pub contour_image: &'static str,
-    /// The default image of Envoy: the one that the same release of Contour is tested with.
+    /// The default image of Envoy: the image that the same release of Contour is tested with.
     pub envoy_image: &'static str,
-    /// The reason of a verdict that names a Service, or a port of a Service, that Contour does not find.
+    /// The reason of a verdict on an ExtensionService whose Service, or whose Service port, Contour does not find.
     pub unresolved_reason: &'static str,
-    /// The reasons of a verdict that concern the objects that an ExtensionService points at. Other reasons concern the configuration of the
-    /// Contour that judges, and are the same for every ExtensionService.
+    /// The reasons of verdicts on the objects that an ExtensionService references. Other reasons concern the configuration of the Contour
+    /// that writes the verdict, and are the same for every ExtensionService.
     pub target_reasons: &'static [&'static str],
     /// The TLS cipher suites that Contour accepts.
     pub ciphers: &'static [&'static str],
@@ -63,12 +63,12 @@ static V1_33: Facts = Facts {
     ],
 };
 
-/// What an image reference says about the version of Contour in the image.
+/// The version of Contour in an image, according to the image reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageVersion {
     /// The tag names a supported version.
     Supported(Version),
-    /// The tag names another version: `1.32`.
+    /// The tag names another version, for example `1.32`.
     Unsupported(String),
     /// The reference has no tag, or its tag names no version.
     Unknown,
@@ -78,17 +78,17 @@ impl Version {
     /// All supported versions, the default version first.
     pub const ALL: [Self; 1] = [Self::V1_33];
 
-    /// The version that applies where nothing else is known.
+    /// The version that applies if the version of the image is unknown or unsupported.
     pub const DEFAULT: Self = Self::ALL[0];
 
-    /// Returns what Slipway knows of this version.
+    /// Returns the facts about this version.
     pub fn facts(self) -> &'static Facts {
         match self {
             Self::V1_33 => &V1_33,
         }
     }
 
-    /// Returns the version whose rules apply to an image. Rules of the default version apply to an image of an unknown or unsupported
+    /// Returns the version whose rules apply to an image. The rules of the default version apply to an image of an unknown or unsupported
     /// version, and status reports this.
     pub fn for_image(image: Option<&str>) -> Self {
         match ImageVersion::of(image) {
@@ -99,7 +99,8 @@ impl Version {
 }
 
 impl ImageVersion {
-    /// Reads the version off the tag of an image reference: `registry:5000/contour:v1.33.8@sha256:…`. None is the default image.
+    /// Parses the version from the tag of an image reference, for example `registry:5000/contour:v1.33.8@sha256:…`. None stands for the
+    /// default image.
     pub fn of(image: Option<&str>) -> Self {
         let Some(image) = image else {
             return Self::Supported(Version::DEFAULT);
@@ -121,7 +122,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Returns the first two numbers of a tag such as `v1.33.8`, `1.33` or `v1.33.8-rc.1`.
+/// Returns the first two numbers of a tag such as `v1.33.8`, `1.33` or `v1.33.8-rc.1`, or None if the tag has no such numbers.
 fn minor_version(tag: &str) -> Option<(u32, u32)> {
     let mut numbers = tag.strip_prefix('v').unwrap_or(tag).splitn(3, '.');
     let major = numbers.next()?.parse().ok()?;
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tag_of_an_image_names_its_version() {
+    fn image_version_comes_from_the_tag() {
         use ImageVersion::{Supported, Unknown, Unsupported};
         let v1_33 = || Supported(Version::V1_33);
         for (image, expected) in [
@@ -160,10 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn the_default_images_are_of_their_version() {
+    fn the_default_image_of_each_version_names_that_version() {
         for version in Version::ALL {
             let facts = version.facts();
-            assert_eq!(ImageVersion::of(Some(facts.contour_image)), ImageVersion::Supported(version));
+            assert_eq!(
+                ImageVersion::of(Some(facts.contour_image)),
+                ImageVersion::Supported(version)
+            );
             assert!(facts.target_reasons.contains(&facts.unresolved_reason));
             assert_eq!(version.to_string(), facts.name);
         }
