@@ -283,7 +283,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "a deletion ignores pods that the Deployment does not control",
+        name: "a deletion ignores ReplicaSets and pods that the Deployment does not control",
         scope: "deletion",
         observe: forget_strangers,
         ..NONE
@@ -330,7 +330,7 @@ pub static ALL: &[Breakage] = &[
         ..NONE
     },
     Breakage {
-        name: "the rolled-out mark of a configuration in an unreferenced namespace is believed",
+        name: "the rolled-out mark of a configuration in an unreferenced namespace is believed, whatever Contour runs on",
         scope: "tenant",
         observe: |observed| {
             for configuration in elsewhere(observed, Kind::ContourConfiguration) {

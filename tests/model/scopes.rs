@@ -401,7 +401,7 @@ pub fn all() -> Vec<Scope> {
         },
         Scope {
             name: "verdicts on another object",
-            what: "Contour's verdict on a deleted ExtensionService lands on its successor; the Service is deleted and recreated",
+            what: "Contour's verdict on a deleted ExtensionService lands on its successor and stays; the Service is deleted and recreated",
             start: Start::Settled,
             mischief: &[Mischief::SayOfAnother],
             budgets: Budgets {
