@@ -25,10 +25,10 @@ fn nothing() -> Observed {
 
 /// Plans, issues the requested certificates and writes the Secrets.
 fn settle(observed: &mut Observed) -> Option<Issued> {
-    let request = plan(observed).request;
+    let request = assess(observed).request;
     let issued = request.map(|request| issue(&request, observed.now).unwrap());
     observed.issued.clone_from(&issued);
-    let certificates = plan(observed);
+    let certificates = assess(observed);
     assert_eq!(certificates.request, None, "every requested certificate was issued");
     for desired in &certificates.desired {
         write(observed, desired.object.clone());
@@ -88,7 +88,7 @@ const BOTH: [Peer; 2] = Peer::ALL;
 
 #[test]
 fn without_secrets_all_certificates_are_requested() {
-    let certificates = plan(&nothing());
+    let certificates = assess(&nothing());
     assert_eq!(asked(&certificates), Some((true, BOTH.to_vec())));
     assert_eq!(certificates.desired, []);
     assert!(!certificates.are_complete());
@@ -98,7 +98,7 @@ fn without_secrets_all_certificates_are_requested() {
 #[test]
 fn issued_certificates_are_kept_and_nothing_more_is_requested() {
     let observed = fresh();
-    let certificates = plan(&observed);
+    let certificates = assess(&observed);
     assert_eq!(certificates.request, None);
     assert_eq!(certificates.problem, None);
     // A leaf certificate is valid for 366 days, including the day before its issue.
@@ -140,9 +140,9 @@ fn certificates_meet_the_requirements_of_contour_and_envoy() {
 fn leaves_are_renewed_when_less_than_a_third_of_life_remains() {
     let mut observed = fresh();
     observed.now = days(365 - 122) - Duration::from_secs(1);
-    assert_eq!(plan(&observed).request, None);
+    assert_eq!(assess(&observed).request, None);
     observed.now = days(365 - 122);
-    let certificates = plan(&observed);
+    let certificates = assess(&observed);
     assert_eq!(asked(&certificates), Some((false, BOTH.to_vec())));
     assert!(
         certificates.are_complete(),
@@ -152,7 +152,7 @@ fn leaves_are_renewed_when_less_than_a_third_of_life_remains() {
     let before = entry(&observed, "edge-envoy-cert", "tls.crt");
     settle(&mut observed);
     assert_ne!(entry(&observed, "edge-envoy-cert", "tls.crt"), before);
-    assert_eq!(plan(&observed).renew_in, Some(DAY * (365 - 122)));
+    assert_eq!(assess(&observed).renew_in, Some(DAY * (365 - 122)));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn authorities_are_renewed_when_less_than_a_third_remains() {
     let authority = bundle(&observed, "edge-xds-ca").remove(0);
     for (late, is_due) in [(-1, false), (0, true)] {
         observed.now = Timestamp::from_second(authority.renew_at() + late).unwrap();
-        let (is_asked, _) = asked(&plan(&observed)).expect("the leaf certificates have expired");
+        let (is_asked, _) = asked(&assess(&observed)).expect("the leaf certificates have expired");
         assert_eq!(is_asked, is_due, "{late}");
     }
 }
@@ -195,12 +195,12 @@ fn an_unusable_certificate_is_replaced_and_the_other_is_kept() {
                 set_entry(&mut observed, "edge-contour-cert", key, &text);
             }
         }
-        let certificates = plan(&observed);
+        let certificates = assess(&observed);
         assert_eq!(asked(&certificates), Some((false, vec![Peer::Contour])), "{what}");
         assert!(certificates.are_complete(), "{what}: the Secret is kept until then");
         let envoys = entry(&observed, "edge-envoy-cert", "tls.crt");
         settle(&mut observed);
-        assert_eq!(plan(&observed).request, None, "{what}");
+        assert_eq!(assess(&observed).request, None, "{what}");
         assert_eq!(entry(&observed, "edge-envoy-cert", "tls.crt"), envoys, "{what}");
     }
 }
@@ -214,7 +214,7 @@ fn a_secret_is_kept_until_a_usable_pair_exists() {
     let mut odd = secret(&observed, "edge-envoy-cert").clone();
     odd.content.insert("immutable".into(), json!(false));
     observed.objects.insert(odd.key(), Arc::new(odd));
-    let certificates = plan(&observed);
+    let certificates = assess(&observed);
     let kept = certificates
         .desired
         .iter()
@@ -252,7 +252,7 @@ fn replacing_an_authority_disconnects_no_peer() {
         lose(&mut observed);
         let leaves = ["edge-contour-cert", "edge-envoy-cert"].map(|name| entry(&observed, name, "tls.crt"));
         if what != "the authority is due" {
-            assert_eq!(asked(&plan(&observed)), Some((true, vec![])), "{what}");
+            assert_eq!(asked(&assess(&observed)), Some((true, vec![])), "{what}");
         }
         settle(&mut observed);
         for (name, leaf) in ["edge-contour-cert", "edge-envoy-cert"].into_iter().zip(leaves) {
@@ -283,7 +283,7 @@ fn former_authorities_are_few_and_expired_ones_are_dropped() {
         settle(&mut observed);
     }
     assert_eq!(
-        plan(&observed).request,
+        assess(&observed).request,
         None,
         "a leaf certificate was renewed when its authority left the bundle"
     );
@@ -303,7 +303,7 @@ fn a_certificate_expires_after_its_last_second() {
     let leaf = Certificate::all(entry(&observed, "edge-envoy-cert", "tls.crt").as_bytes()).remove(0);
     for (late, words) in [(0, "expires at"), (1, "expired at")] {
         observed.now = Timestamp::from_second(leaf.not_after + late).unwrap();
-        let problem = plan(&observed).problem.unwrap();
+        let problem = assess(&observed).problem.unwrap();
         assert!(problem.contains(words), "{problem}");
     }
 }
@@ -312,18 +312,18 @@ fn a_certificate_expires_after_its_last_second() {
 fn an_overdue_certificate_is_reported() {
     let mut observed = fresh();
     observed.now = days(365 - 62);
-    assert_eq!(plan(&observed).problem, None, "the renewal is not overdue yet");
+    assert_eq!(assess(&observed).problem, None, "the renewal is not overdue yet");
     observed.now = days(365 - 60);
-    let problem = plan(&observed).problem.unwrap();
+    let problem = assess(&observed).problem.unwrap();
     assert!(
         problem.contains("projectcontour/edge-contour-cert expires at 2027-11-23T01:20:00Z"),
         "{problem}"
     );
     observed.now = days(366);
-    let problem = plan(&observed).problem.unwrap();
+    let problem = assess(&observed).problem.unwrap();
     assert!(problem.contains("expired at 2027-11-23T01:20:00Z"), "{problem}");
     settle(&mut observed);
-    assert_eq!(plan(&observed).problem, None);
+    assert_eq!(assess(&observed).problem, None);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn slipway_ignores_a_secret_of_another_owner() {
     foreign.metadata.owner_references = None;
     foreign.metadata.labels = Some([("contour.slipway.dev/contourdeployment".into(), "other".into())].into());
     observed.objects.insert(foreign.key(), Arc::new(foreign));
-    assert_eq!(asked(&plan(&observed)), Some((false, vec![Peer::Envoy])));
+    assert_eq!(asked(&assess(&observed)), Some((false, vec![Peer::Envoy])));
 }
 
 #[test]

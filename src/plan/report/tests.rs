@@ -11,7 +11,7 @@ use crate::plan::observed::Observed;
 use crate::plan::rollout::OldPods;
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::waves::Severity;
-use crate::plan::{certificates, ours};
+use crate::plan::{certificates, ownership};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
