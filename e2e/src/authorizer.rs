@@ -1,5 +1,5 @@
-//! The external authorization server of the samples and tests: Envoy's real protocol (`envoy.service.auth.v3`), and a
-//! rule so simple that a test can tell at a glance whether a request was checked.
+//! The external authorization server of the samples and tests. The server implements Envoy's protocol
+//! (`envoy.service.auth.v3`) with one simple rule, so a test can easily determine whether a request was checked.
 
 use std::net::SocketAddr;
 
@@ -14,29 +14,29 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// The one `authorization` header that is let through.
+/// The only `authorization` header that the server allows.
 pub const CREDENTIALS: &str = "Bearer letmein";
 
-/// The header that a request carries once it was checked: the backend sees it, the client does not.
+/// The header that the server adds to an allowed request. The backend receives this header, the client does not.
 pub const CHECKED_BY: &str = "x-checked-by";
 
-/// The value of [`CHECKED_BY`], unless the server is given another, which nobody else knows.
+/// The default value of [`CHECKED_BY`]. A server with another value proves its own check, since no client knows that value.
 pub const CHECKER: &str = "slipway-ext-authz";
 
-/// What a refused client reads.
+/// The body of the response to a refused request.
 pub const REFUSAL: &str = "this host asks for credentials\n";
 
-/// What was decided about one request.
+/// The decision on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It goes on to the backend, with [`CHECKED_BY`].
+    /// Envoy forwards the request to the backend, with [`CHECKED_BY`].
     Allowed,
-    /// It is answered 401 here.
+    /// Envoy answers the request with 401.
     Refused,
 }
 
 impl Decision {
-    /// The rule: [`CREDENTIALS`], to the letter.
+    /// Returns the decision on this `authorization` header: allowed only if the header equals [`CREDENTIALS`] exactly.
     pub fn on(authorization: Option<&str>) -> Self {
         if authorization == Some(CREDENTIALS) {
             Self::Allowed
@@ -49,7 +49,7 @@ impl Decision {
         match self {
             Self::Allowed => {
                 let mut ok = OkHttpResponseBuilder::new();
-                // Overwriting: a client that sends the header itself gains nothing.
+                // The server overwrites the header, so a client cannot forge the mark.
                 ok.add_header(
                     CHECKED_BY,
                     mark,
@@ -64,7 +64,7 @@ impl Decision {
                 let mut denied = DeniedHttpResponseBuilder::new();
                 denied.set_http_status(HttpStatusCode::Unauthorized).set_body(REFUSAL);
                 denied.add_header("www-authenticate", "Bearer", None, false);
-                let mut response = CheckResponse::with_status(Status::unauthenticated("credentials wanted"));
+                let mut response = CheckResponse::with_status(Status::unauthenticated("credentials required"));
                 response.set_http_response(denied);
                 response
             }
@@ -85,7 +85,7 @@ impl Authorization for Authorizer {
         let header = |name: &str| headers.and_then(|all| all.get(name)).map(String::as_str);
         let decision = Decision::on(header("authorization"));
         let unknown = "-";
-        // One line for each decision, credentials left out.
+        // Each decision has one log line, without the credentials.
         println!(
             "{decision:?} {} {}://{}{}",
             header(":method").unwrap_or(unknown),
@@ -97,10 +97,10 @@ impl Authorization for Authorizer {
     }
 }
 
-/// Listens on `address` (plain HTTP/2) and answers until `stop` completes; requests under way are finished. What it lets
-/// through carries `mark`.
+/// Listens on `address` (plain HTTP/2) and answers until `stop` completes; then finishes the requests in progress. Allowed
+/// requests carry `mark`.
 ///
-/// Serves `grpc.health.v1.Health` too, for kubelet's gRPC probe.
+/// Also serves `grpc.health.v1.Health`, for kubelet's gRPC probe.
 pub async fn serve(address: SocketAddr, mark: String, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
@@ -108,7 +108,7 @@ pub async fn serve(address: SocketAddr, mark: String, stop: impl Future<Output =
     serve_on(listener, mark, stop).await
 }
 
-/// As [`serve`], on a socket that listens already.
+/// Does the same as [`serve`] on a socket that already listens.
 pub async fn serve_on(listener: TcpListener, mark: String, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AuthorizationServer<Authorizer>>().await;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exact_credentials_are_allowed() {
+    fn decision_allows_only_the_exact_credentials() {
         assert_eq!(Decision::on(Some(CREDENTIALS)), Decision::Allowed);
         for other in [
             None,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_on_the_wire_is_refused_without_and_allowed_with_credentials() {
+    async fn server_requires_credentials() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (stop, stopped) = oneshot::channel::<()>();

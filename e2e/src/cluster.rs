@@ -1,4 +1,4 @@
-//! A cluster of the testbed: started for one run and ended with it, or one that runs already.
+//! A cluster of the testbed: either started and stopped by this process, or already running.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -24,9 +24,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Installs what is missing, ends an earlier cluster of this name, and starts a new one.
+    /// Installs missing programs, stops an earlier cluster of this name, and starts a new cluster.
     ///
-    /// It ends with this value, and also when this process dies in any way, unless the variable `KEEP` is `1`.
+    /// The cluster stops when this value is dropped, and also when this process dies in any way. With the environment variable
+    /// `KEEP=1` the cluster keeps running.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         require_root()?;
         testbed(&["install"]).await?;
@@ -37,14 +38,14 @@ impl Cluster {
         let cluster = Self::of(name, end).await?;
         if keep {
             say(format!(
-                "KEEP=1: cluster {name} stays; KUBECONFIG={}",
+                "KEEP=1: cluster {name} keeps running; KUBECONFIG={}",
                 cluster.kubeconfig.display()
             ));
         }
         Ok(cluster)
     }
 
-    /// A cluster that somebody else started and will end.
+    /// Returns a cluster that another process started and will stop.
     pub async fn attach(name: &str) -> anyhow::Result<Self> {
         Self::of(name, None).await
     }
@@ -60,19 +61,19 @@ impl Cluster {
         })
     }
 
-    /// kubectl for this cluster.
+    /// Returns kubectl for this cluster.
     pub fn kubectl(&self) -> &Kubectl {
         &self.kubectl
     }
 
-    /// A new client with an administrator's rights. It belongs to the Tokio runtime that it is made in.
+    /// Returns a new client with an administrator's rights. The client belongs to the Tokio runtime that this function runs in.
     pub async fn client(&self) -> anyhow::Result<Client> {
         self.client_as(None).await
     }
 
-    /// One that the API server takes for this user, of these groups, where somebody is named.
+    /// Returns a new client that impersonates this user with these groups, or an administrator's client for None.
     pub async fn client_as(&self, whom: Option<(&str, &[&str])>) -> anyhow::Result<Client> {
-        // A process has one default; a second attempt to set the same changes nothing.
+        // A process has one default provider; a second call has no effect.
         drop(rustls::crypto::ring::default_provider().install_default());
         let file = Kubeconfig::read_from(&self.kubeconfig)
             .with_context(|| format!("reading {}", self.kubeconfig.display()))?;
@@ -82,10 +83,10 @@ impl Cluster {
             config.auth_info.impersonate = Some(user.to_owned());
             config.auth_info.impersonate_groups = Some(groups.iter().map(|group| (*group).to_owned()).collect());
         }
-        Client::try_from(config).context("making a client")
+        Client::try_from(config).context("creating a client")
     }
 
-    /// Gives image archives to the node.
+    /// Loads image archives onto the node.
     pub async fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
         let mut arguments = vec!["load", &self.name];
         let archives: Vec<_> = archives.iter().map(|archive| archive.to_string_lossy()).collect();
@@ -93,12 +94,12 @@ impl Cluster {
         testbed(&arguments).await.map(drop)
     }
 
-    /// The process, on this machine, of a container: `id` is the `containerID` in its pod's status.
+    /// Returns the process id, on this machine, of a container. `id` is the `containerID` in its pod's status.
     pub async fn pid(&self, id: &str) -> anyhow::Result<String> {
         Ok(testbed(&["pid", &self.name, id]).await?.trim().to_owned())
     }
 
-    /// Ends it now, if it was started here, and waits until nothing of it is left.
+    /// Stops the cluster, if this process started it, and waits until the cluster has stopped completely.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.end.take().map_or(Ok(()), Undertaker::call)
     }
@@ -107,17 +108,17 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            say(format!("cluster {} did not end: {error:#}", self.name));
+            say(format!("cluster {} did not stop: {error:#}", self.name));
         }
     }
 }
 
-/// The path of Contour's CRDs, of the version that the testbed runs.
+/// Returns the path of Contour's CRDs, of the Contour version that the testbed runs.
 pub async fn contour_crds() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(testbed(&["path", "crds"]).await?.trim()))
 }
 
-/// `testbed ARGUMENTS…`; its messages go to our standard error.
+/// Runs `testbed ARGUMENTS…` and returns its standard output. Messages appear on this process's standard error.
 pub async fn testbed(arguments: &[&str]) -> anyhow::Result<String> {
     command::watched(Command::new(places::testbed()).args(arguments)).await
 }
@@ -133,9 +134,10 @@ fn require_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A process that takes the cluster down as soon as this one lets go of it, even by dying.
+/// A process that stops the cluster when this process closes its pipe, even by dying.
 ///
-/// It reads from a pipe whose only writing end is here, and is in a process group of its own, out of the terminal's way.
+/// The child reads from a pipe that only this process can write to. The child has its own process group, so signals from the
+/// terminal do not reach it.
 #[derive(Debug)]
 struct Undertaker(Child);
 
@@ -149,14 +151,14 @@ impl Undertaker {
             .process_group(0)
             .spawn()
             .map(Self)
-            .context("starting what takes the cluster down in the end")
+            .context("starting the process that stops the cluster")
     }
 
     fn call(mut self) -> anyhow::Result<()> {
         if let Some(mut pipe) = self.0.stdin.take() {
-            pipe.write_all(b"\n").context("asking for the end of the cluster")?;
+            pipe.write_all(b"\n").context("requesting the stop of the cluster")?;
         }
-        let status = self.0.wait().context("waiting for the end of the cluster")?;
+        let status = self.0.wait().context("waiting until the cluster has stopped")?;
         anyhow::ensure!(status.success(), "testbed down: {status}");
         Ok(())
     }

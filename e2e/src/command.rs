@@ -1,4 +1,4 @@
-//! Running programs, with errors that say what was run and what it said.
+//! Running programs. The errors contain the command line and the program's output.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 /// Runs `program` to its end and returns its standard output.
 ///
-/// `input` goes to its standard input. The error of one that fails holds the command line and all that it printed.
+/// `input` is the program's standard input. The error of a failed program contains the command line and the full output.
 pub async fn output(program: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
     let line = line(program, arguments);
     let mut child = Command::new(program)
@@ -21,7 +21,7 @@ pub async fn output(program: &Path, arguments: &[&str], input: Option<&str>) -> 
         .spawn()
         .with_context(|| format!("starting {line}"))?;
     if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
-        // A program that ends without reading says why on its own; its exit status is looked at below.
+        // A program that exits without reading reports the reason itself; the exit status is checked below.
         drop(pipe.write_all(text.as_bytes()).await);
     }
     let done = child
@@ -39,7 +39,7 @@ pub async fn output(program: &Path, arguments: &[&str], input: Option<&str>) -> 
     Ok(printed.into_owned())
 }
 
-/// Runs `program` to its end with its messages going to ours as they come; returns its standard output.
+/// Runs `program` to its end and returns its standard output. The program inherits this process's standard error.
 pub async fn watched(command: &mut Command) -> anyhow::Result<String> {
     let line = {
         let command = command.as_std();
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failure_names_the_command_and_what_it_said() {
+    async fn error_contains_the_command_and_its_output() {
         let error = output(Path::new("/bin/sh"), &["-c", "echo out; echo err >&2; exit 3"], None).await;
         let text = error.expect_err("it fails").to_string();
         for part in ["sh -c", "exit status: 3", "out", "err"] {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn input_reaches_the_program() {
+    async fn program_receives_the_input() {
         assert_eq!(
             output(Path::new("/bin/cat"), &[], Some("hello"))
                 .await

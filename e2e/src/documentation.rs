@@ -1,4 +1,4 @@
-//! The shell blocks of the documentation, read as the test that runs them treats them.
+//! The shell blocks of the documentation, with the treatment that the documentation test gives them.
 //!
 //! A fenced `sh` block is preceded by a comment on a line of its own:
 //!
@@ -6,31 +6,31 @@
 //! - `<!-- test: run, expect: TEXT -->` also requires that the output contains the text.
 //! - `<!-- test: skip, because: REASON -->` does not run the block.
 //!
-//! A block without a comment is an error, and so is a block that only indentation marks.
+//! A block without a comment is an error. An indented code block with a command is an error too.
 
 use anyhow::{Context as _, bail, ensure};
 
 /// A shell block of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The line of its first command, counted from 1.
+    /// The line number of the first command, counted from 1.
     pub line: usize,
-    /// Its commands.
+    /// The commands.
     pub commands: String,
-    /// How the test treats it.
+    /// The treatment by the test.
     pub treatment: Treatment,
 }
 
-/// How the test treats a block.
+/// The treatment of a block by the test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// Runs the block, which must succeed, and requires that the output contains the text, if there is one.
+    /// The test runs the block, which must succeed. With a text, the output must contain the text.
     Run(Option<String>),
-    /// Does not run the block, for this reason.
+    /// The test does not run the block, for this reason.
     Skip(String),
 }
 
-/// Reads the shell blocks of a page of Markdown. The error names the line.
+/// Returns the shell blocks of a page of Markdown. The error names the line.
 pub fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut treatment = None;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_without_a_treatment_is_an_error() {
+    fn blocks_rejects_a_page_with_an_untreated_block() {
         for page in [
             "```sh\nls\n```\n",
             "```\nls\n```\n",

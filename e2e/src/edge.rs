@@ -1,6 +1,7 @@
-//! A ContourDeployment on the cluster, and what Slipway made of it: status, pods, rollouts.
+//! A ContourDeployment on the cluster and the objects that Slipway created for it: status, pods, rollouts.
 //!
-//! Names and labels are written out here, not taken from the product: they are its interface, and a change must show.
+//! Names and labels are literals here, not constants of the product. They are the product's interface, and a test must fail
+//! when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,14 +15,14 @@ use serde::Deserialize;
 
 use crate::wait::Look;
 
-/// Label: name of the ContourDeployment that an object belongs to.
+/// The label with the name of the ContourDeployment that an object belongs to.
 pub const OWNER_NAME: &str = "contour.slipway.dev/contourdeployment";
-/// Label: its namespace.
+/// The label with the namespace of that ContourDeployment.
 pub const OWNER_NAMESPACE: &str = "contour.slipway.dev/contourdeployment-namespace";
-/// Label of pods: [`Component`].
+/// The label of pods with their [`Component`].
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Which pods.
+/// A component of an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
     /// The control plane.
@@ -31,7 +32,7 @@ pub enum Component {
 }
 
 impl Component {
-    /// The value of the label [`COMPONENT`].
+    /// Returns the value of the label [`COMPONENT`].
     pub fn label(self) -> &'static str {
         match self {
             Self::Contour => "contour",
@@ -44,17 +45,17 @@ impl Component {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Ready`, for instance.
+    /// The type, for example `Ready`.
     pub r#type: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// One word.
+    /// A reason in CamelCase.
     #[serde(default)]
     pub reason: String,
-    /// A sentence.
+    /// An explanation for people.
     #[serde(default)]
     pub message: String,
-    /// The generation that it is about.
+    /// The generation that the condition describes.
     pub observed_generation: Option<i64>,
 }
 
@@ -62,71 +63,71 @@ pub struct Condition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// The generation that it is about.
+    /// The generation that the status describes.
     pub observed_generation: Option<i64>,
     /// The conditions.
     pub conditions: Vec<Condition>,
     /// The referenced services.
     pub extension_services: Vec<ExtensionService>,
-    /// What somebody else decides of Slipway's own objects.
+    /// The fields of Slipway's objects that other controllers or users set.
     pub fields_decided_by_others: Vec<DecidedByOthers>,
-    /// `metadata.generation`, for comparison.
+    /// The ContourDeployment's `metadata.generation`, for comparison.
     #[serde(skip)]
     pub generation: i64,
 }
 
-/// One referenced service.
+/// The status of one referenced service.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtensionService {
-    /// Its name.
+    /// The service's name.
     pub name: String,
     /// `Missing`, `Pending`, `Invalid`, `NoEndpoints` or `Available`.
     pub state: String,
     /// `Enforced`, `AllowedUnchecked`, `Denied` or `NotSampled`.
     pub traffic: String,
-    /// What Contour's configuration references in its place.
+    /// The stand-in that Contour's configuration references instead of the service.
     pub stand_in: Option<StandIn>,
-    /// Why it is not available, or not where it should be.
+    /// The reason why the service is not available, or why Contour does not yet use it.
     #[serde(default)]
     pub message: String,
 }
 
-/// Fields of an object that somebody else decides.
+/// Fields of an object that other controllers or users set.
 #[derive(Clone, Debug, Deserialize)]
 pub struct DecidedByOthers {
     /// The object's kind.
     pub kind: String,
-    /// Its namespace; empty for kinds that live in none.
+    /// The object's namespace; empty for cluster-scoped kinds.
     #[serde(default)]
     pub namespace: String,
-    /// Its name.
+    /// The object's name.
     pub name: String,
-    /// Which fields.
+    /// The fields.
     pub fields: Vec<String>,
 }
 
-/// Where a stand-in is.
+/// The namespace and name of a stand-in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StandIn {
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its name.
+    /// The name.
     pub name: String,
 }
 
 impl Status {
-    /// The condition of this type.
+    /// Returns the condition of this type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.r#type == kind)
     }
 
-    /// Whether the condition of this type has this status; an absent one has `Unknown`.
+    /// Reports whether the condition of this type has this status. An absent condition has the status `Unknown`.
     pub fn is(&self, kind: &str, status: &str) -> bool {
         self.condition(kind).map_or("Unknown", |condition| &condition.status) == status
     }
 
-    /// Whether it is about the newest generation and nothing is on its way.
+    /// Reports whether the status describes the newest generation and `Reconciling` is not `True`.
     pub fn is_current(&self) -> bool {
         self.observed_generation == Some(self.generation) && !self.is("Reconciling", "True")
     }
@@ -147,29 +148,29 @@ impl fmt::Display for Status {
         }
         if self.observed_generation != Some(self.generation) {
             let observed = self.observed_generation.unwrap_or(-1);
-            write!(f, ", of generation {observed} while {} is wanted", self.generation)?;
+            write!(f, ", observed generation {observed}, current generation {}", self.generation)?;
         }
         Ok(())
     }
 }
 
-/// The pods of one component at one moment, those that are ending left out.
+/// The pods of one component at one moment, without those that are terminating.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     ready: BTreeMap<String, bool>,
-    /// Restarts of all their containers together.
+    /// The sum of the restarts of all containers.
     pub restarts: i32,
-    /// How many are ending.
+    /// The number of terminating pods.
     pub ending: usize,
 }
 
 impl Pods {
-    /// Their uids.
+    /// Returns the uids of the pods.
     pub fn uids(&self) -> BTreeSet<String> {
         self.ready.keys().cloned().collect()
     }
 
-    /// Whether there are some and all are ready.
+    /// Reports whether at least one pod exists and all pods are ready.
     pub fn all_ready(&self) -> bool {
         !self.ready.is_empty() && self.ready.values().all(|ready| *ready)
     }
@@ -182,14 +183,14 @@ impl fmt::Display for Pods {
     }
 }
 
-/// What stays the same as long as nothing is rolled out or restarted by its pod.
+/// The state that changes only if a component is rolled out or a pod is recreated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolledState {
     revision: u64,
     pods: BTreeSet<String>,
 }
 
-/// One ContourDeployment.
+/// A ContourDeployment, identified by namespace and name.
 #[derive(Clone)]
 pub struct Edge {
     client: Client,
@@ -198,7 +199,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// `namespace/name`, whether or not it exists.
+    /// Returns the ContourDeployment `namespace/name`, whether or not it exists.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
             client,
@@ -207,17 +208,17 @@ impl Edge {
         }
     }
 
-    /// Its namespace.
+    /// Returns the namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The labels that everything made for it carries, as a selector.
+    /// Returns the selector for the labels of all objects that belong to this ContourDeployment.
     pub fn selector(&self) -> String {
         format!("{OWNER_NAME}={},{OWNER_NAMESPACE}={}", self.name, self.namespace)
     }
@@ -227,7 +228,7 @@ impl Edge {
         Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::from_gvk(&kind))
     }
 
-    /// Its status, empty before there is one.
+    /// Returns the status. The status is empty if the ContourDeployment has none yet.
     pub async fn status(&self) -> anyhow::Result<Status> {
         let object = self
             .api()
@@ -243,7 +244,7 @@ impl Edge {
         Ok(status)
     }
 
-    /// Asks for its deletion; one that is gone is fine.
+    /// Requests the deletion of the ContourDeployment. An absent ContourDeployment is not an error.
     pub async fn delete(&self) -> anyhow::Result<()> {
         match self.api().delete(&self.name, &DeleteParams::default()).await {
             Ok(_) => Ok(()),
@@ -252,7 +253,7 @@ impl Edge {
         }
     }
 
-    /// The pods of one component.
+    /// Returns the pods of one component.
     pub async fn pods(&self, component: Component) -> anyhow::Result<Pods> {
         let selector = format!("{},{COMPONENT}={}", self.selector(), component.label());
         let api = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
@@ -284,7 +285,7 @@ impl Edge {
         Ok(pods)
     }
 
-    /// How often Contour's Deployment was rolled: its revision. 0 if it does not exist.
+    /// Returns the revision of Contour's Deployment, which counts its rollouts. The revision is 0 if the Deployment does not exist.
     pub async fn revision(&self) -> anyhow::Result<u64> {
         let api = Api::<Deployment>::namespaced(self.client.clone(), &self.namespace);
         let deployment = api
@@ -297,7 +298,7 @@ impl Edge {
         })
     }
 
-    /// What a rollout would change: Contour's revision and the uids of all pods that are not ending.
+    /// Returns the state that a rollout changes: Contour's revision and the uids of all pods that are not terminating.
     pub async fn rolled_state(&self) -> anyhow::Result<RolledState> {
         let mut pods = self.pods(Component::Contour).await?.uids();
         pods.extend(self.pods(Component::Envoy).await?.uids());
@@ -307,7 +308,7 @@ impl Edge {
         })
     }
 
-    /// Whether its status is current and all its pods are ready, those of earlier templates gone.
+    /// Observes whether the status is current, all pods are ready, and no Contour pod of an earlier template is left.
     pub async fn look_settled(&self) -> anyhow::Result<Look<Status>> {
         let status = self.status().await?;
         let contour = self.pods(Component::Contour).await?;
@@ -317,7 +318,7 @@ impl Edge {
             return Ok(Look::Reached(status));
         }
         let ending = if contour.ending > 0 {
-            format!(" ({} ending)", contour.ending)
+            format!(" ({} terminating)", contour.ending)
         } else {
             String::new()
         };

@@ -1,4 +1,4 @@
-//! The two virtual hosts of the fixtures, `http.demo.test` and `https.demo.test`, seen by a client of one Envoy.
+//! The two virtual hosts of the fixtures, `http.demo.test` and `https.demo.test`, as a client of one Envoy sees them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use crate::probe::{Answer, Caller, Host};
 use crate::wait::{Look, Wait};
 
-/// Name of the HTTPS host; its certificate must be for it.
+/// The name of the HTTPS host. The host's certificate must have this name.
 pub const HTTPS_HOST: &str = "https.demo.test";
 
-/// Answers in a row that must agree: Envoy has several threads, and each hears of a change by itself.
+/// The number of equal answers in a row that a change needs. Envoy has several threads, and each applies a change separately.
 pub const AGREEING: usize = 20;
 
 const HTTP_HOST: &str = "http.demo.test";
@@ -29,17 +29,17 @@ pub struct Hosts {
     https: Host,
 }
 
-/// An answer of each host to the same request.
+/// The answers of both hosts to the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Both {
-    /// The HTTP host's.
+    /// The HTTP host's answer.
     pub http: Answer,
-    /// The HTTPS host's.
+    /// The HTTPS host's answer.
     pub https: Answer,
 }
 
 impl Both {
-    /// Whether both answered with this status code.
+    /// Reports whether both hosts answered with this status code.
     pub fn are(&self, status: u16) -> bool {
         self.each().all(|answer| answer.status() == Some(status))
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Both {
 }
 
 impl Hosts {
-    /// The hosts behind the Service `namespace/name`, whose cluster address must be reachable from here.
+    /// Returns the hosts behind the Service `namespace/name`. This process must be able to reach the Service's cluster address.
     pub async fn behind(
         client: &Client,
         namespace: &str,
@@ -70,13 +70,14 @@ impl Hosts {
         })
     }
 
-    /// What both answer now.
+    /// Sends a request to each host and returns both answers.
     pub async fn get(&self, caller: Caller) -> Both {
         let (http, https) = tokio::join!(self.http.get(caller), self.https.get(caller));
         Both { http, https }
     }
 
-    /// Waits until both answer with `status`, again and again, whatever they do until then (also when there is no Envoy yet).
+    /// Waits until both hosts answer with `status`, [`AGREEING`] times in a row. Earlier answers may be anything, for example while
+    /// no Envoy exists yet.
     pub async fn until(&self, caller: Caller, status: u16) -> anyhow::Result<Both> {
         let mut agreed = 0;
         Wait::for_it(format!("both hosts answer {status} to {caller}"))
@@ -93,19 +94,19 @@ impl Hosts {
             .await
     }
 
-    /// Waits until both answer with `after`; anything but that and what `before` lists is an error at once.
+    /// Waits until both hosts answer with `after`. An answer that is neither `after` nor in `before` is an error immediately.
     ///
-    /// This is what "nothing breaks meanwhile" means: no refused connection, no failed handshake, no other status.
+    /// So traffic is not interrupted during the change: no refused connection, no failed handshake, no other status.
     pub async fn change(&self, caller: Caller, before: &[u16], after: u16) -> anyhow::Result<Both> {
         Wait::for_it(format!(
-            "both hosts answer {after} to {caller}, nothing but {before:?} until then"
+            "both hosts answer {after} to {caller}, with only {before:?} before"
         ))
         .every(Duration::from_millis(10))
         .until(async || {
             let both = self.get(caller).await;
             let expected = |status| status == after || before.contains(&status);
             if !both.each().all(|answer| answer.status().is_some_and(expected)) {
-                bail!("on the way from {before:?} to {after} {caller} got: {both}");
+                bail!("during the change from {before:?} to {after}, {caller} got: {both}");
             }
             Ok(if both.are(after) {
                 Look::Reached(both)
@@ -116,15 +117,15 @@ impl Hosts {
         .await
     }
 
-    /// Waits until checks are enforced on both hosts: 401 to the anonymous, 200 to the authorized, whose requests the
-    /// backend gets with the authorization server's mark. Returns the time since `start`.
+    /// Waits until both hosts enforce checks and returns the time since `start`. Anonymous requests must get 401. Authorized requests
+    /// must get 200, and the backend must receive them with the authorization server's mark.
     ///
-    /// One request at a time, each on a connection of its own and 2 ms after the last, so that watching takes little from
-    /// the cluster, which may have only two cores. Each of the four is waited for in turn.
+    /// This function sends one request at a time, on a new connection, 2 ms after the last. So the measurement takes little CPU from
+    /// the cluster, which may have only two cores. The four combinations of host and caller are waited for in turn.
     pub async fn enforced_since(&self, start: Instant) -> anyhow::Result<Duration> {
         for host in [&self.http, &self.https] {
             for caller in [Caller::Anonymous, Caller::Authorized] {
-                Wait::for_it(format!("{host:?} treats {caller} as the authorization server says"))
+                Wait::for_it(format!("{host:?} enforces the authorization server's decision on {caller}"))
                     .every(Duration::from_millis(2))
                     .silently()
                     .until(async || {
@@ -141,7 +142,7 @@ impl Hosts {
         Ok(start.elapsed())
     }
 
-    /// Makes anonymous requests until dropped or `done` completes, and returns all the different answers.
+    /// Sends anonymous requests until `done` completes, and returns the distinct answers.
     pub async fn watch_until<T>(&self, done: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(T, Watched)> {
         let mut done = std::pin::pin!(done);
         let mut watched = Watched::default();
@@ -160,22 +161,22 @@ impl Hosts {
     }
 }
 
-/// The address of a Service inside of the cluster, as soon as it has one.
+/// Waits until a Service has a cluster address, and returns the address.
 pub async fn address(client: &Client, namespace: &str, name: &str) -> anyhow::Result<IpAddr> {
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let address = Wait::for_it(format!("Service {namespace}/{name} has an address"))
         .until(async || {
             let Some(service) = services.get_opt(name).await? else {
-                return Ok(Look::NotYet("there is no such Service".to_owned()));
+                return Ok(Look::NotYet("the Service does not exist".to_owned()));
             };
             let address = service.spec.and_then(|spec| spec.cluster_ip).filter(|ip| ip != "None");
-            Ok(address.map_or_else(|| Look::NotYet("it has no address".to_owned()), Look::Reached))
+            Ok(address.map_or_else(|| Look::NotYet("the Service has no address".to_owned()), Look::Reached))
         })
         .await?;
     address.parse().with_context(|| format!("the address {address}"))
 }
 
-/// What anonymous requests saw during some time.
+/// The answers to anonymous requests during some time.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     requests: u32,
@@ -183,11 +184,11 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Fails unless each answer had one of these status codes.
+    /// Returns an error unless each answer had one of these status codes.
     pub fn only(&self, statuses: &[u16]) -> anyhow::Result<()> {
         let allowed: BTreeSet<_> = statuses.iter().map(ToString::to_string).collect();
         let strange: Vec<_> = self.answers.difference(&allowed).collect();
-        anyhow::ensure!(strange.is_empty(), "of {} requests some got {strange:?}", self.requests);
+        anyhow::ensure!(strange.is_empty(), "some of {} requests got {strange:?}", self.requests);
         Ok(())
     }
 }

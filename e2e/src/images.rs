@@ -1,4 +1,4 @@
-//! The images of Slipway and of the external authorization server: one static binary in each.
+//! The images of Slipway and of the external authorization server. Each contains one static binary.
 
 use std::path::{Path, PathBuf};
 
@@ -8,23 +8,23 @@ use tokio::process::Command;
 use crate::cluster::testbed;
 use crate::{command, places};
 
-/// For which builds are made: named, so that build scripts and macros, which run here, are not made static.
+/// The target triple of the builds. With an explicit target, build scripts and macros, which run here, are not linked statically.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// The images that a cluster needs besides those of the testbed: binary, reference.
+/// The images that a cluster needs in addition to those of the testbed: binary and reference.
 const IMAGES: [(&str, &str); 2] = [
     ("slipway", "slipway.dev/slipway:v0.1.0"),
     ("ext-authz", "slipway.dev/ext-authz:v0.1.0"),
 ];
 
-/// Who the binaries run as: nobody in particular, so that pods may ask for `runAsNonRoot`.
+/// The user and group of the binaries. The user is not root, so pods may set `runAsNonRoot`.
 const USER: &str = "65532:65532";
 
-/// Builds the images; returns the archives, for [`Cluster::load`](crate::cluster::Cluster::load).
+/// Builds the images and returns the archives for [`Cluster::load`](crate::cluster::Cluster::load).
 pub async fn build() -> anyhow::Result<Vec<PathBuf>> {
     let binaries = build_static().await?;
     let folder = places::target().join("images");
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut archives = Vec::new();
     for (binary, reference) in IMAGES {
         let archive = folder.join(format!("{binary}.tar"));
@@ -36,7 +36,7 @@ pub async fn build() -> anyhow::Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Builds both binaries in one go, so that what they share is compiled once; returns their folder.
+/// Builds both binaries with one command, so that shared crates are compiled once, and returns their folder.
 async fn build_static() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -57,7 +57,7 @@ async fn build_static() -> anyhow::Result<PathBuf> {
     build
         .current_dir(places::repository())
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // Set by the cargo that runs us, for us.
+    // The cargo that runs this process sets this variable for this process.
     build.env_remove("CARGO_ENCODED_RUSTFLAGS");
     command::watched(&mut build).await?;
     Ok(release())

@@ -1,4 +1,4 @@
-//! Slipway, the fixtures and the sample on a cluster, put there as a user does: with `kubectl apply`.
+//! Installs Slipway, the fixtures and the sample on a cluster as a user does: with `kubectl apply`.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::narration::say;
 use crate::places;
 use crate::wait::{Look, Wait};
 
-/// Namespace of Slipway itself.
+/// The namespace of Slipway itself.
 pub const SLIPWAY_NAMESPACE: &str = "slipway-system";
 
-/// Installs Contour's CRDs. Server-side, since they are too large for an annotation.
+/// Installs Contour's CRDs with server-side apply. The CRDs are too large for the annotation of client-side apply.
 pub async fn contour_crds(cluster: &Cluster) -> anyhow::Result<()> {
     let file = cluster::contour_crds().await?;
     let kubectl = cluster.kubectl();
@@ -34,7 +34,7 @@ pub async fn contour_crds(cluster: &Cluster) -> anyhow::Result<()> {
     .await
 }
 
-/// Installs Slipway as the README says, and waits until its Deployment is available.
+/// Installs Slipway as the README describes, and waits until Slipway's Deployment is available.
 pub async fn slipway(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     let folder = places::repository().join("config/default");
@@ -58,15 +58,15 @@ pub async fn slipway(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the operator that [`stop_operator`] has stopped; does not wait for it.
+/// Starts the operator after [`stop_operator`]. Does not wait until the operator runs.
 pub async fn start_operator(cluster: &Cluster) -> anyhow::Result<()> {
     scale_operator(cluster, 1).await
 }
 
-/// Stops the operator and waits until its pod is gone.
+/// Stops the operator and waits until its pod no longer exists.
 pub async fn stop_operator(cluster: &Cluster) -> anyhow::Result<()> {
     scale_operator(cluster, 0).await?;
-    Wait::for_it("the operator's pod is gone")
+    Wait::for_it("the operator's pod no longer exists")
         .silently()
         .until(async || {
             let pods = ["-n", SLIPWAY_NAMESPACE, "get", "pods", "-o", "name"];
@@ -82,7 +82,7 @@ async fn scale_operator(cluster: &Cluster, replicas: u8) -> anyhow::Result<()> {
     cluster.kubectl().run(&scale).await.map(drop)
 }
 
-/// Puts the backend and its two hosts there; returns the certificate of the authority that signed the HTTPS host's.
+/// Creates the backend and its two hosts. Returns the certificate of the authority that signed the HTTPS host's certificate.
 pub async fn backend(cluster: &Cluster) -> anyhow::Result<CertificateDer<'static>> {
     let kubectl = cluster.kubectl();
     kubectl
@@ -126,8 +126,8 @@ async fn established(kubectl: &Kubectl, names: &[&str]) -> anyhow::Result<()> {
         .context("waiting until the CRDs are served")
 }
 
-/// The ExtensionService `auth/auth` of the samples, created and deleted by direct calls, so that time can be measured
-/// from the very request.
+/// The ExtensionService `auth/auth` of the samples. Direct API requests create and delete it, so that durations can be measured
+/// from the request itself.
 pub struct AuthService {
     api: Api<DynamicObject>,
     object: DynamicObject,
@@ -147,7 +147,7 @@ impl AuthService {
         let (group, version) = types
             .api_version
             .split_once('/')
-            .context("its apiVersion has no group")?;
+            .context("the sample's apiVersion has no group")?;
         let resource = ApiResource {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -166,7 +166,7 @@ impl AuthService {
         })
     }
 
-    /// Creates it; returns the moment at which the request was about to be sent.
+    /// Creates the ExtensionService. Returns the time immediately before the request.
     pub async fn create(&self) -> anyhow::Result<Instant> {
         let sent = Instant::now();
         self.api
@@ -176,7 +176,7 @@ impl AuthService {
         Ok(sent)
     }
 
-    /// Creates it if it is not there.
+    /// Creates the ExtensionService if it does not exist.
     pub async fn ensure(&self) -> anyhow::Result<()> {
         if self
             .api
@@ -194,7 +194,7 @@ impl AuthService {
         self.object.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Deletes it and waits until it is gone; one that is gone already is fine.
+    /// Deletes the ExtensionService and waits until it no longer exists. An absent ExtensionService is not an error.
     pub async fn delete(&self) -> anyhow::Result<()> {
         let name = self.name();
         match self.api.delete(name, &DeleteParams::default()).await {
@@ -202,15 +202,15 @@ impl AuthService {
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
             Err(error) => return Err(error).context("deleting the ExtensionService"),
         }
-        Wait::for_it("the ExtensionService is gone")
+        Wait::for_it("the ExtensionService no longer exists")
             .every(Duration::from_millis(10))
             .silently()
-            .until(async || Ok(Look::when(self.api.get_opt(name).await?.is_none(), "it is still there")))
+            .until(async || Ok(Look::when(self.api.get_opt(name).await?.is_none(), "the ExtensionService still exists")))
             .await
     }
 }
 
-/// Prints what helps to find out why something is not as it should be. Never fails: what can't be had is said.
+/// Prints the state of the cluster for the analysis of a failure. Errors are printed, not returned.
 pub async fn diagnose(cluster: &Cluster) {
     let questions: [&[&str]; 9] = [
         &["get", "pods", "--all-namespaces", "-o", "wide"],
@@ -228,7 +228,7 @@ pub async fn diagnose(cluster: &Cluster) {
             "--field-selector=type!=Normal",
         ],
         &["-n", SLIPWAY_NAMESPACE, "logs", "deployment/slipway", "--tail=60"],
-        // All pods: only the leader's says what became of a verdict.
+        // Logs of all pods: only the leader reports what happened to a verdict.
         &[
             "-n",
             "projectcontour",

@@ -1,4 +1,4 @@
-//! kubectl, as a user runs it.
+//! kubectl, run as a user runs it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    /// `program` with `kubeconfig`, whatever the environment says.
+    /// Returns kubectl for `program` with `kubeconfig`, regardless of the environment.
     pub fn new(program: PathBuf, kubeconfig: &Path) -> Self {
         Self {
             program,
@@ -33,29 +33,29 @@ impl Kubectl {
         &self.kubeconfig
     }
 
-    /// Runs `kubectl ARGUMENTS…` and returns what it printed. The error holds its messages.
+    /// Runs `kubectl ARGUMENTS…` and returns the standard output. The error contains kubectl's messages.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run_with(arguments, None).await
     }
 
-    /// `kubectl ARGUMENTS… -o json`, parsed.
+    /// Runs `kubectl ARGUMENTS… -o json` and returns the parsed output.
     pub async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let printed = self.run(&[arguments, &["-o", "json"]].concat()).await?;
         serde_json::from_str(&printed).with_context(|| format!("reading the JSON of kubectl {}", arguments.join(" ")))
     }
 
-    /// `kubectl apply -f FILE`; the file must exist, which is worth a sentence of its own.
+    /// Runs `kubectl apply -f FILE`. A file that does not exist has an error message of its own.
     pub async fn apply_file(&self, file: &Path) -> anyhow::Result<String> {
-        anyhow::ensure!(file.is_file(), "{} is not there", file.display());
+        anyhow::ensure!(file.is_file(), "{} does not exist", file.display());
         self.run(&["apply", "-f", &file.to_string_lossy()]).await
     }
 
-    /// `kubectl apply -f -` of one object.
+    /// Runs `kubectl apply -f -` with one object.
     pub async fn apply(&self, object: &Value) -> anyhow::Result<String> {
         self.run_with(&["apply", "-f", "-"], Some(&object.to_string())).await
     }
 
-    /// `kubectl apply -f -` of some YAML.
+    /// Runs `kubectl apply -f -` with the given YAML.
     pub async fn apply_text(&self, yaml: &str) -> anyhow::Result<String> {
         self.run_with(&["apply", "-f", "-"], Some(yaml)).await
     }

@@ -1,4 +1,4 @@
-//! What is left of a ContourDeployment anywhere in the cluster.
+//! The objects that are left of a ContourDeployment anywhere in the cluster.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,26 @@ use kube::{Api, Client};
 
 use crate::edge::{COMPONENT, Component, Edge, OWNER_NAME, OWNER_NAMESPACE};
 
-/// Every object of every kind that belongs to `edge`, as `kind namespace/name`, itself included.
+/// Returns every object of every kind that belongs to `edge`, as `kind namespace/name`, the ContourDeployment included.
 ///
-/// An object belongs to it if it has its labels, or a name that only Slipway gives (so that one that lost its labels is
-/// found too). Left out are Envoy pods that are ending, which may drain for minutes, and Events.
+/// An object belongs to `edge` if it has the edge's labels. An object without the labels belongs to `edge` if only Slipway gives
+/// such a name, so objects that lost their labels are found too. The result excludes Events, and terminating Envoy pods, which
+/// may drain for minutes.
 pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
     Ok(of_each(client, &[edge]).await?.remove(0))
 }
 
-/// The same of several, of each by itself.
+/// Returns the same as [`of`] for several edges, one set for each.
 pub async fn of_each(client: &Client, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
     let discovery = Discovery::new(client.clone())
-        // Two requests; with one for each group a group that goes meanwhile would be an error.
+        // The aggregated discovery needs two requests. With a request for each group, a group deleted meanwhile would be an error.
         .run_aggregated()
         .await
-        .context("asking for the kinds of the cluster")?;
+        .context("discovering the kinds of the cluster")?;
     let mut left = vec![BTreeSet::new(); edges.len()];
     for group in discovery.groups() {
-        // Not `recommended_resources`: they are those of the group's preferred version, and Contour's is not the one of
-        // ExtensionServices and ContourConfigurations.
+        // `recommended_resources` has only the resources of a group's preferred version. ExtensionServices and
+        // ContourConfigurations are not in the preferred version of Contour's group.
         for (kind, capabilities) in group.resources_by_stability() {
             if kind.kind == "Event" || !capabilities.supports_operation(verbs::LIST) {
                 continue;
@@ -35,7 +36,7 @@ pub async fn of_each(client: &Client, edges: &[&Edge]) -> anyhow::Result<Vec<BTr
             let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
             let list = match objects.list_metadata(&ListParams::default()).await {
                 Ok(list) => list,
-                // A kind that has just gone, or that is only listed on some condition.
+                // The kind was deleted meanwhile, or can be listed only under some condition.
                 Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
                 Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
             };
@@ -59,7 +60,7 @@ fn belongs(kind: &str, object: &ObjectMeta, edge: &Edge) -> bool {
             .and_then(|labels| labels.get(key))
             .map(String::as_str)
     };
-    // What says whose it is by both labels is nobody else's.
+    // An object with both labels belongs only to the edge that the labels name.
     if let (Some(name), Some(namespace)) = (label(OWNER_NAME), label(OWNER_NAMESPACE)) {
         return (name, namespace) == (edge.name(), edge.namespace());
     }
@@ -90,7 +91,7 @@ fn is_draining(kind: &str, object: &ObjectMeta) -> bool {
 fn described(kind: &str, object: &ObjectMeta) -> String {
     let name = object.name.as_deref().unwrap_or_default();
     let ending = if object.deletion_timestamp.is_some() {
-        " (ending)"
+        " (terminating)"
     } else {
         ""
     };

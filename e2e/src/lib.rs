@@ -1,5 +1,5 @@
-//! What the demo and the end-to-end tests stand on: a real cluster, real traffic, and a real external authorization
-//! server.
+//! The foundation of the demo, the proofs and the end-to-end tests: a real cluster, real traffic, and a real external
+//! authorization server.
 
 pub mod attack;
 pub mod authorizer;

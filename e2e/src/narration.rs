@@ -1,11 +1,11 @@
-//! What a long run prints while it works: a line for each thing done or seen, with the time since the start.
+//! The progress messages of a long run: a line for each event, with the time since the start.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Time since the first line of this process.
+/// Returns the time since the first message of this process.
 pub fn elapsed() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
@@ -15,12 +15,12 @@ pub fn title(text: &str) {
     println!("\n[{:7.2} s] == {text}", elapsed().as_secs_f64());
 }
 
-/// Prints one thing that was done or seen.
+/// Prints one progress message.
 pub fn say(text: impl AsRef<str>) {
     println!("[{:7.2} s] {}", elapsed().as_secs_f64(), text.as_ref());
 }
 
-/// Prints the output of a command as it came, indented.
+/// Prints the output of a command unchanged, but indented.
 pub fn show(output: &str) {
     for line in output.trim_end().lines() {
         println!("            | {line}");

@@ -1,7 +1,7 @@
-//! Requests as a client of Envoy makes them, and what came of them.
+//! Requests of a client of Envoy, and their outcomes.
 //!
-//! A probe takes a new connection each time, because what matters is what a client meets that comes now: a listener that is
-//! gone shows only to those. Constant traffic keeps some open, too.
+//! A probe opens a new connection for each request. Only a new connection shows whether a listener still exists. Constant traffic
+//! also keeps some connections open.
 
 use std::fmt;
 use std::io;
@@ -26,15 +26,15 @@ use tokio_rustls::TlsConnector;
 
 use crate::authorizer;
 
-/// Longest time for one request, its connection included.
+/// The time limit for one request, its connection included.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a request brings along.
+/// The credentials of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Nothing.
+    /// No credentials.
     Anonymous,
-    /// What the authorization server wants: [`authorizer::CREDENTIALS`].
+    /// The credentials that the authorization server accepts: [`authorizer::CREDENTIALS`].
     Authorized,
 }
 
@@ -47,28 +47,28 @@ impl fmt::Display for Caller {
     }
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An HTTP answer.
+    /// An HTTP response.
     Http {
-        /// Its status code.
+        /// The response's status code.
         status: u16,
-        /// Its body.
+        /// The response's body.
         body: String,
     },
-    /// Nobody listens.
+    /// Nothing listens on the address.
     Refused,
-    /// A connection came about, but no TLS session: no such virtual host, or a wrong certificate.
+    /// A connection without a TLS session: the virtual host does not exist, or its certificate is wrong.
     Handshake(String),
-    /// The connection broke before there was an answer.
+    /// The connection broke before a response.
     Broken(String),
-    /// No answer in time.
+    /// No response within [`LIMIT`].
     Silent,
 }
 
 impl Answer {
-    /// The status code, if there is one.
+    /// Returns the status code, or None without an HTTP response.
     pub fn status(&self) -> Option<u16> {
         if let Self::Http { status, .. } = self {
             Some(*status)
@@ -77,9 +77,9 @@ impl Answer {
         }
     }
 
-    /// Whether the backend answered and had received the mark that the authorization server puts on what it allows.
+    /// Reports whether the backend answered and had received the mark of the authorization server, which allowed requests carry.
     ///
-    /// The backend shows the headers of the request in its answer (go-httpbin, `/headers`).
+    /// The backend returns the headers of the request in its response (go-httpbin, `/headers`).
     pub fn was_checked(&self) -> bool {
         matches!(self, Self::Http { status: 200, body } if body.contains(authorizer::CHECKER))
     }
@@ -106,7 +106,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// `name` over HTTP at `address`.
+    /// Returns the host `name` over HTTP at `address`.
     pub fn http(name: &str, address: SocketAddr) -> Self {
         Self {
             name: name.to_owned(),
@@ -115,7 +115,7 @@ impl Host {
         }
     }
 
-    /// `name` over HTTPS at `address`, its certificate signed by `authority` and nobody else.
+    /// Returns the host `name` over HTTPS at `address`. Only certificates that `authority` signed are trusted.
     pub fn https(name: &str, address: SocketAddr, authority: CertificateDer<'static>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(authority).context("using the authority's certificate")?;
@@ -132,12 +132,12 @@ impl Host {
         })
     }
 
-    /// `http` or `https`.
+    /// Returns `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// `GET /headers`.
+    /// Sends `GET /headers` on a new connection.
     pub async fn get(&self, caller: Caller) -> Answer {
         timeout(LIMIT, Box::pin(self.connect_and_get(caller)))
             .await
@@ -158,19 +158,19 @@ impl Host {
             .await
     }
 
-    /// The beginning of a GET of a path of this host.
+    /// Returns the builder of a GET request for a path of this host.
     pub fn request(&self, path: &str) -> request::Builder {
         Request::get(path).header(header::HOST, &self.name)
     }
 
-    /// A new connection; if it does not come about, what a client's request would have come to.
+    /// Opens a new connection. The error is the outcome that a request on that connection would have had.
     pub async fn connect(&self) -> Result<Connection, Answer> {
         let stream = match TcpStream::connect(self.address).await {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(Answer::Refused),
             Err(error) => return Err(Answer::Broken(error.to_string())),
         };
-        // Else the request waits behind the end of the handshake for the peer's delayed acknowledgement, some 40 ms.
+        // With Nagle's algorithm the request would wait some 40 ms for the peer's delayed acknowledgement of the handshake.
         if let Err(error) = stream.set_nodelay(true) {
             return Err(Answer::Broken(error.to_string()));
         }
@@ -188,7 +188,7 @@ impl Host {
     }
 }
 
-/// A connection to a host, on which one request may follow another.
+/// A connection to a host for several requests in sequence.
 pub struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     driver: JoinHandle<Result<(), hyper::Error>>,
@@ -197,7 +197,7 @@ pub struct Connection {
 impl Connection {
     async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, Answer> {
         match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
-            // Whatever breaks the connection, `sender` hears of it too.
+            // `sender` reports any error of the connection, too.
             Ok((sender, connection)) => Ok(Self {
                 sender,
                 driver: tokio::spawn(connection),
@@ -206,7 +206,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the whole response.
     pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> Answer {
         let answer = async {
             let response = self.sender.send_request(request).await?;
@@ -220,7 +220,7 @@ impl Connection {
         answer.await.unwrap_or_else(|error| Answer::Broken(error.to_string()))
     }
 
-    /// Whether another request can follow: the server may have said that it closes, or have closed.
+    /// Reports whether another request can follow. The server may have announced a close, or have closed the connection.
     pub async fn is_open(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(&start, b"GET /headers");
         stream.write_all(with).await.expect("the client listens");
         stream.flush().await.expect("the client listens");
-        // Until the client closes: a close with unread input would be a reset.
+        // Reads until the client closes: closing a socket with unread input would reset the connection.
         while stream.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {}
     }
 
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_without_listener_is_refused() {
+    async fn port_without_a_listener_refuses_connections() {
         let (listener, address) = listener().await;
         drop(listener);
         assert_eq!(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_hangs_up_is_broken_over_http_and_a_failed_handshake_over_https() {
+    async fn hang_up_is_broken_over_http_and_handshake_over_https() {
         let (listener, address) = listener().await;
         let server = tokio::spawn(async move {
             for _ in 0..2 {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_over_https_is_trusted_only_with_the_right_authority() {
+    async fn https_host_trusts_only_its_own_authority() {
         let authority = Authority::new().expect("an authority");
         let acceptor = tls_of(&authority.sign(HOST).expect("a certificate"));
         let (listener, address) = listener().await;

@@ -1,5 +1,5 @@
-//! What the proofs leave behind: rows of `docs/proof.md`, and a journal of what was done, so that one that was interrupted
-//! goes on where it was.
+//! The results of the proofs: rows of `docs/proof.md`, and a journal of finished steps. An interrupted proof resumes from its
+//! journal.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,24 +15,24 @@ use serde_json::Value;
 
 use crate::places;
 
-/// The page.
+/// The path of the page in the repository.
 const PAGE: &str = "docs/proof.md";
 
-/// One line of a proof's table.
+/// One row of a proof's table.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Row {
-    /// What was proved, in a few words.
+    /// A short name of what was proved.
     pub what: String,
-    /// What makes the same run again; `–` where nothing is random.
+    /// The seed that repeats the same run; `–` where nothing is random.
     pub seed: String,
-    /// What was counted: `312 plans, 0 failed`.
+    /// The counts, for example `312 plans, 0 failed`.
     pub counts: String,
-    /// How long it took.
+    /// The duration of the proof, in seconds.
     pub seconds: u64,
 }
 
 impl Row {
-    /// A row about something that took this long.
+    /// Returns a row about a proof of this duration.
     pub fn new(what: impl Into<String>, seed: &impl ToString, counts: impl Into<String>, took: Duration) -> Self {
         Self {
             what: what.into(),
@@ -43,11 +43,12 @@ impl Row {
     }
 }
 
-/// Replaces the rows of one proof on the page, with today's date and the commit that was tested.
+/// Replaces the rows of one proof on the page. The new rows have today's date and the commit that was tested.
 ///
-/// `proof` is the name of its section: `prove-faults`. The section's table lies between two comments of that name.
+/// `proof` is the name of the proof's section, for example `prove-faults`. The section's table lies between two comments of that
+/// name.
 pub fn record(proof: &str, rows: &[Row]) -> anyhow::Result<()> {
-    ensure!(!rows.is_empty(), "{proof} has no rows: it tested nothing");
+    ensure!(!rows.is_empty(), "{proof} has no rows: the proof tested nothing");
     let file = places::repository().join(PAGE);
     let page = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let today = today()?;
@@ -81,7 +82,7 @@ fn today() -> anyhow::Result<String> {
     printed(Command::new("date").args(["-u", "+%Y-%m-%d"]))
 }
 
-/// The commit that is checked out, with a `+` if tracked files other than the page differ from it.
+/// Returns the commit that is checked out. A `+` follows the commit if tracked files other than the page differ from it.
 pub fn commit() -> anyhow::Result<String> {
     let git = |arguments: &[&str]| printed(Command::new("git").arg("-C").arg(places::repository()).args(arguments));
     let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
@@ -100,9 +101,9 @@ fn printed(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// What a proof has done so far, one line of JSON for each step, in the build folder.
+/// The finished steps of a proof, one line of JSON for each, in the build folder.
 ///
-/// It is kept by commit and seed: another commit, or a tree that was changed, starts anew.
+/// Each commit and seed has its own journal. Another commit, or a changed tree, starts with an empty journal.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -114,9 +115,9 @@ impl Journal {
     pub fn open(proof: &str, seed: u64) -> anyhow::Result<Self> {
         let commit = commit()?;
         let folder = places::target().join("prove");
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         let path = folder.join(format!("{proof}-{commit}-{seed}.jsonl"));
-        // A changed tree has no name: what was done for it says nothing about what it is now.
+        // A changed tree has no name, so results of an earlier changed tree do not apply to the present one.
         if commit.ends_with('+') && path.exists() {
             fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
@@ -129,7 +130,7 @@ impl Journal {
         } else {
             String::new()
         };
-        // The last line may have been cut off in the middle; that step is done again.
+        // An interruption may have cut off the last line; the proof repeats that step.
         let done = text
             .lines()
             .filter_map(|line| serde_json::from_str::<(String, Value)>(line).ok())
@@ -142,17 +143,17 @@ impl Journal {
         Ok(Self { file, done })
     }
 
-    /// What came of a step that was done before.
+    /// Returns the outcome of a finished step, or None if the step is not finished.
     pub fn outcome(&self, step: &str) -> Option<&Value> {
         self.done.get(step)
     }
 
-    /// All steps that are done, with what came of them.
+    /// Returns all finished steps with their outcomes.
     pub fn outcomes(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.done.iter()
     }
 
-    /// Writes down what came of a step.
+    /// Records the outcome of a step.
     pub fn note(&mut self, step: &str, outcome: Value) -> anyhow::Result<()> {
         let line = serde_json::to_string(&(step, &outcome))?;
         self.file.write_all(format!("{line}\n").as_bytes())?;
@@ -162,10 +163,10 @@ impl Journal {
     }
 }
 
-/// Where a proof keeps what it wants to show: logs of what failed, traces.
+/// Creates and returns the folder for a proof's artifacts: logs of failures, and traces.
 pub fn folder(proof: &str) -> anyhow::Result<PathBuf> {
     let folder = places::target().join("prove").join(proof);
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     Ok(folder)
 }
 
@@ -176,7 +177,7 @@ mod tests {
     const EMPTY: &str = "# Proof\n<!-- prove-a -->\nold\n<!-- /prove-a -->\n<!-- prove-b -->\n<!-- /prove-b -->\n";
 
     #[test]
-    fn rows_replace_those_of_the_same_proof_and_no_other() {
+    fn record_replaces_only_the_rows_of_its_proof() {
         let row = Row::new("all", &7, "3 plans, 0 failed", Duration::from_millis(2900));
         let page = with_rows(EMPTY, "prove-a", &[row], "2026-01-02", "abc").expect("a page");
         assert!(page.contains("| all | 2026-01-02 | abc | 7 | 3 plans, 0 failed | 2 |\n<!-- /prove-a -->"));
@@ -184,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_without_a_place_on_the_page_is_an_error() {
+    fn with_rows_rejects_a_proof_without_a_section() {
         let row = Row::new("all", &"–", "1", Duration::ZERO);
         let error = with_rows(EMPTY, "prove-c", &[row], "", "").expect_err("no place");
         assert!(error.to_string().contains("no place for prove-c"), "{error}");
     }
 
     #[test]
-    fn what_was_done_is_known_after_an_interruption_in_the_middle_of_a_line() {
+    fn journal_survives_a_cut_off_last_line() {
         let path = std::env::temp_dir().join(format!("slipway-journal-{}", std::process::id()));
         let mut journal = Journal::at(&path).expect("a journal");
         journal.note("one", Value::from(1)).expect("noted");

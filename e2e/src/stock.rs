@@ -1,4 +1,4 @@
-//! Contour as it comes, with a reference to an ExtensionService that does not exist: the contrast.
+//! Contour without Slipway, with a reference to an ExtensionService that does not exist: the contrast.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::wait::{Look, Wait};
 
 const NAMESPACE: &str = "stock";
 
-/// Runs it in a namespace of its own until it has crashed; returns the line that it exits with.
+/// Runs stock Contour in its own namespace until Contour crashes. Returns the fatal log line.
 pub async fn crash_line(kubectl: &Kubectl) -> anyhow::Result<String> {
     kubectl
         .apply_file(&places::fixture("stock-contour.yaml"))
         .await
         .context("starting stock Contour")?;
-    Wait::for_it("stock Contour has exited and was started again")
+    Wait::for_it("stock Contour has exited and restarted")
         .until(async || {
             let pods = kubectl
                 .json(&["-n", NAMESPACE, "get", "pods", "-l", "app=contour"])
@@ -29,9 +29,9 @@ pub async fn crash_line(kubectl: &Kubectl) -> anyhow::Result<String> {
             ))
         })
         .await?;
-    Wait::for_it("its log has a fatal line")
+    Wait::for_it("the log of stock Contour has a fatal line")
         .until(async || {
-            // Of a container that exited a moment ago either may be unreadable for that moment.
+            // For a moment after a container exits, either log may be unreadable.
             for which in ["--previous=true", "--previous=false"] {
                 let log = kubectl
                     .run(&["-n", NAMESPACE, "logs", "deployment/contour", which])
@@ -42,26 +42,26 @@ pub async fn crash_line(kubectl: &Kubectl) -> anyhow::Result<String> {
                 }
             }
             Ok(Look::NotYet(
-                "neither this container nor the one before has such a line".to_owned(),
+                "neither the current nor the previous container logged a fatal line".to_owned(),
             ))
         })
         .await
 }
 
-/// Removes it.
+/// Deletes stock Contour and waits until its namespace no longer exists.
 pub async fn remove(kubectl: &Kubectl) -> anyhow::Result<()> {
     let file = places::fixture("stock-contour.yaml");
     kubectl
         .run(&["delete", "--wait=false", "-f", &file.to_string_lossy()])
         .await
-        .context("removing stock Contour")?;
+        .context("deleting stock Contour")?;
     let everywhere = ["get", "namespaces", "--field-selector", "metadata.name=stock"];
-    Wait::for_it("stock Contour's namespace is gone")
+    Wait::for_it("stock Contour's namespace no longer exists")
         .within(Duration::from_secs(90))
         .until(async || {
             let namespaces: Value = kubectl.json(&everywhere).await?;
             let left = namespaces["items"].as_array().is_some_and(|items| !items.is_empty());
-            Ok(Look::when(!left, "it is ending"))
+            Ok(Look::when(!left, "the namespace is terminating"))
         })
         .await
 }

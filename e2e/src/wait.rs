@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a deadline, and with words for what was seen last.
+//! Waiting for a condition until a deadline. The error describes the state that was observed last.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::narration::say;
 
-/// One look at the thing that is waited for.
+/// One observation of the state that a [`Wait`] waits for.
 #[derive(Debug)]
 pub enum Look<T> {
-    /// It is so; this was seen.
+    /// The condition holds; this value was observed.
     Reached(T),
-    /// It is not so yet; this is what is to be seen instead.
+    /// The condition does not hold yet; the text describes the present state.
     NotYet(String),
 }
 
 impl<T> Look<T> {
-    /// The same look at something else.
+    /// Converts the value of [`Look::Reached`].
     pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Look<U> {
         match self {
             Self::Reached(seen) => Look::Reached(into(seen)),
@@ -27,7 +27,7 @@ impl<T> Look<T> {
 }
 
 impl Look<()> {
-    /// [`Look::Reached`] if `reached`, else `seen`.
+    /// Returns [`Look::Reached`] if `reached`, else [`Look::NotYet`] with `seen`.
     pub fn when(reached: bool, seen: impl Into<String>) -> Self {
         if reached {
             Self::Reached(())
@@ -37,7 +37,7 @@ impl Look<()> {
     }
 }
 
-/// What is waited for, how long, and how often one looks.
+/// The condition, the time limit, and the interval between observations.
 #[derive(Clone, Debug)]
 pub struct Wait {
     what: String,
@@ -53,7 +53,7 @@ enum Voice {
 }
 
 impl Wait {
-    /// Waits for `what` (a clause: "Contour is available"), a minute at most, looking five times a second.
+    /// Waits for `what` (a clause: "Contour is available"). The limit is one minute; the interval is 200 ms.
     pub fn for_it(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -63,31 +63,31 @@ impl Wait {
         }
     }
 
-    /// Another limit.
+    /// Sets the time limit.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Another time between looks.
+    /// Sets the interval between observations.
     #[must_use]
     pub fn every(mut self, pace: Duration) -> Self {
         self.pace = pace;
         self
     }
 
-    /// Does not print what it sees on the way.
+    /// Suppresses the progress messages.
     #[must_use]
     pub fn silently(mut self) -> Self {
         self.voice = Voice::Silent;
         self
     }
 
-    /// Looks until the condition is reached.
+    /// Observes the state until the condition holds.
     ///
-    /// An error of the look itself ends the wait at once: what may be wrong on the way is a [`Look::NotYet`]. When time
-    /// is up the error names the last thing seen.
+    /// An error of the observation ends the wait immediately; a state that may still change is a [`Look::NotYet`]. When the time
+    /// limit expires, the error describes the last observed state.
     pub async fn until<T>(self, mut look: impl AsyncFnMut() -> anyhow::Result<Look<T>>) -> anyhow::Result<T> {
         let Self {
             what,
@@ -115,12 +115,12 @@ impl Wait {
                 }
                 Ok(Err(error)) => return Err(error.context(format!("while waiting until {what}"))),
                 Err(_) => bail!(
-                    "not within {} s: {what}; the last look took too long, before it: {seen}",
+                    "not within {} s: {what}; the last observation timed out; before that: {seen}",
                     limit.as_secs_f64()
                 ),
             }
             if next >= deadline {
-                bail!("not within {} s: {what}; seen last: {seen}", limit.as_secs_f64());
+                bail!("not within {} s: {what}; last observed: {seen}", limit.as_secs_f64());
             }
             sleep_until(next).await;
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_ends_with_what_was_reached() {
+    async fn wait_returns_the_observed_value() {
         let mut count = 0;
         let reached = short()
             .until(async || {
@@ -155,20 +155,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_fails_says_what_was_seen_last() {
+    async fn error_describes_the_last_observed_state() {
         let error = short()
             .until(async || Ok(Look::when(false, "the count is one")))
             .await
             .expect_err("never reached");
         let text = error.to_string();
         assert!(
-            text.contains("the count is three") && text.contains("seen last: the count is one"),
+            text.contains("the count is three") && text.contains("last observed: the count is one"),
             "{text}"
         );
     }
 
     #[tokio::test]
-    async fn a_look_that_hangs_does_not_outlast_the_limit() {
+    async fn hanging_observation_does_not_outlast_the_limit() {
         let error = short()
             .until(async || std::future::pending::<anyhow::Result<Look<()>>>().await)
             .await;
@@ -176,12 +176,12 @@ mod tests {
             error
                 .expect_err("never reached")
                 .to_string()
-                .contains("the last look took too long")
+                .contains("the last observation timed out")
         );
     }
 
     #[tokio::test]
-    async fn an_error_of_the_look_ends_the_wait_at_once() {
+    async fn error_of_the_observation_ends_the_wait_immediately() {
         let mut looks = 0;
         let error = short()
             .until::<()>(async || {
