@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Can this machine run the testbed at all? Every reason is told at once, in
-# words, because the alternative is an obscure failure minutes later.
+# Checks whether this machine can run the testbed. The check prints all problems
+# at once. Without the check, an obscure failure would follow minutes later.
 
 check_machine() {
 	local problems=()
@@ -8,10 +8,10 @@ check_machine() {
 	if [[ $(uname -s) != Linux || $(uname -m) != x86_64 ]]; then
 		problems+=("This is $(uname -s) on $(uname -m). The testbed needs Linux on x86-64: use such a machine, or a virtual machine with Debian 12.")
 	elif ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-		problems+=("There is no apt here. containerd and the network plugins come from Debian packages: use Debian 12 or a relative of it.")
+		problems+=("This machine has no apt. containerd and the network plugins come from Debian packages: use Debian 12 or a derivative.")
 	fi
 	if ((EUID != 0)); then
-		problems+=("You are not root. Network namespaces, mounts and containers need it: run the same command with sudo, keeping HOME, or in a root shell.")
+		problems+=("You are not root. Network namespaces, mounts and containers need root: run the same command with sudo, keeping HOME, or in a root shell.")
 	elif [[ $(uname -s) == Linux ]]; then
 		check_root_is_real
 	fi
@@ -26,27 +26,28 @@ check_machine() {
 	fi
 
 	((${#problems[@]})) || return 0
-	say "The testbed can't work on this machine yet:"
+	say "The testbed cannot run on this machine:"
 	local problem
 	for problem in "${problems[@]}"; do say "  - $problem"; done
 	return 1
 }
 
+# check_tool COMMAND PROBLEM: records the problem if the command does not exist.
 check_tool() {
 	command -v "$1" >/dev/null && return 0
 	problems+=("$2")
 	return 1
 }
 
-# Root in an unprivileged container is root in name only.
+# Checks that root has real privileges: root in an unprivileged container does not.
 check_root_is_real() {
 	unshare --net --mount true 2>/dev/null ||
-		problems+=("Root may not make namespaces here. This looks like an unprivileged container: use a virtual machine or a privileged one.")
+		problems+=("Root may not create namespaces here. This looks like an unprivileged container: use a virtual machine or a privileged one.")
 }
 
 check_go_version() {
 	local version
-	# Away from any go.mod, which could ask for another toolchain.
+	# Outside of any module: a go.mod could select another toolchain.
 	version=$(cd / && go env GOVERSION)
 	version=${version#go}
 	version=${version%% *}

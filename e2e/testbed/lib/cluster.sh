@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Clusters: booting one, and what can be asked of it.
+# Clusters: the start of a cluster, and the commands on running clusters.
 #
-# The state of cluster NAME is the directory RUN/NAME. The directory claims the
-# name; in it are, from the first moment on, `boot` (which boot of the machine
-# it belongs to), `owner` (the process that boots it) and `number`. `ready`
-# comes last.
+# The state of cluster NAME is the directory RUN/NAME. The directory reserves the
+# name. From its creation, the directory contains `boot` (the boot of the machine
+# that the cluster belongs to), `owner` (the process that starts the cluster) and
+# `number`. The start creates `ready` last.
 
 RUN=/run/slipway-testbed
 BOOT_ID=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || true)
@@ -13,14 +13,14 @@ BOOT_ID=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || true)
 use_cluster() {
 	NAME=$1
 	[[ $NAME =~ ^[a-z0-9]([-a-z0-9]{0,22}[a-z0-9])?$ ]] ||
-		die "$NAME is no name for a cluster: at most 24 small letters, digits and inner hyphens"
+		die "$NAME is not a valid cluster name: at most 24 lowercase letters, digits and inner hyphens"
 	STATE=$RUN/$NAME
 	NETNS=slipway-$NAME
 	NETNS_FILE=/run/netns/$NETNS
 }
 
-# none, rebooted, up, broken (something has ended), starting, abandoned (its
-# start was interrupted).
+# Prints none, rebooted, up, broken (a process has ended), starting, or abandoned
+# (the start was interrupted).
 cluster_state() {
 	local file
 	if [[ ! -d $STATE ]]; then
@@ -39,8 +39,9 @@ cluster_state() {
 	fi
 }
 
-# The directory appears complete, under a lock that also covers the choice of
-# the number: two at once can get neither the same name nor the same number.
+# Creates the state directory in one rename, so the directory is always complete.
+# The lock also covers the choice of the number, so two concurrent starts get
+# neither the same name nor the same number.
 claim_cluster() {
 	local claim lock
 	mkdir -p "$RUN"
@@ -48,7 +49,7 @@ claim_cluster() {
 	flock "$lock"
 	if [[ -e $STATE ]]; then
 		exec {lock}>&-
-		die "$NAME was taken this very moment by another start"
+		die "another start has just reserved $NAME"
 	fi
 	claim=$(mktemp --directory "$RUN/.claim-XXXXXX")
 	chmod 755 "$claim"
@@ -74,14 +75,14 @@ cmd_up() {
 			flags=(--feature-gates=MutatingAdmissionPolicy=true
 				--runtime-config=admissionregistration.k8s.io/v1beta1=true)
 			;;
-		-*) die "up does not know $argument" ;;
+		-*) die "up has no option $argument" ;;
 		*) [[ -z $name ]] || die "up takes one name" && name=$argument ;;
 		esac
 	done
 	[[ -n $name ]] || die "up needs a name"
 	use_cluster "$name"
 	check_machine
-	installed || die "something is not installed; run: testbed install"
+	installed || die "not all components are installed; run: testbed install"
 
 	case $(cluster_state) in
 	none) ;;
@@ -93,7 +94,7 @@ cmd_up() {
 	starting) die "$NAME is being started by process $(cut -d' ' -f1 "$STATE/owner")" ;;
 	broken) die "$NAME has lost a process (see: testbed list); first run: testbed down $NAME" ;;
 	rebooted | abandoned)
-		say "$NAME is a remnant of a reboot or of an interrupted start: removing it first."
+		say "$NAME is left over from a reboot or an interrupted start: removing $NAME first."
 		teardown
 		;;
 	esac
@@ -101,14 +102,14 @@ cmd_up() {
 	printf '%s\n' "$STATE/kubeconfig" >&3
 }
 
-# boot MODE [FLAG...]: with these flags for the API server.
+# boot MODE [FLAG...]: starts a cluster. The flags are for the API server.
 boot() {
 	local mode=$1 began
 	shift
 	began=$(clock)
-	# The addresses of a cluster are not for a proxy.
+	# A proxy cannot reach the addresses of a cluster.
 	unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
-	FAILED= # the part that is to blame, as the name of its log
+	FAILED= # the component that failed, as the name of its log
 	claim_cluster
 	trap boot_failed EXIT
 	trap 'exit 130' INT
@@ -117,8 +118,8 @@ boot() {
 	say "$NAME: starting, node address $NODE_IP, logs in $STATE/log"
 	network_create
 
-	# Everything starts as early as what it needs is there; most of the time is
-	# the API server's own.
+	# Each component starts as soon as its dependencies exist. The API server
+	# takes most of the time.
 	[[ $mode == api ]] || containerd_start
 	etcd_start
 	pki_create "$mode"
@@ -141,14 +142,14 @@ boot() {
 		await 60 kubelet "the node was ready" node_ready
 		await 60 coredns "CoreDNS was ready" coredns_ready
 	fi
-	await 60 controller-manager "there was a default service account" default_account_exists
+	await 60 controller-manager "the default service account existed" default_account_exists
 
 	touch "$STATE/ready"
 	trap - EXIT INT TERM HUP
 	say "$NAME: up ($(elapsed "$began") s)"
 }
 
-# Shows the end of the logs that explain it, and takes everything down again.
+# Prints the ends of the logs that explain the failure, and removes the cluster.
 boot_failed() {
 	local status=$? file name
 	trap - EXIT
@@ -159,7 +160,7 @@ boot_failed() {
 		name=${name%.log}
 		if [[ $name == "$FAILED" ]] ||
 			{ [[ -e $STATE/pids/$name ]] && ! recorded_alive "$STATE/pids/$name"; }; then
-			say "--- the end of log/$name.log"
+			say "--- end of log/$name.log"
 			tail -n 15 "$file" >&2
 		fi
 	done
@@ -167,7 +168,7 @@ boot_failed() {
 	exit $((status ? status : 1))
 }
 
-# For the commands that need a running cluster.
+# Fails unless the cluster is up.
 require_up() {
 	use_cluster "$1"
 	local state
@@ -181,7 +182,7 @@ cmd_load() {
 	shift
 	[[ -S $STATE/containerd/c.sock ]] || die "$NAME has no node"
 	local archive
-	for archive; do [[ -r $archive ]] || die "there is no file $archive"; done
+	for archive; do [[ -r $archive ]] || die "file $archive does not exist or is not readable"; done
 	load_images "$@"
 }
 
@@ -215,7 +216,8 @@ cmd_list() {
 	} | column -t >&3
 }
 
-# Also those of which nothing but the network namespace is left.
+# Prints the names of all clusters, including clusters of which only the network
+# namespace is left.
 cluster_names() {
 	local path
 	for path in "$RUN"/*/ /run/netns/slipway-*; do

@@ -9,18 +9,18 @@ etcd_start() {
 		--initial-cluster default=http://127.0.0.1:2380
 }
 
-# apiserver_start [FLAG...]: with these flags beside the usual ones.
+# apiserver_start [FLAG...]: starts the API server with additional flags.
 apiserver_start() {
-	# One line per finished request: who, with which user agent, did what. Of a
-	# deletion also its options, which say what it may meet.
+	# One line per finished request: the user, the user agent and the request. For
+	# a deletion, the line also has the options, which contain the preconditions.
 	cat >"$STATE/audit.yaml" <<-'END'
 		apiVersion: audit.k8s.io/v1
 		kind: Policy
 		omitStages: [RequestReceived]
 		rules: [{level: Request, verbs: [delete]}, {level: Metadata}]
 	END
-	# Without a preferred address type the API server would look up the node's
-	# name, which no name server knows, whenever it fetches a log.
+	# Without a preferred address type, the API server would resolve the node's
+	# name for each log request, and no name server knows the node's name.
 	start apiserver "$KUBERNETES/cluster" kube-apiserver \
 		--etcd-servers=http://127.0.0.1:2379 \
 		--secure-port=6443 --advertise-address="$NODE_IP" --service-cluster-ip-range="$SERVICE_RANGE" \
@@ -40,8 +40,8 @@ apiserver_ready() {
 }
 
 controller_manager_start() {
-	# Each controller fetches a credential of its own when it starts, and at the
-	# default rate that alone takes five seconds.
+	# Each controller fetches its own credential at its start. At the default rate,
+	# these requests alone take five seconds.
 	start controller-manager "$KUBERNETES/cluster" kube-controller-manager \
 		--kube-api-qps=200 --kube-api-burst=400 \
 		--kubeconfig=pki/controller-manager.kubeconfig --leader-elect=false --use-service-account-credentials \
@@ -53,7 +53,7 @@ scheduler_start() {
 	start scheduler "$KUBERNETES/cluster" kube-scheduler --kubeconfig=pki/scheduler.kubeconfig --leader-elect=false
 }
 
-# Pods of a namespace are refused until its default service account is there.
+# The API server refuses pods of a namespace until its default service account exists.
 default_account_exists() { cluster_kubectl get serviceaccount default; }
 
 cluster_kubectl() { "$KUBERNETES/cluster" kubectl --kubeconfig="$STATE/kubeconfig" "$@"; }

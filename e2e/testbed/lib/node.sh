@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# containerd, kubelet, kube-proxy and CoreDNS: the one node.
+# The only node: containerd, kubelet, kube-proxy and CoreDNS.
 
 NODE_NAME=node1
 
 containerd_start() {
-	# - pod namespaces are mounted below our own state, so that it is plain whose
-	#   they are. (In /run/netns they can't be removed if that directory became a
-	#   mount point after the first of them.)
-	# - runc may not lower oom_score_adj without CAP_SYS_RESOURCE, and then fails
+	# - The namespaces of pods are mounted below the cluster's state, which shows
+	#   their cluster. (In /run/netns they cannot be removed if that directory
+	#   became a mount point after the first of them.)
+	# - Without CAP_SYS_RESOURCE, runc may not lower oom_score_adj, and then fails
 	#   with "can't get final child's PID from pipe: EOF".
 	cat >"$STATE/containerd.toml" <<-END
 		version = 2
@@ -27,8 +27,8 @@ containerd_start() {
 		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 		    runtime_type = "io.containerd.runc.v2"
 	END
-	# Point to point rather than a bridge: all traffic between pods is routed, so
-	# Services work and packet filters see it whether or not br_netfilter is there.
+	# Point to point instead of a bridge: all traffic between pods is routed. So
+	# Services and packet filters work with and without br_netfilter.
 	mkdir -p "$STATE/cni"
 	cat >"$STATE/cni/10-pods.conflist" <<-END
 		{"cniVersion": "0.4.0", "name": "slipway-$NAME", "plugins": [
@@ -45,7 +45,7 @@ load_images() {
 	local archive
 	for archive in "$@"; do
 		node_ctr images import "$archive" >>"$STATE/log/images.log" 2>&1 || {
-			say "$archive could not be imported; the end of $STATE/log/images.log:"
+			say "containerd could not import $archive; the end of $STATE/log/images.log:"
 			tail -n 5 "$STATE/log/images.log" >&2
 			return 1
 		}
@@ -54,11 +54,12 @@ load_images() {
 
 kubelet_start() {
 	# - cgroupsPerQOS, enforceNodeAllocatable: several kubelets share this host's
-	#   cgroups; none of them owns the tree
-	# - failCgroupV1: Kubernetes 1.35 refuses cgroup v1 by default
-	# - oomScoreAdj: lowering it needs a capability that may be missing
-	# - localStorageCapacityIsolation: needs to know the file system, fails on some
-	# - the images are not to be fetched anywhere, so they must never be collected
+	#   cgroups, and none of them owns the tree.
+	# - failCgroupV1: Kubernetes 1.35 refuses cgroup v1 by default.
+	# - oomScoreAdj: lowering the score needs a capability that may be missing.
+	# - localStorageCapacityIsolation: the feature fails on some file systems.
+	# - imageGCHighThresholdPercent: images cannot be fetched from anywhere, so the
+	#   kubelet must never collect images.
 	cat >"$STATE/kubelet.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1
 		kind: KubeletConfiguration
@@ -87,7 +88,7 @@ kubelet_start() {
 }
 
 proxy_start() {
-	# maxPerCore: the size of the connection table belongs to the host
+	# maxPerCore: the host controls the size of the connection table.
 	cat >"$STATE/proxy.yaml" <<-END
 		apiVersion: kubeproxy.config.k8s.io/v1alpha1
 		kind: KubeProxyConfiguration
@@ -100,9 +101,10 @@ proxy_start() {
 }
 
 coredns_start() {
-	# The second block says "no such name" for everything outside of the cluster.
-	# Refused, as it would be otherwise, resolvers take for a broken server. (It
-	# can't be in the first: CoreDNS would ask the template before the cluster.)
+	# The second block answers "no such name" for all names outside of the cluster.
+	# Without the block, CoreDNS would answer "refused", and resolvers would treat
+	# the server as broken. (The template cannot be in the first block, because
+	# CoreDNS would query the template before the cluster.)
 	cat >"$STATE/Corefile" <<-END
 		cluster.local:53 in-addr.arpa:53 {
 		  bind $NODE_IP
@@ -127,7 +129,8 @@ coredns_ready() {
 	nsenter --net="$NETNS_FILE" curl --silent --fail --max-time 5 --noproxy '*' http://127.0.0.1:8181/ready
 }
 
-# Ready, and the taint that keeps pods away until then is gone too.
+# Reports whether the node is Ready, and no longer has the taint that keeps pods
+# away until then.
 node_ready() {
 	local state
 	state=$(cluster_kubectl get node "$NODE_NAME" \

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Messages. All of them go to stderr: stdout belongs to results.
+# Messages. All messages go to stderr, because stdout is for results.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -8,7 +8,7 @@ die() {
 	exit 1
 }
 
-# Seconds with one decimal since the microsecond timestamp $1.
+# Prints the seconds since the microsecond timestamp $1, with one decimal.
 elapsed() {
 	local now=${EPOCHREALTIME/[.,]/} tenths
 	tenths=$(((now - $1) / 100000))

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A certificate authority per cluster, and a client for each component, so that
-# RBAC and the audit log see who is who.
+# A certificate authority per cluster, and a client certificate for each component,
+# so that RBAC and the audit log can distinguish the components.
 
 pki_create() {
 	mkdir -m 700 "$STATE/pki"
@@ -27,10 +27,11 @@ pki_create() {
 	mv "$STATE/pki/admin.kubeconfig" "$STATE/kubeconfig"
 }
 
-# Elliptic curves: an RSA key alone takes as long as all of these together.
+# Creates a key on an elliptic curve. One RSA key would take as long as all of
+# these keys together.
 new_key() { openssl ecparam -genkey -name prime256v1 -noout -out "$1"; }
 
-# certificate NAME SUBJECT [ALTERNATIVE NAMES]
+# certificate NAME SUBJECT [ALTERNATIVE NAMES]: creates a key and a certificate.
 certificate() {
 	new_key "$1.key"
 	{
@@ -42,7 +43,7 @@ certificate() {
 	rm "$1.ext" "$1.csr"
 }
 
-# A certificate, and a kubeconfig that holds it.
+# Creates a certificate, and a kubeconfig with the certificate.
 client() {
 	certificate "$@"
 	cat >"$1.kubeconfig" <<-END
