@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Each cluster has a network namespace, connected to the host by a veth pair, and
-# a number n that determines the addresses. The addresses are from 198.18.0.0/15,
-# which is reserved for tests and not routed:
+# a number n that determines the addresses. The addresses are from 198.19.0.0/16,
+# which is reserved for benchmarks (RFC 2544), and from 100.64.0.0/10, which no
+# public network routes (RFC 6598):
 #
 #   198.19.(4n).0/30     the veth pair: .1 is the host, .2 the node
 #   198.19.(4n+1).0/24   pods
-#   100.(64+n).0.0/20     Services: 4094 of them; .0.1 is the API server
+#   100.(64+n).0.0/20    Services: 4094 of them; .0.1 is the API server
 #
 # The host has routes to all three ranges, so the host reaches pods and Services
 # directly.
