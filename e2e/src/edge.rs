@@ -148,7 +148,11 @@ impl fmt::Display for Status {
         }
         if self.observed_generation != Some(self.generation) {
             let observed = self.observed_generation.unwrap_or(-1);
-            write!(f, ", observed generation {observed}, current generation {}", self.generation)?;
+            write!(
+                f,
+                ", observed generation {observed}, current generation {}",
+                self.generation
+            )?;
         }
         Ok(())
     }

@@ -125,18 +125,20 @@ impl Hosts {
     pub async fn enforced_since(&self, start: Instant) -> anyhow::Result<Duration> {
         for host in [&self.http, &self.https] {
             for caller in [Caller::Anonymous, Caller::Authorized] {
-                Wait::for_it(format!("{host:?} enforces the authorization server's decision on {caller}"))
-                    .every(Duration::from_millis(2))
-                    .silently()
-                    .until(async || {
-                        let answer = host.get(caller).await;
-                        let right = match caller {
-                            Caller::Anonymous => answer.status() == Some(401),
-                            Caller::Authorized => answer.was_checked(),
-                        };
-                        Ok(Look::when(right, answer.to_string()))
-                    })
-                    .await?;
+                Wait::for_it(format!(
+                    "{host:?} enforces the authorization server's decision on {caller}"
+                ))
+                .every(Duration::from_millis(2))
+                .silently()
+                .until(async || {
+                    let answer = host.get(caller).await;
+                    let right = match caller {
+                        Caller::Anonymous => answer.status() == Some(401),
+                        Caller::Authorized => answer.was_checked(),
+                    };
+                    Ok(Look::when(right, answer.to_string()))
+                })
+                .await?;
             }
         }
         Ok(start.elapsed())

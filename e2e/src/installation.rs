@@ -205,7 +205,12 @@ impl AuthService {
         Wait::for_it("the ExtensionService no longer exists")
             .every(Duration::from_millis(10))
             .silently()
-            .until(async || Ok(Look::when(self.api.get_opt(name).await?.is_none(), "the ExtensionService still exists")))
+            .until(async || {
+                Ok(Look::when(
+                    self.api.get_opt(name).await?.is_none(),
+                    "the ExtensionService still exists",
+                ))
+            })
             .await
     }
 }

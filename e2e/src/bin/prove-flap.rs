@@ -1,5 +1,5 @@
-//! `prove-flap`: the whole proof that flapping under traffic lets nothing through unchecked, breaks no connection and restarts
-//! nothing. In chunks: one that was interrupted goes on with the next chunk, on a new cluster.
+//! `prove-flap`: the whole proof that flapping under traffic passes no unchecked request, breaks no connection and restarts no container.
+//! The proof consists of chunks; an interrupted proof resumes with the next chunk, on a new cluster.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use slipway_e2e::narration::{say, title};
 use slipway_e2e::proof::{Journal, Row, record};
 use slipway_e2e::{images, installation};
 
-/// Name of the proof, and of its section on the page.
+/// The name of the proof, and of its section on the page.
 const PROOF: &str = "prove-flap";
 
-/// Name of its cluster.
+/// The name of the proof's cluster.
 const CLUSTER: &str = "flap-proof";
 
-/// Cycles of a chunk.
+/// The number of cycles in a chunk.
 const CHUNK: usize = 20;
 
-/// What the issue asks for: cycles of each mode, and answers while it fails closed.
+/// The requirements of the issue: the cycles of each mode, and the answers with `failOpen: false`.
 const CYCLES: usize = 200;
 const REQUESTS: u64 = 100_000;
 const CHECKED: u64 = 20_000;
@@ -35,13 +35,13 @@ const DENIED: u64 = 10_000;
 #[derive(Parser)]
 #[command(about = "Flapping of an ExtensionService under traffic, on a real cluster")]
 struct Options {
-    /// Makes the same moments and faults again.
+    /// Repeats the same moments and faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// One chunk alone: `closed/3`, `open/0`. Nothing is written down.
+    /// Plays only this chunk, for example `closed/3` or `open/0`, and records nothing
     #[arg(long, value_name = "CHUNK")]
     only: Option<String>,
-    /// Plays on a cluster of the testbed that runs already, with the Slipway that is installed there.
+    /// Plays on a running cluster of the testbed, with the Slipway that is installed there
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
 }
@@ -63,7 +63,7 @@ impl Chunk {
         format!("{}/{}", self.mode, self.number)
     }
 
-    /// Of its own, so that it can be played alone.
+    /// Returns the seed of this chunk, so that the chunk can be played alone.
     fn seed(self, seed: u64) -> u64 {
         let mode = match self.mode {
             Mode::FailClosed => 0,
@@ -79,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     title(&format!("{PROOF}, seed {}", options.seed));
     if let Some(name) = &options.only {
         let chunk = Chunk::all().find(|chunk| chunk.name() == *name);
-        let chunk = chunk.with_context(|| format!("no chunk is called {name:?}"))?;
+        let chunk = chunk.with_context(|| format!("{name:?} is not a chunk"))?;
         let cluster = cluster(&options).await?;
         let place = Place::prepare(&cluster).await?;
         let outcome = play(&cluster, &place, chunk, options.seed).await?;
@@ -108,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
         }
         ensure!(
             failed.is_empty(),
-            "failed: {}; one alone: {PROOF} --seed {} --only {}",
+            "failed: {}; to repeat one: {PROOF} --seed {} --only {}",
             failed.join(", "),
             options.seed,
             failed[0]
@@ -155,7 +155,7 @@ async fn play(cluster: &Cluster, place: &Place<'_>, chunk: Chunk, seed: u64) -> 
     Ok(outcome)
 }
 
-/// All chunks of a mode together.
+/// The sum of all chunks of a mode.
 struct Total {
     mode: Mode,
     cycles: usize,
@@ -207,7 +207,7 @@ impl Total {
                     ("requests that were refused", counts.refused, REFUSED),
                     ("requests that were denied", counts.denied, DENIED),
                 ] {
-                    ensure!(count >= wanted, "{count} {what}, too few: {wanted} are wanted");
+                    ensure!(count >= wanted, "{count} {what}, but at least {wanted} are required");
                 }
                 "`failOpen: false`"
             }
@@ -221,12 +221,12 @@ impl Total {
         if mode == Mode::FailOpen {
             write!(
                 words,
-                "; {} of {} absences were seen by every client, 0 of {} anonymous requests refused from then on; the last refusal \
+                "; every client observed {} of {} absences, and 0 of {} anonymous requests were refused from then on; the last refusal \
                  {} ms after a deletion",
                 counts.windows, counts.absences, counts.in_windows, counts.lag_millis
             )?;
         }
-        words += "; 0 restarts besides those of killed containers";
+        words += "; 0 restarts except those of killed containers";
         Ok(Row::new(what, &seed, words, took))
     }
 }

@@ -1,8 +1,8 @@
-//! `make prove-orders`: every order in which Slipway, Contour's CRDs and what they need may come, on real API servers; some of
-//! them with real pods.
+//! `make prove-orders`: creates Slipway, Contour's CRDs and their prerequisites in every possible order, on real API servers, and some
+//! orders also with real pods.
 //!
-//! It goes on where it was interrupted, and writes its rows of `docs/proof.md`. `--only CNSEDO` plays one order again (with the
-//! same `--seed` in the same way).
+//! An interrupted proof resumes where it stopped. A complete proof writes its rows of `docs/proof.md`. `--only CNSEDO` plays one order
+//! (in the same way for the same `--seed`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -32,34 +32,34 @@ use tokio::sync::OnceCell;
 const PROOF: &str = "prove-orders";
 
 #[derive(Debug, Parser)]
-#[command(about = "Plays every order in which things may come")]
+#[command(about = "Plays every order in which the pieces may be created")]
 struct Arguments {
-    /// Chooses which orders settle in between, in which sequence pieces go and come again, and which orders get real pods.
+    /// Chooses the orders that settle after each piece, the sequence in which pieces are recreated, and the orders with real pods
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plays this order alone, and writes nothing down.
+    /// Plays only this order, and records nothing
     #[arg(long)]
     only: Option<Order>,
-    /// Leaves the other part out.
+    /// Runs only this part
     #[arg(long)]
     part: Option<Part>,
-    /// How many API servers play orders side by side: most of the time they wait for Kubernetes' own controllers.
+    /// The number of API servers that play orders in parallel; most of the time they wait for Kubernetes' own controllers
     #[arg(long, default_value_t = 4)]
     servers: usize,
-    /// How many orders get real pods.
+    /// The number of orders with real pods
     #[arg(long, default_value_t = 24)]
     real: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// On real API servers, kubelet and Contour played.
+    /// On real API servers, with stand-ins for kubelet and Contour.
     Played,
     /// On a real cluster, with real Contour and Envoy.
     Real,
 }
 
-/// What is done, what is not, and what failed.
+/// The finished, pending and failed steps.
 struct Progress {
     journal: Option<Journal>,
     started: Instant,
@@ -71,7 +71,7 @@ struct Progress {
 
 impl Progress {
     fn new(arguments: &Arguments, of: usize) -> anyhow::Result<Self> {
-        ensure!(of > 0, "there is nothing to do");
+        ensure!(of > 0, "the proof has no steps");
         let journal = arguments.only.is_none().then(|| Journal::open(PROOF, arguments.seed));
         let journal = journal.transpose()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
@@ -91,7 +91,7 @@ impl Progress {
             .is_some_and(|journal| journal.outcome(step).is_some())
     }
 
-    /// `outcome` is the number of requests that were made, if any were.
+    /// Records a finished step. `outcome` is the number of requests of the step.
     fn finish(&mut self, step: &str, outcome: &anyhow::Result<u64>, took: Duration) -> anyhow::Result<()> {
         self.done += 1;
         let (done, of) = (self.done, self.of);
@@ -113,7 +113,7 @@ impl Progress {
         }
     }
 
-    /// How long the steps whose names begin so took, over all runs that it took to do them.
+    /// Returns the total time, over all runs, of the steps whose names start with `part`.
     fn time(&self, part: &str) -> Duration {
         let outcomes = self.journal.iter().flat_map(Journal::outcomes);
         let mut runs = std::collections::BTreeMap::<u64, u64>::new();
@@ -125,7 +125,7 @@ impl Progress {
         Duration::from_secs(runs.values().sum())
     }
 
-    /// How many requests were made in the steps whose names begin so.
+    /// Returns the number of requests in the steps whose names start with `part`.
     fn requests(&self, part: &str) -> u64 {
         let outcomes = self.journal.iter().flat_map(Journal::outcomes);
         let requests = outcomes
@@ -140,7 +140,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match prove(&arguments).await {
         Ok(failed) if failed.is_empty() => {
-            title("every order ended in the same");
+            title("every order led to the same final state");
             ExitCode::SUCCESS
         }
         Ok(failed) => {
@@ -151,7 +151,7 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("\nthe proof could not be made: {error:#}");
+            eprintln!("\nthe proof could not be completed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -185,7 +185,7 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
     Ok(failed)
 }
 
-/// All these orders on API servers, side by side.
+/// Plays these orders on several API servers in parallel.
 async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, Vec<String>)> {
     let mut progress = Progress::new(arguments, cases.len())?;
     let name = |case: &Case| format!("played {} {:?}", case.order, case.pace);
@@ -197,7 +197,7 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
     progress.done = cases.len() - todo.len();
     let servers = arguments.servers.clamp(1, todo.len().max(1));
     say(format!(
-        "{} orders on API servers, {} of them done before, {servers} servers",
+        "{} orders on API servers, {} of them finished before, {servers} servers",
         cases.len(),
         progress.done
     ));
@@ -205,7 +205,7 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
     let reference = OnceCell::new();
     let workers = (0..servers).map(async |worker| {
         let mut age = 0;
-        // After a failure nobody knows what is left: the next order gets another server.
+        // The state after a failure is unknown, so the next order gets another server.
         while !todo.lock().expect("no panic").is_empty() {
             let place = format!("orders-{}-{worker}-{age}", std::process::id());
             on_a_server(&place, &reference, &todo, async |case, outcome, took| {
@@ -221,7 +221,7 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
     let settling = cases.iter().filter(|case| case.pace == Pace::Settling).count();
     let again: usize = cases.iter().map(|case| case.away.len()).sum();
     let counts = format!(
-        "{} orders ({settling} settle in between), {again} times a piece goes and comes again, {} failed",
+        "{} orders ({settling} settle after each piece), {again} recreations of a piece, {} failed",
         cases.len(),
         progress.failed.len()
     );
@@ -234,7 +234,7 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
     Ok((row, progress.failed))
 }
 
-/// These orders with real pods, on one cluster.
+/// Plays these orders with real pods, on one cluster.
 async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, Vec<String>)> {
     let mut progress = Progress::new(arguments, orders.len())?;
     let mut todo: VecDeque<_> = orders
@@ -243,7 +243,7 @@ async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, V
         .collect();
     progress.done = orders.len() - todo.len();
     say(format!(
-        "{} orders with real pods, {} of them done before",
+        "{} orders with real pods, {} of them finished before",
         orders.len(),
         progress.done
     ));
@@ -259,7 +259,7 @@ async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, V
             progress.finish(&format!("real {order}"), &outcome.map(|seen| seen.requests), played)?;
             if bad {
                 installation::diagnose(ground.cluster()).await;
-                // Nobody knows what is left: the next order gets another cluster.
+                // The state after a failure is unknown, so the next order gets another cluster.
                 break;
             }
             if !todo.is_empty() {
@@ -272,21 +272,21 @@ async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, V
     }
     let (requests, failed) = (progress.requests("real "), progress.failed.len());
     let counts = format!(
-        "{} orders, {requests} requests on HTTP and HTTPS answered right at every step, 0 restarts; {failed} orders failed",
+        "{} orders, {requests} requests on HTTP and HTTPS answered as expected at every step, 0 restarts; {failed} orders failed",
         orders.len()
     );
     let row = Row::new("orders with real pods", &arguments.seed, counts, progress.time("real "));
     Ok((row, progress.failed))
 }
 
-/// Plays orders on one API server until none is left, or one has failed.
+/// Plays orders on one API server until none is left or one fails.
 async fn on_a_server(
     place: &str,
     reference: &OnceCell<End>,
     todo: &Mutex<VecDeque<Case>>,
     done: impl AsyncFn(&Case, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // Never freed: what ends it is the end of this process, or the line at the end of this function.
+    // The world is never freed. It ends with this process, or with the last line of this function.
     let world: &'static World = Box::leak(Box::new(World::without_operator(place).await?));
     world.start_operator().await?;
     let lab = Lab::new(world, "orders").await?;
@@ -308,12 +308,12 @@ async fn on_a_server(
         }
     }
     drop(server);
-    // If it still runs: an order that failed may have left it.
+    // A failed order may have left the operator running.
     drop(world.stop_operator().await);
     testbed(&["down", place]).await.map(drop)
 }
 
-/// Keeps what helps to find out why an order failed.
+/// Stores the error and the logs of a failed order, and returns their folder.
 async fn keep(world: &World, lab: &Lab, case: &Case, error: &anyhow::Error) -> anyhow::Result<PathBuf> {
     let folder = proof::folder(PROOF)?.join(format!("{}-{:?}", case.order, case.pace));
     std::fs::create_dir_all(&folder)?;

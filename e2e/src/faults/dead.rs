@@ -1,5 +1,6 @@
-//! Connections that die without a word: packets of those that the operator has are dropped in the API server's own network
-//! namespace, new ones pass. Here the operator speaks to the API server directly, as the proxy would answer for its death.
+//! Connections that die without notice. Firewall rules in the API server's own network namespace drop the packets of the
+//! operator's existing connections; new connections work. Here the operator connects to the API server directly, because the
+//! proxy's own end of a connection would react to the dead peer.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,25 +16,25 @@ use crate::wait::Look;
 
 use super::stage::Stage;
 
-/// Longer is not waited for.
+/// The time limit for each wait.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Lets all connections of an operator die. The operator ends with this value; packets are dropped until the [end](Self::end), or
-/// without that as long as there is the API server.
+/// An operator with dead connections. The operator ends when this value is dropped. The rules that drop packets stay until
+/// [`end`](Self::end) or until the API server ends.
 #[derive(Debug)]
 pub struct Dead {
     operator: Operator,
     connections: BTreeSet<Connection>,
     since: Instant,
-    /// Where `nsenter` finds the API server's network namespace.
+    /// The argument of `nsenter` with the API server's network namespace.
     namespace: String,
 }
 
-/// Both ends of a connection, in the words of `ss`: here, and at the API server.
+/// The addresses of both ends of a connection, as `ss` prints them: here, and at the API server.
 type Connection = [String; 2];
 
 impl Dead {
-    /// Puts an operator in the place of the one on the seat, and drops the packets of its connections once it is ready.
+    /// Replaces the operator on the seat with a new one. When the new operator is ready, drops the packets of its connections.
     pub async fn begin(stage: &Stage) -> anyhow::Result<Self> {
         stage.seat.kill();
         let setup = &stage.world.setup;
@@ -56,7 +57,7 @@ impl Dead {
              chain to {{ type filter hook input priority -10; tcp dport 6443 tcp sport {{ {list} }} drop; }}\n\
              chain from {{ type filter hook output priority -10; tcp sport 6443 tcp dport {{ {list} }} drop; }}\n}}\n"
         );
-        let name = stage.world.state.file_name().context("a cluster has a name")?;
+        let name = stage.world.state.file_name().context("the cluster has no name")?;
         let namespace = format!("--net=/run/netns/slipway-{}", name.to_string_lossy());
         nft(&namespace, &rules).await?;
         Ok(Self {
@@ -67,12 +68,12 @@ impl Dead {
         })
     }
 
-    /// How many connections died.
+    /// Returns the number of dead connections.
     pub fn count(&self) -> usize {
         self.connections.len()
     }
 
-    /// Waits until the operator has let go of all of them; returns how long it took.
+    /// Waits until the operator has closed all dead connections and returns the time since their death.
     pub async fn noticed(&self) -> anyhow::Result<Duration> {
         loop {
             let now = connections(&self.operator).await?;
@@ -92,12 +93,13 @@ impl Dead {
         }
     }
 
-    /// Ends it: the operator is killed; and packets are no longer dropped as soon as none of the dead connections has anything
-    /// left to send. Ports are used again: a later connection must not find the rules. (One that did hung in its beginning,
-    /// until these rules were replaced by others: a write of an operator that was long gone was then carried out.)
+    /// Kills the operator and deletes the rules as soon as no dead connection has anything left to send.
+    ///
+    /// Ports are reused, so a later connection must not meet the rules. Such a connection once hung at its start. When other rules
+    /// replaced these rules, the API server executed a write of an operator that had died long before.
     pub async fn end(self) -> anyhow::Result<()> {
         drop(self.operator);
-        wait("the dead connections are gone", LIMIT)
+        wait("no dead connection is left", LIMIT)
             .until(async || {
                 let sending = sending().await?;
                 let left: Vec<_> = self.connections.intersection(&sending).collect();
@@ -108,7 +110,7 @@ impl Dead {
     }
 }
 
-/// The operator's connections to the API server.
+/// Returns the operator's connections to the API server.
 async fn connections(operator: &Operator) -> anyhow::Result<BTreeSet<Connection>> {
     let printed =
         command::watched(Command::new("ss").args(["-tnpH", "state", "established", "dport", "=", ":6443"])).await?;
@@ -117,11 +119,11 @@ async fn connections(operator: &Operator) -> anyhow::Result<BTreeSet<Connection>
     Ok(lines.filter_map(|line| connection(line, 2)).collect())
 }
 
-/// The connections to API servers, anybody's, on which something may still be sent. The operating system goes on sending when
-/// the process is gone.
+/// Returns the connections of all processes to API servers on which data may still be sent. The operating system continues to send
+/// after the process has exited.
 async fn sending() -> anyhow::Result<BTreeSet<Connection>> {
     let printed = command::watched(Command::new("ss").args(["-tanH", "dport", "=", ":6443"])).await?;
-    // One that is only being opened begins with the rules, or without them, and is not one of the dead.
+    // A connection in SYN-SENT is new, so it is not one of the dead connections.
     let done = |line: &&str| !line.starts_with("TIME-WAIT") && !line.starts_with("SYN-SENT");
     Ok(printed
         .lines()
@@ -130,7 +132,7 @@ async fn sending() -> anyhow::Result<BTreeSet<Connection>> {
         .collect())
 }
 
-/// The two addresses in a line of `ss`, from this column on.
+/// Returns the two addresses in a line of `ss`, starting at this column.
 fn connection(line: &str, column: usize) -> Option<Connection> {
     let mut columns = line.split_whitespace().skip(column).map(str::to_owned);
     Some([columns.next()?, columns.next()?])

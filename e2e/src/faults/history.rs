@@ -1,5 +1,5 @@
-//! Every state of the objects that decide whether requests are checked, in the order in which the API server committed them, and
-//! what must be true after each commit.
+//! Every state of the objects that decide whether requests are checked, in the order of the API server's commits, and the
+//! invariants that must hold after each commit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,20 +15,20 @@ use tokio::task::JoinHandle;
 use crate::lab::{Lab, PATIENT, wait};
 use crate::wait::Look;
 
-/// The kinds of which each state counts.
+/// The kinds that the history records.
 const KINDS: [&str; 4] = ["ContourConfiguration", "ExtensionService", "Deployment", "Pod"];
 
-/// One commit. Versions are revisions of etcd: one order for all kinds.
+/// One commit. Versions are revisions of etcd, so all kinds have a common order.
 #[derive(Clone, Debug)]
 struct Commit {
     version: u64,
     kind: &'static str,
     name: String,
-    /// `None`: it is gone.
+    /// The object after the commit, or None after a deletion.
     object: Option<Value>,
 }
 
-/// Writes down all commits from its beginning on, as long as it lives.
+/// The recorder of all commits from [`begin`](Self::begin) until this value is dropped.
 #[derive(Debug)]
 pub struct History {
     commits: Arc<Mutex<Vec<Commit>>>,
@@ -44,7 +44,7 @@ impl Drop for History {
 }
 
 impl History {
-    /// Of a world in which nothing is there yet of these kinds.
+    /// Starts the recording. The cluster must not have objects of these kinds yet.
     pub fn begin(lab: &Lab) -> Self {
         let commits = Arc::<Mutex<Vec<Commit>>>::default();
         let tasks = KINDS.map(|kind| {
@@ -64,7 +64,7 @@ impl History {
         }
     }
 
-    /// Forgets what was, but for what is there.
+    /// Discards all commits except the last one of each object that still exists.
     pub fn forget(&self) {
         let mut commits = self.commits.lock().expect("nobody panics with the lock");
         let mut last = BTreeMap::new();
@@ -75,13 +75,13 @@ impl History {
         commits.extend(last.into_values().filter(|commit| commit.object.is_some()));
     }
 
-    /// Waits until everything that is committed by now is written down.
+    /// Waits until every commit up to now is recorded.
     pub async fn catch_up(&self, lab: &Lab) -> anyhow::Result<()> {
         for kind in KINDS {
-            wait(&format!("all commits of {kind}s were seen"), PATIENT)
+            wait(&format!("all commits of {kind}s are recorded"), PATIENT)
                 .every(Duration::from_millis(10))
                 .until(async || {
-                    // Anew each time: what goes meanwhile is seen to go, too.
+                    // Lists again in each iteration, so an object that is deleted meanwhile must be recorded as deleted, too.
                     let list = lab.api(kind, "").list_metadata(&ListParams::default()).await?;
                     let there: BTreeMap<String, u64> = list
                         .items
@@ -117,7 +117,7 @@ impl History {
             .collect()
     }
 
-    /// What was wrong, after which commit; and how many commits were looked at.
+    /// Returns the number of commits checked, and the violations, each with its commit.
     pub fn violations(&self) -> (usize, Vec<String>) {
         let mut commits = self.commits.lock().expect("nobody panics with the lock").clone();
         commits.sort_by_key(|commit| commit.version);
@@ -170,7 +170,7 @@ fn version(object: &kube::core::ObjectMeta) -> u64 {
 
 type Objects = BTreeMap<(&'static str, String), Value>;
 
-/// What must never be: a configuration that does not check, or a Contour whose configuration or stand-in is not there.
+/// Returns the first violation of an invariant: a configuration without checks, or a Contour without its configuration or stand-in.
 fn wrong(world: &Objects) -> Option<String> {
     let of = |wanted: &'static str| world.iter().filter(move |((kind, _), _)| *kind == wanted);
     for ((_, name), configuration) in of("ContourConfiguration") {
@@ -201,13 +201,13 @@ fn wrong(world: &Objects) -> Option<String> {
         };
         let name = format!("{}/{configuration}", namespace.as_str().unwrap_or_default());
         let Some(configuration) = world.get(&("ContourConfiguration", name.clone())) else {
-            return Some(format!("{who} names ContourConfiguration {name}, which is not there"));
+            return Some(format!("{who} names ContourConfiguration {name}, which does not exist"));
         };
         let reference = &configuration["spec"]["globalExtAuth"]["extensionRef"];
         let [namespace, name] = ["namespace", "name"].map(|field| reference[field].as_str().unwrap_or_default());
         let stand_in = format!("{namespace}/{name}");
         if !world.contains_key(&("ExtensionService", stand_in.clone())) {
-            return Some(format!("{who} goes by stand-in {stand_in}, which is not there"));
+            return Some(format!("{who} uses stand-in {stand_in}, which does not exist"));
         }
     }
     None
@@ -219,7 +219,7 @@ fn has_ended(pod: &Value) -> bool {
         .any(|phase| pod["status"]["phase"] == *phase)
 }
 
-/// The configuration that a Contour with this pod specification reads.
+/// Returns the name of the configuration that Contour reads with this pod spec.
 fn configuration(spec: &Value) -> Option<&str> {
     let containers = spec["containers"].as_array()?;
     let mut arguments = containers
@@ -229,11 +229,11 @@ fn configuration(spec: &Value) -> Option<&str> {
     arguments.find_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="))
 }
 
-/// An error if nothing was seen of what matters.
+/// Returns an error if no commit was recorded.
 pub fn has_seen_contour(commits: usize) -> anyhow::Result<()> {
     (commits > 0)
         .then_some(())
-        .context("no commit was seen: the history tells nothing")
+        .context("no commit was recorded, so the history proves nothing")
 }
 
 #[cfg(test)]
@@ -263,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn what_must_never_be_is_seen() {
+    fn wrong_reports_each_violated_invariant() {
         assert_eq!(wrong(&world(false, true)), None);
         assert!(wrong(&world(true, true)).expect("wrong").contains("failOpen"));
         assert!(wrong(&world(false, false)).expect("wrong").contains("stand-in auth/s"));
         let mut without = world(false, true);
         without.remove(&("ContourConfiguration", "a/c".to_owned()));
-        assert!(wrong(&without).expect("wrong").contains("not there"));
+        assert!(wrong(&without).expect("wrong").contains("does not exist"));
     }
 }

@@ -1,8 +1,13 @@
-//! Faults between the operator and the API server: a proxy (`proxy`, `streams`) does what a script (`script`) says to requests,
-//! streams and the operator itself (`seat`), or connections die beside it (`dead`), in the middle of what a user does (`workload`). One fault in one workload is a plan
-//! (`plan`; `selection` says which there are), carried out on a stage (`stage`, `run`). What must be true in the end is that it is
-//! as without the fault (`state`, with all masks), that nothing was created or deleted more often (`counts`, from the audit
-//! log), and that after no commit on the way was anything unchecked (`history`).
+//! Faults between the operator and the API server.
+//!
+//! A proxy (`proxy`, `streams`) follows a script (`script`) and disturbs requests, streams and the operator itself (`seat`).
+//! Alternatively, connections die without the proxy (`dead`). The faults happen during a user's action (`workload`).
+//!
+//! A plan (`plan`) is one fault in one workload. `selection` lists the plans; `run` executes them on a stage (`stage`).
+//!
+//! At the end, the state must equal the state without the fault (`state`, with all masks). No object may be created or deleted more
+//! often than without the fault (`counts`, from the audit log). After each commit on the way, all traffic must be checked
+//! (`history`).
 
 pub mod counts;
 pub mod dead;

@@ -1,5 +1,5 @@
-//! A proxy on loopback between the operator and the API server, which does to requests and streams what its script says. It
-//! speaks plain HTTP/1.1 to the operator, and TLS to the API server; one connection there for each here.
+//! A proxy on loopback between the operator and the API server that follows a script for requests and streams. The proxy uses plain
+//! HTTP/1.1 towards the operator and TLS towards the API server, with one connection to the API server for each of the operator's.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,15 +30,15 @@ use super::script::{Decision, Script};
 use super::seat::Seat;
 use super::streams;
 
-/// What is answered with.
+/// The body of a response to the operator.
 pub type Body = BoxBody<Bytes, io::Error>;
 
-/// A proxy; it ends with this value.
+/// A running proxy; it stops when this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub address: SocketAddr,
-    /// What it goes by.
+    /// The script that the proxy follows.
     pub script: Arc<Script>,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -49,7 +49,7 @@ struct Shared {
     upstream: Upstream,
     script: Arc<Script>,
     seat: Arc<Seat>,
-    /// How each set was asked for.
+    /// The request head with which the operator listed each set.
     lists: Mutex<HashMap<Set, Parts>>,
 }
 
@@ -58,7 +58,7 @@ struct Shared {
 pub struct Upstream {
     /// `HOST:PORT`.
     pub authority: String,
-    /// How its certificate is checked.
+    /// The TLS configuration that verifies the API server's certificate.
     pub tls: Arc<rustls::ClientConfig>,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Begins to listen. The operator that it kills is the one on the seat.
+    /// Starts to listen. Faults that kill the operator kill the operator on `seat`.
     pub async fn start(upstream: Upstream, seat: Arc<Seat>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -102,18 +102,18 @@ impl Proxy {
         })
     }
 
-    /// Reads every set that the operator has read, and keeps it as the past.
+    /// Reads every set that the operator has read, and stores the responses as the past for stale starts.
     pub async fn remember(&self) -> anyhow::Result<()> {
         let lists = self.shared.lists.lock().expect("nobody panics with the lock").clone();
         ensure!(
             !lists.is_empty(),
-            "the operator has read nothing that could become stale"
+            "the operator has not listed any set that could become stale"
         );
         let mut past = HashMap::new();
         let mut connection = Connection::new(&self.shared.upstream);
         for (set, parts) in lists {
             let answer = connection.send(Request::from_parts(parts, Full::default())).await?;
-            // What it may not read, or is not served any more, has no past.
+            // A set that the operator may not read, or that is not served any more, has no past.
             if answer.status().is_success() {
                 past.insert(set, BodyExt::collect(answer.into_body()).await?.to_bytes());
             }
@@ -125,7 +125,7 @@ impl Proxy {
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     drop(stream.set_nodelay(true));
-    // hyper owns the stream; this is another handle of the same socket, to end it rudely.
+    // hyper owns the stream. This second handle of the socket allows a reset.
     let Ok((stream, rude)) = doubled(stream) else { return };
     let rude = Arc::new(rude);
     let connection = Arc::new(tokio::sync::Mutex::new(Connection::new(&shared.upstream)));
@@ -133,7 +133,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         let (shared, connection, rude) = (shared.clone(), connection.clone(), rude.clone());
         async move { answer(&shared, &connection, &rude, request).await }
     });
-    // An error here is what was wanted, or the operator's end.
+    // An error here is either the fault itself or the exit of the operator.
     let _ = server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -160,8 +160,9 @@ async fn answer(
     }
     let (decision, ticket) = shared.script.decide(&asked);
     let request = Request::from_parts(parts, Full::new(body));
-    // What was sent is carried out, whatever becomes of the operator meanwhile: of a request that is cut off the audit log does
-    // not say what came of it. (Writes of a wave are under way together; one of them kills the operator.)
+    // A separate task sends the request, so a request that was sent is executed even if the operator dies meanwhile. The audit log
+    // does not contain the result of a request that is cut off. (Several writes of a wave are in progress together; one of them kills
+    // the operator.)
     let connection = connection.clone();
     let forward = async || tokio::spawn(async move { connection.lock().await.send(request).await }).await?;
     let never = std::future::pending::<anyhow::Result<Response<Body>>>;
@@ -221,7 +222,7 @@ async fn answer(
     }
 }
 
-/// Waits for the whole answer.
+/// Reads the whole response.
 async fn whole(answer: Response<Incoming>) -> anyhow::Result<Response<Bytes>> {
     let (parts, body) = answer.into_parts();
     Ok(Response::from_parts(parts, BodyExt::collect(body).await?.to_bytes()))
@@ -231,7 +232,7 @@ fn full(bytes: Bytes) -> Body {
     BodyExt::boxed(Full::new(bytes).map_err(|never| match never {}))
 }
 
-/// What an API server says with this code.
+/// Returns the response that an API server sends with this code.
 fn refusal(code: StatusCode) -> anyhow::Result<Response<Body>> {
     let reason = match code.as_u16() {
         409 => "Conflict",
@@ -240,7 +241,7 @@ fn refusal(code: StatusCode) -> anyhow::Result<Response<Body>> {
         500 => "InternalError",
         503 => "ServiceUnavailable",
         504 => "Timeout",
-        other => bail!("nobody said what an API server says with {other}"),
+        other => bail!("the response of an API server with code {other} is not defined here"),
     };
     let causes = if code == StatusCode::UNPROCESSABLE_ENTITY {
         json!([{"reason": "FieldValueInvalid", "message": "a fault of the test", "field": "spec"}])
@@ -260,7 +261,7 @@ fn refusal(code: StatusCode) -> anyhow::Result<Response<Body>> {
     Ok(answer.body(full(status.to_string().into()))?)
 }
 
-/// One connection to the API server, made when it is needed.
+/// One connection to the API server, opened on demand.
 struct Connection {
     upstream: Upstream,
     sender: Option<SendRequest<Full<Bytes>>>,
@@ -292,16 +293,19 @@ async fn connect(upstream: &Upstream) -> anyhow::Result<SendRequest<Full<Bytes>>
         .await
         .with_context(|| format!("connecting to {}", upstream.authority))?;
     stream.set_nodelay(true)?;
-    let (host, _) = upstream.authority.rsplit_once(':').context("an authority has a port")?;
+    let (host, _) = upstream
+        .authority
+        .rsplit_once(':')
+        .context("the authority has no port")?;
     let name = ServerName::try_from(host.to_owned())?;
     let stream = TlsConnector::from(upstream.tls.clone()).connect(name, stream).await?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // It ends when the sender is gone and the last answer was read, or dropped.
+    // The task ends when the sender is dropped and the last response was read or dropped.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// An answer with this body so far, and whatever comes.
+/// Returns a body that streams these bytes.
 pub fn body_of(stream: impl futures::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Body {
     BodyExt::boxed(StreamBody::new(stream.map(|bytes| bytes.map(Frame::data))))
 }

@@ -1,4 +1,5 @@
-//! What the operator asks, read off a request's line and body: enough to name it in every run, whatever came before it.
+//! The operator's requests, classified by path, method and body. The classification gives a request the same name in every run,
+//! independent of earlier requests.
 
 use std::fmt;
 
@@ -6,83 +7,83 @@ use hyper::Method;
 use hyper::http::request::Parts;
 use serde_json::Value;
 
-/// What a request is about.
+/// The class of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Changes something.
+    /// A write.
     Write(Write),
-    /// Begins to watch.
+    /// The start of a watch.
     Watch(Set),
-    /// Reads a whole set, as a watch does before it begins.
+    /// A list of a whole set, as before a watch.
     List(Set),
-    /// Reads anything else.
+    /// Any other read.
     Read,
 }
 
-/// A request that changes something (or, as a dry run, would).
+/// A request that changes an object, or would change it without dry run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Write {
-    /// What is done, in the words of the audit log, but for the kinds of patches.
+    /// The verb as in the audit log, but with different names for the kinds of patches and `try` for a dry run.
     pub verb: &'static str,
-    /// The resource and its subresource: `contourdeployments/status`.
+    /// The resource and its subresource, for example `contourdeployments/status`.
     pub resource: String,
-    /// The object's namespace; empty for those that live in none.
+    /// The object's namespace; empty for cluster-scoped kinds.
     pub namespace: String,
-    /// The object's name; empty where each run gives another.
+    /// The object's name; empty if the name differs in each run.
     pub name: String,
 }
 
-/// A watched set: a resource, and which part of it.
+/// A set that is listed and watched: a resource and a scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Set {
     /// The resource.
     pub resource: String,
-    /// All of it, ours, or that of one namespace.
+    /// The scope: all objects, Slipway's objects, or the objects of one namespace.
     pub scope: String,
 }
 
 impl Asked {
-    /// Reads a request.
+    /// Classifies a request.
     pub fn of(parts: &Parts, body: &[u8]) -> Self {
         let query = parts.uri.query().unwrap_or_default();
-        let Some(place) = Place::of(parts.uri.path()) else {
+        let Some(path) = ApiPath::of(parts.uri.path()) else {
             return Self::Read;
         };
         if parts.method == Method::GET {
-            if !place.name.is_empty() {
+            if !path.name.is_empty() {
                 return Self::Read;
             }
             let watches = query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1");
-            // The operator's own looks before a deletion name an owner; watches ask for a label of any value.
+            // The operator's lists before a deletion select one owner; watches select a label with any value.
             let ours = query.contains("labelSelector");
             if !watches && query.contains("%3D") {
                 return Self::Read;
             }
-            let scope = match (place.namespace, ours) {
+            let scope = match (path.namespace, ours) {
                 ("", false) => "all".to_owned(),
                 ("", true) => "ours".to_owned(),
                 (namespace, false) => namespace.to_owned(),
                 (namespace, true) => format!("ours-in-{namespace}"),
             };
             let set = Set {
-                resource: place.resource.to_owned(),
+                resource: path.resource.to_owned(),
                 scope,
             };
             return if watches { Self::Watch(set) } else { Self::List(set) };
         }
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let name = if place.name.is_empty() {
+        let name = if path.name.is_empty() {
             body["metadata"]["name"].as_str().unwrap_or_default()
         } else {
-            place.name
+            path.name
         };
-        let resource = [place.resource, place.subresource].join("/");
+        let resource = [path.resource, path.subresource].join("/");
         Self::Write(Write {
             verb: verb(parts, query),
-            // Events get a name from the clock.
-            name: if place.resource == "events" { "" } else { name }.to_owned(),
+            // The names of Events contain the time.
+            name: if path.resource == "events" { "" } else { name }.to_owned(),
             resource: resource.trim_end_matches('/').to_owned(),
-            namespace: place.namespace.to_owned(),
+            namespace: path.namespace.to_owned(),
         })
     }
 }
@@ -101,16 +102,16 @@ fn verb(parts: &Parts, query: &str) -> &'static str {
     }
 }
 
-/// Where a path leads.
-struct Place<'a> {
+/// The parts of a request's path.
+struct ApiPath<'a> {
     namespace: &'a str,
     resource: &'a str,
     name: &'a str,
     subresource: &'a str,
 }
 
-impl<'a> Place<'a> {
-    /// `/api/v1/…` or `/apis/GROUP/VERSION/…`.
+impl<'a> ApiPath<'a> {
+    /// Parses `/api/v1/…` or `/apis/GROUP/VERSION/…`; returns None for other paths.
     fn of(path: &'a str) -> Option<Self> {
         let mut segments = path.trim_start_matches('/').split('/');
         match segments.next()? {
@@ -134,7 +135,7 @@ impl<'a> Place<'a> {
 }
 
 impl Write {
-    /// What the selection tells apart: the verb and the kind.
+    /// Returns the verb and the resource, which the selection of plans distinguishes.
     pub fn class(&self) -> (&'static str, &str) {
         (self.verb, &self.resource)
     }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_named_by_what_they_do_to_which_object() {
+    fn write_is_named_by_verb_resource_and_object() {
         let body = r#"{"metadata": {"name": "x"}}"#;
         let json = "application/json";
         let in_a = "/apis/projectcontour.io/v1alpha1/namespaces/a/extensionservices";
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_whole_sets_are_told_from_looks() {
+    fn list_of_a_whole_set_differs_from_other_reads() {
         let owned = "labelSelector=contour.slipway.dev%2Fcontourdeployment";
         let watch = format!("/api/v1/pods?&watch=true&{owned}");
         assert_eq!(asked("GET", &watch, "", ""), "watch pods:ours");
@@ -203,8 +204,8 @@ mod tests {
             asked("GET", &format!("/api/v1/pods?&limit=500&{owned}"), "", ""),
             "list pods:ours"
         );
-        let look = format!("/api/v1/namespaces/a/pods?{owned}%3Dedge");
-        assert_eq!(asked("GET", &look, "", ""), "read");
+        let owned_by_one = format!("/api/v1/namespaces/a/pods?{owned}%3Dedge");
+        assert_eq!(asked("GET", &owned_by_one, "", ""), "read");
         assert_eq!(
             asked("GET", "/api/v1/namespaces/a/services?&limit=500", "", ""),
             "list services:a"

@@ -1,5 +1,5 @@
-//! What the proxy shall do to which request, and what it has seen. Requests and events go in, decisions come out; nothing is
-//! sent or received here.
+//! The script of the proxy: decides what happens to each request and event, and records requests. The script itself sends and
+//! receives nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,63 +11,63 @@ use hyper::body::Bytes;
 use super::plan::{Fault, OnRequest, OnStart, OnStream};
 use super::request::{Asked, Set, Write};
 
-/// How long events are withheld, and how long a view stays stale.
+/// The time for which events are withheld and a view stays stale.
 pub const WITHHOLDING: Duration = Duration::from_millis(1500);
 
-/// An API server that is overloaded says so for this long, so that quick retries of the client don't hide it.
+/// The time for which an overloaded API server reports its overload. Quick retries of the client cannot hide the overload.
 const OVERLOADED: Duration = Duration::from_millis(1500);
 
-/// Where a fault may be: at every set.
+/// The place of a fault that affects every set.
 pub const EVERYWHERE: &str = "all";
 
-/// What to do with a request.
+/// The decision on a request.
 #[derive(Clone, Debug)]
 pub enum Decision {
-    /// Nothing special.
+    /// Forward the request.
     Forward,
-    /// The fault of the plan.
+    /// Apply the fault of the plan.
     Fail(OnRequest),
     /// Never answer.
     BlackHole,
-    /// Answer with the first half, and never end.
+    /// Answer with the first half of the response, and never finish.
     Stall,
-    /// Answer with this body, which was true once.
+    /// Answer with this earlier body.
     Stale(Bytes),
-    /// Say nothing until then; and then that what was seen is worth nothing.
+    /// Send nothing until this time; then report that the resource version has expired.
     SilentUntil(Instant),
 }
 
-/// What to do with an event.
+/// The decision on an event.
 #[derive(Clone, Copy, Debug)]
 pub enum OnEvent {
-    /// Pass it on.
+    /// Pass the event on.
     Pass,
-    /// The fault of the plan.
+    /// Apply the fault of the plan.
     Fail(OnStream),
 }
 
-/// A request that was seen.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// What was asked.
+    /// The class of the request.
     pub asked: Asked,
-    /// When it came.
+    /// The time of arrival.
     pub at: Instant,
-    /// The end, and how long it took until then: the answer's, or (without one) of the operator's patience. Of a watch: until
-    /// it began.
+    /// The end of the request and the time until then; None for a request in progress. Without a response, the request ends when the
+    /// operator abandons it. A watch ends when its response begins.
     pub end: Option<(End, Duration)>,
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With this code.
+    /// A response with this code.
     Answered(StatusCode),
-    /// The operator gave up, or was gone.
+    /// The operator abandoned the request, or exited.
     Abandoned,
 }
 
-/// A request that is under way. The end is noted when it goes.
+/// A request in progress. Dropping the ticket records the end of the request.
 #[derive(Debug)]
 pub struct Ticket {
     script: Arc<Script>,
@@ -76,24 +76,24 @@ pub struct Ticket {
     end: End,
 }
 
-/// What the proxy goes by.
+/// The script that the proxy follows.
 #[derive(Debug, Default)]
 pub struct Script(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Grows with each beginning, so that an end of what began before is not noted in the wrong place.
+    /// The number of calls of [`Script::begin`]. A request of an earlier round must not record its end in the present one.
     round: u64,
     began: Option<Instant>,
     armed: Option<(Fault, String)>,
-    /// How often each write was seen.
+    /// The number of requests for each write.
     occurrences: HashMap<String, usize>,
-    /// When the fault happened first, and at which sets it did.
+    /// The time of the first fault, and the time for each set with a fault.
     fired: Option<Instant>,
     fired_at: BTreeMap<Set, Instant>,
-    /// The sets on whose streams something came.
+    /// The sets with an event on their streams.
     events: BTreeSet<Set>,
-    /// What each set was.
+    /// The earlier content of each set.
     past: HashMap<Set, Bytes>,
     seen: Vec<Seen>,
 }
@@ -103,7 +103,7 @@ impl Script {
         self.0.lock().expect("nobody panics with the lock")
     }
 
-    /// Begins anew: what was seen is forgotten. The fault, if there is one, happens from now on.
+    /// Starts a new round and discards the recorded requests. The fault, if any, is active from now on.
     pub fn begin(&self, armed: Option<(Fault, String)>) {
         let mut state = self.state();
         *state = State {
@@ -115,22 +115,22 @@ impl Script {
         };
     }
 
-    /// Makes a start find this past.
+    /// Sets the past that a stale start reads.
     pub fn remember(&self, past: HashMap<Set, Bytes>) {
         self.state().past = past;
     }
 
-    /// When the fault happened first.
+    /// Returns the time of the first fault, or None.
     pub fn fired(&self) -> Option<Instant> {
         self.state().fired
     }
 
-    /// Whether the fault has happened.
+    /// Reports whether the fault has happened.
     pub fn has_fired(&self) -> bool {
         self.fired().is_some()
     }
 
-    /// Whether nobody waits for an answer any more, and each silence was noticed.
+    /// Reports whether no request is in progress and the operator noticed each silence.
     pub fn is_over(&self) -> bool {
         let state = self.state();
         let silent = state.fault_is(Fault::Stream(OnStream::Silent));
@@ -138,7 +138,8 @@ impl Script {
             && (!silent || state.silences().all(|(_, noticed)| noticed.is_some()))
     }
 
-    /// How long the longest silence of a stream was, until the set was watched or read again; of those that were noticed.
+    /// Returns the longest time between the silence of a stream and the next list or watch of its set. Ignores silences that the
+    /// operator has not noticed yet.
     pub fn longest_silence(&self) -> Option<Duration> {
         let state = self.state();
         state
@@ -147,7 +148,7 @@ impl Script {
             .max()
     }
 
-    /// The sets that were read since the beginning.
+    /// Returns the sets that the operator listed in this round.
     pub fn sets(&self) -> Vec<String> {
         let state = self.state();
         let lists = state.seen.iter().filter_map(|seen| match &seen.asked {
@@ -157,17 +158,17 @@ impl Script {
         lists.collect()
     }
 
-    /// The sets on whose streams something came since the beginning.
+    /// Returns the sets with events on their streams in this round.
     pub fn events(&self) -> Vec<String> {
         self.state().events.iter().map(ToString::to_string).collect()
     }
 
-    /// What was seen since the beginning.
+    /// Returns the requests of this round.
     pub fn seen(&self) -> Vec<Seen> {
         self.state().seen.clone()
     }
 
-    /// When the last write ended, or came.
+    /// Returns the time when the last write ended, or now if a write is in progress.
     pub fn last_write(&self) -> Option<Instant> {
         let state = self.state();
         let writes = state.seen.iter().filter(|seen| matches!(seen.asked, Asked::Write(_)));
@@ -176,7 +177,7 @@ impl Script {
             .max()
     }
 
-    /// A request has come.
+    /// Records a request and decides on it.
     pub fn decide(self: &Arc<Self>, asked: &Asked) -> (Decision, Ticket) {
         let mut state = self.state();
         let decision = match asked {
@@ -199,14 +200,14 @@ impl Script {
         (decision, ticket)
     }
 
-    /// An event of a stream has come that was opened then.
+    /// Decides on an event of a stream that was opened at `opened`.
     pub fn on_event(&self, set: &Set, opened: Instant) -> OnEvent {
         let mut state = self.state();
         state.events.insert(set.clone());
         let Some((Fault::Stream(fault), place)) = state.armed.clone() else {
             return OnEvent::Pass;
         };
-        // A stream that begins later is one that was begun again.
+        // A stream that was opened after the start of the round is a restarted stream.
         let is_meant =
             place == set.to_string() || (place == EVERYWHERE && state.began.is_some_and(|began| opened < began));
         if is_meant && state.fires_once(set) {
@@ -291,7 +292,7 @@ impl State {
         self.armed.as_ref().is_some_and(|(armed, _)| *armed == fault)
     }
 
-    /// When each stream fell silent, and when the operator turned to its set again.
+    /// Returns the time when each stream fell silent, and the time of the next list or watch of its set.
     fn silences(&self) -> impl Iterator<Item = (Instant, Option<Instant>)> {
         self.fired_at.iter().map(|(set, since)| {
             let again = self.seen.iter().find(|seen| {
@@ -303,13 +304,13 @@ impl State {
     }
 }
 
-/// The name of a place: the write, and which of those of this name.
+/// Returns the name of a place: the write and its number among the writes of this name.
 pub fn numbered(write: &Write, count: usize) -> String {
     format!("{write}#{count}")
 }
 
 impl Ticket {
-    /// The operator gets an answer.
+    /// Records that the operator gets a response with this code.
     pub fn answered(mut self, code: StatusCode) {
         self.end = End::Answered(code);
     }

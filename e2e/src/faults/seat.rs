@@ -1,10 +1,10 @@
-//! Where the operator sits: it is started here, killed from wherever a fault strikes, and started again.
+//! The holder of the operator process. A plan starts the operator here; a fault may kill the operator from anywhere.
 
 use std::sync::Mutex;
 
 use crate::lab::operator::{Operator, Setup};
 
-/// At most one operator.
+/// A holder of at most one operator.
 #[derive(Debug)]
 pub struct Seat {
     setup: Setup,
@@ -12,7 +12,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Nobody yet.
+    /// Returns an empty seat.
     pub fn new(setup: Setup) -> Self {
         Self {
             setup,
@@ -20,12 +20,12 @@ impl Seat {
         }
     }
 
-    /// How the operator is started.
+    /// Returns the setup with which the operator is started.
     pub fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Starts an operator, if there is none. Says whether there was none.
+    /// Starts an operator if the seat is empty. Returns whether the seat was empty.
     pub fn take(&self) -> anyhow::Result<bool> {
         let mut seat = self.operator.lock().expect("nobody panics with the lock");
         let free = seat.is_none();
@@ -35,7 +35,7 @@ impl Seat {
         Ok(free)
     }
 
-    /// Kills the operator (SIGKILL), if there is one.
+    /// Kills the operator (SIGKILL), if any.
     pub fn kill(&self) {
         drop(self.operator.lock().expect("nobody panics with the lock").take());
     }

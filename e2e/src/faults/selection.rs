@@ -1,5 +1,5 @@
-//! Which plans there are: each distinct verb and kind with every fault, every other write with one of them by the seed; streams,
-//! starts and dead connections besides.
+//! The selection of plans. The first write of each distinct verb and kind gets every fault. Every other write gets one fault, which
+//! the seed chooses. Streams, starts and dead connections have their own plans.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,21 +10,21 @@ use super::run::Reference;
 use super::script::EVERYWHERE;
 use super::workload::Workload;
 
-/// The sets for which a start is made hard: the one that all begins with, one of Contour's, and one that is read only later.
+/// The sets with faults at a start: the primary set, one of Contour's sets, and a set that is read only later.
 const AT_A_START: [&str; 3] = ["contourdeployments:all", "extensionservices:ours", "deployments:ours"];
 
-/// All plans, in the order of the workloads.
+/// Returns all plans, in the order of the workloads.
 pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let mut known = BTreeSet::new();
     for (workload, reference) in references {
         ensure!(
             !reference.writes.is_empty(),
-            "{workload} writes nothing that could fail"
+            "workload {workload} has no write that could fail"
         );
         ensure!(
             !reference.events.is_empty(),
-            "{workload} brings no event that could be lost"
+            "workload {workload} has no event that could be lost"
         );
         let mut random = fastrand::Rng::with_seed(seed ^ (*workload as u64) << 32);
         let mut plan = |fault, place: &str| {
@@ -67,11 +67,11 @@ pub fn all(references: &BTreeMap<Workload, Reference>, seed: u64) -> anyhow::Res
             plan(Fault::Start(starts[random.usize(..starts.len())]), set);
         }
     }
-    ensure!(!plans.is_empty(), "there is no plan");
+    ensure!(!plans.is_empty(), "the selection has no plan");
     Ok(plans)
 }
 
-/// A few of them, by the seed: a kill, an answer, a stream, and a start, none of which takes a call's whole patience.
+/// Returns a few plans, chosen by the seed: `each` kills, responses, streams and starts. None of them waits for the timeout of a call.
 pub fn sample(plans: &[Plan], seed: u64, each: usize) -> Vec<Plan> {
     let mut random = fastrand::Rng::with_seed(seed);
     let groups: [fn(&Fault) -> bool; 4] = [

@@ -1,5 +1,5 @@
-//! Where plans are carried out, one at a time: an API server, the proxy before it, the operator behind that, and those who play the
-//! kubelet and Contour.
+//! The stage that executes plans one at a time: an API server, a proxy in front of it, the operator behind the proxy, and stand-ins
+//! for the kubelet and Contour.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use super::seat::Seat;
 use super::state::{self, State};
 use super::workload::Base;
 
-/// The namespace of the ContourDeployment. Names are the same in each run, so that runs can be compared.
+/// The namespace of the ContourDeployment. All runs use the same names, so that runs can be compared.
 const NAMESPACE: &str = "faults";
 
 /// The namespace of the authorization service.
 const AUTH: &str = "faults-auth";
 
-/// Nothing was written for this long: what there was to do is done. The first retry after a failure comes sooner.
+/// The time without a write after which the operator is idle. The first retry after a failure happens sooner.
 const QUIET: Duration = Duration::from_millis(600);
 
-/// A base is made, or what was made is gone, by then.
+/// The time limit for the creation of a base and for the cleanup.
 const CALM: Duration = Duration::from_mins(1);
 
-/// Where plans are carried out.
+/// The stage of the plans.
 pub struct Stage {
     /// The API server.
     pub world: &'static World,
@@ -46,21 +46,21 @@ pub struct Stage {
     pub lab: Lab,
     /// The namespace of the authorization service.
     pub auth: String,
-    /// Between the operator and the API server.
+    /// The proxy between the operator and the API server.
     pub proxy: Proxy,
-    /// The operator.
+    /// The seat of the operator.
     pub seat: Arc<Seat>,
-    /// What was committed since the last base.
+    /// The commits since the last base.
     pub history: History,
-    /// Contour, and the kubelet of its namespace.
+    /// The stand-ins for Contour and for the kubelet of its namespace.
     pub contour: Contour,
     _node: Node,
 }
 
 impl Stage {
-    /// A new one, on an API server of this name, which ends with this process.
+    /// Builds a stage on a new API server of this name, which ends with this process.
     pub async fn build(name: &str) -> anyhow::Result<Self> {
-        // It has to outlive everything that is spawned here.
+        // The world has to outlive all spawned tasks.
         let world: &'static World = Box::leak(Box::new(World::without_operator(name).await?));
         let lab = Lab::new(world, NAMESPACE).await?;
         lab.make_namespace(AUTH).await?;
@@ -90,17 +90,17 @@ impl Stage {
         })
     }
 
-    /// The ContourDeployment.
+    /// Returns the ContourDeployment.
     pub fn edge(&self) -> Edge {
         Edge::new(self.lab.client.clone(), NAMESPACE, "edge")
     }
 
-    /// What there is now.
+    /// Reads the present state.
     pub async fn state(&self) -> anyhow::Result<State> {
         state::read(&self.lab, &[NAMESPACE, AUTH]).await
     }
 
-    /// Makes a base, without any fault, by an operator that was just started.
+    /// Creates a base without any fault, with a new operator.
     pub async fn prepare(&self, base: Base) -> anyhow::Result<()> {
         self.seat.kill();
         self.proxy.script.begin(None);
@@ -124,8 +124,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether the ContourDeployment's status is current and there is nothing to write. There may be no Envoy: a DaemonSet has
-    /// no pods where there are no nodes.
+    /// Observes whether the ContourDeployment's status is current and the operator is idle. Envoy may have no pods: without nodes, a
+    /// DaemonSet creates none.
     pub async fn look_settled(&self) -> anyhow::Result<Look<Status>> {
         let edge = self.edge();
         let (status, contour) = (edge.status().await?, edge.pods(Component::Contour).await?);
@@ -137,7 +137,7 @@ impl Stage {
         })
     }
 
-    /// Whether the operator has nothing to write.
+    /// Reports whether the operator is idle.
     pub fn is_quiet(&self) -> bool {
         let last = self.proxy.script.last_write();
         last.is_none_or(|last| last.elapsed() > QUIET)
@@ -156,7 +156,7 @@ impl Stage {
             .await
     }
 
-    /// Takes everything away that a run has made. What the operator can't take away without help is an error.
+    /// Deletes all objects of a run. An object that the operator cannot delete on its own is an error.
     pub async fn clean_up(&self) -> anyhow::Result<()> {
         self.proxy.script.begin(None);
         self.seat.take()?;
@@ -188,7 +188,7 @@ impl Stage {
         }
     }
 
-    /// Now, in the logs.
+    /// Returns the present ends of the logs.
     pub fn log_mark(&self) -> anyhow::Result<LogMark> {
         Ok(LogMark {
             log: self.world.setup.log.metadata().map_or(0, |log| log.len()),
@@ -196,11 +196,11 @@ impl Stage {
         })
     }
 
-    /// Keeps the operator's log since then, and beside it what the audit log has of its requests.
+    /// Writes the operator's log since `since` to `file`, and the matching entries of the audit log to a file beside it.
     pub fn keep_log(&self, since: &LogMark, file: &Path) -> anyhow::Result<()> {
         let log = std::fs::read(&self.world.setup.log)?;
         let mark = usize::try_from(since.log)?;
-        ensure!(mark <= log.len(), "the log has become shorter");
+        ensure!(mark <= log.len(), "the log was truncated");
         let requests = audit::entries(self.world, since.audit)?.into_iter();
         let requests = requests.map(|entry| entry.to_string()).collect::<Vec<_>>().join("\n");
         for (file, content) in [
@@ -213,28 +213,29 @@ impl Stage {
     }
 }
 
-/// A moment in the operator's log and in the audit log.
+/// A position in the operator's log and in the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogMark {
     log: u64,
     audit: Mark,
 }
 
-/// The API server of a kubeconfig that has nothing but a token: its client certificate would be taken for the operator.
+/// Returns the API server of a kubeconfig. The kubeconfig must contain only a token: the API server would take the user of a client
+/// certificate for the operator.
 async fn upstream(kubeconfig: &Path) -> anyhow::Result<Upstream> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     let authority = config
         .cluster_url
         .authority()
-        .context("the API server has an address")?;
+        .context("the API server's URL has no address")?;
     Ok(Upstream {
         authority: authority.to_string(),
         tls: Arc::new(config.rustls_client_config()?),
     })
 }
 
-/// Whether Contour's Deployment is one of these.
+/// Reports whether Contour's Deployment exists in this state.
 pub fn has_contour(state: &State) -> bool {
     state
         .get(&format!("Deployment {NAMESPACE}/edge-contour"))

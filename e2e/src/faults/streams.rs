@@ -1,4 +1,4 @@
-//! Streams of events, one line of JSON for each, on their way to the operator; and what may happen to them.
+//! Streams of watch events to the operator, one line of JSON for each event, and the faults of these streams.
 
 use std::io;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::script::{OnEvent, Script, Ticket, WITHHOLDING};
 
 type Sender = mpsc::Sender<io::Result<Bytes>>;
 
-/// The operator is gone, or has given up.
+/// The error if the operator exited or abandoned the stream.
 struct Gone;
 
-/// Passes on the events of a watch, and lets happen to them what the script says.
+/// Passes on the events of a watch and applies the script's faults to them.
 pub fn watched(answer: Response<Incoming>, set: Set, script: Arc<Script>) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(16);
     let (mut parts, body) = answer.into_parts();
@@ -96,7 +96,7 @@ fn error(code: u16, reason: &str) -> Vec<u8> {
     format!("{}\n", json!({"type": "ERROR", "object": status})).into_bytes()
 }
 
-/// A watch on which nothing comes until then; and then that what was seen is worth nothing.
+/// Returns a watch without events until `end`. Then the watch reports that the resource version has expired.
 pub fn silent_until(end: Instant) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -114,7 +114,7 @@ pub fn silent_until(end: Instant) -> Response<Body> {
     answer
 }
 
-/// The first half of an answer; the rest never comes.
+/// Returns a body with the first half of `body` that never ends.
 pub fn stalled(body: Bytes, ticket: Ticket) -> Body {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The rows of a run for `docs/proof.md`: plans, failures, and the longest of what is bounded.
+//! The rows of a run for `docs/proof.md`: plans, failures, and the longest of the measured times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,15 +8,16 @@ use crate::proof::Row;
 use super::plan::{Fault, Plan};
 use super::run::Outcome;
 
-/// A row for each kind of fault, and one for all of it. The seconds are the sum of what each plan took, whenever it was.
+/// Returns a row for each kind of fault and one for all plans. The seconds are the sum of the plans' durations, including those of
+/// interrupted runs.
 pub fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>) -> Vec<Row> {
     let mut groups: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
     for (plan, outcome) in outcomes {
         let what = match plan.parse::<Plan>().map(|plan| plan.fault) {
             Ok(Fault::Request(_)) => "faults of requests that write",
             Ok(Fault::Stream(_)) => "faults of watches",
-            Ok(Fault::Start(_)) => "faults of a start: stale views, reads without an answer",
-            Ok(Fault::DeadConnections) => "connections that die without a word",
+            Ok(Fault::Start(_)) => "faults of a start: stale views, reads without a response",
+            Ok(Fault::DeadConnections) => "connections that die without notice",
             Err(_) => "plans of another version",
         };
         groups.entry(what).or_default().push(outcome);
@@ -37,19 +38,13 @@ fn row(what: &str, seed: u64, group: &[&Outcome]) -> Row {
     let commits: usize = group.iter().map(|outcome| outcome.commits).sum();
     let mut counts = vec![
         format!("{} plans, {failed} failed", group.len()),
-        format!("{commits} commits looked at"),
-        format!(
-            "well again after {} s at most",
-            seconds(most(|outcome| outcome.recovery_ms))
-        ),
+        format!("{commits} commits checked"),
+        format!("recovered within {} s", seconds(most(|outcome| outcome.recovery_ms))),
     ];
     let longest = [
-        ("the longest call took", most(|outcome| outcome.longest_call_ms)),
-        ("the longest silence of a watch", most(|outcome| outcome.silence_ms)),
-        (
-            "all dead connections were noticed after at most",
-            most(|outcome| outcome.dead_ms),
-        ),
+        ("longest call", most(|outcome| outcome.longest_call_ms)),
+        ("longest silence of a watch", most(|outcome| outcome.silence_ms)),
+        ("all dead connections noticed within", most(|outcome| outcome.dead_ms)),
     ];
     let measured = longest.into_iter().filter(|(_, millis)| *millis > 0);
     counts.extend(measured.map(|(what, millis)| format!("{what} {} s", seconds(millis))));
@@ -60,7 +55,7 @@ fn spent<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Duration {
     Duration::from_millis(outcomes.map(|outcome| outcome.took_ms).sum())
 }
 
-/// With one decimal.
+/// Formats milliseconds as seconds with one decimal.
 pub fn seconds(millis: u64) -> String {
     format!("{}.{}", millis / 1000, millis % 1000 / 100)
 }

@@ -1,4 +1,4 @@
-//! What happens while something goes wrong: where it begins, and what a user does.
+//! The workloads during which a fault happens: the initial state, and the user's action.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,37 +8,37 @@ use serde_json::{Value, json};
 
 use crate::lab::{Lab, Thing, contour_deployment, players, specification};
 
-/// What a user does.
+/// A user's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Workload {
-    /// Creates a ContourDeployment whose service is missing.
+    /// Creates a ContourDeployment whose service does not exist.
     Create,
-    /// Creates the ExtensionService that is missing; Contour finds it valid.
+    /// Creates the missing ExtensionService; Contour's verdict on it is valid.
     Appears,
-    /// Gives it another response timeout, which Contour reads only when it starts.
+    /// Sets another response timeout of the ExtensionService, which Contour reads only when it starts.
     Facts,
-    /// Deletes it.
+    /// Deletes the ExtensionService.
     Disappears,
-    /// Edits the specification in a way that rolls Contour.
+    /// Edits the spec in a way that rolls out Contour.
     Edit,
-    /// Makes Envoy a DaemonSet.
+    /// Changes Envoy's workload to a DaemonSet.
     Switch,
     /// Deletes the ContourDeployment.
     Delete,
 }
 
-/// Where a workload begins.
+/// The initial state of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// The namespaces, and the Service of the authorization server.
     Nothing,
-    /// A ContourDeployment that has settled, its service missing.
+    /// A settled ContourDeployment whose service does not exist.
     Missing,
-    /// A ContourDeployment that has settled, its service enforced.
+    /// A settled ContourDeployment whose service is enforced.
     Enforced,
 }
 
-/// All of them.
+/// All workloads.
 pub const ALL: [Workload; 7] = [
     Workload::Create,
     Workload::Appears,
@@ -53,7 +53,7 @@ pub const ALL: [Workload; 7] = [
 const RESPONSE: &str = "500ms";
 
 impl Workload {
-    /// Where it begins.
+    /// Returns the initial state.
     pub fn base(self) -> Base {
         match self {
             Self::Create => Base::Nothing,
@@ -62,12 +62,12 @@ impl Workload {
         }
     }
 
-    /// Whether the ContourDeployment is gone in the end.
+    /// Reports whether the ContourDeployment no longer exists at the end.
     pub fn ends_with_nothing(self) -> bool {
         self == Self::Delete
     }
 
-    /// What the user does.
+    /// Performs the user's action.
     pub async fn act(self, lab: &Lab, auth: &str) -> anyhow::Result<()> {
         let edge = Thing::new("ContourDeployment", &lab.namespace, "edge");
         let service = Thing::new("ExtensionService", auth, "auth");
@@ -90,7 +90,7 @@ impl Workload {
 }
 
 impl Base {
-    /// What must be made for it, after the namespaces are there.
+    /// Creates the objects of the base. The namespaces must exist.
     pub async fn make(self, lab: &Lab, auth: &str) -> anyhow::Result<()> {
         if self == Self::Nothing {
             return Ok(());
@@ -111,7 +111,7 @@ async fn appear(lab: &Lab, auth: &str) -> anyhow::Result<()> {
     lab.create(&players::extension_service(auth, RESPONSE)).await.map(drop)
 }
 
-/// Settings that Contour reads when it starts.
+/// Returns settings that Contour reads when it starts.
 fn edited() -> Value {
     json!({"httpproxy": {"disablePermitInsecure": true}})
 }
@@ -135,6 +135,6 @@ impl FromStr for Workload {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let known = ALL.into_iter().find(|workload| workload.to_string() == text);
-        known.with_context(|| format!("no workload is called {text}; there are {ALL:?}"))
+        known.with_context(|| format!("{text} is not a workload; the workloads are {ALL:?}"))
     }
 }

@@ -1,5 +1,5 @@
-//! What the answers mean: which are right while the ExtensionService comes and goes, counted, and which are not, with what was
-//! under way.
+//! The verdicts on the answers while the ExtensionService is created and deleted. All answers are counted; a wrong answer is described
+//! with the actions in progress.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,19 +15,19 @@ use super::traffic::{Ask, CLIENTS, Credentials, Way};
 use crate::narration::say;
 use crate::probe::Answer;
 
-/// How many wrong answers are described; all are counted.
+/// The maximum number of wrong answers with a description; all wrong answers are counted.
 const DESCRIBED: usize = 40;
 
-/// What was counted.
+/// The counts of a chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Requests that got any answer, or none.
+    /// All requests, with or without an answer.
     pub requests: u64,
-    /// Over HTTPS.
+    /// The requests over HTTPS.
     pub over_https: u64,
-    /// Connections that were tried for one; over HTTPS with a whole handshake each.
+    /// The attempts to open a connection for a request. Over HTTPS each includes a full handshake.
     pub connections: u64,
-    /// Handshakes among them.
+    /// The handshakes among them.
     pub handshakes: u64,
     /// Requests with a forged mark.
     pub forged: u64,
@@ -39,21 +39,21 @@ pub struct Counts {
     pub refused: u64,
     /// 403.
     pub denied: u64,
-    /// Times at which the ExtensionService was deleted.
+    /// The deletions of the ExtensionService.
     pub absences: u64,
-    /// Those among them in which every client saw that requests pass, before it was created again.
+    /// The absences in which every client had a request that passed before the ExtensionService was recreated.
     pub windows: u64,
-    /// Requests without good credentials in these, from then on.
+    /// The requests without good credentials in these windows.
     pub in_windows: u64,
-    /// Longest time from a deletion to the last request that was still refused, in milliseconds.
+    /// The longest time from a deletion to the last refused request, in milliseconds.
     pub lag_millis: u64,
-    /// Answers that must not be.
+    /// The wrong answers.
     pub wrong: u64,
-    /// Some of those, in words.
+    /// Descriptions of some wrong answers.
     pub described: Vec<String>,
 }
 
-/// The book in which the answers are kept.
+/// The record of all answers of a chunk.
 pub struct Book {
     mode: Mode,
     start: Instant,
@@ -63,22 +63,22 @@ pub struct Book {
 #[derive(Default)]
 struct Pages {
     counts: Counts,
-    /// The latest things that were done, with their moments.
+    /// The latest actions, with their times.
     service: Option<(Instant, String)>,
     fault: Option<(Instant, String)>,
     absence: Option<Absence>,
 }
 
-/// The ExtensionService is gone.
+/// An absence of the ExtensionService.
 struct Absence {
     since: Instant,
-    /// The clients that have seen that requests pass, of those sent since then.
+    /// The clients with a passed request that was sent during this absence.
     passed: BTreeSet<usize>,
-    /// Since when all have.
+    /// The time since which every client is in `passed`.
     window: Option<Instant>,
 }
 
-/// What is to be thought of an answer.
+/// The verdict on an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Right,
@@ -86,7 +86,7 @@ enum Verdict {
 }
 
 impl Book {
-    /// An empty one.
+    /// Returns an empty record.
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
@@ -95,14 +95,14 @@ impl Book {
         }
     }
 
-    /// What is about to be done to the ExtensionService.
+    /// Records the next action on the ExtensionService.
     pub fn service(&self, what: String) {
         let mut pages = self.pages.lock().expect("nobody panics with the lock");
         pages.absence = None;
         pages.service = Some((Instant::now(), what));
     }
 
-    /// It has been deleted.
+    /// Records that the ExtensionService has been deleted.
     pub fn deleted(&self) {
         let mut pages = self.pages.lock().expect("nobody panics with the lock");
         pages.counts.absences += 1;
@@ -113,13 +113,13 @@ impl Book {
         });
     }
 
-    /// What is about to be disturbed.
+    /// Records the next fault.
     pub fn fault(&self, what: String) {
         let mut pages = self.pages.lock().expect("nobody panics with the lock");
         pages.fault = Some((Instant::now(), what));
     }
 
-    /// What came of a request.
+    /// Records the answer to a request.
     pub fn note(&self, ask: &Ask, answer: &Answer) {
         let mut pages = self.pages.lock().expect("nobody panics with the lock");
         pages.counts.count(ask, answer);
@@ -137,13 +137,13 @@ impl Book {
         }
     }
 
-    /// What was counted until now.
+    /// Returns the counts up to now.
     pub fn counts(&self) -> Counts {
         self.pages.lock().expect("nobody panics with the lock").counts.clone()
     }
 }
 
-/// While it fails closed: good credentials pass, checked, or are denied; others are refused or denied.
+/// Returns the verdict with `failOpen: false`. Good credentials pass with a check or are denied; others are refused or denied.
 fn fail_closed(credentials: Credentials, answer: &Answer) -> Verdict {
     match (credentials, answer.status()) {
         (Credentials::Good, Some(200)) if is_checked(answer) => Verdict::Right,
@@ -161,10 +161,12 @@ fn is_unchecked(answer: &Answer) -> bool {
 }
 
 impl Pages {
-    /// While it fails open nothing is ever denied (403), and good credentials always pass. Others pass unchecked, or are
-    /// refused (401) by the service, which is right as long as it is there; when it has been deleted Contour and Envoy still
-    /// have to hear of it. From the moment at which each client, on its own connection, has seen that requests pass, until
-    /// the request that creates it again, nothing is refused.
+    /// Returns the verdict with `failOpen: true`.
+    ///
+    /// No request is ever denied (403), and good credentials always pass. Other requests pass unchecked, or the service refuses them (401).
+    /// A refusal is right while the service exists. It also is right after the deletion until Contour and Envoy have observed the deletion.
+    /// That time ends when each client, on its own connection, has had a request that passed. From then until the creation request, no
+    /// refusal is right.
     fn fail_open(&mut self, ask: &Ask, answer: &Answer) -> Verdict {
         let good = ask.credentials == Credentials::Good;
         match answer.status() {
@@ -212,12 +214,12 @@ impl Pages {
         let now = Instant::now();
         let seconds = |since: Instant| now.duration_since(since).as_secs_f64();
         let ago = |done: &Option<(Instant, String)>| {
-            done.as_ref().map_or("nothing yet".to_owned(), |(when, what)| {
+            done.as_ref().map_or("none yet".to_owned(), |(when, what)| {
                 format!("{what} {:.3} s ago", seconds(*when))
             })
         };
         format!(
-            "after {:.3} s, sent {:.3} s ago: {ask}: {answer}{}; under way: {}; disturbed: {}",
+            "after {:.3} s, sent {:.3} s ago: {ask}: {answer}{}; last action: {}; last fault: {}",
             seconds(start),
             seconds(ask.sent),
             if is_unchecked(answer) { " (unchecked)" } else { "" },
@@ -266,7 +268,7 @@ impl Counts {
         }
     }
 
-    /// Both together.
+    /// Adds the counts of another chunk.
     pub fn add(&mut self, other: &Self) {
         let Self {
             requests,

@@ -1,5 +1,5 @@
-//! The backend of this proof: a server on this machine, behind Envoy by hand-made endpoints, that counts what reaches it
-//! without the authorization server's mark.
+//! The backend of this proof: a server on this machine. Envoy reaches the server through manually created endpoints. The server counts
+//! requests without the authorization server's mark.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,35 +18,35 @@ use tokio::task::JoinHandle;
 
 use crate::authorizer::CHECKED_BY;
 
-/// What the clients of the traffic ask for.
+/// The path that the clients of the traffic request.
 pub const PATH: &str = "/flap";
 
-/// What the client of a checked request reads.
+/// The body of the response to a checked request.
 pub const CHECKED: &str = "checked";
 
-/// What the client of any other request reads.
+/// The body of the response to any other request.
 pub const UNCHECKED: &str = "unchecked";
 
-/// What has reached the backend.
+/// The requests that have reached the backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrivals {
-    /// With the authorization server's mark, once, and nothing else in its place.
+    /// Requests with the authorization server's mark as the only value of the header.
     pub checked: u64,
-    /// With something else in the place of the mark.
+    /// Requests with other values of the header.
     pub forged: u64,
-    /// Without any mark.
+    /// Requests without the header.
     pub unmarked: u64,
-    /// How many of all of these were the clients' ([`PATH`]), not those of a probe.
+    /// The requests of the clients ([`PATH`]) among all of these; the others are requests of probes.
     pub of_clients: u64,
 }
 
 impl Arrivals {
-    /// Those that nobody checked.
+    /// Returns the number of unchecked requests.
     pub fn unchecked(self) -> u64 {
         self.forged + self.unmarked
     }
 
-    /// Both together.
+    /// Adds other arrivals.
     pub fn add(&mut self, other: Self) {
         self.checked += other.checked;
         self.forged += other.forged;
@@ -54,7 +54,7 @@ impl Arrivals {
         self.of_clients += other.of_clients;
     }
 
-    /// What came since `earlier`.
+    /// Returns the arrivals since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -78,16 +78,16 @@ impl fmt::Display for Arrivals {
     }
 }
 
-/// A running server. It ends with this value.
+/// A running server; it stops when this value is dropped.
 pub struct Backend {
-    /// Where it listens.
+    /// The address that the server listens on.
     pub address: SocketAddr,
     arrivals: Arc<Mutex<Arrivals>>,
     server: JoinHandle<()>,
 }
 
 impl Backend {
-    /// Starts on a free port of this address of ours. Only the authorization server is told the mark.
+    /// Starts a server on a free port of this machine's address `host`. Only the backend and the authorization server know the mark.
     pub async fn start(host: IpAddr, mark: String) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((host, 0))
             .await
@@ -102,7 +102,7 @@ impl Backend {
         })
     }
 
-    /// What has reached it until now.
+    /// Returns the requests that have reached the backend up to now.
     pub fn arrivals(&self) -> Arrivals {
         *self.arrivals.lock().expect("nobody panics with the lock")
     }
@@ -116,11 +116,11 @@ impl Drop for Backend {
 
 async fn serve(listener: TcpListener, mark: Arc<str>, arrivals: Arc<Mutex<Arrivals>>) {
     loop {
-        // A client that is gone before it is accepted is none of ours.
+        // A client that disconnected before the accept sends no request.
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        // An answer must not wait for an acknowledgement.
+        // A response must not wait for an acknowledgement.
         drop(stream.set_nodelay(true));
         let (mark, arrivals) = (Arc::clone(&mark), Arc::clone(&arrivals));
         let service = service_fn(move |request| {
@@ -163,7 +163,7 @@ mod tests {
     use crate::probe::{Answer, Host};
 
     #[tokio::test]
-    async fn only_the_mark_itself_and_alone_counts_as_checked() {
+    async fn backend_counts_only_the_single_exact_mark_as_checked() {
         let backend = Backend::start(Ipv4Addr::LOCALHOST.into(), "secret".to_owned())
             .await
             .expect("a backend");

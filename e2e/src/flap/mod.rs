@@ -1,10 +1,10 @@
-//! Flapping under traffic: the ExtensionService comes, is made invalid and goes at random moments on a real cluster, pods of
-//! Contour and the operator are killed in between, and every request of a constant traffic on both listeners is accounted
-//! for, by its client and by the backend.
+//! Flapping under traffic. On a real cluster, the ExtensionService is created, made invalid and deleted at random moments. Meanwhile,
+//! pods of Contour and the operator are killed. Constant traffic uses both listeners; the client and the backend account for every
+//! request.
 //!
-//! `script` draws what happens, `play` does it in the `place`, `traffic` asks, `answers` judges what its clients see, `backend`
-//! counts what was not checked, `restarts` what started again. Here they come together in a chunk of cycles, which can be
-//! played alone.
+//! `script` draws the actions, `play` executes them in the `place`, and `traffic` sends requests. `answers` judges the answers to the
+//! clients, `backend` counts unchecked requests, and `restarts` records restarted containers. This module combines them in a chunk of
+//! cycles, which can be played alone.
 
 pub mod answers;
 pub mod backend;
@@ -33,7 +33,7 @@ use crate::narration::say;
 use crate::probe::Caller;
 use crate::wait::{Look, Wait};
 
-/// What `failOpen` is while it flaps.
+/// The value of `failOpen` during the flapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// False: without the service requests are denied.
@@ -42,24 +42,24 @@ pub enum Mode {
     FailOpen,
 }
 
-/// What came of a chunk of cycles.
+/// The outcome of a chunk of cycles.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// How many.
+    /// The number of cycles.
     pub cycles: usize,
-    /// What the clients saw.
+    /// The answers that the clients received.
     pub counts: Counts,
-    /// What the backend saw.
+    /// The requests that the backend received.
     pub arrivals: Arrivals,
-    /// What was disturbed.
+    /// The faults.
     pub faults: Faults,
-    /// What must not be, in words.
+    /// The failures of the proof.
     pub failures: Vec<String>,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
-/// Plays one chunk: from the absence of the service through its cycles, under traffic, until all is at rest again.
+/// Plays one chunk under traffic: starts without the service, plays the cycles, and ends at rest again.
 pub async fn chunk(place: &Place<'_>, mode: Mode, seed: u64, cycles: usize) -> anyhow::Result<Outcome> {
     place.rest(mode).await?;
     let began = Instant::now();
@@ -81,7 +81,7 @@ pub async fn chunk(place: &Place<'_>, mode: Mode, seed: u64, cycles: usize) -> a
     }
     let now = place.edge.revision().await?;
     if now != revision {
-        failures.push(format!("Contour was rolled: from revision {revision} to {now}"));
+        failures.push(format!("Contour was rolled out: from revision {revision} to {now}"));
     }
     Ok(Outcome {
         cycles,
@@ -112,7 +112,7 @@ async fn play(
                 .with_context(|| format!("cycle {number}, {step}"))?;
         }
     }
-    // Left alone, it comes to be enforced, and then to be gone.
+    // Without further faults the service is enforced, and after its deletion not.
     player.thawed().await?;
     restarts.until_shown(&player.crashes).await?;
     player.step(Step::Create(Form::Valid)).await?;
@@ -133,14 +133,14 @@ async fn play(
     place.rest(mode).await
 }
 
-/// Requests for each cycle, at least, of which so many are checked and pass, are refused, and find nobody who checks. Two
-/// hundred cycles must come to 100,000, 20,000, 20,000 and 10,000.
+/// The minimum numbers for each cycle: requests, requests that pass with a check, refused requests, and requests without the service.
+/// Two hundred cycles must reach 100,000, 20,000, 20,000 and 10,000.
 const EACH: [u64; 4] = [550, 110, 110, 55];
 
-/// Lets the traffic go on until there were enough of some of these.
+/// Continues the traffic until the counts of `of` reach [`EACH`] for this number of cycles.
 async fn until_enough(book: &Book, cycles: usize, of: impl Fn(&Counts) -> [u64; 4]) -> anyhow::Result<()> {
     let wanted = EACH.map(|each| each * cycles as u64);
-    Wait::for_it("the traffic has brought enough of everything")
+    Wait::for_it("the traffic has reached the minimum numbers")
         .within(Duration::from_mins(5))
         .every(Duration::from_millis(50))
         .silently()
@@ -152,7 +152,7 @@ async fn until_enough(book: &Book, cycles: usize, of: impl Fn(&Counts) -> [u64; 
         .await
 }
 
-/// What these counts say against it.
+/// Returns the failures that these counts show.
 fn shortcomings(mode: Mode, counts: &Counts, arrivals: Arrivals) -> Vec<String> {
     let mut found = counts.described.clone();
     let mut must = |holds: bool, else_what: String| {
@@ -161,7 +161,7 @@ fn shortcomings(mode: Mode, counts: &Counts, arrivals: Arrivals) -> Vec<String> 
         }
     };
     must(counts.wrong == 0, format!("{} wrong answers", counts.wrong));
-    // A request whose answer was lost may or may not have arrived.
+    // A request whose response was lost may or may not have reached the backend.
     let passed = counts.checked + counts.unchecked;
     must(
         passed == arrivals.of_clients || counts.wrong > 0,
@@ -175,7 +175,7 @@ fn shortcomings(mode: Mode, counts: &Counts, arrivals: Arrivals) -> Vec<String> 
         ("refused", counts.refused),
         ("forged", counts.forged),
     ] {
-        must(count > 0, format!("no request was {what}: nothing was tested"));
+        must(count > 0, format!("no request was {what}, so nothing was tested"));
     }
     match mode {
         Mode::FailClosed => {
@@ -185,18 +185,18 @@ fn shortcomings(mode: Mode, counts: &Counts, arrivals: Arrivals) -> Vec<String> 
             );
             must(
                 counts.denied > 0,
-                "no request was denied: nothing was tested".to_owned(),
+                "no request was denied, so nothing was tested".to_owned(),
             );
         }
-        // The control: what counts unchecked requests counts some when there are some.
+        // The control: the counter of unchecked requests must count existing unchecked requests.
         Mode::FailOpen => {
             must(
                 arrivals.forged > 0 && arrivals.unmarked > 0,
-                format!("the backend counted no unchecked requests ({arrivals}): its word means nothing"),
+                format!("the backend counted no unchecked requests ({arrivals}), so its count proves nothing"),
             );
             must(
                 counts.windows > 0 && counts.in_windows > 0,
-                "the service was never away for long enough: nothing was tested".to_owned(),
+                "the service was never absent for long enough, so nothing was tested".to_owned(),
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Where it happens: a ContourDeployment on a cluster with Slipway, an authorization server with a mark of its own,
-//! and two hosts before the backend that knows the mark.
+//! The place of the proof: a ContourDeployment on a cluster with Slipway, an authorization server with a mark of its own, and two hosts.
+//! The backend of the hosts knows the mark.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -23,29 +23,29 @@ use crate::places;
 use crate::probe::{Caller, Host};
 use crate::wait::{Look, Wait};
 
-/// For what pulls up pods, on a busy machine.
+/// The time limit for steps that start pods, on a busy machine.
 const ROLLOUT: Duration = Duration::from_mins(3);
 
-/// Namespace and name of the ContourDeployment.
+/// The namespace and name of the ContourDeployment.
 const EDGE: (&str, &str) = ("projectcontour", "edge");
 
-/// The place.
+/// The objects and clients of the proof.
 pub struct Place<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// A client with all rights.
+    /// A client with an administrator's rights.
     pub client: Client,
     /// The ContourDeployment.
     pub edge: Edge,
     /// The HTTP host and the HTTPS host.
     pub hosts: [Host; 2],
-    /// Behind both.
+    /// The backend of both hosts.
     pub backend: Backend,
     services: Api<DynamicObject>,
 }
 
 impl<'a> Place<'a> {
-    /// Puts everything there, on a cluster with Contour's CRDs, Slipway, and the images loaded.
+    /// Creates all objects. The cluster must have Contour's CRDs, Slipway, and the loaded images.
     pub async fn prepare(cluster: &'a Cluster) -> anyhow::Result<Self> {
         let (client, kubectl) = (cluster.client().await?, cluster.kubectl());
         let mark = format!("{:032x}", fastrand::u128(..));
@@ -91,7 +91,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Sets `failOpen`, and waits until the ExtensionService is absent and everything has come to rest.
+    /// Sets `failOpen`, deletes the ExtensionService, and waits until the status has settled and both hosts answer accordingly.
     pub async fn rest(&self, mode: Mode) -> anyhow::Result<()> {
         self.delete().await?;
         let patch = json!({"spec": {"runtimeSettings": {"globalExtAuth": {"failOpen": mode == Mode::FailOpen}}}});
@@ -112,7 +112,7 @@ impl<'a> Place<'a> {
             Mode::FailOpen => ("AllowedUnchecked", 200),
         };
         Wait::for_it(format!(
-            "it has settled, and its traffic is {traffic} without the service"
+            "the ContourDeployment has settled with traffic {traffic} without the service"
         ))
         .within(ROLLOUT)
         .until(async || {
@@ -130,7 +130,7 @@ impl<'a> Place<'a> {
         self.until_answered(Caller::Anonymous, without).await
     }
 
-    /// Waits until both hosts answer so, again and again.
+    /// Waits until both hosts answer with this status, [`AGREEING`] times in a row.
     pub async fn until_answered(&self, caller: Caller, status: u16) -> anyhow::Result<()> {
         let mut agreed = 0;
         Wait::for_it(format!("both hosts answer {status} to {caller}"))
@@ -164,7 +164,7 @@ impl<'a> Place<'a> {
             .map(drop)
     }
 
-    /// Changes it.
+    /// Changes the ExtensionService.
     pub async fn edit(&self, form: Form) -> anyhow::Result<()> {
         let patch = Patch::Merge(json!({"spec": spec(form)}));
         self.services
@@ -174,7 +174,7 @@ impl<'a> Place<'a> {
             .map(drop)
     }
 
-    /// Deletes it. It has no finalizers: when the answer comes it is gone. One that is gone already is fine.
+    /// Deletes the ExtensionService. Without finalizers it no longer exists after the response. An absent ExtensionService is not an error.
     pub async fn delete(&self) -> anyhow::Result<()> {
         match self.services.delete("auth", &DeleteParams::default()).await {
             Ok(_) => Ok(()),
@@ -183,7 +183,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Takes away what is only for this proof; the ContourDeployment stays.
+    /// Deletes the objects of this proof, except the ContourDeployment.
     pub async fn clear(self) -> anyhow::Result<()> {
         self.delete().await?;
         let kubectl = self.cluster.kubectl();
@@ -216,7 +216,7 @@ fn spec(form: Form) -> Value {
     json!({"protocol": protocol, "services": [{"name": service, "port": port}], "validation": validation})
 }
 
-/// The address at which pods reach this machine: the one before the node's.
+/// Returns the address at which pods reach this machine: the address before the node's.
 async fn machine(client: &Client) -> anyhow::Result<IpAddr> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let node = nodes.items.into_iter().next().context("the cluster has no node")?;
@@ -226,7 +226,7 @@ async fn machine(client: &Client) -> anyhow::Result<IpAddr> {
     let before = Ipv4Addr::from_bits(internal.to_bits() - 1);
     ensure!(
         before.is_private() || before.octets()[0] == 198,
-        "{before} is not the testbed's"
+        "{before} is not an address of the testbed"
     );
     Ok(before.into())
 }

@@ -1,4 +1,4 @@
-//! Carries out a script, and tells the book before it does.
+//! Executes a script and records each action before its execution.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ use crate::edge::{COMPONENT, Component};
 use crate::installation::SLIPWAY_NAMESPACE;
 use crate::wait::{Look, Wait};
 
-/// Kubelet starts a container again at once after its first end, and after 10 s after the second; one that has been started
-/// again as often as this is deleted with its pod instead, or the pause would be minutes some day.
+/// The restarts of a container after which its pod is deleted instead of killed. Kubelet restarts a container immediately after its first
+/// exit, and 10 s after the second. Later pauses would grow to minutes.
 const STARTED_AGAIN: i32 = 2;
 
-/// How often each fault was done.
+/// The number of executions of each fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
-    /// Pods of Contour deleted.
+    /// Deleted pods of Contour.
     pub contours_deleted: u32,
-    /// Processes of Contour killed.
+    /// Killed processes of Contour.
     pub contours_crashed: u32,
-    /// The operator: its pod deleted, its process killed, its process stopped for a time.
+    /// Faults of the operator: deleted pods, killed processes, and processes stopped for a time.
     pub operators: u32,
 }
 
 impl Faults {
-    /// Both together.
+    /// Adds other faults.
     pub fn add(&mut self, other: Self) {
         self.contours_deleted += other.contours_deleted;
         self.contours_crashed += other.contours_crashed;
@@ -55,15 +55,15 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Who plays.
+/// The executor of a script.
 pub struct Player<'a> {
     place: &'a Place<'a>,
     book: Arc<Book>,
     rng: Rng,
     thaws: Vec<Child>,
-    /// What was disturbed.
+    /// The executed faults.
     pub faults: Faults,
-    /// The containers of Contour that were killed, once for each time.
+    /// The killed containers of Contour, one entry for each kill.
     pub crashes: Vec<Container>,
 }
 
@@ -75,7 +75,7 @@ struct Deployment {
 }
 
 impl<'a> Player<'a> {
-    /// Who chooses victims by this seed.
+    /// Returns a player that chooses victims by this seed.
     pub fn new(place: &'a Place<'a>, book: Arc<Book>, seed: u64) -> Self {
         Self {
             place,
@@ -87,7 +87,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Carries out one step.
+    /// Executes one step.
     pub async fn step(&mut self, step: Step) -> anyhow::Result<()> {
         match step {
             Step::Pause(time) => {
@@ -111,13 +111,10 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Waits until whatever was stopped goes on.
+    /// Waits until every stopped process has been continued.
     pub async fn thawed(&mut self) -> anyhow::Result<()> {
         for mut thaw in self.thaws.drain(..) {
-            ensure!(
-                thaw.wait().await?.success(),
-                "a stopped process could not be made to go on"
-            );
+            ensure!(thaw.wait().await?.success(), "a stopped process could not be continued");
         }
         Ok(())
     }
@@ -149,7 +146,7 @@ impl<'a> Player<'a> {
             Fault::FreezeOperator(time) => {
                 self.faults.operators += 1;
                 let (_, pid) = self.operator().running(self.place, &mut self.rng).await?;
-                // A process of its own: whatever becomes of this one, the other goes on in the end.
+                // A separate process continues the operator even if this process dies.
                 let thaw = Command::new("/bin/sh")
                     .args(["-c", r#"kill -STOP "$0" && sleep "$1"; kill -CONT "$0" || true"#, &pid])
                     .arg(time.as_secs_f64().to_string())
@@ -178,7 +175,7 @@ impl<'a> Player<'a> {
 }
 
 impl Deployment {
-    /// One of the pods that run and are not ending.
+    /// Returns a random pod that runs and is not terminating.
     async fn one(&self, rng: &mut Rng) -> anyhow::Result<Pod> {
         Wait::for_it(format!("a pod runs ({})", self.selector))
             .every(Duration::from_millis(50))
@@ -187,7 +184,7 @@ impl Deployment {
                 let list = self.pods.list(&ListParams::default().labels(&self.selector)).await?;
                 let mut running: Vec<_> = list.items.into_iter().filter(is_running).collect();
                 if running.is_empty() {
-                    return Ok(Look::NotYet("there is none".to_owned()));
+                    return Ok(Look::NotYet("no pod runs".to_owned()));
                 }
                 running.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
                 let chosen = rng.usize(..running.len());
@@ -205,7 +202,8 @@ impl Deployment {
             .map(drop)
     }
 
-    /// Kills the process of one and says whose it was, or deletes its pod and says none.
+    /// Kills the process of a random pod and returns its container. Deletes the pod instead, and returns None, if the container has already
+    /// restarted [`STARTED_AGAIN`] times.
     async fn kill_one(&self, place: &Place<'_>, rng: &mut Rng) -> anyhow::Result<Option<Container>> {
         let (pod, pid) = self.running(place, rng).await?;
         if restarts(&pod) >= STARTED_AGAIN {
@@ -227,9 +225,9 @@ impl Deployment {
         }))
     }
 
-    /// One with the process of its container.
+    /// Returns a random running pod with the process id of its container.
     async fn running(&self, place: &Place<'_>, rng: &mut Rng) -> anyhow::Result<(Pod, String)> {
-        Wait::for_it(format!("a process of a pod is found ({})", self.selector))
+        Wait::for_it(format!("a pod's process is found ({})", self.selector))
             .every(Duration::from_millis(50))
             .silently()
             .until(async || {
@@ -237,7 +235,7 @@ impl Deployment {
                 let id = container(&pod)
                     .and_then(|status| status.container_id.clone())
                     .unwrap_or_default();
-                // What the API server says of it may be over by now.
+                // The container in the pod's status may have exited by now.
                 Ok(match place.cluster.pid(&id).await {
                     Ok(pid) => Look::Reached((pod, pid)),
                     Err(error) => Look::NotYet(format!("{error:#}")),
@@ -247,7 +245,7 @@ impl Deployment {
     }
 }
 
-/// The only container: Contour's pods and the operator's have one.
+/// Returns the status of the only container: Contour's pods and the operator's pods have one container.
 fn container(pod: &Pod) -> Option<&k8s_openapi::api::core::v1::ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }

@@ -1,4 +1,4 @@
-//! Which containers of Contour and Envoy have started again, and which of these restarts are our own doing.
+//! The restarted containers of Contour and Envoy. The restarts that this proof caused are excluded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,27 +24,27 @@ pub struct Container {
     pub name: String,
 }
 
-/// What was seen of a container.
+/// The recorded state of a container.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     pod: String,
     before: i32,
     restarts: i32,
-    /// How it ended before each of them, as far as that was seen.
+    /// The exit before each restart, as far as it was observed.
     ends: Vec<String>,
     is_gone: bool,
 }
 
 type Ledger = Arc<Mutex<BTreeMap<Container, Seen>>>;
 
-/// A watch on the pods of a ContourDeployment: not even a restart of a pod that is deleted soon after is missed.
+/// A watch on the pods of a ContourDeployment. The watch also records restarts of pods that are deleted soon afterwards.
 pub struct Restarts {
     ledger: Ledger,
     watch: JoinHandle<()>,
 }
 
 impl Restarts {
-    /// From now on.
+    /// Starts the watch.
     pub async fn watch(client: &Client, edge: &Edge) -> anyhow::Result<Self> {
         let api = Api::<Pod>::namespaced(client.clone(), edge.namespace());
         let selector = edge.selector();
@@ -57,9 +57,9 @@ impl Restarts {
         Ok(Self { ledger, watch })
     }
 
-    /// Waits until every crash of ours has shown as a restart, of those whose pod is still there.
+    /// Waits until each of these crashes has caused a restart. Ignores crashes in pods that were deleted.
     pub async fn until_shown(&self, crashes: &[Container]) -> anyhow::Result<()> {
-        Wait::for_it("every container that was killed has started again")
+        Wait::for_it("every killed container has restarted")
             .silently()
             .until(async || {
                 let ledger = self.ledger.lock().expect("nobody panics with the lock");
@@ -76,7 +76,7 @@ impl Restarts {
             .await
     }
 
-    /// The restarts that are not those of these crashes, in words.
+    /// Returns descriptions of the restarts that these crashes do not explain.
     pub fn unexplained(&self, crashes: &[Container]) -> Vec<String> {
         let induced = tallied(crashes);
         let ledger = self.ledger.lock().expect("nobody panics with the lock");
@@ -87,7 +87,7 @@ impl Restarts {
                 let restarts = seen.restarts - seen.before;
                 (restarts > ours).then(|| {
                     format!(
-                        "{} of pod {} started again {restarts} times, {ours} of them after it was killed: {}",
+                        "{} of pod {} restarted {restarts} times, {ours} of them after a kill by this proof: {}",
                         container.name,
                         seen.pod,
                         seen.ends.join("; ")
@@ -124,7 +124,7 @@ async fn relist(api: &Api<Pod>, selector: &str, ledger: &Ledger) -> anyhow::Resu
 async fn follow(api: Api<Pod>, selector: String, mut version: String, ledger: Ledger) {
     loop {
         let ended = follow_from(&api, &selector, &version, &ledger).await;
-        // An ended watch is the usual thing; after an error the API server gets a moment.
+        // A watch usually ends without an error; after an error, waits a moment before the next request.
         if ended.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -149,7 +149,7 @@ async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, ledger: &Led
                 }
             }
             WatchEvent::Bookmark(_) => {}
-            WatchEvent::Error(status) => anyhow::bail!("the watch has failed: {}", status.message),
+            WatchEvent::Error(status) => anyhow::bail!("the watch failed: {}", status.message),
         }
     }
     Ok(())
@@ -178,7 +178,7 @@ fn end_of(container: &ContainerStatus) -> String {
         .last_state
         .as_ref()
         .and_then(|state| state.terminated.as_ref());
-    last.map_or("it is not known how it ended".to_owned(), |end| {
+    last.map_or("the exit was not observed".to_owned(), |end| {
         format!(
             "exit code {} ({})",
             end.exit_code,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_counts_unless_its_container_was_killed() {
+    async fn unexplained_excludes_restarts_of_killed_containers() {
         let ledger = Ledger::default();
         note(&ledger, &pod(1, 137));
         note(&ledger, &pod(2, 1));

@@ -1,50 +1,51 @@
-//! What is done to the ExtensionService and to those who follow it, and when: drawn from a seed, nothing carried out.
+//! The actions on the ExtensionService and on its observers, and their times. This module draws the actions from a seed, but does not
+//! execute them.
 
 use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// What the ExtensionService's spec says.
+/// The spec of the ExtensionService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The authorization server.
+    /// References the authorization server.
     Valid,
-    /// A Service that does not exist.
+    /// References a Service that does not exist.
     NoSuchService,
-    /// A port that its Service does not have.
+    /// References a port that the Service does not have.
     NoSuchPort,
-    /// A Secret with an authority's certificate that does not exist.
+    /// References a Secret, with a certificate authority, that does not exist.
     NoSuchAuthority,
 }
 
-/// What is done to a process that has to do with it.
+/// A fault of a process that observes the ExtensionService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A pod of Contour is deleted.
+    /// Deletes a pod of Contour.
     DeleteContour,
-    /// A process of Contour is killed: its container starts again.
+    /// Kills a process of Contour; the kubelet restarts the container.
     CrashContour,
-    /// The operator's pod is deleted: it ends in good order, and another one comes.
+    /// Deletes the operator's pod. The operator shuts down cleanly, and another pod replaces it.
     ReplaceOperator,
-    /// The operator's process is killed: its container starts again.
+    /// Kills the operator's process; the kubelet restarts the container.
     CrashOperator,
-    /// The operator's process is stopped for some time, and then goes on as if nothing had been.
+    /// Stops the operator's process for this time and then continues the process.
     FreezeOperator(Duration),
 }
 
-/// One thing that is done.
+/// One action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The ExtensionService is created.
+    /// Creates the ExtensionService.
     Create(Form),
-    /// It is changed.
+    /// Changes the ExtensionService.
     Edit(Form),
-    /// It is deleted.
+    /// Deletes the ExtensionService.
     Delete,
-    /// Something else is disturbed.
+    /// Causes a fault of another process.
     Disturb(Fault),
-    /// Nothing, for some time.
+    /// Waits for this time.
     Pause(Duration),
 }
 
@@ -60,10 +61,10 @@ impl fmt::Display for Step {
     }
 }
 
-/// From one absence of the ExtensionService to the next: created, made invalid and deleted, in some order, with pauses.
+/// The steps from one absence of the ExtensionService to the next: creation, invalid edit and deletion in some order, with pauses.
 pub type Cycle = Vec<Step>;
 
-/// So many cycles, always the same for a seed.
+/// Returns `cycles` cycles. The same seed always returns the same cycles.
 pub fn script(seed: u64, cycles: usize) -> Vec<Cycle> {
     let mut rng = Rng::with_seed(seed);
     let mut script: Vec<Cycle> = (0..cycles).map(|_| cycle(&mut rng)).collect();
@@ -99,8 +100,8 @@ fn invalid(rng: &mut Rng) -> Form {
         .expect("some forms")
 }
 
-/// None at all, within the reaction times of those who follow (5 ms to a second, as many short ones as long ones), or long
-/// enough for everything to come to rest.
+/// Returns a random pause: zero, a reaction time of the observers (5 ms to 1 s, on a logarithmic scale), or a time that is long enough
+/// for everything to settle.
 fn pause(rng: &mut Rng) -> Duration {
     match rng.u8(..8) {
         0 => Duration::ZERO,
@@ -109,7 +110,7 @@ fn pause(rng: &mut Rng) -> Duration {
     }
 }
 
-/// One for every other cycle at most: in a long script some of each kind, in a short one some of some kinds.
+/// Returns at most one fault for every two cycles. A long script has faults of every kind, a short script of some kinds.
 fn faults(rng: &mut Rng, cycles: usize) -> Vec<Fault> {
     let of = |share: usize| cycles.div_ceil(share);
     let mut faults = vec![Fault::DeleteContour; of(8)];
@@ -129,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_makes_the_same_script_and_another_seed_another() {
+    fn script_depends_only_on_the_seed() {
         assert_eq!(script(7, 20), script(7, 20));
         assert_ne!(script(7, 20), script(8, 20));
     }
 
     #[test]
-    fn every_cycle_creates_makes_invalid_and_deletes_and_every_fault_comes_in_a_long_script() {
+    fn long_script_has_every_action_and_every_fault() {
         for seed in 0..50 {
             let script = script(seed, 20);
             for cycle in &script {

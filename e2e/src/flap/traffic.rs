@@ -1,5 +1,5 @@
-//! The constant traffic: clients of both hosts, each one request after the other, on connections that are kept for some
-//! requests and then made anew.
+//! The constant traffic. Each client of a host sends one request after another. A client keeps a connection for some requests and then
+//! opens a new one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,43 +17,43 @@ use super::backend::PATH;
 use crate::authorizer::{CHECKED_BY, CHECKER, CREDENTIALS};
 use crate::probe::{Answer, Connection, Host, LIMIT};
 
-/// Clients of each host.
+/// The number of clients of each host.
 pub const CLIENTS: usize = 8;
 
-/// Time from one request of a client to its next: 240 a second from all of them, which two cores carry beside a cluster.
+/// The interval between two requests of a client. All clients together send 240 requests a second, which two cores manage beside a cluster.
 const PACE: Duration = Duration::from_millis(66);
 
-/// Most requests on one connection.
+/// The maximum number of requests on one connection.
 const KEPT: u32 = 16;
 
-/// What a client shows.
+/// The credentials of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// What the authorization server wants.
+    /// The credentials that the authorization server accepts.
     Good,
-    /// Nothing.
+    /// No credentials.
     None,
-    /// Something else.
+    /// Other credentials.
     Wrong,
 }
 
-/// How a client tries to pass for checked.
+/// A client's attempt to forge the mark of a checked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgery {
-    /// With the mark that the server puts on when nobody tells it another.
+    /// The default mark of the authorization server.
     Known,
-    /// With an empty one.
+    /// An empty mark.
     Empty,
-    /// With two.
+    /// Two marks.
     Twice,
 }
 
-/// Over which connection a request goes.
+/// The connection of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// One made for it.
+    /// A new connection.
     New,
-    /// One on which others went before.
+    /// A connection with earlier requests.
     Kept,
 }
 
@@ -62,15 +62,15 @@ pub enum Way {
 pub struct Ask {
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// Whose: a number for each client.
+    /// The client's number.
     pub client: usize,
-    /// What it shows.
+    /// The credentials.
     pub credentials: Credentials,
-    /// Whether it forges the mark.
+    /// The forged mark, if any.
     pub forgery: Option<Forgery>,
-    /// Over which connection.
+    /// The connection.
     pub way: Way,
-    /// When it began, its connection included.
+    /// The start time, before the connection was opened.
     pub sent: Instant,
 }
 
@@ -84,14 +84,14 @@ impl fmt::Display for Ask {
     }
 }
 
-/// Clients at work. They go on until [`Traffic::stop`], or until this value goes.
+/// Running clients. They stop with [`Traffic::stop`], or when this value is dropped.
 pub struct Traffic {
     clients: JoinSet<()>,
     stop: Arc<AtomicBool>,
 }
 
 impl Traffic {
-    /// Starts them; what comes of their requests goes into the book.
+    /// Starts the clients. The book records their answers.
     pub fn start(hosts: &[Host], book: &Arc<Book>, seed: u64) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let mut rng = Rng::with_seed(seed);
@@ -109,7 +109,7 @@ impl Traffic {
         Self { clients, stop }
     }
 
-    /// Lets each client finish its request.
+    /// Stops the clients after each has finished its request.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.clients.join_next().await {
@@ -123,7 +123,7 @@ struct Client {
     number: usize,
     host: Host,
     rng: Rng,
-    /// With how many requests may still go over it.
+    /// The kept connection, with the number of requests that it may still serve.
     connection: Option<(Connection, u32)>,
 }
 

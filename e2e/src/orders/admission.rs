@@ -1,9 +1,10 @@
-//! When a namespace that was deleted may be made again.
+//! The time after which a deleted namespace can be recreated.
 //!
-//! The API server's admission (`NamespaceLifecycle`) reads namespaces from a cache, which for a moment still holds the one that
-//! was deleted. Made again within it, the new one gets nothing: "unable to create new content in namespace … because it is being
-//! terminated". Kubernetes' own controllers take that for final (`serviceaccounts_controller.go` and `publisher.go` of
-//! kube-controller-manager v1.34), so that its ServiceAccount `default` or its `kube-root-ca.crt` may never come.
+//! The API server's admission plugin `NamespaceLifecycle` reads namespaces from a cache. For a moment this cache still contains the
+//! deleted namespace. If the namespace is recreated during this time, requests for objects in the new namespace fail: "unable to
+//! create new content in namespace … because it is being terminated". Kubernetes' own controllers treat this error as final
+//! (`serviceaccounts_controller.go` and `publisher.go` of kube-controller-manager v1.34). So the new namespace may never get its
+//! ServiceAccount `default` or its `kube-root-ca.crt`.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use kube::{Api, Client};
 
 use crate::wait::{Look, Wait};
 
-/// How long the cache may lag.
+/// The longest lag of the cache.
 const LAG: Duration = Duration::from_secs(30);
 
-/// Waits until admission knows, too, that this namespace, which is deleted and not to be read any more, is gone.
+/// Waits until the admission plugin has also observed the deletion of this namespace, which can no longer be read.
 pub async fn knows_of_the_end_of(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let probe = ConfigMap {
         metadata: ObjectMeta {
@@ -30,7 +31,7 @@ pub async fn knows_of_the_end_of(client: &Client, namespace: &str) -> anyhow::Re
         ..PostParams::default()
     };
     let there = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    Wait::for_it(format!("admission knows that namespace {namespace} is gone"))
+    Wait::for_it(format!("admission has observed the deletion of namespace {namespace}"))
         .within(LAG)
         .every(Duration::from_millis(10))
         .silently()
@@ -38,7 +39,7 @@ pub async fn knows_of_the_end_of(client: &Client, namespace: &str) -> anyhow::Re
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Look::Reached(())),
             Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Look::NotYet(status.message.clone())),
             Err(error) => Err(error.into()),
-            Ok(_) => anyhow::bail!("somebody made it again"),
+            Ok(_) => anyhow::bail!("another client recreated the namespace"),
         })
         .await
 }

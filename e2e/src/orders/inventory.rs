@@ -1,4 +1,4 @@
-//! Everything that an API server holds, and what of it was there before an order began.
+//! All objects of an API server, and the set of those that existed before an order began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,32 +14,32 @@ use crate::lab::wait;
 use crate::orders::masks::End;
 use crate::wait::Look;
 
-/// Kinds that are left out: what happened, and who has which cluster address.
+/// The kinds that are excluded: Events, and the owners of cluster addresses.
 const NOT_LISTED: [&str; 2] = ["Event", "IPAddress"];
 
-/// Where Kubernetes keeps things for itself, and changes them as it likes.
+/// Kubernetes' own namespaces, whose objects change at any time.
 const NOT_LOOKED_INTO: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
-/// How long things may take to go, once they have been deleted.
+/// The time limit for deletions to complete.
 const LEAVING: Duration = Duration::from_mins(1);
 
-/// How many lists are asked for at the same time.
+/// The number of concurrent list requests.
 const AT_ONCE: usize = 8;
 
-/// All objects, by what [`key`] makes of each.
+/// All objects by their [`key`].
 pub type Objects = BTreeMap<String, Value>;
 
-/// The kinds of an API server.
+/// The kinds of an API server that can be listed.
 pub struct Inventory {
     client: Client,
     kinds: Vec<ApiResource>,
 }
 
 impl Inventory {
-    /// Asks for the kinds: those that come and go must be there now.
+    /// Discovers the kinds. Kinds that are deleted and recreated later must exist now.
     pub async fn new(client: &Client) -> anyhow::Result<Self> {
         let discovery = Discovery::new(client.clone()).run_aggregated().await;
-        let discovery = discovery.context("asking for the kinds of the cluster")?;
+        let discovery = discovery.context("discovering the kinds of the cluster")?;
         // Not `recommended_resources`: see `leftovers`.
         let kinds = discovery.groups().flat_map(ApiGroup::resources_by_stability);
         let kinds = kinds
@@ -51,7 +51,7 @@ impl Inventory {
         })
     }
 
-    /// Everything that is there now.
+    /// Lists all objects.
     pub async fn objects(&self) -> anyhow::Result<Objects> {
         let lists = self.kinds.iter().map(|kind| self.of_kind(kind));
         let lists: Vec<_> = futures::stream::iter(lists)
@@ -65,7 +65,7 @@ impl Inventory {
         let api = Api::<DynamicObject>::all_with(self.client.clone(), kind);
         let list = match api.list(&ListParams::default()).await {
             Ok(list) => list,
-            // A kind that is not there now.
+            // The kind does not exist at the moment.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
             Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
         };
@@ -80,52 +80,55 @@ impl Inventory {
     }
 }
 
-/// What an API server holds before an order begins, and must hold again after it.
+/// The objects of an API server before an order begins. The same objects must exist after the order.
 pub struct Beginning {
     inventory: Inventory,
     names: BTreeSet<String>,
 }
 
 impl Beginning {
-    /// What is there now, once nothing is on its way out.
+    /// Waits until no deletion is in progress, and records the objects that exist then.
     pub async fn now(inventory: Inventory) -> anyhow::Result<Self> {
-        // What the API server says of the groups of Contour's CRDs (`APIService`s) goes after them, without a word.
-        let names = wait("nothing is on its way out, and nothing of Contour's is left", LEAVING)
-            .until(async || {
-                let objects = inventory.objects().await?;
-                let is_leaving = |name: &str, object: &Value| {
-                    name.contains("projectcontour.io") || !object["metadata"]["deletionTimestamp"].is_null()
-                };
-                let leaving = objects.iter().filter(|(name, object)| is_leaving(name, object));
-                let leaving: Vec<_> = leaving.map(|(name, _)| name.clone()).collect();
-                Ok(if leaving.is_empty() {
-                    Look::Reached(objects.into_keys().collect::<BTreeSet<_>>())
-                } else {
-                    Look::NotYet(leaving.join(", "))
-                })
+        // The `APIService`s of Contour's API groups are deleted after Contour's CRDs, without a deletion timestamp.
+        let names = wait(
+            "no deletion is in progress, and no object of Contour's API groups is left",
+            LEAVING,
+        )
+        .until(async || {
+            let objects = inventory.objects().await?;
+            let is_leaving = |name: &str, object: &Value| {
+                name.contains("projectcontour.io") || !object["metadata"]["deletionTimestamp"].is_null()
+            };
+            let leaving = objects.iter().filter(|(name, object)| is_leaving(name, object));
+            let leaving: Vec<_> = leaving.map(|(name, _)| name.clone()).collect();
+            Ok(if leaving.is_empty() {
+                Look::Reached(objects.into_keys().collect::<BTreeSet<_>>())
+            } else {
+                Look::NotYet(leaving.join(", "))
             })
-            .await?;
+        })
+        .await?;
         Ok(Self { inventory, names })
     }
 
-    /// Everything that was not there in the beginning.
+    /// Returns all objects that did not exist at the beginning.
     pub async fn end(&self) -> anyhow::Result<End> {
         Ok(End::of(self.inventory.objects().await?, &self.names))
     }
 
-    /// Fails unless there is what was there in the beginning, and nothing else.
+    /// Returns an error unless exactly the objects of the beginning exist.
     pub async fn is_now(&self) -> anyhow::Result<()> {
         let differences = self.differences().await?;
         ensure!(
             differences.is_empty(),
-            "the order does not begin with nothing: {differences:?}"
+            "the order does not start from the initial state: {differences:?}"
         );
         Ok(())
     }
 
-    /// Waits until it is as it was.
+    /// Waits until exactly the objects of the beginning exist.
     pub async fn is_again(&self) -> anyhow::Result<()> {
-        wait("everything is as it was in the beginning", LEAVING)
+        wait("the initial state is restored", LEAVING)
             .until(async || {
                 let differences = self.differences().await?;
                 Ok(Look::when(differences.is_empty(), format!("{differences:?}")))
@@ -139,7 +142,7 @@ impl Beginning {
     }
 }
 
-/// `Kind.group namespace/name`; two groups here have kinds of the same name.
+/// Returns `Kind.group namespace/name`. The group is part of the key because two groups have kinds of the same name.
 fn key(kind: &ApiResource, object: &DynamicObject) -> String {
     let dot = if kind.group.is_empty() { "" } else { "." };
     let place = object.namespace().map_or_else(String::new, |namespace| namespace + "/");

@@ -1,12 +1,19 @@
-//! The end of an order: everything on the API server, without what must differ. All masks of the proof are here.
+//! The end of an order: all objects on the API server, without the parts that must differ. All masks of the proof are in this module.
 //!
-//! Left out of all objects: uid, resourceVersion, generation, times, managed fields (who wrote which field when), and every
-//! status but that of ContourDeployments and ExtensionServices, where times are left out and `observedGeneration` is only
-//! compared with the generation. Left out of some: cluster addresses, what is in certificates, Contour's number of rollouts, the
-//! hash of what was last written (it covers the owner's uid), which ContourConfiguration of its name a pod template means and the template's
-//! hash, the weights of a stand-in by which Contour was nudged, and, of what it remembers,
-//! that nudge, the salt, how many it came after, and which uid and generation of the user's object was proven. Pods count by workload and template; a ReplicaSet without replicas is history.
-//! Where something was away that a stand-in depends on ([`Names::Succeeded`]) the hashes in names may differ, too.
+//! The masks remove these parts from all objects:
+//! - uid, resourceVersion, generation, times, and managed fields (which manager wrote which field, and when);
+//! - the status of all kinds except ContourDeployments and ExtensionServices. Their statuses lose times, and their
+//!   `observedGeneration` is only compared with the generation.
+//!
+//! The masks remove these parts from some objects:
+//! - cluster addresses, the content of certificates, and the number of Contour's rollouts;
+//! - the hash of the last written object, which covers the owner's uid;
+//! - the uid and generation of the ContourConfiguration that a pod template refers to, and the template's hash;
+//! - the weights of a stand-in with which Slipway nudged Contour;
+//! - from the persisted state: that nudge, the salt, the number of moves, and the uid and generation of the proven user's object.
+//!
+//! Pods are identified by workload, not by name. A ReplicaSet without replicas is history and is ignored. After an absence of a piece
+//! that a stand-in depends on ([`Names::Succeeded`]), the hashes in names may differ, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,33 +25,33 @@ use crate::lab::POKE;
 use crate::lab::made::APPLIED;
 use crate::orders::inventory::Objects;
 
-/// Annotation: when a Contour was completely rolled out with a configuration.
+/// The annotation with the time when a Contour was completely rolled out with a configuration.
 const ROLLED_OUT: &str = "contour.slipway.dev/rolled-out";
-/// Annotation: what a stand-in remembers.
+/// The annotation with the persisted state of a stand-in.
 const PERSISTED_STATE: &str = "contour.slipway.dev/persisted-state";
-/// Annotation of Contour's pod template: what a container captures at its start.
+/// The annotation of Contour's pod template with the inputs that a container reads at its start.
 const STARTUP_INPUTS: &str = "contour.slipway.dev/startup-inputs";
-/// Label: the hash of Contour's pod template.
+/// The label with the hash of Contour's pod template.
 const TEMPLATE: &str = "contour.slipway.dev/template";
 
-/// In place of an `observedGeneration` that is not the present one.
+/// The replacement of an `observedGeneration` that is not the present generation.
 const OLDER: &str = "an older one";
 
-/// Whether names are compared to the letter.
+/// The comparison of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// They are: nothing but the facts is in them.
+    /// Names must be equal: they depend only on facts.
     Exact,
-    /// A salt may be in them: each hash is only compared with the others.
+    /// A name may depend on a salt: hashes are only compared with each other.
     Succeeded,
 }
 
-/// What an order ended in.
+/// The final state of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End(Objects);
 
 impl End {
-    /// Everything but what was there in the beginning.
+    /// Returns all objects except those of the beginning, masked.
     pub fn of(objects: Objects, beginning: &BTreeSet<String>) -> Self {
         let new = objects.into_iter().filter(|(key, _)| !beginning.contains(key));
         let mut end = Objects::new();
@@ -52,7 +59,7 @@ impl End {
             let Some((mut key, object)) = shown(key, object) else {
                 continue;
             };
-            // Those that are the same but for what was masked count.
+            // Objects that differ only in masked parts are counted.
             while end.contains_key(&key) {
                 key.push_str(" and another");
             }
@@ -61,17 +68,17 @@ impl End {
         Self(end)
     }
 
-    /// How many objects there are.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Reports whether no objects exist.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What somebody is not done with: objects that are being deleted, and those whose status is about an older generation.
+    /// Returns the objects with work in progress: objects that are being deleted, and objects with a status of an older generation.
     pub fn unfinished(&self) -> Vec<&str> {
         let is_unfinished = |object: &Value| {
             object["isTerminating"] == true || object["metadata"]["isTerminating"] == true || is_behind(object)
@@ -80,7 +87,7 @@ impl End {
         unfinished.map(|(key, _)| key.as_str()).collect()
     }
 
-    /// How this differs from what is wanted, in words; nothing if it does not.
+    /// Returns the differences from the wanted state; empty if the states are equal.
     pub fn differences(&self, wanted: &Self, names: Names) -> Vec<String> {
         let (found, wanted) = match names {
             Names::Exact => (self.0.clone(), wanted.0.clone()),
@@ -89,7 +96,7 @@ impl End {
         let mut differences = Vec::new();
         for key in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
             match (found.get(key), wanted.get(key)) {
-                (Some(_), None) => differences.push(format!("{key} is too much")),
+                (Some(_), None) => differences.push(format!("{key} is not expected")),
                 (None, Some(_)) => differences.push(format!("{key} is missing")),
                 (Some(found), Some(wanted)) => differ(key, found, wanted, &mut differences),
                 (None, None) => {}
@@ -112,7 +119,7 @@ fn differ(at: &str, found: &Value, wanted: &Value, differences: &mut Vec<String>
     }
 }
 
-/// An object without what must differ, under a name without it.
+/// Returns an object and its key, both without the parts that must differ. Returns None for an object that is ignored.
 fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
     let (kind, _) = key.split_once(' ').unwrap_or((&key, ""));
     let kind = kind.to_owned();
@@ -123,7 +130,7 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
         }
         "ReplicaSet.apps" if object["spec"]["replicas"] == 0 => return None,
         "ReplicaSet.apps" => by_workload(&kind, &object),
-        // Their controller gives them names at random.
+        // The controller generates random names.
         "EndpointSlice.discovery.k8s.io" => {
             let service = &object["metadata"]["labels"]["kubernetes.io/service-name"];
             format!("{kind} of {}/{service}", object["metadata"]["namespace"])
@@ -165,7 +172,7 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
     Some((key, object))
 }
 
-/// `Pod of edge-contour at template`: what it belongs to instead of its name.
+/// Returns a key with the workload instead of the name, for example `Pod of contour in orders`.
 fn by_workload(kind: &str, object: &Value) -> String {
     let metadata = &object["metadata"];
     let component = metadata["labels"][COMPONENT].as_str().unwrap_or("nobody");
@@ -224,7 +231,7 @@ fn mask_metadata(metadata: &mut Value) {
     }
 }
 
-/// Which ContourConfiguration a pod template means, it says with its uid and generation; and the hash of the template covers both.
+/// Removes the uid and generation of the ContourConfiguration from a pod template, and the template's hash, which covers both.
 fn mask_template(object: &mut Value) {
     for path in ["/metadata/labels", "/spec/template/metadata/labels"] {
         remove(object.pointer_mut(path), TEMPLATE);
@@ -240,7 +247,7 @@ fn mask_template(object: &mut Value) {
     }
 }
 
-/// What a stand-in remembers, without how it came about.
+/// Returns the persisted state of a stand-in without its history.
 fn without_history(memory: &Value) -> Value {
     let Some(mut remembered) = memory
         .as_str()
@@ -287,7 +294,7 @@ fn mask_times(value: &mut Value, generation: &Value) {
     }
 }
 
-/// Whether a status, or a condition in it, is about an older generation.
+/// Reports whether a status, or a condition in it, describes an older generation.
 fn is_behind(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields
@@ -310,7 +317,7 @@ fn remove(object: Option<&mut Value>, field: &str) {
     }
 }
 
-/// With a number in place of each hash that is part of a name: the first of its prefix is 1.
+/// Replaces each hash in a name with a number. The first hash of each prefix becomes 1.
 fn without_hashes(objects: &Objects) -> Objects {
     let text = serde_json::to_string(objects).expect("JSON");
     let mut seen = BTreeMap::<String, Vec<String>>::new();
@@ -335,10 +342,11 @@ fn without_hashes(objects: &Objects) -> Objects {
         word.clear();
         plain.push(char);
     }
-    serde_json::from_str(&plain).expect("what was JSON is JSON")
+    serde_json::from_str(&plain).expect("the replacement keeps the JSON valid")
 }
 
-/// `edge-ext-auth` and the hash of a name that has one: ten characters of base32 (`plan/names.rs`).
+/// Splits a name into prefix and hash, for example `edge-ext-auth` and ten characters of base32 (`plan/names.rs`). Returns None for a
+/// name without a hash.
 fn hashed(word: &str) -> Option<(&str, &str)> {
     let (prefix, hash) = word.rsplit_once('-')?;
     let is_hash = hash.len() == 10 && hash.chars().all(|char| matches!(char, '0'..='9' | 'a'..='v'));
@@ -367,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_differ_does_not_count_and_everything_else_does() {
+    fn comparison_ignores_only_the_masked_parts() {
         let of = |uid: &str, port: u16| {
             let metadata = json!({"name": "a", "uid": uid, "creationTimestamp": uid, "generation": 1});
             end(&[(
@@ -383,7 +391,7 @@ mod tests {
         assert_eq!(differences, ["Service a/a spec port is 80, not 81"]);
         assert_eq!(
             of("1", 80).differences(&end(&[]), Names::Exact),
-            ["Service a/a is too much"]
+            ["Service a/a is not expected"]
         );
         assert_eq!(
             end(&[]).differences(&of("1", 80), Names::Exact),
@@ -392,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_about_an_older_generation_and_a_deletion_are_unfinished() {
+    fn unfinished_reports_old_verdicts_and_deletions() {
         let judged = |observed: u64| {
             let status = json!({"conditions": [{"type": "Valid", "observedGeneration": observed}]});
             json!({"metadata": {"generation": 2}, "status": status})
@@ -400,13 +408,16 @@ mod tests {
         let key = "ExtensionService.projectcontour.io a/a";
         assert_eq!(end(&[(key, judged(1))]).unfinished(), [key]);
         assert_eq!(end(&[(key, judged(2))]).unfinished(), [""; 0]);
-        let going = json!({"metadata": {"deletionTimestamp": "now"}});
-        assert_eq!(end(&[("Service a/a", going.clone())]).unfinished(), ["Service a/a"]);
-        assert_eq!(end(&[("Pod a/a", going)]).unfinished(), ["Pod of nobody in "]);
+        let terminating = json!({"metadata": {"deletionTimestamp": "now"}});
+        assert_eq!(
+            end(&[("Service a/a", terminating.clone())]).unfinished(),
+            ["Service a/a"]
+        );
+        assert_eq!(end(&[("Pod a/a", terminating)]).unfinished(), ["Pod of nobody in "]);
     }
 
     #[test]
-    fn hashes_are_only_compared_with_each_other_where_a_salt_may_be_in_them() {
+    fn succeeded_compares_hashes_only_with_each_other() {
         let (one, other) = ("k3v7q2m9ua", "a3v7q2m9ub");
         let own = |hash: &str| stand_in(hash, &format!("edge-ext-auth-{hash}"));
         assert!(own(one).differences(&own(other), Names::Succeeded).is_empty());
@@ -416,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_remembered_only_the_history_is_left_out() {
+    fn without_history_removes_only_the_history() {
         let of = |memory: &str| without_history(&Value::from(memory));
         assert_eq!(of(r#"{"salt":1,"retired":true}"#), of(r#"{"salt":2,"retired":true}"#));
         assert_ne!(of(r#"{"salt":1,"retired":true}"#), of(r#"{"salt":1}"#));

@@ -1,7 +1,8 @@
-//! The proof that the order does not matter: Contour's CRDs, the namespace of the authorization service, its ExtensionService, its
-//! Service, the ContourDeployment and the operator come in every order that the API server admits.
+//! The proof that the order of creation does not matter. The pieces are Contour's CRDs, the namespace of the authorization service, its
+//! ExtensionService, its Service, the ContourDeployment and the operator. The proof creates the pieces in every order that the API
+//! server admits.
 //!
-//! `make prove-orders` plays all of them, `make test` a few.
+//! `make prove-orders` plays all orders, `make test` plays a few.
 
 pub mod admission;
 pub mod inventory;

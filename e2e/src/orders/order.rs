@@ -1,4 +1,4 @@
-//! What comes in some order, and every order in which the API server admits it.
+//! The pieces of an order, and every order that the API server admits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
 
-/// One of the six things that come, each with the letter that stands for it in the name of an order.
+/// One of the six pieces. Each has a letter for the name of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Piece {
     /// Contour's CRDs: `C`.
@@ -15,18 +15,18 @@ pub enum Piece {
     Namespace,
     /// The ExtensionService: `E`.
     ExtensionService,
-    /// The Service that it points at, with endpoints: `S`.
+    /// The Service that the ExtensionService references, with endpoints: `S`.
     Service,
     /// The ContourDeployment: `D`.
     ContourDeployment,
-    /// The operator, started: `O`.
+    /// The running operator: `O`.
     Operator,
 }
 
 use Piece::{ContourCrds, ContourDeployment, ExtensionService, Namespace, Operator, Service};
 
 impl Piece {
-    /// All of them.
+    /// All pieces.
     pub const ALL: [Self; 6] = [
         ContourCrds,
         Namespace,
@@ -36,8 +36,8 @@ impl Piece {
         Operator,
     ];
 
-    /// What must be there before this: the API server refuses an object of an unknown kind, or in a namespace that does not
-    /// exist. It goes with what it needs.
+    /// Returns the pieces that must exist before this piece. The API server rejects an object of an unknown kind, or in a namespace that
+    /// does not exist. The deletion of such a piece also deletes this piece.
     pub fn needs(self) -> &'static [Self] {
         match self {
             ExtensionService => &[ContourCrds, Namespace],
@@ -46,12 +46,12 @@ impl Piece {
         }
     }
 
-    /// What goes with it.
+    /// Returns the pieces that are deleted with this piece.
     pub fn takes_along(self) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |piece| piece.needs().contains(&self))
     }
 
-    /// Its letter.
+    /// Returns the piece's letter.
     pub fn letter(self) -> char {
         match self {
             ContourCrds => 'C',
@@ -77,15 +77,15 @@ impl fmt::Display for Piece {
     }
 }
 
-/// Which pieces are there.
+/// The pieces that exist.
 pub type Pieces = BTreeSet<Piece>;
 
-/// An order that the API server admits. Its name is its letters: `CNSEDO`.
+/// An order that the API server admits. The order's name consists of the letters of its pieces: `CNSEDO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order([Piece; 6]);
 
 impl Order {
-    /// The order in which everything finds what it needs.
+    /// The order in which each piece finds the pieces that it uses.
     pub const BEST: Self = Self([
         ContourCrds,
         Namespace,
@@ -95,7 +95,7 @@ impl Order {
         Operator,
     ]);
 
-    /// Every order that is admitted, sorted by name.
+    /// Returns every admitted order, sorted by name.
     pub fn all() -> Vec<Self> {
         let mut orders = vec![Vec::new()];
         for _ in Piece::ALL {
@@ -115,7 +115,7 @@ impl Order {
         orders
     }
 
-    /// Its pieces, first to last.
+    /// Returns the pieces from first to last.
     pub fn pieces(self) -> [Piece; 6] {
         self.0
     }
@@ -133,7 +133,7 @@ impl FromStr for Order {
     fn from_str(name: &str) -> anyhow::Result<Self> {
         let piece = |letter: char| Piece::ALL.into_iter().find(|piece| piece.letter() == letter);
         let pieces: Option<Vec<_>> = name.chars().map(piece).collect();
-        let pieces = pieces.with_context(|| format!("{name}: an order is made of the letters C N E S D O"))?;
+        let pieces = pieces.with_context(|| format!("{name}: an order consists of the letters C N E S D O"))?;
         let Ok(order) = <[Piece; 6]>::try_from(pieces) else {
             bail!("{name}: an order has six letters")
         };
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_and_fifty_orders_are_admitted_no_two_of_them_the_same() {
+    fn all_returns_150_distinct_orders() {
         let orders = Order::all();
         assert_eq!(orders.len(), 150);
         let names: BTreeSet<_> = orders.iter().map(Order::to_string).collect();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_found_by_its_name_and_one_that_is_not_admitted_is_refused() {
+    fn parse_accepts_exactly_the_admitted_orders() {
         for order in Order::all() {
             assert_eq!(order.to_string().parse::<Order>().expect("its own name"), order);
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_something_goes_with_it() {
+    fn deletion_of_a_piece_deletes_its_dependents() {
         let along = |piece: Piece| piece.takes_along().collect::<Vec<_>>();
         assert_eq!(along(Namespace), [ExtensionService, Service]);
         assert_eq!(along(ContourCrds), [ExtensionService]);

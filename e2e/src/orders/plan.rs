@@ -1,30 +1,30 @@
-//! What a seed chooses: which orders settle in between, in which order pieces go again, which orders get real pods.
+//! The choices of a seed: the orders that settle after each piece, the order in which pieces are recreated, the orders with real pods.
 
 use fastrand::Rng;
 
 use crate::orders::order::{Order, Piece};
 
-/// Whether everybody may do what there is to do before the next piece comes or goes.
+/// The pace of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// They may.
+    /// All controllers settle before the next piece is created or deleted.
     Settling,
-    /// The next piece comes as soon as the API server takes it.
+    /// The next piece is created as soon as the API server accepts it.
     AtOnce,
 }
 
-/// One order, as it is played on the API server.
+/// One order on the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// The order.
     pub order: Order,
-    /// Its pace.
+    /// The pace of the order.
     pub pace: Pace,
-    /// The pieces that go and come again afterwards, one after the other.
+    /// The pieces that are deleted and recreated afterwards, one after the other.
     pub away: Vec<Piece>,
 }
 
-/// Every order once, in any sequence; half of them settle in between, and all six pieces go and come again.
+/// Returns every order once, in random sequence. Half of the orders settle after each piece; each order recreates all six pieces.
 pub fn all(seed: u64) -> Vec<Case> {
     let mut rng = Rng::with_seed(seed);
     let mut orders = Order::all();
@@ -38,7 +38,7 @@ pub fn all(seed: u64) -> Vec<Case> {
     cases.collect()
 }
 
-/// So many orders, in each of which a share of the six pieces goes and comes again, so that each does in one of them.
+/// Returns `count` orders. Each recreates a share of the six pieces, so that one of the orders recreates each piece.
 pub fn sample(seed: u64, count: usize) -> Vec<Case> {
     let mut cases = all(seed);
     cases.truncate(count);
@@ -49,7 +49,7 @@ pub fn sample(seed: u64, count: usize) -> Vec<Case> {
     cases
 }
 
-/// So many different orders.
+/// Returns `count` distinct orders.
 pub fn some(seed: u64, count: usize) -> Vec<Order> {
     let mut orders = Order::all();
     Rng::with_seed(seed).shuffle(&mut orders);
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_makes_the_same_plan_again_and_another_one_does_not() {
+    fn plan_depends_only_on_the_seed() {
         assert_eq!(all(7), all(7));
         assert_ne!(all(7), all(8));
         assert_eq!(some(7, 24), some(7, 24));
     }
 
     #[test]
-    fn every_order_is_played_once_half_of_them_settling_and_every_piece_goes_again() {
+    fn all_plays_each_order_once_and_recreates_each_piece() {
         let cases = all(1);
         assert_eq!(cases.iter().map(|case| case.order).collect::<BTreeSet<_>>().len(), 150);
         assert_eq!(cases.iter().filter(|case| case.pace == Pace::Settling).count(), 75);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_sample_every_piece_goes_again_in_one_of_the_orders() {
+    fn sample_recreates_each_piece_exactly_once() {
         for count in [1, 2, 3, 4] {
             let away = sample(1, count).into_iter().flat_map(|case| case.away);
             let mut away: Vec<_> = away.collect();

@@ -1,5 +1,5 @@
-//! One order on a real API server, with kubelet and Contour played: whatever the order, the end is the same, also after each
-//! piece was away for a while.
+//! One order on a real API server, with stand-ins for kubelet and Contour. Every order must lead to the same final state, also after
+//! each piece was absent for a while.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::orders::plan::{Case, Pace};
 use crate::orders::stage::Stage;
 use crate::wait::Look;
 
-/// What is the same after so long is taken for steady; nobody who is played takes a tenth of it.
+/// The time without changes after which a state counts as steady. Each stand-in reacts within a tenth of this time.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// An API server for orders, and how it ends if everything comes in the best order.
+/// An API server for orders, and its objects before an order.
 pub struct Server<'a> {
     stage: Stage<'a>,
     beginning: Beginning,
 }
 
 impl<'a> Server<'a> {
-    /// Takes everything away that is there.
+    /// Deletes all pieces and records the remaining objects.
     pub async fn emptied(lab: &'a Lab) -> anyhow::Result<Self> {
-        // While Contour's kinds are there to be listed.
+        // Contour's kinds still exist here, so that the inventory contains them.
         let inventory = Inventory::new(&lab.client).await?;
         let stage = Stage::new(lab).await?;
         for piece in [Piece::Operator, Piece::ContourCrds] {
@@ -35,7 +35,7 @@ impl<'a> Server<'a> {
         Ok(Self { stage, beginning })
     }
 
-    /// What the end must be: that of the best order, which is looked at more closely.
+    /// Plays the best order, checks its status, and returns its final state as the reference.
     pub async fn reference(&self) -> anyhow::Result<End> {
         self.beginning.is_now().await?;
         self.build(Order::BEST, Pace::Settling).await?;
@@ -48,12 +48,12 @@ impl<'a> Server<'a> {
             "{status}"
         );
         let end = self.end_of_all_work().await?;
-        ensure!(end.len() > 30, "only this is there: {end:?}");
+        ensure!(end.len() > 30, "the final state has too few objects: {end:?}");
         self.clear().await?;
         Ok(end)
     }
 
-    /// Builds everything in this order, then takes each piece that shall go and makes it again, and compares the end each time.
+    /// Creates the pieces in this order, then deletes and recreates each piece of `away`. Compares the final state each time.
     pub async fn play(&self, case: &Case, wanted: &End) -> anyhow::Result<()> {
         let Case { order, pace, away } = case;
         self.beginning.is_now().await?;
@@ -63,20 +63,20 @@ impl<'a> Server<'a> {
         for piece in away {
             self.comes_again(*piece, *pace)
                 .await
-                .with_context(|| format!("{piece} goes and comes again"))?;
+                .with_context(|| format!("deleting and recreating {piece}"))?;
             self.stage.settled(&all).await?;
             self.ends_as(wanted, Names::Succeeded)
                 .await
-                .with_context(|| format!("after {piece} went and came again"))?;
+                .with_context(|| format!("after the recreation of {piece}"))?;
         }
         self.stage.no_exits()?;
         self.clear().await
     }
 
-    /// The end, once everybody is done: Contour may judge, and Kubernetes' controllers may follow, after the operator has settled.
+    /// Returns the final state. After the operator has settled, waits for Contour's verdicts and for Kubernetes' controllers.
     async fn end_of_all_work(&self) -> anyhow::Result<End> {
         let mut before = None;
-        wait("everybody is done", PATIENT)
+        wait("all controllers are idle", PATIENT)
             .every(STEADY)
             .until(async || {
                 let now = self.beginning.end().await?;
@@ -86,7 +86,7 @@ impl<'a> Server<'a> {
                     Look::Reached(now)
                 } else {
                     Look::NotYet(format!(
-                        "unfinished: {unfinished}; the same as a moment ago: {is_steady}"
+                        "unfinished: {unfinished}; unchanged since the last observation: {is_steady}"
                     ))
                 })
             })
@@ -102,13 +102,13 @@ impl<'a> Server<'a> {
                 self.stage
                     .settled(&there)
                     .await
-                    .with_context(|| format!("when {piece} had come"))?;
+                    .with_context(|| format!("after the creation of {piece}"))?;
             }
         }
         self.stage.settled(&there).await
     }
 
-    /// Takes a piece away, with what goes along, and makes it again.
+    /// Deletes a piece and its dependents, and recreates them.
     async fn comes_again(&self, piece: Piece, pace: Pace) -> anyhow::Result<()> {
         self.stage.take_away(piece).await?;
         let along: Vec<_> = piece.takes_along().collect();
@@ -116,7 +116,7 @@ impl<'a> Server<'a> {
         there.retain(|other| *other != piece && !along.contains(other));
         if pace == Pace::Settling {
             self.stage.settled(&there).await?;
-            // What starts now finds what it needs, too.
+            // A Contour that starts now must also find everything that it needs.
             if self.stage.replace_contour(&there).await? {
                 self.stage.settled(&there).await?;
             }
@@ -127,10 +127,10 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// The end is as wanted, and stays so when the operator looks again.
+    /// Checks that the final state equals `wanted`, and still does after the operator has reconciled again.
     async fn ends_as(&self, wanted: &End, names: Names) -> anyhow::Result<()> {
         let as_wanted = async || {
-            wait("the end is the same as in the best order", PATIENT)
+            wait("the final state is the same as in the best order", PATIENT)
                 .until(async || {
                     let differences = self.beginning.end().await?.differences(wanted, names);
                     Ok(Look::when(differences.is_empty(), differences.join("\n  ")))
@@ -142,10 +142,10 @@ impl<'a> Server<'a> {
         as_wanted().await
     }
 
-    /// Takes everything away.
+    /// Deletes all pieces.
     async fn clear(&self) -> anyhow::Result<()> {
         self.stage.take_away(Piece::ContourDeployment).await?;
-        // Kubernetes' controllers take their time for each of the two.
+        // Kubernetes' controllers take several seconds for each of the two.
         tokio::try_join!(
             self.stage.take_away(Piece::Namespace),
             self.stage.take_away(Piece::ContourCrds)

@@ -1,5 +1,5 @@
-//! One order on a real cluster, with the operator, Contour, Envoy and the authorization server in pods: both hosts give the right
-//! answer at every step, and no container of Contour exits.
+//! One order on a real cluster, with the operator, Contour, Envoy and the authorization server in pods. Both hosts must answer
+//! correctly at every step, and no container of Contour may exit.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const NAMESPACE: &str = "projectcontour";
 /// The namespace of the sample's authorization server.
 const AUTH: &str = "auth";
 
-/// For what pulls up pods.
+/// The time limit for steps that start pods.
 const ROLLOUT: Duration = Duration::from_mins(2);
 
 /// A cluster for orders.
@@ -43,7 +43,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// A new cluster of this name, with a backend, and with Slipway installed but not running.
+    /// Starts a new cluster of this name, with a backend and with Slipway installed but stopped.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         let cluster = Cluster::start(name).await?;
         cluster.load(&images::build().await?).await?;
@@ -54,7 +54,7 @@ impl Ground {
         cluster.kubectl().apply(&own).await?;
         let client = cluster.client().await?;
         let (namespace, server) = auth_sample()?;
-        // While Contour's kinds are there to be listed.
+        // Contour's kinds still exist here, so that the inventory contains them.
         let inventory = Inventory::new(&client).await?;
         delete_crds(&cluster).await?;
         installation::stop_operator(&cluster).await?;
@@ -70,12 +70,13 @@ impl Ground {
         })
     }
 
-    /// The cluster.
+    /// Returns the cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Builds everything in this order; after each step both hosts must give the right answer, and until the next only that.
+    /// Creates all pieces in this order. After each step both hosts must give the expected answer, and only that answer until the next
+    /// step.
     pub async fn play(&self, order: Order) -> anyhow::Result<Seen> {
         self.beginning.is_now().await?;
         let mut traffic = None;
@@ -85,19 +86,19 @@ impl Ground {
             if let (Some(traffic), Some(right)) = (&traffic, right(&there)) {
                 Traffic::may_become(traffic, right);
             }
-            self.make(piece).await.with_context(|| format!("making {piece}"))?;
+            self.make(piece).await.with_context(|| format!("creating {piece}"))?;
             let step = self.answers_right(&there, &mut traffic).await;
             if let Some(traffic) = &traffic {
                 let wrong = traffic.seen().wrong;
-                ensure!(wrong.is_empty(), "when {piece} came: {wrong:?}");
+                ensure!(wrong.is_empty(), "during the creation of {piece}: {wrong:?}");
             }
-            step.with_context(|| format!("when {piece} had come"))?;
+            step.with_context(|| format!("after the creation of {piece}"))?;
         }
-        let traffic = traffic.context("nobody ever made a request")?;
+        let traffic = traffic.context("no traffic was started")?;
         self.ends_well().await?;
         let seen = traffic.seen();
-        ensure!(seen.wrong.is_empty(), "in the end: {:?}", seen.wrong);
-        ensure!(seen.requests > 0, "no request was made");
+        ensure!(seen.wrong.is_empty(), "at the end: {:?}", seen.wrong);
+        ensure!(seen.requests > 0, "no request was sent");
         Ok(seen)
     }
 
@@ -106,7 +107,7 @@ impl Ground {
         match piece {
             Piece::ContourCrds => {
                 installation::contour_crds(&self.cluster).await?;
-                // The hosts; the rest of the backend is there.
+                // Recreates the hosts; the rest of the backend already exists.
                 kubectl.apply_file(&places::fixture("backend.yaml")).await.map(drop)
             }
             Piece::Namespace => kubectl.apply(&self.namespace).await.map(drop),
@@ -125,8 +126,8 @@ impl Ground {
             return self.nobody_serves(there).await;
         };
         if traffic.is_none() {
-            // The operator's own pod has to start, too.
-            Wait::for_it("Envoy is started")
+            // The operator's own pod has to start first, too.
+            Wait::for_it("Envoy has a pod")
                 .within(ROLLOUT)
                 .silently()
                 .until(async || {
@@ -140,7 +141,7 @@ impl Ground {
         }
         let hosts = Hosts::behind(&self.client, NAMESPACE, "edge-envoy", &self.authority).await?;
         let traffic = traffic.get_or_insert_with(|| Traffic::start(hosts.clone(), self.edge.clone(), right));
-        Wait::for_it(format!("both hosts answer as {right:?}"))
+        Wait::for_it(format!("both hosts answer as expected: {right:?}"))
             .within(ROLLOUT)
             .every(Duration::from_millis(50))
             .silently()
@@ -158,13 +159,13 @@ impl Ground {
         Ok(())
     }
 
-    /// While something is missing without which nothing can run, nothing does; and it is said, if there is somebody to say it.
+    /// Checks that no pods run while a required piece is missing. A running operator must report the missing CRDs in the status.
     async fn nobody_serves(&self, there: &Pieces) -> anyhow::Result<()> {
         if [Piece::Operator, Piece::ContourDeployment]
             .iter()
             .all(|piece| there.contains(piece))
         {
-            Wait::for_it("it says that Contour's CRDs are missing")
+            Wait::for_it("the status reports that Contour's CRDs are missing")
                 .silently()
                 .until(async || {
                     let status = self.edge.status().await?;
@@ -181,9 +182,9 @@ impl Ground {
         Ok(())
     }
 
-    /// Everything is there: it is ready, and no container of Contour or Envoy has ever been restarted.
+    /// Checks that the ContourDeployment is ready and that no container of Contour or Envoy has ever restarted.
     async fn ends_well(&self) -> anyhow::Result<()> {
-        Wait::for_it("it is ready")
+        Wait::for_it("the ContourDeployment is ready")
             .within(ROLLOUT)
             .silently()
             .until(async || {
@@ -203,24 +204,24 @@ impl Ground {
         Ok(())
     }
 
-    /// Takes everything away, so that the next order begins with nothing.
+    /// Deletes all pieces, so that the next order starts from the initial state.
     pub async fn clear(&self) -> anyhow::Result<()> {
         let kubectl = self.cluster.kubectl();
         self.edge.delete().await?;
-        Wait::for_it("nothing is left of the ContourDeployment")
+        Wait::for_it("no object of the ContourDeployment is left")
             .silently()
             .until(async || {
                 let left = leftovers::of(&self.client, &self.edge).await?;
                 Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
             })
             .await?;
-        // Envoys may drain for minutes.
+        // Terminating Envoy pods may drain for minutes.
         let draining = format!("{COMPONENT}={}", Component::Envoy.label());
         let now = ["--force", "--grace-period=0", "--ignore-not-found"];
         kubectl
             .run(&[&["-n", NAMESPACE, "delete", "pods", "-l", &draining][..], &now].concat())
             .await?;
-        // It may have to wait for the CRDs.
+        // The deletion of the namespace may have to wait for the deletion of the CRDs.
         let timeout = format!("--timeout={}s", CRD_GOES.as_secs());
         let namespace = ["delete", "namespace", AUTH, "--ignore-not-found", &timeout];
         tokio::try_join!(
@@ -235,7 +236,7 @@ impl Ground {
     }
 }
 
-/// What both hosts answer with these pieces; nothing while nothing can serve.
+/// Returns the expected answer of both hosts with these pieces; None while nothing can serve.
 fn right(there: &Pieces) -> Option<Right> {
     let serving = [Piece::ContourCrds, Piece::ContourDeployment, Piece::Operator];
     if !serving.iter().all(|piece| there.contains(piece)) {
@@ -248,7 +249,7 @@ fn right(there: &Pieces) -> Option<Right> {
     })
 }
 
-/// The sample's namespace, and its server with the Service.
+/// Returns the sample's namespace, and a list of its server's objects with the Service.
 fn auth_sample() -> anyhow::Result<(Value, Value)> {
     let file = places::sample("auth.yaml");
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -258,7 +259,7 @@ fn auth_sample() -> anyhow::Result<(Value, Value)> {
         objects.into_iter().partition(|object| object["kind"] == "Namespace");
     ensure!(
         namespaces.len() == 1 && rest.iter().any(|object| object["kind"] == "Service"),
-        "{} is not what it was",
+        "{} does not contain the expected objects",
         file.display()
     );
     let rest = json!({"apiVersion": "v1", "kind": "List", "items": rest});

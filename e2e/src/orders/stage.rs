@@ -1,5 +1,5 @@
-//! The six pieces on a real API server where kubelet and Contour are played: how each is made and taken away, and what must be
-//! to be seen once everybody has done what there is to do.
+//! The six pieces on a real API server with stand-ins for kubelet and Contour: how each piece is created and deleted, and the status
+//! that must be observed once all controllers have settled.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::orders::admission;
 use crate::orders::order::{Piece, Pieces};
 use crate::wait::Look;
 
-/// For what takes Kubernetes' own controllers their time: the namespace controller looks again after eight seconds if a
-/// finalizer held it up, the one for CRDs after five.
+/// The time limit for actions of Kubernetes' own controllers. If a finalizer blocks a deletion, the namespace controller retries
+/// after eight seconds, and the CRD controller after five.
 const PATIENT: Duration = Duration::from_mins(1);
 
-/// How often one looks.
+/// The interval between observations.
 const PACE: Duration = Duration::from_millis(100);
 
-/// A place for orders: one namespace, and another one that comes and goes.
+/// The namespace of the ContourDeployment, and the namespace of the authorization service, which is created and deleted.
 pub struct Stage<'a> {
     lab: &'a Lab,
     auth: String,
@@ -32,18 +32,18 @@ pub struct Stage<'a> {
     crds: Vec<Value>,
 }
 
-/// What is to be seen, given which pieces are there.
+/// The expected state with a set of pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Nobody does anything: there is no ContourDeployment, or no operator.
+    /// No reconciles: the ContourDeployment or the operator does not exist.
     Nothing,
-    /// Contour is held back, or left alone if it runs, for want of its CRDs.
+    /// Contour's CRDs do not exist. Slipway does not create Contour; a running Contour stays unchanged.
     CrdsMissing,
-    /// Contour and Envoy run; the service is in this state, and its stand-in beside it or beside the ContourDeployment.
+    /// Contour and Envoy run. The service has this state; its stand-in is in the service's namespace or in the ContourDeployment's.
     Running {
         /// `status.extensionServices[].state`.
         state: &'static str,
-        /// What happens to requests.
+        /// `status.extensionServices[].traffic`.
         traffic: &'static str,
         /// Whether the stand-in is in the namespace of the service.
         is_beside_it: bool,
@@ -51,7 +51,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// With these pieces.
+    /// Returns the expected state with these pieces.
     pub fn with(pieces: &Pieces) -> Self {
         let there = |piece| pieces.contains(&piece);
         if !there(Piece::ContourDeployment) || !there(Piece::Operator) {
@@ -74,13 +74,13 @@ impl Expected {
 }
 
 impl<'a> Stage<'a> {
-    /// In the lab's namespace and another one.
+    /// Returns a stage in the lab's namespace and a second namespace.
     pub async fn new(lab: &'a Lab) -> anyhow::Result<Self> {
         let file = cluster::contour_crds().await?;
         let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let crds: Vec<Value> =
             serde_saphyr::from_multiple(&text).with_context(|| format!("reading {}", file.display()))?;
-        ensure!(!crds.is_empty(), "{} holds no CRDs", file.display());
+        ensure!(!crds.is_empty(), "{} contains no CRDs", file.display());
         Ok(Self {
             lab,
             auth: lab.name("auth"),
@@ -90,24 +90,24 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// The lab.
+    /// Returns the lab.
     pub fn lab(&self) -> &Lab {
         self.lab
     }
 
-    /// The ContourDeployment.
+    /// Returns the ContourDeployment.
     pub fn edge(&self) -> &Edge {
         &self.edge
     }
 
-    /// Fails if a container of Contour exited at its start.
+    /// Returns an error if a container of Contour exited at its start.
     pub fn no_exits(&self) -> anyhow::Result<()> {
         let exits = self.contour.exits();
         ensure!(exits.is_empty(), "{exits:?}");
         Ok(())
     }
 
-    /// Makes a piece. What becomes of it is not waited for, only that the API server serves it.
+    /// Creates a piece and waits until the API server serves it. Does not wait for any controller.
     pub async fn make(&self, piece: Piece) -> anyhow::Result<()> {
         let made = match piece {
             Piece::ContourCrds => self.make_crds().await,
@@ -123,7 +123,7 @@ impl<'a> Stage<'a> {
             Piece::ContourDeployment => self.lab.edge(&specification(&self.auth)).await.map(drop),
             Piece::Operator => self.lab.world.start_operator().await,
         };
-        made.with_context(|| format!("making {piece}"))
+        made.with_context(|| format!("creating {piece}"))
     }
 
     async fn make_crds(&self) -> anyhow::Result<()> {
@@ -143,7 +143,7 @@ impl<'a> Stage<'a> {
             .await
     }
 
-    /// Takes a piece away and waits until it, and what goes with it, is gone.
+    /// Deletes a piece and waits until the piece and its dependents no longer exist.
     pub async fn take_away(&self, piece: Piece) -> anyhow::Result<()> {
         let gone = match piece {
             Piece::ContourCrds => {
@@ -167,14 +167,14 @@ impl<'a> Stage<'a> {
             }
             Piece::Operator => {
                 let end = self.lab.world.stop_operator().await?;
-                ensure!(end.status.success(), "the operator ended with {}", end.status);
+                ensure!(end.status.success(), "the operator exited with {}", end.status);
                 Ok(())
             }
         };
-        gone.with_context(|| format!("taking away {piece}"))
+        gone.with_context(|| format!("deleting {piece}"))
     }
 
-    /// It may be made again at once then.
+    /// Deletes the namespace and waits until it can be recreated.
     async fn namespace_goes(&self) -> anyhow::Result<()> {
         self.go(vec![Thing::new("Namespace", "", &self.auth)], CRD_GOES).await?;
         admission::knows_of_the_end_of(&self.lab.client, &self.auth).await
@@ -185,18 +185,18 @@ impl<'a> Stage<'a> {
             let api = self.lab.api(thing.kind, &thing.namespace);
             match api.delete(&thing.name, &DeleteParams::default()).await {
                 Ok(_) => {}
-                // The controller of Kubernetes' that follows a Service may have been faster.
+                // Kubernetes' EndpointSlice controller, which follows the Service, may have been faster.
                 Err(kube::Error::Api(status)) if status.is_not_found() && thing.kind == "EndpointSlice" => {}
                 Err(error) => return Err(error).with_context(|| format!("deleting {thing}")),
             }
         }
-        wait("it is gone", limit)
+        wait("the deleted objects no longer exist", limit)
             .every(PACE)
             .until(async || {
                 for thing in &things {
                     if let Some(object) = self.lab.find(thing).await? {
                         let why = &object["status"]["conditions"];
-                        return Ok(Look::NotYet(format!("{thing} is still there: {why}")));
+                        return Ok(Look::NotYet(format!("{thing} still exists: {why}")));
                     }
                 }
                 Ok(Look::Reached(()))
@@ -204,19 +204,19 @@ impl<'a> Stage<'a> {
             .await
     }
 
-    /// Deletes Contour's pods, if Contour can run with these pieces, so that others start; says whether it did. Those that it
-    /// deleted are gone then.
+    /// Deletes Contour's pods, if Contour can run with these pieces, and waits until other pods have replaced them. Returns whether Contour
+    /// can run.
     pub async fn replace_contour(&self, pieces: &Pieces) -> anyhow::Result<bool> {
         if !matches!(Expected::with(pieces), Expected::Running { .. }) {
             return Ok(false);
         }
         let before = self.edge.pods(Component::Contour).await?.uids();
-        ensure!(!before.is_empty(), "no Contour runs");
+        ensure!(!before.is_empty(), "Contour has no pod");
         let selector = format!("{},{COMPONENT}={}", self.edge.selector(), Component::Contour.label());
         let pods = self.lab.api("Pod", &self.lab.namespace);
         let of_contour = ListParams::default().labels(&selector);
         pods.delete_collection(&DeleteParams::default(), &of_contour).await?;
-        wait("other pods of Contour are there", PATIENT)
+        wait("other pods of Contour have replaced the deleted ones", PATIENT)
             .until(async || {
                 let now = self.edge.pods(Component::Contour).await?;
                 let is_replaced = now.uids().is_disjoint(&before) && !now.uids().is_empty();
@@ -226,13 +226,13 @@ impl<'a> Stage<'a> {
         Ok(true)
     }
 
-    /// Waits until everybody has done what there is to do with these pieces, and sees that it is what must be.
+    /// Waits until all controllers have settled with these pieces and the expected state is observed.
     pub async fn settled(&self, pieces: &Pieces) -> anyhow::Result<()> {
         if pieces.contains(&Piece::Operator) {
             self.lab.world.operator_is_ready().await?;
         }
         let expected = Expected::with(pieces);
-        wait(&format!("it has settled as {expected:?}"), PATIENT)
+        wait(&format!("the stage has settled as {expected:?}"), PATIENT)
             .every(PACE)
             .until(async || self.look(expected).await)
             .await
@@ -252,21 +252,24 @@ impl<'a> Stage<'a> {
             Look::NotYet(seen) => return Ok(Look::NotYet(seen)),
         };
         let Some(service) = status.extension_services.first() else {
-            bail!("it has settled without a service in its status: {status}")
+            bail!("the status has settled without a service: {status}")
         };
         let namespace = if is_beside_it { &self.auth } else { &self.lab.namespace };
-        let stand_in = service.stand_in.as_ref().context("it has settled without a stand-in")?;
+        let stand_in = service
+            .stand_in
+            .as_ref()
+            .context("the status has settled without a stand-in")?;
         if service.state != state || service.traffic != traffic || stand_in.namespace != *namespace {
             return Ok(Look::NotYet(format!("{service:?}")));
         }
-        // What the status says is so: nobody is asked but the service itself, and only if it can be.
+        // The stand-in must match the status: only the service itself may be asked, and only if it is enforced.
         let stand_in = Thing::new("ExtensionService", &stand_in.namespace, &stand_in.name);
         let found = self.lab.read(&stand_in).await?;
         let asks = if traffic == "Enforced" { "auth" } else { &stand_in.name };
         let services = &found["spec"]["services"];
         Ok(Look::when(
             services[0]["name"] == asks && services[1].is_null(),
-            format!("status says {traffic}, and {stand_in} points at {services}"),
+            format!("the status reports {traffic}, but {stand_in} references {services}"),
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Requests to both hosts all the time while things come, and whether each answer was right.
+//! Constant requests to both hosts while pieces are created, and the check of each answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -10,26 +10,26 @@ use crate::edge::{Component, Edge};
 use crate::hosts::Hosts;
 use crate::probe::{Answer, Caller};
 
-/// Between two requests to the same host.
+/// The interval between two requests to the same host.
 const PACE: Duration = Duration::from_millis(25);
 
-/// So many rounds of requests between two looks at the pods.
+/// The number of rounds of requests between two observations of the pods.
 const ROUNDS: u32 = 20;
 
-/// So many wrong answers are kept.
+/// The maximum number of wrong answers that are recorded.
 const KEPT: usize = 10;
 
-/// What answer is right.
+/// The expected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
-    /// Nobody can be asked: 403.
+    /// No service can be asked: 403.
     Denied,
-    /// The authorization server is asked: 401, or what it lets pass.
+    /// The authorization server is asked: 401 without credentials, its mark with credentials.
     Enforced,
 }
 
 impl Right {
-    /// Whether this answer is.
+    /// Reports whether this answer to this caller is as expected.
     pub fn is(self, caller: Caller, answer: &Answer) -> bool {
         match (self, caller) {
             (Self::Denied, _) => answer.status() == Some(403),
@@ -39,14 +39,14 @@ impl Right {
     }
 }
 
-/// What was seen.
+/// The recorded answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// How many requests were made.
+    /// The number of requests.
     pub requests: u64,
-    /// How often each answer came, once its host had given a right one.
+    /// The number of times of each answer, counted from the host's first expected answer.
     pub answers: BTreeMap<String, u64>,
-    /// What was not right.
+    /// The wrong answers.
     pub wrong: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ struct Shared {
     seen: Seen,
 }
 
-/// Clients of both hosts, and somebody who looks for restarts of Contour and Envoy, until this value is dropped.
+/// Clients of both hosts and a watcher for restarts of Contour and Envoy. They stop when this value is dropped.
 #[derive(Debug)]
 pub struct Traffic {
     task: JoinHandle<()>,
@@ -65,7 +65,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts. Until a host has given its first right answer it is right, too, that nobody serves it yet.
+    /// Starts the traffic. Until a host has given its first expected answer, it may also be unreachable.
     pub fn start(hosts: Hosts, edge: Edge, right: Right) -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
         let traffic = Self {
@@ -76,17 +76,17 @@ impl Traffic {
         traffic
     }
 
-    /// From now on this is right as well.
+    /// Also accepts this answer from now on.
     pub fn may_become(&self, right: Right) {
         self.shared.lock().expect("no panic").right.insert(right);
     }
 
-    /// From now on only this is right.
+    /// Accepts only this answer from now on.
     pub fn becomes(&self, right: Right) {
         self.shared.lock().expect("no panic").right = BTreeSet::from([right]);
     }
 
-    /// What was seen so far.
+    /// Returns the answers recorded so far.
     pub fn seen(&self) -> Seen {
         self.shared.lock().expect("no panic").seen.clone()
     }
@@ -107,7 +107,7 @@ async fn clients(hosts: Hosts, edge: Edge, shared: Arc<Mutex<Shared>>) {
         } else {
             Caller::Authorized
         };
-        // What was right when a request began is so when its answer comes.
+        // An answer that was expected when the request began is still accepted when it arrives.
         let before = shared.lock().expect("no panic").right.clone();
         let both = hosts.get(caller).await;
         {
@@ -117,7 +117,7 @@ async fn clients(hosts: Hosts, edge: Edge, shared: Arc<Mutex<Shared>>) {
         }
         if round % ROUNDS == 0 {
             for component in [Component::Contour, Component::Envoy] {
-                // An API server that does not answer is seen by whoever plays the order.
+                // The order itself fails if the API server does not answer.
                 if let Ok(pods) = edge.pods(component).await
                     && pods.restarts > 0
                 {
@@ -138,7 +138,7 @@ impl Shared {
         } else if self.answered.contains(host) || passed(answer) {
             let right = &self.right;
             self.seen
-                .is_wrong(format!("{host}, {caller}: {answer}, where {right:?} is right"));
+                .is_wrong(format!("{host}, {caller}: {answer}, expected {right:?}"));
         }
         if self.answered.contains(host) {
             *self.seen.answers.entry(answer.to_string()).or_default() += 1;
@@ -154,7 +154,7 @@ impl Seen {
     }
 }
 
-/// Whether the request went through: never right where it is not expected, whoever serves the host.
+/// Reports whether the request passed. Unexpected, this is always wrong, whoever serves the host.
 fn passed(answer: &Answer) -> bool {
     answer.status() == Some(200)
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_right_only_until_the_first_right_answer() {
+    fn host_may_be_unreachable_only_before_its_first_answer() {
         let seen = taken(Right::Denied, &[Answer::Refused, status(404), status(403)]);
         assert_eq!((seen.requests, seen.wrong.len()), (3, 0), "{seen:?}");
         let seen = taken(Right::Denied, &[status(403), Answer::Refused]);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_passes_where_none_may_is_never_right() {
+    fn request_that_passes_unexpectedly_is_always_wrong() {
         for right in [Right::Denied, Right::Enforced] {
             assert_eq!(taken(right, &[status(200)]).wrong.len(), 1, "{right:?}");
         }
