@@ -48,7 +48,7 @@ async fn a_tenant_of_another_namespace_opens_and_stops_nothing() {
     .await;
 }
 
-/// Waits until condition AdmissionPoliciesInstalled has this status.
+/// Waits until condition `AdmissionPoliciesInstalled` has this status.
 async fn wait_for_policies_condition(stage: &Stage, expected: &str) -> anyhow::Result<()> {
     Wait::for_it(format!("AdmissionPoliciesInstalled is {expected}"))
         .until(async || {

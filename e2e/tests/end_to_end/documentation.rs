@@ -59,7 +59,7 @@ async fn tools(stage: &Stage) -> anyhow::Result<PathBuf> {
 
 /// Runs the blocks of a page in one shell.
 async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
-    let text = fs::read_to_string(page).context("reading it")?;
+    let text = fs::read_to_string(page).context("reading the page")?;
     let blocks = blocks(&text)?;
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
     for Block {

@@ -41,7 +41,7 @@ async fn contour_starts_and_denies_without_the_auth_namespace() {
 
 #[tokio::test]
 async fn both_hosts_enforce_a_created_extension_service() {
-    play("enforced when it appears", async |stage| {
+    play("enforced after its creation", async |stage| {
         let hosts = stage.given(Without::Denied, Auth::Server).await?;
         hosts.until(Caller::Authorized, 403).await?;
         let sent = stage.service.create().await?;
@@ -242,7 +242,7 @@ async fn an_extension_service_with_a_lost_verdict_is_enforced() {
             let created = created["metadata"]["creationTimestamp"].as_str().context("a time")?;
             let since = format!("--since-time={created}");
             let selector = format!("{},{COMPONENT}={}", stage.edge.selector(), Component::Contour.label());
-            Wait::for_it("Contour can't write its verdict")
+            Wait::for_it("Contour cannot write its verdict")
                 .until(async || {
                     let logs = stage
                         .kubectl(&["-n", NAMESPACE, "logs", "-l", &selector, "--tail=-1", &since])

@@ -83,7 +83,7 @@ pub async fn is_ready_within(lab: &Lab, edge: &Edge, limit: Duration) -> anyhow:
 }
 
 /// Returns an error unless the operator stops writing. The ContourDeployment must be ready at the start. From then on, the operator may
-/// write to each object at most twice, and then must not write for a while, even if the test triggers a reconcile.
+/// write to each object at most twice. Then the operator must not write for a while, even if the test triggers a reconcile.
 pub async fn is_quiet(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     is_quiet_since(lab, edge, ledger::now()?, A_WHILE).await
 }
@@ -177,7 +177,7 @@ pub fn others_decide_nothing(status: &Status) -> anyhow::Result<()> {
 /// Waits until the ContourDeployment is Stalled for one of these reasons, and the message contains all of these parts.
 pub async fn stalled(lab: &Lab, edge: &Edge, reasons: &[&str], parts: &[&str]) -> anyhow::Result<Status> {
     let began = ledger::now()?;
-    let what = format!("edge is Stalled ({reasons:?}), and the message contains {parts:?}");
+    let what = format!("edge is Stalled ({reasons:?}) and names {parts:?}");
     let stalled = wait(&what, REPORTED)
         .until(async || {
             let status = edge.status().await?;

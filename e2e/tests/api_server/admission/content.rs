@@ -160,8 +160,8 @@ async fn the_operator_token_binds_only_the_documented_roles() {
                 "subjects": [{"kind": "ServiceAccount", "namespace": lab.namespace, "name": "default"}],
             })
         };
-        // Without a ContourDeployment, the holder of the token can grant Contour's read access to any account, and can choose the
-        // ContourDeployment in the name of the binding.
+        // Even without a ContourDeployment, the holder of the token can grant Contour's read access to any account. The holder also
+        // chooses the ContourDeployment in the name of the binding.
         let everything = binding("ClusterRoleBinding", "", &format!("slipway:{}:none:contour", lab.namespace), "slipway-contour");
         holder.try_create(&everything).await.context("binding slipway-contour to an account")?;
         // The holder cannot reach workloads and Secrets of a namespace without a ContourDeployment.
