@@ -1,5 +1,5 @@
-//! `make prove-drift`: every object of Slipway's × everything that somebody may do to it, many times over; and every way in which
-//! something might be left behind. `docs/proof.md` says what is proved.
+//! `make prove-drift`: every object of Slipway's with every perturbation, many times, and every scenario of a possible leak.
+//! `docs/proof.md` describes what is proved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,29 +17,29 @@ use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::narration::{say, title};
 use slipway_e2e::proof::{self, Journal, Row};
 
-/// Nothing may be left for longer.
+/// The longest time in which objects may be left.
 const LEAK_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 struct Options {
-    /// Makes the same run again.
+    /// Repeats the same run
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many rounds; this many give 200 samples of what can be done to every object.
+    /// The number of rounds; the default gives 200 samples of each perturbation that applies to every object
     #[arg(long, default_value_t = 12)]
     rounds: u64,
-    /// How many rounds at once.
+    /// The number of parallel rounds
     #[arg(long, default_value_t = 2)]
     at_once: usize,
-    /// How often each way to leak is tried.
+    /// The number of repetitions of each leak scenario
     #[arg(long, default_value_t = 3)]
     leaks: u64,
-    /// Only the cases of drift whose name contains this; nothing is recorded then.
+    /// Only the cases of drift with this text in their names; records nothing
     #[arg(long)]
     only: Option<String>,
 }
 
-/// A round as it is kept in the journal.
+/// The journal entry of a round.
 #[derive(Deserialize, Serialize)]
 struct Kept {
     times: Times,
@@ -48,7 +48,7 @@ struct Kept {
     seconds: u64,
 }
 
-/// A batch of leaks as it is kept in the journal: milliseconds by scenario.
+/// The journal entry of a batch of leaks: milliseconds by scenario.
 #[derive(Deserialize, Serialize)]
 struct KeptLeaks {
     millis: Vec<(String, u64)>,
@@ -71,7 +71,7 @@ async fn run(lab: &Lab, options: &Options) -> anyhow::Result<()> {
     leak(lab, options, &mut journal).await?;
     let mut rows = drift_rows(&journal, options)?;
     rows.extend(leak_rows(&journal, options)?);
-    ensure!(!rows.is_empty(), "nothing was tested");
+    ensure!(!rows.is_empty(), "the proof tested nothing");
     proof::record("prove-drift", &rows)
 }
 
@@ -98,7 +98,7 @@ async fn drift(lab: &Lab, options: &Options, journal: &mut Journal) -> anyhow::R
         .cloned()
         .collect();
     title(&format!(
-        "drift: {} rounds, {} of them still to be done",
+        "drift: {} rounds, {} of them pending",
         rounds.len(),
         open.len()
     ));
@@ -138,7 +138,7 @@ async fn drift(lab: &Lab, options: &Options, journal: &mut Journal) -> anyhow::R
     Ok(())
 }
 
-/// The batches of leaks: with the operator up and down, with Contour's CRDs and without.
+/// Returns the batches of leaks: with and without the operator, and with and without Contour's CRDs.
 fn batches(options: &Options) -> Vec<(String, u64, Operator, Crds, &'static [Scenario])> {
     let mut batches = Vec::new();
     for number in 0..options.leaks {
@@ -189,7 +189,7 @@ async fn leak(lab: &Lab, options: &Options, journal: &mut Journal) -> anyhow::Re
             seconds: started.elapsed().as_secs(),
         };
         for (scenario, millis) in &kept.millis {
-            say(format!("{scenario}: nothing left after {millis} ms"));
+            say(format!("{scenario}: no object left after {millis} ms"));
         }
         journal.note(&name, serde_json::to_value(kept)?)?;
     }
@@ -216,14 +216,14 @@ fn drift_rows(journal: &Journal, options: &Options) -> anyhow::Result<Vec<Row>> 
     let expected: BTreeSet<_> = made_kinds().map(str::to_owned).collect();
     ensure!(
         kinds == expected,
-        "of the kinds that Slipway makes were disturbed: {kinds:?}, and not {expected:?}"
+        "the disturbed kinds are {kinds:?}, but Slipway creates {expected:?}"
     );
     let took = Duration::from_secs(seconds);
     let lines = times.lines().into_iter();
     let mut rows: Vec<_> = lines
         .map(|(what, line)| Row::new(format!("drift: {what}"), &options.seed, line, took))
         .collect();
-    let counts = format!("{deletions}, each with the uid of what it was meant for");
+    let counts = format!("{deletions}, each with the uid of its object");
     rows.push(Row::new(
         "drift: deletions that the operator asked for",
         &options.seed,

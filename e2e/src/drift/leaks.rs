@@ -1,5 +1,5 @@
-//! Leaks: ways for a ContourDeployment, or a part of it, to go, with the operator up or down meanwhile, and with something in
-//! the way. In the end there is exactly what the specification that is left asks for.
+//! Leaks: the deletion of a ContourDeployment or of a part of it, while the operator runs or not, and with an obstacle. In the end,
+//! exactly the objects of the remaining spec must exist.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,66 +20,66 @@ use crate::lab::players::{self, Kubelet, Node, Verdict};
 use crate::lab::{Lab, PATIENT, Thing, specification, wait};
 use crate::wait::Look;
 
-/// What is done.
+/// The action of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// The ContourDeployment is deleted.
+    /// Deletes the ContourDeployment.
     Delete,
-    /// Its namespace is.
+    /// Deletes the ContourDeployment's namespace.
     DeleteNamespace,
-    /// The namespace of the service is.
+    /// Deletes the namespace of the service.
     DeleteServiceNamespace,
-    /// Both are.
+    /// Deletes both namespaces.
     DeleteBothNamespaces,
-    /// Envoy becomes a DaemonSet.
+    /// Changes Envoy's workload to a DaemonSet.
     ToDaemonSet,
-    /// Envoy becomes a Deployment.
+    /// Changes Envoy's workload to a Deployment.
     ToDeployment,
-    /// Another namespace is referenced.
+    /// Changes the reference to another namespace.
     ReferElsewhere,
-    /// Another ExtensionService of the same namespace is referenced.
+    /// Changes the reference to another ExtensionService in the same namespace.
     Rename,
-    /// Nothing is referenced any more.
+    /// Removes the reference.
     RemoveReference,
 }
 
-/// What there is of the referenced service.
+/// The existing parts of the referenced service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// All of it.
+    /// A valid ExtensionService with its Service.
     Valid,
-    /// Its namespace.
+    /// Only the namespace.
     Missing,
-    /// Not even that.
+    /// Not even the namespace.
     NoNamespace,
 }
 
-/// Whether the operator runs while it is done.
+/// The operator's state during the action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// It does.
+    /// The operator runs.
     Up,
-    /// It is started afterwards.
+    /// The operator is started after the action.
     Down,
 }
 
-/// Whether Contour's CRDs are there while it is done.
+/// The state of Contour's CRDs during the action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crds {
-    /// They are.
+    /// The CRDs are installed.
     Installed,
-    /// They are being deleted.
+    /// The CRDs are being deleted.
     Deleted,
 }
 
-/// One way to go.
+/// One scenario of a deletion.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// What is done.
+    /// The action.
     pub act: Act,
-    /// With which service.
+    /// The referenced service.
     pub service: Service,
-    /// What keeps one of the objects for a while.
+    /// The obstacle that blocks the deletion of one object for a while.
     pub obstacle: Obstacle,
 }
 
@@ -87,7 +87,7 @@ const fn scenario(act: Act, service: Service, obstacle: Obstacle) -> Scenario {
     Scenario { act, service, obstacle }
 }
 
-/// All ways while Contour's CRDs are there.
+/// All scenarios with Contour's CRDs installed.
 pub const ALL: [Scenario; 18] = [
     scenario(Act::Delete, Service::Valid, Obstacle::None),
     scenario(Act::Delete, Service::Missing, Obstacle::None),
@@ -109,7 +109,7 @@ pub const ALL: [Scenario; 18] = [
     scenario(Act::RemoveReference, Service::NoNamespace, Obstacle::None),
 ];
 
-/// The ways that must be open without Contour's CRDs.
+/// The scenarios that must also work without Contour's CRDs.
 pub const WITHOUT_CRDS: [Scenario; 5] = [
     scenario(Act::Delete, Service::Valid, Obstacle::None),
     scenario(Act::Delete, Service::NoNamespace, Obstacle::None),
@@ -128,25 +128,27 @@ impl std::fmt::Display for Scenario {
     }
 }
 
-/// Several scenarios at once, each with a ContourDeployment of its own.
+/// Several scenarios in parallel, each with its own ContourDeployment.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// The names of its namespaces begin with it.
+    /// The prefix of the names of the batch's namespaces.
     pub name: &'a str,
-    /// Which.
+    /// The scenarios.
     pub scenarios: &'a [Scenario],
-    /// Whether the operator runs.
+    /// The operator's state.
     pub operator: Operator,
-    /// Whether Contour's CRDs are there.
+    /// The state of Contour's CRDs.
     pub crds: Crds,
-    /// Chooses whose deletion is in the way.
+    /// The seed that chooses the objects with obstacles.
     pub seed: u64,
 }
 
-/// How long each scenario took, from the operator's being ready, the act, or the end of the obstacle, whichever came last, to the
-/// moment at which there was nothing left.
+/// Runs a batch and returns the duration of each scenario.
+///
+/// The duration starts when the operator is ready, the action is done and the obstacle is removed, whichever is last. It ends when
+/// exactly the remaining objects exist.
 pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Duration)>> {
-    ensure!(!batch.scenarios.is_empty(), "there is nothing to do");
+    ensure!(!batch.scenarios.is_empty(), "the batch has no scenarios");
     let _kubelet = Kubelet::of_all(lab);
     let _node = Node::of(lab).await?;
     let sight = Sight::of(lab);
@@ -197,13 +199,13 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
     Ok(times)
 }
 
-/// One scenario under way.
+/// One scenario in progress.
 struct Case {
     scenario: Scenario,
     edge: Edge,
     auth: String,
     spec: Value,
-    /// What shall be left in the end.
+    /// The objects that remain at the end, without hashes in their names.
     left: BTreeSet<String>,
     way: InTheWay,
     since: Cell<Instant>,
@@ -239,12 +241,12 @@ impl Case {
         })
     }
 
-    /// Waits until everything is there, and puts the obstacle in the way.
+    /// Waits until the edge has settled, and raises the obstacle.
     async fn settle(&mut self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<()> {
         lab.settled(&self.edge).await?;
         let all = lab.belongings(&self.edge).await?;
         let made = named(&all);
-        ensure!(made.len() > 15, "only this is there: {made:?}");
+        ensure!(made.len() > 15, "too few objects exist: {made:?}");
         let victims = all.iter().filter_map(|object| thing(object)).collect();
         self.way = self.scenario.obstacle.raise(lab, victims, rng).await?;
         self.left = match self.scenario.act {
@@ -264,7 +266,10 @@ impl Case {
             Act::Delete => {
                 self.edge.delete().await?;
                 if crds == Crds::Installed && self.scenario.obstacle != Obstacle::None {
-                    ensure!(lab.find(&own).await?.is_some(), "it did not wait for the operator");
+                    ensure!(
+                        lab.find(&own).await?.is_some(),
+                        "the ContourDeployment did not wait for the operator"
+                    );
                 }
             }
             Act::DeleteNamespace => lab.delete(&namespace(self.edge.namespace())).await?,
@@ -300,19 +305,22 @@ impl Case {
         Ok(())
     }
 
-    /// What is left then waits for the operator, and would wait for ever.
+    /// Waits until Kubernetes has deleted its part of the namespace. The rest waits for the operator, which does not run.
     async fn kubernetes_has_done_its_part(&self, lab: &Lab) -> anyhow::Result<()> {
         if !matches!(self.scenario.act, Act::DeleteNamespace | Act::DeleteBothNamespaces) {
             return Ok(());
         }
-        wait("only what we hold is left in the namespace", PATIENT)
-            .until(async || {
-                let [secrets, bindings] =
-                    ["Secret", "RoleBinding"].map(|kind| lab.all(kind, self.edge.namespace(), &self.edge));
-                let left = secrets.await?.len() + bindings.await?.len();
-                Ok(Look::when(left == 0, format!("{left} Secrets and RoleBindings")))
-            })
-            .await
+        wait(
+            "only objects with Slipway's finalizers are left in the namespace",
+            PATIENT,
+        )
+        .until(async || {
+            let [secrets, bindings] =
+                ["Secret", "RoleBinding"].map(|kind| lab.all(kind, self.edge.namespace(), &self.edge));
+            let left = secrets.await?.len() + bindings.await?.len();
+            Ok(Look::when(left == 0, format!("{left} Secrets and RoleBindings")))
+        })
+        .await
     }
 
     async fn clear_the_way(&self, lab: &Lab) -> anyhow::Result<()> {
@@ -320,11 +328,11 @@ impl Case {
             return Ok(());
         }
         self.way.was_met(lab).await?;
-        // Whoever is deleted waits for what can't be.
+        // The ContourDeployment must wait for the object that cannot be deleted.
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         ensure!(
             lab.find(&own).await?.is_some(),
-            "the ContourDeployment went before the last of its objects"
+            "the ContourDeployment was deleted before the last of its objects"
         );
         self.way.remove(lab).await?;
         self.since.set(Instant::now());
@@ -332,20 +340,20 @@ impl Case {
         Ok(())
     }
 
-    /// What is there that shall not be, or is not and shall be; empty if all is well.
+    /// Returns the unexpected objects and the missing objects; empty if exactly the expected objects exist.
     fn difference(&self, there: &BTreeSet<String>) -> Vec<String> {
         if !self.is_clear.get() {
-            return vec!["something is in the way".to_owned()];
+            return vec!["the obstacle has not been removed".to_owned()];
         }
-        let ending = there.iter().filter(|object| object.ends_with("(ending)"));
+        let terminating = there.iter().filter(|object| object.ends_with("(terminating)"));
         let names = named(there);
         let places = there.iter().filter(|object| {
             let elsewhere = self.scenario.act == Act::ReferElsewhere && object.contains(&format!(" {}/", self.auth));
-            // Nothing at all, pods included, outlives the ContourDeployment.
+            // No object at all, pods included, may outlive the ContourDeployment.
             elsewhere || self.left.is_empty()
         });
         let wrong = names.symmetric_difference(&self.left);
-        let mut difference: Vec<_> = wrong.chain(ending).chain(places).cloned().collect();
+        let mut difference: Vec<_> = wrong.chain(terminating).chain(places).cloned().collect();
         difference.dedup();
         difference
     }
@@ -370,9 +378,9 @@ impl Case {
     }
 }
 
-/// Waits until a namespace that is deleted is gone.
+/// Waits until a deleted namespace no longer exists.
 pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
-    wait(&format!("{namespace} is gone"), PATIENT)
+    wait(&format!("{namespace} no longer exists"), PATIENT)
         .until(async || {
             let found = lab.find(namespace).await?;
             let conditions = found.as_ref().map(|it| it["status"]["conditions"].to_string());
@@ -381,11 +389,11 @@ pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> 
         .await
 }
 
-/// Waits until each has left what it shall leave: as the watches tell, whose time counts, and then by a look at everything in
-/// the cluster, by labels and by names.
+/// Waits until each case has left exactly its remaining objects. The watches determine the durations. Afterwards, lists of all kinds in the
+/// cluster, by labels and names, confirm the result.
 async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Vec<(String, Duration)>> {
     let mut times = BTreeMap::new();
-    wait("nothing is left that shall not be", Duration::from_mins(1))
+    wait("only the expected objects are left", Duration::from_mins(1))
         .every(Duration::from_millis(20))
         .until(async || {
             let mut open = Vec::new();
@@ -394,7 +402,7 @@ async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Ve
                 if difference.is_empty() {
                     times.entry(number).or_insert_with(|| case.since.get().elapsed());
                 } else {
-                    // What came back was not gone.
+                    // An object that exists again was not deleted for good.
                     times.remove(&number);
                     open.push(format!("{}: {}", case.scenario, difference.join(", ")));
                 }
@@ -403,28 +411,31 @@ async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Ve
         })
         .await?;
     let edges: Vec<_> = cases.iter().map(|case| &case.edge).collect();
-    wait("there is really nothing left that shall not be", Duration::from_mins(1))
-        .until(async || {
-            let there = lab.belongings_of_each(&edges).await?;
-            let differences = cases
-                .iter()
-                .zip(&there)
-                .map(|(case, there)| (case.scenario, case.difference(there)));
-            let open: Vec<_> = differences.filter(|(_, difference)| !difference.is_empty()).collect();
-            Ok(Look::when(open.is_empty(), format!("{open:?}")))
-        })
-        .await?;
+    wait(
+        "lists of all kinds confirm that only the expected objects are left",
+        Duration::from_mins(1),
+    )
+    .until(async || {
+        let there = lab.belongings_of_each(&edges).await?;
+        let differences = cases
+            .iter()
+            .zip(&there)
+            .map(|(case, there)| (case.scenario, case.difference(there)));
+        let open: Vec<_> = differences.filter(|(_, difference)| !difference.is_empty()).collect();
+        Ok(Look::when(open.is_empty(), format!("{open:?}")))
+    })
+    .await?;
     let names = cases.iter().map(|case| case.scenario.to_string());
     Ok(names.zip(times.into_values()).collect())
 }
 
-/// Names without hashes of what is made, Kubernetes' own controllers' and the ContourDeployment itself left out.
+/// Returns the names of Slipway's objects without hashes. Excludes objects of Kubernetes' own controllers and the ContourDeployment.
 fn named(objects: &BTreeSet<String>) -> BTreeSet<String> {
     let things = objects.iter().filter_map(|object| thing(object));
     things.map(|thing| masked(thing.kind, &thing.name)).collect()
 }
 
-/// An object that is made, from its description.
+/// Returns the reference to an object of Slipway from its description, or None for other objects.
 fn thing(object: &str) -> Option<Thing> {
     let (kind, place) = object.split_once(' ')?;
     let kind = sight::made_kinds().find(|made| *made == kind && !is_by_others(kind))?;
@@ -434,7 +445,7 @@ fn thing(object: &str) -> Option<Thing> {
 }
 
 fn exchanged(mut names: BTreeSet<String>, old: &str, new: &str) -> anyhow::Result<BTreeSet<String>> {
-    ensure!(names.remove(old), "there is no {old}: {names:?}");
+    ensure!(names.remove(old), "{old} does not exist: {names:?}");
     names.insert(new.to_owned());
     Ok(names)
 }
@@ -443,7 +454,7 @@ fn reference(change: &Value) -> Value {
     json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": change}}})
 }
 
-/// Asks for the end of Contour's CRDs. They may have to wait for the operator.
+/// Requests the deletion of Contour's CRDs. The deletion may have to wait for the operator.
 async fn delete_crds(lab: &Lab) -> anyhow::Result<()> {
     let crds = lab.api("CustomResourceDefinition", "");
     let all = crds.list_metadata(&kube::api::ListParams::default()).await?;
@@ -455,6 +466,6 @@ async fn delete_crds(lab: &Lab) -> anyhow::Result<()> {
             deleted += 1;
         }
     }
-    ensure!(deleted > 0, "Contour's CRDs are not there");
+    ensure!(deleted > 0, "Contour's CRDs do not exist");
     Ok(())
 }

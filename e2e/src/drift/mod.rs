@@ -1,8 +1,8 @@
-//! Drift: what somebody else does to the objects that Slipway made is put right, at once and nothing but that. Leaks: whatever
-//! happens and whoever is down meanwhile, nothing is left behind (`leaks`).
+//! Drift: Slipway repairs each change that another user makes to Slipway's objects, immediately and without other changes. Leaks:
+//! nothing is left behind after any deletion, even if components were down meanwhile (`leaks`).
 //!
-//! A round takes one ContourDeployment that has settled, and does to each of its objects each thing that may be done to it, in
-//! an order that a seed gives. Everything between them, what is seen and in which order, is the API server's own word.
+//! A round uses one ContourDeployment that has settled. The round applies each possible perturbation to each of its objects, in an order
+//! that a seed determines. The proof relies only on what the API server reports, and on the order of its versions.
 
 pub mod leaks;
 pub mod obstacle;
@@ -30,23 +30,23 @@ use crate::lab::{Lab, PATIENT, PROMPT, Thing, audit, wait};
 use crate::narration::say;
 use crate::wait::Look;
 
-/// How long nothing may happen to count as nothing.
+/// The time without a request after which the operator counts as quiet.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// Longer than successions are backed off that follow each other as often as in one round.
+/// The time limit for settling. The limit is longer than the backoff of successions at the rate of one round.
 const SETTLES: Duration = Duration::from_mins(2);
 
-/// What Envoy runs as.
+/// The workload of Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// On each node.
+    /// One pod on each node.
     DaemonSet,
-    /// So many.
+    /// A number of replicas.
     Deployment,
 }
 
 impl Workload {
-    /// The name of the kind.
+    /// Returns the name of the kind.
     pub fn kind(self) -> &'static str {
         match self {
             Self::DaemonSet => "DaemonSet",
@@ -55,36 +55,36 @@ impl Workload {
     }
 }
 
-/// What a round does.
+/// The parameters of a round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// The name of its namespace ends with it.
+    /// The suffix of the round's namespace.
     pub name: String,
-    /// Gives the order, and what exactly is done.
+    /// The seed that determines the order and the details of the perturbations.
     pub seed: u64,
-    /// What Envoy runs as.
+    /// The workload of Envoy.
     pub workload: Workload,
-    /// Which of the cases: every so-manieth, beginning with this one.
+    /// The share of the cases, as (part, parts): every `parts`-th case, starting with case number `part`.
     pub share: (usize, usize),
-    /// Only cases whose name contains this.
+    /// A filter: only cases with this text in their names.
     pub only: Option<String>,
 }
 
-/// What came of a round.
+/// The outcome of a round.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// How long each repair took, by perturbation.
+    /// The duration of each repair, by perturbation.
     pub times: Times,
-    /// The kinds that were disturbed.
+    /// The kinds with perturbations.
     pub kinds: BTreeSet<&'static str>,
-    /// Deletions that the operator asked for; each had the uid of what it deleted.
+    /// The number of deletions that the operator requested. Each had the uid of its object.
     pub deletions: usize,
-    /// The cases that failed, and why.
+    /// The failed cases and their errors.
     pub failures: Vec<String>,
 }
 
 impl Outcome {
-    /// Adds what came of another round.
+    /// Adds the outcome of another round.
     pub fn add(&mut self, other: Self) {
         self.times.add(other.times);
         self.kinds.extend(other.kinds);
@@ -93,7 +93,7 @@ impl Outcome {
     }
 }
 
-/// Does rounds, so many at once; `done` is told of each.
+/// Runs rounds, `at_once` of them in parallel. Calls `done` after each.
 pub async fn rounds(
     lab: &Lab,
     rounds: &[Round],
@@ -122,11 +122,11 @@ pub async fn rounds(
         done(round, &outcome)?;
         all.add(outcome);
     }
-    ensure!(!all.times.is_empty() || !all.failures.is_empty(), "no round was done");
+    ensure!(!all.times.is_empty() || !all.failures.is_empty(), "no round ran");
     Ok(all)
 }
 
-/// The ContourDeployment of a round, and what belongs to it when all is well.
+/// The ContourDeployment of a round, and the names of its objects in the settled state.
 struct Stage<'a> {
     lab: &'a Lab,
     sight: &'a Sight,
@@ -134,7 +134,7 @@ struct Stage<'a> {
     things: BTreeSet<String>,
 }
 
-/// Does one round.
+/// Runs one round.
 pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Outcome> {
     let mut rng = Rng::with_seed(round.seed);
     let namespace = lab.name(&round.name);
@@ -161,11 +161,11 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
         let concerned = Perturbation::ALL.into_iter().filter(|what| what.concerns(target));
         cases.extend(concerned.map(|what| (masked.clone(), what)));
     }
-    ensure!(!cases.is_empty(), "there is nothing to disturb");
+    ensure!(!cases.is_empty(), "the round has no cases");
     rng.shuffle(&mut cases);
     let (part, parts) = round.share;
     for (number, (masked, what)) in cases.iter().enumerate().filter(|(number, _)| number % parts == part) {
-        // Of its own, so that one case alone is the same as in its round.
+        // Each case has its own random numbers, so that a single case is the same as in its round.
         let mut rng = Rng::with_seed(round.seed ^ (number as u64).rotate_left(32));
         let name = format!("{masked} {}", what.name());
         if round.only.as_ref().is_some_and(|only| !name.contains(only)) {
@@ -181,7 +181,7 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
     }
     ensure!(
         !outcome.times.is_empty() || !outcome.failures.is_empty(),
-        "no case was tried"
+        "no case ran"
     );
 
     stage.settled().await?;
@@ -202,10 +202,10 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
     Ok(outcome)
 }
 
-/// One stand-in beside a service, one in the ContourDeployment's own namespace.
+/// Returns a spec with one stand-in beside a service and one in the ContourDeployment's own namespace.
 fn specification(auth: &str, workload: Workload) -> Value {
     json!({
-        // Said, so that it is Slipway's.
+        // The spec sets the replicas, so that Slipway owns the field.
         "contour": {"deployment": {"replicas": 2}},
         "envoy": {"workloadType": workload.kind(), "networkPublishing": {"type": "NodePortService"}},
         "runtimeSettings": {
@@ -219,7 +219,7 @@ impl<'a> Stage<'a> {
     async fn set(lab: &'a Lab, sight: &'a Sight, edge: Edge) -> anyhow::Result<Self> {
         let by_labels = wait("the watches of the test have caught up", PROMPT)
             .until(async || {
-                // By labels and by names, in the whole cluster, whatever the kind.
+                // By labels and by names, in the whole cluster, for all kinds.
                 let is_made = |it: &String| {
                     let kind = it.split(' ').next().unwrap_or_default();
                     kind != "ContourDeployment" && !is_by_others(kind)
@@ -229,12 +229,12 @@ impl<'a> Stage<'a> {
                 Ok(if seen == there && !seen.is_empty() {
                     Look::Reached(sight.of_edge(&edge))
                 } else {
-                    Look::NotYet(format!("there are {there:?}, seen are {seen:?}"))
+                    Look::NotYet(format!("existing: {there:?}, observed: {seen:?}"))
                 })
             })
             .await?;
         let things: BTreeSet<_> = by_labels.keys().map(|thing| masked(thing.kind, &thing.name)).collect();
-        ensure!(things.len() == by_labels.len(), "two objects have one name: {things:?}");
+        ensure!(things.len() == by_labels.len(), "two objects have the same name: {things:?}");
         Ok(Self {
             lab,
             sight,
@@ -243,7 +243,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// What belongs to the edge now, by names without hashes.
+    /// Returns the objects of the edge now, by their names without hashes.
     fn targets(&self) -> anyhow::Result<BTreeMap<String, Target>> {
         let its = self.sight.of_edge(&self.edge).into_iter();
         its.map(|(thing, object)| {
@@ -268,15 +268,16 @@ impl<'a> Stage<'a> {
         Look::when(
             complete,
             format!(
-                "{} objects, odd {odd:?}, missing {missing:?}, some Terminating: {terminating}",
+                "{} objects, unexpected {odd:?}, missing {missing:?}, some Terminating: {terminating}",
                 names.len()
             ),
         )
     }
 
-    /// Waits until everything is as it was before any case, and the operator has seen that. It comes to that by itself; only
-    /// then is it asked to look once more, by a change that concerns its status alone: once it has answered that there is
-    /// nothing left to do, nothing changes any more.
+    /// Waits until the state is the same as before any case, and the operator has observed that state.
+    ///
+    /// The operator must reach the state by itself. Only then does this function trigger one more reconcile, by a change that affects only
+    /// the status. When the operator has reported the new generation without further changes, the state is final.
     async fn settled(&self) -> anyhow::Result<()> {
         let look = async || {
             Ok(match self.look_complete() {
@@ -288,7 +289,7 @@ impl<'a> Stage<'a> {
             })
         };
         let waiting = |what: &str| wait(what, SETTLES).every(Duration::from_millis(25));
-        waiting("all is as it was").until(look).await?;
+        waiting("the initial state is restored").until(look).await?;
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         let spec = self.lab.read(&own).await?["spec"].clone();
         let other = if spec["extensionServices"]["readiness"] == "Tolerated" {
@@ -299,12 +300,12 @@ impl<'a> Stage<'a> {
         self.lab
             .patch(&own, &json!({"spec": {"extensionServices": {"readiness": other}}}))
             .await?;
-        waiting("all is as it was, and the operator has looked again")
+        waiting("the initial state is restored, and the operator has reconciled again")
             .until(look)
             .await
     }
 
-    /// Waits until the operator has looked at this edge after what was done before.
+    /// Waits until the operator has reconciled this edge after all earlier actions.
     async fn looked_at(&self) -> anyhow::Result<()> {
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         let spec = self.lab.read(&own).await?["spec"].clone();
@@ -316,7 +317,7 @@ impl<'a> Stage<'a> {
         self.lab
             .patch(&own, &json!({"spec": {"extensionServices": {"readiness": other}}}))
             .await?;
-        wait("the operator has looked", PATIENT)
+        wait("the operator has reconciled", PATIENT)
             .every(Duration::from_millis(25))
             .until(async || {
                 let status = self.edge.status().await?;
@@ -332,12 +333,12 @@ impl<'a> Stage<'a> {
         let mut targets = self.targets()?;
         let known = targets
             .remove(masked)
-            .with_context(|| format!("there is no {masked}"))?;
+            .with_context(|| format!("{masked} does not exist"))?;
         let before = self.lab.read(&known.thing).await?;
         Target::new(known.thing, before)
     }
 
-    /// One object, one perturbation. Returns how long each repair took.
+    /// Applies one perturbation to one object. Returns the duration of each repair.
     async fn case(&self, masked: &str, what: Perturbation, rng: &mut Rng) -> anyhow::Result<Vec<Duration>> {
         self.settled().await?;
         let mut target = self.target(masked).await?;
@@ -346,12 +347,12 @@ impl<'a> Stage<'a> {
             let done = target.unlabel(self.lab).await?;
             told.first(done.version()?, PROMPT, |seen| repaired(&target, &done, seen))
                 .await
-                .context("without a label")?;
+                .context("repairing a removed label")?;
             self.settled().await?;
             target = self.target(masked).await?;
             ensure!(
                 !ours::is_as_created(&target.before),
-                "Slipway's creation of {masked} was not adopted"
+                "Slipway did not adopt {masked} with server-side apply after its creation"
             );
         }
 
@@ -368,7 +369,7 @@ impl<'a> Stage<'a> {
             _ => repaired(&target, &done, seen),
         });
         let seen = seen.await.with_context(|| done.how.clone())?;
-        // The repair may be told before the answer to the perturbation has come.
+        // The watch may report the repair before the response to the perturbation has arrived.
         let mut times = vec![seen.saturating_duration_since(answered)];
         if what == Perturbation::Finalizer {
             times.extend(self.goes_late(&target).await.with_context(|| done.how.clone())?);
@@ -376,8 +377,8 @@ impl<'a> Stage<'a> {
         Ok(times)
     }
 
-    /// Deletes an object that somebody else's finalizer holds, and lets it go: until then it is left alone, then it is made
-    /// again, or succeeded already.
+    /// Deletes an object with another user's finalizer, and removes the finalizer. Slipway must not change the object until then.
+    /// Afterwards Slipway recreates the object, or has already created its successor.
     async fn goes_late(&self, target: &Target) -> anyhow::Result<Option<Duration>> {
         target.begin_to_delete(self.lab).await?;
         self.looked_at().await?;
@@ -396,17 +397,17 @@ impl<'a> Stage<'a> {
             };
             told.first(nothing.version()?, PATIENT, gone)
                 .await
-                .context("it did not go at last")?;
+                .context("the object still exists after the removal of the finalizer")?;
             return Ok(None);
         }
         let again = told.first(nothing.version()?, PROMPT, |seen| made_again(target, &nothing, seen));
         Ok(Some(again.await?.saturating_duration_since(answered)))
     }
 
-    /// The configuration that Contour runs on is one that nobody ever altered, and says what it must.
+    /// Checks that Contour uses a configuration that nobody ever altered, with the required content.
     async fn configuration_is_unaltered(&self) -> anyhow::Result<()> {
-        // One that was altered again soon after has to stay for a while.
-        wait("Contour is given a configuration that nobody altered", SETTLES)
+        // The successor of a configuration that was altered again soon is delayed.
+        wait("Contour's arguments name a configuration that nobody altered", SETTLES)
             .until(async || {
                 let looked = self.look_at_configuration().await;
                 Ok(looked.map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Reached))
@@ -425,18 +426,18 @@ impl<'a> Stage<'a> {
         let named = arguments
             .iter()
             .find_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="));
-        let named = named.context("Contour is given no configuration")?;
+        let named = named.context("Contour's arguments name no configuration")?;
         let configuration = self
             .lab
             .read(&Thing::new("ContourConfiguration", namespace, named))
             .await?;
         let captured =
             contour["spec"]["template"]["metadata"]["annotations"]["contour.slipway.dev/startup-inputs"].as_str();
-        let captured: Value = serde_json::from_str(captured.context("nothing is captured")?)?;
+        let captured: Value = serde_json::from_str(captured.context("the startup-inputs annotation is missing")?)?;
         ensure!(
             ["uid", "generation"].map(|field| &captured[field])
                 == ["uid", "generation"].map(|field| &configuration["metadata"][field]),
-            "{named} was altered after Contour was rolled: {}",
+            "{named} was altered after Contour was rolled out: {}",
             configuration["metadata"]
         );
         let block = &configuration["spec"]["globalExtAuth"];
@@ -456,18 +457,18 @@ impl<'a> Stage<'a> {
             let stand_in = reference(pointer).with_context(|| format!("{named} has no {pointer}"))?;
             ensure!(
                 self.sight.of_edge(&self.edge).contains_key(&stand_in),
-                "{named} names {stand_in}, which is not there"
+                "{named} references {stand_in}, which does not exist"
             );
         }
         Ok(())
     }
 
-    /// Nothing is asked any more. An Event about the last status may still be on its way at first.
+    /// Waits until the operator sends no requests. At first, an Event about the last status may still be in progress.
     async fn is_quiet(&self, namespaces: &[&str]) -> anyhow::Result<()> {
-        wait("nothing is asked any more", PATIENT)
+        wait("the operator sends no requests", PATIENT)
             .until(async || {
                 let mark = audit::mark(self.lab.world)?;
-                // That nothing happens can only be seen by waiting.
+                // Only a wait can show that nothing happens.
                 tokio::time::sleep(QUIET).await;
                 let mut requests = Vec::new();
                 for namespace in namespaces {
@@ -479,7 +480,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Whether the same object was seen in good order.
+/// Reports whether the target itself was observed in its settled state.
 fn repaired(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String> {
     if seen.thing != target.thing {
         return Err(String::new());
@@ -490,18 +491,18 @@ fn repaired(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String
     target.difference(&seen.object, done)
 }
 
-/// Whether another object of the name was seen in good order.
+/// Reports whether another object with the target's name was observed in its settled state.
 fn made_again(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String> {
     if seen.thing != target.thing {
         return Err(String::new());
     }
     if !seen.is_there || seen.object["metadata"]["uid"] == target.before["metadata"]["uid"] {
-        return Err(format!("{} is not made again", target.thing));
+        return Err(format!("{} is not recreated", target.thing));
     }
     target.difference(&seen.object, done)
 }
 
-/// What an object is called whatever the hash in its name, and wherever it is.
+/// Returns the name of an object without its hash, its namespace and other prefixes, with its kind.
 fn masked(kind: &str, name: &str) -> String {
     let is_stand_in = ["-ext-auth-", "-rate-limit-", "-tracing-"]
         .iter()
@@ -510,11 +511,11 @@ fn masked(kind: &str, name: &str) -> String {
         Some((stem, _)) if is_stand_in || kind == "ContourConfiguration" => format!("{stem}-#"),
         _ => name.to_owned(),
     };
-    // Of a ClusterRoleBinding's name the namespace is a part.
+    // The name of a ClusterRoleBinding contains the namespace.
     format!("{} ({kind})", name.rsplit(':').next().unwrap_or_default())
 }
 
-/// What Kubernetes' own controllers make of what Slipway made is theirs to remove.
+/// Reports whether Kubernetes' own controllers create objects of this kind. These controllers also delete them.
 fn is_by_others(kind: &str) -> bool {
     ["Pod", "ReplicaSet", "ControllerRevision", "EndpointSlice", "Endpoints"].contains(&kind)
 }

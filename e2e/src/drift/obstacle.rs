@@ -1,4 +1,4 @@
-//! What may keep an object from being deleted, for a while.
+//! Obstacles that block the deletion of an object for a while.
 
 use anyhow::{Context as _, bail};
 use fastrand::Rng;
@@ -10,38 +10,38 @@ use super::perturbation::HOLD;
 use crate::lab::{Lab, PATIENT, Thing, audit, wait};
 use crate::wait::Look;
 
-/// In whose way, and how.
+/// The kind of obstacle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// Not at all.
+    /// No obstacle.
     None,
-    /// One object has a finalizer of somebody else's.
+    /// One object has a finalizer of another user.
     Finalizer,
-    /// An admission policy refuses to let one object be deleted.
+    /// An admission policy rejects the deletion of one object.
     Refusal,
 }
 
-/// What is in the way.
+/// A raised obstacle.
 #[derive(Debug)]
 pub enum InTheWay {
-    /// Nothing.
+    /// No obstacle.
     Nothing,
-    /// The finalizer of this object.
+    /// The object with the finalizer.
     Finalizer(Thing),
-    /// The policy about this object, and since when.
+    /// The object of the policy, and the position in the audit log when the policy was in force.
     Refusal(Thing, audit::Mark),
 }
 
 impl Obstacle {
-    /// Puts it in the way of one of these objects.
+    /// Raises the obstacle for a random one of these objects.
     pub async fn raise(self, lab: &Lab, victims: Vec<Thing>, rng: &mut Rng) -> anyhow::Result<InTheWay> {
-        // The operator's own access is left to the garbage collector, and nobody waits for that.
+        // The garbage collector deletes the operator's own access, and no controller waits for that deletion.
         let mut victims = victims
             .into_iter()
             .filter(|victim| !victim.name.contains("-slipway-"))
             .collect::<Vec<_>>();
         rng.shuffle(&mut victims);
-        let victim = victims.pop().context("an object that somebody may hold")?;
+        let victim = victims.pop().context("no object can have an obstacle")?;
         Ok(match self {
             Self::None => InTheWay::Nothing,
             Self::Finalizer => {
@@ -57,7 +57,12 @@ impl Obstacle {
                     lab.apply(&object).await?;
                 }
                 wait(&format!("{victim} can't be deleted"), PATIENT)
-                    .until(async || Ok(Look::when(is_refused(lab, &victim).await?, "it could be")))
+                    .until(async || {
+                        Ok(Look::when(
+                            is_refused(lab, &victim).await?,
+                            "the deletion is still possible",
+                        ))
+                    })
                     .await?;
                 InTheWay::Refusal(victim, audit::mark(lab.world)?)
             }
@@ -66,7 +71,7 @@ impl Obstacle {
 }
 
 impl InTheWay {
-    /// Waits until the operator has run into it.
+    /// Waits until the operator has met the obstacle.
     pub async fn was_met(&self, lab: &Lab) -> anyhow::Result<()> {
         let met = async || {
             Ok(match self {
@@ -75,9 +80,9 @@ impl InTheWay {
                     let now = lab
                         .find(victim)
                         .await?
-                        .with_context(|| format!("{victim} went in spite of a finalizer"))?;
+                        .with_context(|| format!("{victim} was deleted in spite of a finalizer"))?;
                     let since = &now["metadata"]["deletionTimestamp"];
-                    Look::when(!since.is_null(), "nobody has deleted it yet")
+                    Look::when(!since.is_null(), "the deletion has not been requested yet")
                 }
                 Self::Refusal(victim, mark) => {
                     let tried = audit::requests(lab.world, *mark, &victim.namespace)?;
@@ -92,16 +97,16 @@ impl InTheWay {
                         .filter(|request| request.ends_with("403") || request.ends_with("422"))
                         .count()
                         > 0;
-                    Look::when(is_refused, format!("no {deletion}was refused"))
+                    Look::when(is_refused, format!("no request {deletion}was rejected"))
                 }
             })
         };
-        wait(&format!("the operator has run into {self:?}"), PATIENT)
+        wait(&format!("the operator has met {self:?}"), PATIENT)
             .until(met)
             .await
     }
 
-    /// Takes it away.
+    /// Removes the obstacle.
     pub async fn remove(&self, lab: &Lab) -> anyhow::Result<()> {
         match self {
             Self::Nothing => Ok(()),
@@ -121,14 +126,19 @@ impl InTheWay {
                     .await?;
                 }
                 wait(&format!("{victim} can be deleted again"), PATIENT)
-                    .until(async || Ok(Look::when(!is_refused(lab, victim).await?, "it can't be")))
+                    .until(async || {
+                        Ok(Look::when(
+                            !is_refused(lab, victim).await?,
+                            "the deletion is still impossible",
+                        ))
+                    })
                     .await
             }
         }
     }
 }
 
-/// Whether a deletion would be refused.
+/// Reports whether the API server would reject a deletion.
 async fn is_refused(lab: &Lab, victim: &Thing) -> anyhow::Result<bool> {
     let try_it = DeleteParams {
         dry_run: true,
@@ -142,17 +152,17 @@ async fn is_refused(lab: &Lab, victim: &Thing) -> anyhow::Result<bool> {
         Ok(_) => Ok(false),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(kube::Error::Api(status)) if status.message.contains("not now") => Ok(true),
-        Err(error) => bail!("trying to delete {victim}: {error}"),
+        Err(error) => bail!("dry run of the deletion of {victim}: {error}"),
     }
 }
 
 fn kind(victim: &Thing) -> anyhow::Result<Kind> {
     let kind = Kind::ALL.iter().find(|kind| kind.name() == victim.kind);
     kind.copied()
-        .with_context(|| format!("Slipway does not know {}", victim.kind))
+        .with_context(|| format!("{} is not one of Slipway's kinds", victim.kind))
 }
 
-/// The policy, and its binding.
+/// Returns the policy and its binding.
 fn policy(victim: &Thing) -> anyhow::Result<[serde_json::Value; 2]> {
     let kind = kind(victim)?;
     let name = format!("refuse-{}-{}", victim.namespace, victim.name).replace(':', "-");

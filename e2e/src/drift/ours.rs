@@ -1,5 +1,5 @@
-//! What of an object is Slipway's, by the API server's own record (`metadata.managedFields`): where it is, what it is, and what
-//! else it might be.
+//! The fields of an object that Slipway owns, according to the API server's own record (`metadata.managedFields`): their paths, their
+//! values, and other possible values.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,29 @@ use serde_json::{Map, Value, json};
 /// Slipway's field manager.
 const MANAGER: &str = "slipway";
 
-/// The prefix of its annotations.
+/// The prefix of Slipway's annotations.
 const OWN_ANNOTATION: &str = "contour.slipway.dev/";
 
-/// One step on the way to a field.
+/// One step of the path to a field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
-    /// Into an object.
+    /// The field of an object.
     Field(String),
-    /// To the item of a list that has these fields (JSON).
+    /// The item of a list with these fields (JSON).
     Item(String),
-    /// To the item of a list that is this value (JSON).
+    /// The item of a list with this value (JSON).
     Value(String),
 }
 
-/// A field of Slipway's that has nothing of Slipway's below it.
+/// A field that Slipway owns, without owned fields below it.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     path: Vec<Step>,
-    /// What it is.
+    /// The field's value.
     pub value: Value,
 }
 
-/// The fields of an object that Slipway set, but those of which the API server keeps the allocation.
+/// Returns the fields of an object that Slipway set, except fields whose values the API server allocated.
 pub fn leaves(object: &Value) -> anyhow::Result<Vec<Leaf>> {
     let entries = object["metadata"]["managedFields"]
         .as_array()
@@ -53,7 +53,8 @@ pub fn leaves(object: &Value) -> anyhow::Result<Vec<Leaf>> {
         .collect())
 }
 
-/// Whether an object still has what its creation left: fields that were only defaulted count as Slipway's until it has applied.
+/// Reports whether an object still has the managed fields of its creation. Until Slipway's first apply, defaulted fields count as
+/// Slipway's.
 pub fn is_as_created(object: &Value) -> bool {
     let entries = object["metadata"]["managedFields"].as_array();
     entries
@@ -107,12 +108,12 @@ impl Step {
 }
 
 impl Leaf {
-    /// The field in another object, or in another state of the same one.
+    /// Returns the field's value in another object, or in another state of the same object.
     pub fn of<'a>(&self, object: &'a Value) -> Option<&'a Value> {
         self.path.iter().try_fold(object, |value, step| step.of(value))
     }
 
-    /// Where it is in an object, as a JSON pointer.
+    /// Returns the field's path in an object as a JSON pointer, or None if the object lacks a list item of the path.
     pub fn pointer(&self, object: &Value) -> Option<String> {
         let mut pointer = String::new();
         let mut value = object;
@@ -127,7 +128,7 @@ impl Leaf {
         Some(pointer)
     }
 
-    /// An object with this field alone, as server-side apply wants it.
+    /// Returns an object with only this field, in the form that server-side apply accepts.
     pub fn alone(&self, value: Value) -> anyhow::Result<Value> {
         self.path.iter().rev().try_fold(value, |below, step| {
             Ok(match step {
@@ -142,18 +143,18 @@ impl Leaf {
         })
     }
 
-    /// Whether it is in `metadata`.
+    /// Reports whether the field is in `metadata`.
     pub fn is_metadata(&self) -> bool {
         self.path.first() == Some(&Step::Field("metadata".to_owned()))
     }
 
-    /// Whether the path is this one, without items of lists.
+    /// Reports whether the path is exactly this one. A path with list items never matches.
     pub fn is_at(&self, names: &[&str]) -> bool {
         let is_it = |(step, name): (&Step, &&str)| *step == Step::Field((*name).to_owned());
         self.path.len() == names.len() && self.path.iter().zip(names).all(is_it)
     }
 
-    /// Whether its value may be another one after a repair: a hash, what is remembered, a new certificate.
+    /// Reports whether the value may change with a repair: a hash, persisted state, or a new certificate.
     pub fn is_variable(&self) -> bool {
         match self.path.as_slice() {
             [Step::Field(first), ..] if first == "data" => true,
@@ -170,7 +171,7 @@ impl Leaf {
             .any(|name| self.path.get(1) == Some(&Step::Field((*name).to_owned())))
     }
 
-    /// Other values that it might have, in random order; `None` is its absence.
+    /// Returns other possible values in random order; `None` is the field's absence.
     pub fn others(&self, rng: &mut Rng) -> Vec<Option<Value>> {
         let mut others = vec![None];
         match &self.value {
@@ -197,7 +198,7 @@ impl Leaf {
         others
     }
 
-    /// Whether there is something in it.
+    /// Reports whether the value is not empty.
     pub fn is_filled(&self) -> bool {
         match &self.value {
             Value::Null => false,
@@ -209,7 +210,7 @@ impl Leaf {
     }
 }
 
-/// Something like it.
+/// Returns a similar item.
 fn altered(item: &Value) -> Value {
     match item {
         Value::String(text) => json!(format!("{text}x")),
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_slipway_s_are_found_in_lists_and_maps_and_nobody_else_s() {
+    fn leaves_finds_exactly_slipways_fields() {
         let object = service();
         let leaves = leaves(&object).expect("leaves");
         let mut found: Vec<_> = leaves
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_alone_is_an_object_that_server_side_apply_understands() {
+    fn alone_returns_an_object_for_server_side_apply() {
         let object = service();
         let name = leaves(&object)
             .expect("leaves")

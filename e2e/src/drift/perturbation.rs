@@ -1,4 +1,4 @@
-//! What somebody else does to an object, and what of it may be seen afterwards. Each perturbation is a real change, or an error.
+//! Another user's changes to an object, and the allowed states afterwards. Each perturbation is a real change; anything else is an error.
 
 use anyhow::{Context as _, bail, ensure};
 use fastrand::Rng;
@@ -12,38 +12,38 @@ use crate::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::made::{APPLIED, FINALIZER};
 use crate::lab::{Lab, Thing};
 
-/// A finalizer of somebody else's.
+/// A finalizer of another user.
 pub const HOLD: &str = "test.example.com/hold";
 
-/// The label that is taken away where an object has to be repaired for another reason than the perturbation.
+/// The label that is removed to trigger a repair where the perturbation itself needs none.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// What is done to an object.
+/// A change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Perturbation {
-    /// Deleted.
+    /// Deletes the object.
     Deleted,
-    /// A field of Slipway's changed or removed; or one added where all fields are Slipway's.
+    /// Changes or removes a field of Slipway's, or adds a field where Slipway owns all fields.
     Content,
-    /// All labels of Slipway's removed. (Of a ClusterRoleBinding one of the two that say whose it is stays: it has no other
-    /// mark, and without any it is somebody else's.)
+    /// Removes all labels of Slipway's. A ClusterRoleBinding keeps one of the two owner labels. The binding has no other mark, so without
+    /// both labels it would no longer be Slipway's.
     Labels,
-    /// The ownerReference removed.
+    /// Removes the ownerReference.
     Owner,
-    /// The annotations of Slipway's removed.
+    /// Removes Slipway's annotations.
     Annotation,
-    /// Slipway's finalizer removed.
+    /// Removes Slipway's finalizer.
     OurFinalizer,
-    /// A finalizer of somebody else's added; then deleted, and let go after a while.
+    /// Adds another user's finalizer. Afterwards the object is deleted, and the finalizer is removed after a while.
     Finalizer,
-    /// Fields of their own applied by another field manager.
+    /// Applies another field manager's own fields.
     ForeignFields,
-    /// A field of Slipway's applied by another field manager, by force.
+    /// Applies a field of Slipway's with another field manager, by force.
     Takeover,
 }
 
 impl Perturbation {
-    /// All of them.
+    /// All perturbations.
     pub const ALL: [Self; 9] = [
         Self::Deleted,
         Self::Content,
@@ -56,7 +56,7 @@ impl Perturbation {
         Self::Takeover,
     ];
 
-    /// In words.
+    /// Returns the name of the perturbation.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
@@ -71,13 +71,13 @@ impl Perturbation {
         }
     }
 
-    /// Whether what a Contour captures may get a successor of another name for it, in place of a repair: it can't be made again
-    /// while it is Terminating, and its label and its annotations say what its name promises.
+    /// Reports whether this perturbation may replace an object that a Contour captures by a successor with another name. Such an object
+    /// cannot be recreated while it is terminating, and its label and annotations confirm the content that its name stands for.
     pub fn may_cost_a_name(self) -> bool {
         matches!(self, Self::Deleted | Self::Labels | Self::Annotation)
     }
 
-    /// Whether an object has what this takes away or changes.
+    /// Reports whether the target has the property that this perturbation changes.
     pub fn concerns(self, target: &Target) -> bool {
         let metadata = &target.before["metadata"];
         match self {
@@ -89,26 +89,26 @@ impl Perturbation {
     }
 }
 
-/// An object, as it is when all is well.
+/// An object in its settled state.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Which.
+    /// The reference to the object.
     pub thing: Thing,
-    /// As it is.
+    /// The object.
     pub before: Value,
     leaves: Vec<Leaf>,
 }
 
-/// What was done.
+/// A perturbation that was applied.
 #[derive(Debug)]
 pub struct Disturbed {
-    /// The object as the API server answered, or its last state.
+    /// The object in the API server's response, or the object's last state.
     pub answer: Value,
-    /// What of somebody else's must stay.
+    /// Another user's fields, which must be preserved.
     pub foreign: Value,
-    /// What a variable field must not be any more.
+    /// A variable field, with the value that it must not keep.
     spoilt: Option<(Leaf, Option<Value>)>,
-    /// In words.
+    /// A description of the change.
     pub how: String,
 }
 
@@ -122,32 +122,32 @@ impl Disturbed {
         }
     }
 
-    /// Nothing was done.
+    /// Returns a description of an unchanged object.
     pub fn of_itself(now: &Value) -> Self {
         Self::of(now.clone(), "nothing")
     }
 
-    /// The version that it left.
+    /// Returns the resource version after the change.
     pub fn version(&self) -> anyhow::Result<u64> {
         version_of(&self.answer)
     }
 }
 
 impl Target {
-    /// From its present state.
+    /// Returns a target from the object's present state.
     pub fn new(thing: Thing, before: Value) -> anyhow::Result<Self> {
         let leaves = ours::leaves(&before)?;
-        ensure!(!leaves.is_empty(), "nothing of {thing} is Slipway's: {before}");
+        ensure!(!leaves.is_empty(), "Slipway owns no field of {thing}: {before}");
         Ok(Self { thing, before, leaves })
     }
 
-    /// Whether it has Slipway's finalizer: stand-ins and blackholes.
+    /// Reports whether the object has Slipway's finalizer: stand-ins and blackholes.
     pub fn is_held(&self) -> bool {
         let finalizers = self.before["metadata"]["finalizers"].as_array();
         finalizers.into_iter().flatten().any(|finalizer| finalizer == FINALIZER)
     }
 
-    /// Whether a Contour captures it: a stand-in, a blackhole, a configuration.
+    /// Reports whether a Contour captures the object: stand-ins, blackholes and configurations.
     pub fn is_startup_input(&self) -> bool {
         self.is_held() || self.thing.kind == "ContourConfiguration"
     }
@@ -160,7 +160,7 @@ impl Target {
         self.thing.kind == "Service" && self.is_held()
     }
 
-    /// Whether Slipway writes it by server-side apply.
+    /// Reports whether Slipway writes the object by server-side apply.
     pub fn is_shared(&self) -> bool {
         !self.has_whole_spec() && !self.is_blackhole()
     }
@@ -169,13 +169,13 @@ impl Target {
         self.content().next().is_some()
     }
 
-    /// Fields that Slipway repairs.
+    /// Returns the fields that Slipway repairs.
     fn content(&self) -> impl Iterator<Item = &Leaf> {
         let left_to_others = |leaf: &&Leaf| {
-            // An autoscaler's, where the specification does not say a number (it does for Contour); Contour's own.
+            // An autoscaler owns the replicas if the spec has no number (the spec has one for Contour). Contour itself owns the Lease.
             (self.thing.name.ends_with("-envoy") && leaf.is_at(&["spec", "replicas"])) || self.thing.kind == "Lease"
         };
-        // A blackhole is written by updates, so that fields that were only defaulted seem to be Slipway's as well.
+        // Slipway writes a blackhole by updates, so defaulted fields also appear as Slipway's.
         let defaulted = |leaf: &&Leaf| {
             let place = leaf.pointer(&self.before).unwrap_or_default();
             self.is_blackhole() && !["/spec/ports/0/port", "/spec/ports/0/name"].contains(&place.as_str())
@@ -186,7 +186,7 @@ impl Target {
             .filter(move |leaf| !left_to_others(leaf) && !defaulted(leaf))
     }
 
-    /// What an object of this name lacks to be as it was.
+    /// Returns an error with the first difference from the settled state, for an object with the target's name.
     pub fn difference(&self, now: &Value, done: &Disturbed) -> Result<(), String> {
         if !now["metadata"]["deletionTimestamp"].is_null() {
             return Err(format!("{} is Terminating", self.thing));
@@ -215,12 +215,12 @@ impl Target {
             return Err(format!("spec is {}, was {}", now["spec"], self.before["spec"]));
         }
         if self.is_blackhole() && !(now["spec"]["selector"].is_null() && now["spec"]["externalName"].is_null()) {
-            return Err(format!("the blackhole has a way out: {}", now["spec"]));
+            return Err(format!("the blackhole has a destination: {}", now["spec"]));
         }
-        contains(now, &done.foreign).map_err(|missing| format!("of somebody else's there is no more {missing}"))
+        contains(now, &done.foreign).map_err(|missing| format!("another user's field is missing: {missing}"))
     }
 
-    /// What another object lacks to be this one's successor.
+    /// Returns an error if another object is not the target's successor. The error is empty for an unrelated object.
     pub fn succession(&self, other: &Thing, now: &Value) -> Result<(), String> {
         let metadata = &now["metadata"];
         let is_other =
@@ -230,7 +230,7 @@ impl Target {
             || metadata["labels"][OWNER_NAMESPACE] != self.before["metadata"]["labels"][OWNER_NAMESPACE]
             || metadata["labels"][role] != self.before["metadata"]["labels"][role]
         {
-            // Of something else.
+            // An unrelated object.
             return Err(String::new());
         }
         let expected = self.before["spec"].to_string().replace(&self.thing.name, &other.name);
@@ -245,7 +245,7 @@ impl Target {
         Ok(())
     }
 
-    /// Carries out a perturbation.
+    /// Applies a perturbation.
     pub async fn disturb(&self, lab: &Lab, what: Perturbation, rng: &mut Rng) -> anyhow::Result<Disturbed> {
         let done = match what {
             Perturbation::Deleted => self.delete(lab).await?,
@@ -264,7 +264,9 @@ impl Target {
                     .unwrap_or_default();
                 finalizers.push(json!(HOLD));
                 let change = json!({"finalizers": finalizers, "labels": {MANAGED_BY: null}});
-                let mut done = self.merge(lab, &change, "finalizer of somebody's, and a label").await?;
+                let mut done = self
+                    .merge(lab, &change, "finalizer of another user, and a label")
+                    .await?;
                 done.foreign = json!({"metadata": {"finalizers": [HOLD]}});
                 done
             }
@@ -274,19 +276,19 @@ impl Target {
         if what != Perturbation::Deleted {
             ensure!(
                 self.difference(&done.answer, &done).is_err(),
-                "{}: nothing was disturbed",
+                "{}: the object did not change",
                 done.how
             );
         }
         Ok(done)
     }
 
-    /// Makes Slipway apply an object, so that only what it really asks for is recorded as its own.
+    /// Removes a label, so that Slipway applies the object. Afterwards the managed fields contain only the fields that Slipway sets.
     pub async fn unlabel(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
         self.merge(lab, &json!({"labels": {MANAGED_BY: null}}), "label").await
     }
 
-    /// As one whom the policies on marks don't hold back, who are there so that nobody strips these.
+    /// Patches metadata as a user that the policies on marks do not restrict. These policies protect the marks from other users.
     async fn merge(&self, lab: &Lab, metadata: &Value, how: &str) -> anyhow::Result<Disturbed> {
         let api = lab.unguarded(self.thing.kind, &self.thing.namespace);
         let patch = Patch::Merge(json!({"metadata": metadata}));
@@ -318,7 +320,7 @@ impl Target {
         }
         ensure!(
             labels.len() > 2,
-            "only these labels of {} are Slipway's: {labels:?}",
+            "Slipway owns too few labels of {}: {labels:?}",
             self.thing
         );
         let how = labels.join(", ");
@@ -344,19 +346,19 @@ impl Target {
         self.merge(lab, &json!({"annotations": annotations}), &how).await
     }
 
-    /// Changes a field of Slipway's to the first other value that the API server takes.
+    /// Changes a field of Slipway's to the first other value that the API server accepts.
     async fn change(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
         if let Some(addition) = self.addition().filter(|_| rng.bool()) {
             let answer = self
                 .json_patch(lab, addition.clone())
                 .await?
-                .context("an addition is taken")?;
+                .context("the API server rejected the addition")?;
             return Ok(Disturbed::of(answer, addition.to_string()));
         }
         let mut leaves: Vec<_> = self.content().collect();
         rng.shuffle(&mut leaves);
         for leaf in leaves {
-            let pointer = leaf.pointer(&self.before).context("a place")?;
+            let pointer = leaf.pointer(&self.before).context("the field is missing")?;
             for other in leaf.others(rng) {
                 let patch = match &other {
                     Some(value) => json!([{"op": "replace", "path": pointer, "value": value}]),
@@ -365,7 +367,7 @@ impl Target {
                 let Some(answer) = self.json_patch(lab, patch).await? else {
                     continue;
                 };
-                // A field that is defaulted to what it was, or that the API server keeps, is as before.
+                // The value does not change if the API server defaults the field to the same value, or keeps the field.
                 if leaf.of(&answer) != Some(&leaf.value) {
                     let how = format!("{pointer}: {} → {:?}", leaf.value, leaf.of(&answer));
                     let mut done = Disturbed::of(answer, how);
@@ -374,10 +376,10 @@ impl Target {
                 }
             }
         }
-        bail!("the API server takes no other value of any field of {}", self.thing)
+        bail!("the API server accepts no other value of any field of {}", self.thing)
     }
 
-    /// What must not be added: it would be a way past the authorization.
+    /// Returns a forbidden addition: it would bypass the authorization.
     fn addition(&self) -> Option<Value> {
         let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
         match self.thing.kind {
@@ -386,7 +388,7 @@ impl Target {
                 "/spec/globalExtAuth/authPolicy",
                 json!({"disabled": true})
             )])),
-            // Only a Service without a selector may be of both families on any cluster.
+            // Only a Service without a selector may have both families on any cluster.
             "Service" if self.is_blackhole() => Some(json!([
                 add("/spec/selector", json!({"app": "mallory"})),
                 add("/spec/ipFamilyPolicy", json!("SingleStack")),
@@ -396,7 +398,8 @@ impl Target {
         }
     }
 
-    /// The object as somebody reaches it who changes its content: past the policy that guards this, where it is guarded.
+    /// Returns the API for a user that changes the object's content. Where a policy protects the content, the user is one that the policy
+    /// treats as the operator.
     fn content_api(&self, lab: &Lab) -> Api<DynamicObject> {
         let Thing { kind, namespace, .. } = &self.thing;
         if self.is_startup_input() || *kind == "Secret" {
@@ -406,7 +409,7 @@ impl Target {
         }
     }
 
-    /// The answer; none if the value is refused.
+    /// Returns the patched object, or None if the API server rejects the value.
     async fn json_patch(&self, lab: &Lab, patch: Value) -> anyhow::Result<Option<Value>> {
         let api = self.content_api(lab);
         let patch = Patch::<()>::Json(serde_json::from_value(patch)?);
@@ -425,7 +428,7 @@ impl Target {
         serde_json::to_value(answer).map_err(kube::Error::SerdeError)
     }
 
-    /// Fields of somebody else's, and a reason to repair the object beside them.
+    /// Applies another user's fields, and removes a label to trigger a repair.
     async fn add(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
         let (key, value) = ("test.example.com/mine", "stays");
         let mut foreign = match self.thing.kind {
@@ -437,7 +440,7 @@ impl Target {
             _ => json!({}),
         };
         foreign["metadata"] = json!({"labels": {key: value}, "annotations": {key: value}});
-        // Not by force: none of these may be Slipway's.
+        // Not by force: none of these fields may be Slipway's.
         let applied = self
             .apply(lab, &PatchParams::apply("a-neighbour"), foreign.clone())
             .await;
@@ -447,7 +450,7 @@ impl Target {
         Ok(done)
     }
 
-    /// A field of Slipway's under another manager, who has one of their own besides.
+    /// Applies a field of Slipway's with another manager, together with a field of that manager.
     async fn take_over(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
         let foreign = json!({"metadata": {"labels": {"test.example.com/usurper": "stays"}}});
         let parameters = PatchParams::apply("a-usurper").force();
@@ -475,15 +478,15 @@ impl Target {
                 }
             }
         }
-        bail!("nobody can take over any field of {}", self.thing)
+        bail!("no field of {} can be taken over", self.thing)
     }
 
-    /// Takes the foreign finalizer away from an object that is being deleted.
+    /// Removes the other user's finalizer from an object that is being deleted.
     pub async fn let_go(&self, lab: &Lab) -> anyhow::Result<()> {
         let now = lab.read(&self.thing).await?;
         let finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         let held = finalizers.iter().any(|finalizer| finalizer == HOLD);
-        ensure!(held, "somebody took the foreign finalizer of {} away", self.thing);
+        ensure!(held, "the foreign finalizer of {} was removed", self.thing);
         ensure!(
             !now["metadata"]["deletionTimestamp"].is_null(),
             "{} is not Terminating",
@@ -492,17 +495,17 @@ impl Target {
         lab.let_go(&self.thing, HOLD).await
     }
 
-    /// Deletes it for good, without waiting.
+    /// Requests the deletion of the object. Does not wait.
     pub async fn begin_to_delete(&self, lab: &Lab) -> anyhow::Result<()> {
         let api = lab.api(self.thing.kind, &self.thing.namespace);
         let answer = api.delete(&self.thing.name, &DeleteParams::default()).await;
         let answer = answer.with_context(|| format!("deleting {}", self.thing))?;
-        ensure!(answer.is_left(), "{} went in spite of a finalizer", self.thing);
+        ensure!(answer.is_left(), "{} was deleted in spite of a finalizer", self.thing);
         Ok(())
     }
 }
 
-/// Whether all of a value is in another one; lists as sets.
+/// Returns an error with a missing part unless `object` contains all of `part`; compares lists as sets.
 fn contains(object: &Value, part: &Value) -> Result<(), String> {
     match (object, part) {
         (_, Value::Null) => Ok(()),

@@ -1,4 +1,4 @@
-//! What there is of the kinds that Slipway makes, as one watch of each kind tells it, with the moment at which it was told.
+//! The objects of the kinds that Slipway creates, observed by one watch for each kind, with the time of each observation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 use crate::edge::{Edge, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::{Lab, Thing};
 
-/// Kinds that Slipway reads and never makes. Whatever else it knows it makes, and a kind that is in neither place is a test
-/// that is missing.
+/// The kinds that Slipway reads but never creates. Slipway creates all of its other kinds. A kind in neither group means that a test is
+/// missing.
 const READ_ONLY: [Kind; 9] = [
     Kind::ContourDeployment,
     Kind::CustomResourceDefinition,
@@ -31,26 +31,26 @@ const READ_ONLY: [Kind; 9] = [
     Kind::Pod,
 ];
 
-/// The kinds that Slipway makes.
+/// Returns the kinds that Slipway creates.
 pub fn made_kinds() -> impl Iterator<Item = &'static str> {
     let made = Kind::ALL.iter().filter(|kind| !READ_ONLY.contains(kind));
     made.map(|kind| kind.name())
 }
 
-/// An object was seen, or seen to be gone.
+/// An observed change or deletion of an object.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Which.
+    /// The reference to the object.
     pub thing: Thing,
-    /// As it is now, or was when it went.
+    /// The object now, or its last state before the deletion.
     pub object: Arc<Value>,
-    /// Whether it is there.
+    /// Whether the object exists.
     pub is_there: bool,
-    /// When its watch told.
+    /// The time of the watch event.
     pub at: Instant,
 }
 
-/// The watches; they end with it.
+/// The watches; they end when this value is dropped.
 pub struct Sight {
     objects: Arc<Mutex<BTreeMap<Thing, Arc<Value>>>>,
     told: Sender<Seen>,
@@ -61,7 +61,7 @@ impl Sight {
     /// Watches every kind that Slipway makes, in the whole cluster.
     pub fn of(lab: &Lab) -> Self {
         let objects = Arc::<Mutex<BTreeMap<Thing, Arc<Value>>>>::default();
-        // More events than come while a receiver is not looking; one that missed some fails loudly.
+        // The capacity exceeds the number of events during any pause of a receiver. A receiver that misses events returns an error.
         let (told, _) = broadcast::channel(1 << 14);
         let watches = made_kinds().chain(["ContourDeployment"]).map(|kind| {
             let mut events = watcher::watcher(lab.api(kind, ""), watcher::Config::default()).boxed();
@@ -80,14 +80,14 @@ impl Sight {
                             (object, true)
                         }
                         Ok(Event::InitDone) => {
-                            // What went while the watch was away.
+                            // Removes the objects that were deleted while the watch was interrupted.
                             let mut objects = objects.lock().expect("nobody panics with the lock");
                             objects.retain(|thing, _| thing.kind != kind || listed.contains(thing));
                             continue;
                         }
                         Ok(Event::Apply(object)) => (object, true),
                         Ok(Event::Delete(object)) => (object, false),
-                        // A kind whose CRD is missing; kube waits before it tries again.
+                        // The CRD of the kind is missing; kube waits before the next attempt.
                         Err(_) => continue,
                     };
                     let Ok(value) = serde_json::to_value(&object) else {
@@ -100,7 +100,7 @@ impl Sight {
                     } else {
                         objects.remove(&thing);
                     }
-                    // Nobody may be listening.
+                    // An error means that there is no listener.
                     let _ = told.send(Seen {
                         thing,
                         object,
@@ -114,12 +114,12 @@ impl Sight {
         Self { objects, told, watches }
     }
 
-    /// What is told from now on.
+    /// Returns a listener for events from now on.
     pub fn listen(&self) -> Listener {
         Listener(self.told.subscribe())
     }
 
-    /// Everything that bears the labels of an edge, as it was seen last.
+    /// Returns all objects with the labels of an edge, in their last observed state.
     pub fn of_edge(&self, edge: &Edge) -> BTreeMap<Thing, Arc<Value>> {
         let objects = self.objects.lock().expect("nobody panics with the lock");
         let is_its = |object: &Value| {
@@ -132,7 +132,7 @@ impl Sight {
 }
 
 impl Sight {
-    /// The same in words, and the ContourDeployment itself: as [`crate::leftovers`] says it.
+    /// Returns descriptions of these objects and of the ContourDeployment itself, in the form of [`crate::leftovers`].
     pub fn described(&self, edge: &Edge) -> BTreeSet<String> {
         let own = Thing::new("ContourDeployment", edge.namespace(), edge.name());
         let itself = self
@@ -143,8 +143,8 @@ impl Sight {
             .cloned();
         let all = self.of_edge(edge).into_iter().chain(itself.map(|object| (own, object)));
         all.map(|(thing, object)| {
-            let is_ending = !object["metadata"]["deletionTimestamp"].is_null();
-            format!("{thing}{}", if is_ending { " (ending)" } else { "" })
+            let is_terminating = !object["metadata"]["deletionTimestamp"].is_null();
+            format!("{thing}{}", if is_terminating { " (terminating)" } else { "" })
         })
         .collect()
     }
@@ -162,18 +162,19 @@ fn thing(kind: &'static str, object: &DynamicObject) -> Thing {
     Thing::new(kind, &object.namespace().unwrap_or_default(), &object.name_any())
 }
 
-/// What was told since somebody began to listen.
+/// A receiver of all events since its creation.
 pub struct Listener(Receiver<Seen>);
 
 impl Listener {
-    /// The first thing that was told of a later state than `version` and is as wanted. `look` says what is not, yet.
+    /// Returns the time of the first event that is later than `version` and that `look` accepts. `look` returns a description of the
+    /// difference for other events.
     pub async fn first(
         &mut self,
         version: u64,
         limit: Duration,
         mut look: impl FnMut(&Seen) -> Result<(), String>,
     ) -> anyhow::Result<Instant> {
-        let mut last = "nothing was seen".to_owned();
+        let mut last = "nothing was observed".to_owned();
         let found = tokio::time::timeout(limit, async {
             loop {
                 let seen = self.0.recv().await.context("the watches of the test were too slow")?;
@@ -192,12 +193,12 @@ impl Listener {
         });
         match found.await {
             Ok(found) => found,
-            Err(_) => bail!("not within {} s; seen last: {last}", limit.as_secs()),
+            Err(_) => bail!("not within {} s; last observed: {last}", limit.as_secs()),
         }
     }
 }
 
-/// An object's resourceVersion: etcd's revision, which grows with every write to the cluster.
+/// Returns an object's resourceVersion: etcd's revision, which increases with every write to the cluster.
 pub fn version_of(object: &Value) -> anyhow::Result<u64> {
     let version = object["metadata"]["resourceVersion"]
         .as_str()

@@ -1,5 +1,5 @@
-//! What is around the objects of a ContourDeployment: those of somebody else, which nobody may touch, and what makes the
-//! certificates certificates.
+//! The surroundings of a ContourDeployment's objects: objects of other users, which Slipway must not touch, and the validity of the
+//! certificates.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use crate::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::{Lab, Thing};
 
-/// Objects of somebody else's beside Slipway's. What they lack to be Slipway's is the least that there may be.
+/// Objects of other users beside Slipway's. They differ from Slipway's objects as little as possible.
 pub struct Bystanders(Vec<(Thing, Value)>);
 
 impl Bystanders {
-    /// Makes them in these namespaces.
+    /// Creates the objects in these namespaces.
     pub async fn make(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<Self> {
         let mut made = Vec::new();
         for namespace in namespaces {
@@ -42,7 +42,7 @@ impl Bystanders {
         Ok(Self(made))
     }
 
-    /// Nobody wrote to any of them.
+    /// Checks that nobody has written to any of them.
     pub async fn are_as_they_were(&self, lab: &Lab) -> anyhow::Result<()> {
         for (thing, version) in &self.0 {
             let now = lab.read(thing).await?;
@@ -55,8 +55,8 @@ impl Bystanders {
     }
 }
 
-/// Makes an object, and takes one of the two labels off that say whose it is. Policies let nobody but the operator make such an object,
-/// nor the operator one without this label: but there may be one from a time before they were installed.
+/// Creates an object and removes one of its two owner labels. The policies allow only the operator to create such an object, and forbid the
+/// operator an object without this label. But an object from a time before the policies may exist.
 async fn left_with_half(lab: &Lab, kind: &str, object: &Value) -> anyhow::Result<Value> {
     let namespace = object["metadata"]["namespace"].as_str().context("a namespace")?;
     let name = object["metadata"]["name"].as_str().context("a name")?;
@@ -72,14 +72,14 @@ async fn left_with_half(lab: &Lab, kind: &str, object: &Value) -> anyhow::Result
     )?)
 }
 
-/// Of kinds to which no controller of Kubernetes' own writes.
+/// Returns objects of kinds that no controller of Kubernetes' own writes to.
 fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
-    // Half of what makes an object Slipway's will be left.
+    // One of the two owner labels will be removed.
     let metadata = json!({
         "namespace": namespace, "name": "neighbour",
         "labels": {"app.kubernetes.io/managed-by": "slipway", OWNER_NAMESPACE: edge, OWNER_NAME: "neighbour"},
     });
-    // A RoleBinding with one of the labels is made beside a ContourDeployment only, and there is none yet.
+    // A RoleBinding with one of the labels needs a ContourDeployment, which does not exist yet.
     let unowned = json!({
         "namespace": namespace, "name": "neighbour", "labels": {"app.kubernetes.io/managed-by": "slipway"},
     });
@@ -98,7 +98,7 @@ fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
     ]
 }
 
-/// Contour's and Envoy's certificates are of the authority that both are given.
+/// Checks that the authority of Contour and Envoy signed both certificates.
 pub async fn certificates_fit(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     for name in ["edge-contour-cert", "edge-envoy-cert"] {
         let secret = Thing::new("Secret", namespace, name);
@@ -117,7 +117,7 @@ pub async fn certificates_fit(lab: &Lab, namespace: &str) -> anyhow::Result<()> 
         let (roots, provider) = (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
         let chain = pem("tls.crt")?;
         let own = chain.first().with_context(|| format!("{secret} has no certificate"))?;
-        // Contour serves, Envoy is its client.
+        // Contour is the server, Envoy the client.
         let verdict = if name.contains("envoy") {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
             verifier.verify_client_cert(own, &chain[1..], UnixTime::now()).map(drop)
@@ -128,7 +128,7 @@ pub async fn certificates_fit(lab: &Lab, namespace: &str) -> anyhow::Result<()> 
                 .verify_server_cert(own, &chain[1..], &contour, &[], UnixTime::now())
                 .map(drop)
         };
-        verdict.with_context(|| format!("{secret} does not fit its authority"))?;
+        verdict.with_context(|| format!("{secret} does not match its authority"))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the operator asked the API server, from the API server's own audit log.
+//! The operator's requests to the API server, read from the API server's audit log.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -8,21 +8,22 @@ use serde_json::Value;
 
 use crate::lab::world::World;
 
-/// A moment in the audit log.
+/// A position in the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
-/// Now.
+/// Returns the present end of the audit log.
 pub fn mark(world: &World) -> anyhow::Result<Mark> {
     let file = world.state.join("audit.log");
     Ok(Mark(
         file.metadata()
-            .with_context(|| format!("looking at {}", file.display()))?
+            .with_context(|| format!("reading the size of {}", file.display()))?
             .len(),
     ))
 }
 
-/// The operator's requests since then, watches left out, that concern this namespace or none: `verb resource namespace/name`.
+/// Returns the operator's requests since `since`, as `verb resource namespace/name code`. The result has requests for this namespace and
+/// for cluster-scoped objects, without watches.
 pub fn requests(world: &World, since: Mark, namespace: &str) -> anyhow::Result<Vec<String>> {
     let entries = entries(world, since)?.into_iter();
     Ok(entries
@@ -31,13 +32,13 @@ pub fn requests(world: &World, since: Mark, namespace: &str) -> anyhow::Result<V
         .collect())
 }
 
-/// The operator's requests since then, watches left out, as the audit log has them.
+/// Returns the entries of the audit log for the operator's requests since `since`, without watches.
 pub fn entries(world: &World, since: Mark) -> anyhow::Result<Vec<Value>> {
     let mut file = File::open(world.state.join("audit.log")).context("opening the audit log")?;
     file.seek(SeekFrom::Start(since.0))?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
-    // The last line may be half written; the request that it is about then is not answered yet.
+    // The last line may be incomplete; the response of that request is not complete either.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(entries.filter(is_of_the_operator).collect())
 }
@@ -72,8 +73,8 @@ fn describe(entry: &Value) -> String {
     )
 }
 
-/// How many deletions the operator asked for since then in these namespaces or in none. An error if one could have met another
-/// object than the one that it was meant for: none but the right uid may be in its preconditions.
+/// Returns the number of the operator's deletions since `since` in these namespaces and of cluster-scoped objects. Returns an error if
+/// a deletion has no uid in its preconditions, since such a deletion could delete another object than intended.
 pub fn deletions_by_uid(world: &World, since: Mark, namespaces: &[&str]) -> anyhow::Result<usize> {
     let mut count = 0;
     for entry in entries(world, since)? {
@@ -94,12 +95,12 @@ pub fn deletions_by_uid(world: &World, since: Mark, namespaces: &[&str]) -> anyh
     Ok(count)
 }
 
-/// An error if the operator wrote to anything in these namespaces that does not bear an edge's name.
+/// Returns an error if the operator wrote to an object in these namespaces whose name is not one of the edge's names.
 pub fn only_own_objects_written(world: &World, since: Mark, namespaces: &[&str], edge: &str) -> anyhow::Result<()> {
     let mut writes = 0;
     for entry in entries(world, since)? {
         let object = &entry["objectRef"];
-        // An event is not named before it is made.
+        // The log has no name for an Event that is being created.
         let is_write = entry["verb"] != "get" && entry["verb"] != "list" && object["resource"] != "events";
         if !is_write || !namespaces.iter().any(|namespace| concerns(&entry, namespace)) {
             continue;
@@ -109,19 +110,19 @@ pub fn only_own_objects_written(world: &World, since: Mark, namespaces: &[&str],
         let is_own = name == edge
             || name.starts_with(&format!("{edge}-"))
             || namespaces.iter().any(|namespace| name.starts_with(&format!("slipway:{namespace}:{edge}:")))
-            // A creation that was refused has no name in the log.
+            // The log has no name for a rejected creation.
             || (name.is_empty() && entry["verb"] == "create");
         ensure!(
             is_own,
-            "the operator wrote to what is not its own: {}",
+            "the operator wrote to an object that is not the edge's: {}",
             describe(&entry)
         );
     }
-    ensure!(writes > 0, "the audit log knows of no write of the operator's");
+    ensure!(writes > 0, "the audit log has no write of the operator");
     Ok(())
 }
 
-/// Whether a request of [`requests`] changes something. A dry run does not.
+/// Reports whether a request of [`requests`] changes an object. A dry run does not.
 pub fn is_write(request: &str) -> bool {
     !["get ", "list ", "try "].iter().any(|verb| request.starts_with(verb))
 }

@@ -1,7 +1,9 @@
-//! Contour where there is no node, played as far as Slipway sees it: at its start it reads what the real one reads, and exits
-//! if that is not there; while one of its pods is ready it judges every `ExtensionService`, and looks again at all of them when a pod
-//! starts or one of them has another generation. A Service that they name is no reason to (v1.33, `internal/dag/cache.go`,
-//! `serviceTriggersRebuild`).
+//! A stand-in for Contour on an API server without nodes. The stand-in does what Slipway can observe.
+//!
+//! At its start the stand-in reads the same objects as the real Contour, and exits if they do not exist. While one of its pods is ready,
+//! the stand-in writes a verdict on every `ExtensionService`. The stand-in checks all of them again when a pod starts or when the
+//! generation of one of them changes. A change of a Service that they reference does not trigger a check (v1.33,
+//! `internal/dag/cache.go`, `serviceTriggersRebuild`).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,12 +19,12 @@ use tokio::task::JoinHandle;
 use crate::edge::{COMPONENT, Component};
 use crate::lab::players::{Verdict, is_running, running, verdict};
 
-/// How often it looks. The real one needs about 18 ms for a verdict; nothing depends on how long it takes.
+/// The interval between rounds. The real Contour needs about 18 ms for a verdict, but no test depends on that time.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Plays the kubelet of a namespace, and Contour in those of its pods that are Contour's, as long as this value lives.
+/// A stand-in for the kubelet of a namespace, and for Contour in Contour's pods, until this value is dropped.
 ///
-/// A pod of Contour becomes ready once it has started, which never waits for a verdict: verdicts come from ready pods.
+/// A pod of Contour becomes ready once it has started. The start never waits for a verdict, because verdicts come from ready pods.
 #[derive(Debug)]
 pub struct Contour {
     task: JoinHandle<()>,
@@ -30,12 +32,12 @@ pub struct Contour {
 }
 
 impl Contour {
-    /// For the pods of a namespace. Every `ExtensionService` of the cluster is judged.
+    /// Starts the stand-in for the pods of a namespace. It writes verdicts on every `ExtensionService` of the cluster.
     pub fn of(client: &Client, namespace: &str) -> Self {
         Self::among(client, Api::namespaced(client.clone(), namespace))
     }
 
-    /// For the pods of all namespaces.
+    /// Starts the stand-in for the pods of all namespaces.
     pub fn everywhere(client: &Client) -> Self {
         Self::among(client, Api::all(client.clone()))
     }
@@ -52,14 +54,14 @@ impl Contour {
             let mut round = tokio::time::interval(PACE);
             loop {
                 round.tick().await;
-                // Whatever fails is tried again in the next round.
+                // The next round retries after any error.
                 let _ = player.play().await;
             }
         });
         Self { task, exits }
     }
 
-    /// Containers of Contour that exited at their start since this was asked last, and why.
+    /// Returns the containers of Contour that exited at their start since the last call, and the reasons.
     pub fn exits(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.exits.lock().expect("nobody panics with the lock"))
     }
@@ -75,11 +77,11 @@ struct Player {
     client: Client,
     pods: Api<Pod>,
     exits: Arc<Mutex<BTreeSet<String>>>,
-    /// The ExtensionServices that were judged, and the pods of Contour that ran; none: some of them could not be.
+    /// The ExtensionServices with a verdict and the running pods of Contour, or None if a verdict could not be written.
     looked_at: Option<BTreeSet<Heeded>>,
 }
 
-/// The uid and generation of something that makes Contour look at everything.
+/// The uid and generation of an object. A change of this set triggers a check of all ExtensionServices.
 type Heeded = (Option<String>, Option<i64>);
 
 impl Player {
@@ -93,7 +95,7 @@ impl Player {
                 .is_some_and(|value| value == Component::Contour.label());
             if !is_running(&pod) {
                 if is_contour && let Some(why) = self.exits_at_start(&pod).await? {
-                    // What it read may be gone because it is: then nothing has started.
+                    // If the pod was deleted, its objects may have been deleted with it; then no container has started.
                     let now = its.get_opt(&pod.name_any()).await?;
                     if now.is_some_and(|now| now.uid() == pod.uid()) {
                         let exit = format!("{} exited: {why}", pod.name_any());
@@ -115,13 +117,13 @@ impl Player {
         self.judge(started).await
     }
 
-    /// What makes the container of a pod exit, if something does: its configuration is absent, or an ExtensionService that is
-    /// named there (v1.33, `getExtensionSvcConfig`).
+    /// Returns the reason why the container of a pod exits, or None. The container exits if its configuration does not exist, or an
+    /// ExtensionService that the configuration references (v1.33, `getExtensionSvcConfig`).
     async fn exits_at_start(&self, pod: &Pod) -> anyhow::Result<Option<String>> {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let mut arguments = containers.flat_map(|container| container.args.iter().flatten());
         let Some(name) = arguments.find_map(|argument| argument.strip_prefix("--contour-config-name=")) else {
-            return Ok(Some("no configuration is named".to_owned()));
+            return Ok(Some("the arguments name no configuration".to_owned()));
         };
         let namespace = pod.namespace().unwrap_or_default();
         let Some(configuration) = self.get("ContourConfiguration", &namespace, name).await? else {
@@ -149,7 +151,7 @@ impl Player {
             .with_context(|| format!("reading {kind} {name}"))
     }
 
-    /// Gives each `ExtensionService` the verdict that it has not got yet, if there is a reason to look at them.
+    /// Writes a verdict on each `ExtensionService` that lacks the present verdict, if a check was triggered.
     async fn judge(&mut self, started: BTreeSet<Heeded>) -> anyhow::Result<()> {
         let all = Api::<DynamicObject>::all_with(self.client.clone(), &resource("ExtensionService"));
         let list = all.list(&ListParams::default()).await?;
@@ -172,13 +174,13 @@ impl Player {
             } else {
                 Verdict::Invalid("ServiceUnresolvedReference")
             };
-            // At the version that was judged: a newer one is judged in the next round.
+            // The patch applies only to the version that was checked; the next round checks a newer version.
             let mut patch = verdict(object.metadata.generation.unwrap_or_default(), said);
             patch["metadata"] = json!({"resourceVersion": object.metadata.resource_version});
             let namespace = object.namespace().unwrap_or_default();
             let its =
                 Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("ExtensionService"));
-            // One that has just changed or gone must not keep the others from being judged.
+            // An ExtensionService that was just changed or deleted must not block the verdicts on the others.
             let said = its
                 .patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
                 .await;
@@ -189,12 +191,12 @@ impl Player {
     }
 }
 
-/// One of Contour's kinds.
+/// Returns the resource of one of Contour's kinds.
 fn resource(kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("projectcontour.io", "v1alpha1", kind))
 }
 
-/// Whether each Service that is pointed at exists, with that port, in the cluster.
+/// Reports whether each referenced Service exists in the cluster with the referenced port.
 fn resolves(object: &DynamicObject, services: &[Service]) -> bool {
     let mut wanted = object.data["spec"]["services"].as_array().into_iter().flatten();
     wanted.all(|wanted| {
@@ -209,7 +211,7 @@ fn resolves(object: &DynamicObject, services: &[Service]) -> bool {
     })
 }
 
-/// Whether the present generation has just this verdict.
+/// Reports whether the present generation already has this verdict.
 fn is_judged(object: &DynamicObject, is_valid: bool) -> bool {
     let mut conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
     let its = |condition: &&Value| condition["type"] == "Valid";

@@ -1,4 +1,4 @@
-//! What is made for an edge, and an edge for which all of it is there.
+//! The objects that Slipway creates for an edge, and an edge with all of these objects.
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -6,13 +6,14 @@ use serde_json::Value;
 use crate::edge::Edge;
 use crate::lab::{Lab, Thing, specification};
 
-/// The annotation of what was last written.
+/// The annotation with the hash of the last written object.
 pub const APPLIED: &str = "contour.slipway.dev/applied";
 
 /// The finalizer of stand-ins, blackholes and the ContourDeployment.
 pub const FINALIZER: &str = "contour.slipway.dev/cleanup";
 
-/// Everything that is made for an edge whose one reference lives in `auth`, by the names that people see.
+/// Returns all objects that Slipway creates for an edge with one reference to a service in the namespace `auth`. The names are literals,
+/// as users see them.
 pub async fn made_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<Thing>> {
     let namespace = edge.namespace();
     let fixed: [(&'static str, String); 14] = [
@@ -43,12 +44,12 @@ pub async fn made_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<
     Ok(things)
 }
 
-/// The name of an object.
+/// Returns the name of an object.
 pub fn name(object: &Value) -> anyhow::Result<&str> {
-    object["metadata"]["name"].as_str().context("an object has a name")
+    object["metadata"]["name"].as_str().context("the object has no name")
 }
 
-/// An edge that has settled with its authorization service in place, or missing, in another namespace.
+/// Creates an edge and waits until it has settled. Its authorization service in the namespace `auth` may exist or not.
 pub async fn settled_edge(lab: &Lab, auth: &str) -> anyhow::Result<Edge> {
     lab.make_namespace(auth).await?;
     let edge = lab.edge(&specification(auth)).await?;

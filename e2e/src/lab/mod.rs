@@ -1,6 +1,6 @@
-//! What tests and proofs on a real API server share: the server with Slipway on it (`world`), the operator as a process
-//! (`operator`), those who are not there, played (`players`), and, here, one test's place: its namespaces, and what it does and
-//! sees there.
+//! The common foundation of tests and proofs on a real API server: the server with Slipway (`world`), the operator as a process
+//! (`operator`), and stand-ins for absent components (`players`). This module contains the lab of one test: its namespaces, and the
+//! actions and observations in them.
 
 pub mod audit;
 pub mod contour;
@@ -27,25 +27,25 @@ use serde_json::{Value, json};
 
 use self::world::World;
 
-/// What the operator does at once is there by then. It takes milliseconds; the rest is patience with a busy machine. The
-/// operator's own clocks are far slower: it looks at everything again after ten minutes.
+/// The time limit for immediate actions of the operator. They take milliseconds; the rest is a margin for a busy machine. The operator's
+/// periodic reconcile is far slower, at ten minutes.
 pub const PROMPT: Duration = Duration::from_secs(10);
 
-/// For what goes through controllers of Kubernetes' own, or comes after a backoff.
+/// The time limit for actions of Kubernetes' own controllers, or after a backoff.
 pub const PATIENT: Duration = Duration::from_secs(40);
 
-/// How long a CRD may take to go: the API server gives each of its own tries to delete the objects a minute
-/// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and there has to be time for another one.
+/// The time limit for the deletion of a CRD. The API server allows one minute for each attempt to delete the objects
+/// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and the limit must include a second attempt.
 pub const CRD_GOES: Duration = Duration::from_secs(150);
 
-/// The annotation by which a test makes the operator look again.
+/// The annotation with which a test triggers a reconcile.
 pub(crate) const POKE: &str = "test.example.com/poke";
 
-/// What a test works with.
+/// The lab of one test.
 pub struct Lab {
     /// The API server and the operator.
     pub world: &'static World,
-    /// For this test's runtime.
+    /// A client of this test's runtime.
     pub client: Client,
     unguarded: Client,
     /// The test's own namespace.
@@ -55,7 +55,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With a namespace of this name.
+    /// Returns a lab with a namespace of this name.
     pub async fn new(world: &'static World, name: &str) -> anyhow::Result<Self> {
         let lab = Self {
             world,
@@ -69,7 +69,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Makes a namespace, which goes when the test ends.
+    /// Creates a namespace, which is deleted when the test ends.
     pub async fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
         self.namespaces
             .lock()
@@ -80,28 +80,28 @@ impl Lab {
             .map(drop)
     }
 
-    /// A name that no other test has.
+    /// Returns a name that no other test uses.
     pub fn name(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.namespace)
     }
 
-    /// The objects of a kind; `namespace` is empty for kinds that live in none.
+    /// Returns the API of a kind; `namespace` is empty for cluster-scoped kinds.
     pub fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
         api(&self.client, kind, namespace)
     }
 
-    /// The same, for one whom the policies on marks and content take for the operator: as if they were not installed. The policies
-    /// on what the operator does do hold.
+    /// Returns the API of a kind for a user that the policies on marks and content treat as the operator, as if these policies were not
+    /// installed. The policies on the operator's own requests still apply.
     pub fn unguarded(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
         api(&self.unguarded, kind, namespace)
     }
 
-    /// The API server, for whoever it takes for this user.
+    /// Returns a client that impersonates this user.
     pub async fn client_of(&self, user: &str) -> anyhow::Result<Client> {
         self.world.client_of(user).await
     }
 
-    /// Server-side apply, as a user of that name. The object's namespace must be in it.
+    /// Applies an object with server-side apply, as the field manager `a-user`. The object must contain its namespace.
     pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let (kind, namespace, name) = identity(object)?;
         let parameters = PatchParams::apply("a-user").force();
@@ -112,7 +112,7 @@ impl Lab {
         applied.with_context(|| format!("applying {kind} {name}"))
     }
 
-    /// Creates an object that must not exist.
+    /// Creates an object, which must not exist yet.
     pub async fn create(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let (kind, namespace, name) = identity(object)?;
         let parsed = serde_json::from_value(object.clone())?;
@@ -122,18 +122,18 @@ impl Lab {
             .with_context(|| format!("creating {kind} {name}"))
     }
 
-    /// A ContourDeployment `edge` in the test's namespace.
+    /// Applies a ContourDeployment `edge` in the test's namespace.
     pub async fn edge(&self, spec: &Value) -> anyhow::Result<Edge> {
         self.edge_in(&self.namespace, spec).await
     }
 
-    /// A ContourDeployment `edge`.
+    /// Applies a ContourDeployment `edge` in a namespace.
     pub async fn edge_in(&self, namespace: &str, spec: &Value) -> anyhow::Result<Edge> {
         self.apply(&contour_deployment(namespace, spec)).await?;
         Ok(Edge::new(self.client.clone(), namespace, "edge"))
     }
 
-    /// A file with an object in it, for kubectl.
+    /// Writes an object to a file for kubectl and returns the path.
     pub fn file(&self, object: &Value) -> anyhow::Result<String> {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let path = self.world.files.join(format!("{}-{number}.json", self.namespace));
@@ -141,7 +141,7 @@ impl Lab {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// An object, if it is there.
+    /// Returns an object, or None if the object does not exist.
     pub async fn find(&self, object: &Thing) -> anyhow::Result<Option<Value>> {
         let found = self.api(object.kind, &object.namespace).get_opt(&object.name).await;
         found
@@ -150,14 +150,14 @@ impl Lab {
             .transpose()
     }
 
-    /// An object that is there.
+    /// Returns an object, or an error if the object does not exist.
     pub async fn read(&self, object: &Thing) -> anyhow::Result<Value> {
         self.find(object)
             .await?
             .with_context(|| format!("{object} does not exist"))
     }
 
-    /// A JSON merge patch.
+    /// Patches an object with a JSON merge patch.
     pub async fn patch(&self, object: &Thing, patch: &Value) -> anyhow::Result<()> {
         let api = self.api(object.kind, &object.namespace);
         let patched = api
@@ -166,23 +166,23 @@ impl Lab {
         patched.map(drop).with_context(|| format!("patching {object}"))
     }
 
-    /// Takes a finalizer away from an object, while others may be taking theirs away.
+    /// Removes a finalizer from an object. Other clients may remove theirs at the same time.
     pub async fn let_go(&self, object: &Thing, finalizer: &str) -> anyhow::Result<()> {
-        wait(&format!("{object} is let go"), PATIENT)
+        wait(&format!("the finalizer of {object} is removed"), PATIENT)
             .until(async || {
                 let metadata = self.read(object).await?["metadata"].take();
                 let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
                 finalizers.retain(|held| held != finalizer);
                 let left = json!({"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]});
                 match self.patch(object, &json!({"metadata": left})).await {
-                    Err(error) if is_conflict(&error) => Ok(Look::NotYet("somebody was quicker".to_owned())),
+                    Err(error) if is_conflict(&error) => Ok(Look::NotYet("another client wrote the object first".to_owned())),
                     patched => patched.map(Look::Reached),
                 }
             })
             .await
     }
 
-    /// Deletes an object; its end is not waited for.
+    /// Deletes an object. Does not wait until the object no longer exists.
     pub async fn delete(&self, object: &Thing) -> anyhow::Result<()> {
         let api = self.api(object.kind, &object.namespace);
         api.delete(&object.name, &DeleteParams::default())
@@ -191,19 +191,19 @@ impl Lab {
             .with_context(|| format!("deleting {object}"))
     }
 
-    /// The only object of a kind in a namespace that belongs to an edge.
+    /// Returns the only object of a kind in a namespace that belongs to an edge.
     pub async fn only(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Value> {
         let mut found = self.all(kind, namespace, edge).await?;
         ensure!(
             found.len() == 1,
-            "there are {} {kind}s of {} in {namespace}",
+            "found {} {kind}s of {} in {namespace}",
             found.len(),
             edge.name()
         );
         Ok(found.remove(0))
     }
 
-    /// The objects of a kind in a namespace that belong to an edge.
+    /// Returns the objects of a kind in a namespace that belong to an edge.
     pub async fn all(&self, kind: &'static str, namespace: &str, edge: &Edge) -> anyhow::Result<Vec<Value>> {
         let list = self
             .api(kind, namespace)
@@ -217,7 +217,7 @@ impl Lab {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Waits until a status is so.
+    /// Waits until a status of the present generation fulfills a condition.
     pub async fn status(
         &self,
         edge: &Edge,
@@ -239,23 +239,23 @@ impl Lab {
             .await
     }
 
-    /// Waits until Contour and Envoy are rolled out and everything is reported. It takes somebody who plays the kubelet.
+    /// Waits until Contour and Envoy are rolled out and the status has settled. This needs a stand-in for the kubelet.
     pub async fn settled(&self, edge: &Edge) -> anyhow::Result<Status> {
         wait("the ContourDeployment has settled", PATIENT)
             .until(async || edge.look_settled().await)
             .await
     }
 
-    /// Makes the operator look at an edge again `times` times, and waits until it has.
+    /// Triggers `times` reconciles of an edge, and waits for each.
     pub async fn looks_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
         let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
         for _ in 0..times {
             let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
-            // Another value each time, or nothing would change.
+            // Each patch has another value, because an unchanged object triggers no reconcile.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
             let patch = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
             self.patch(&object, &patch).await?;
-            wait("the operator has looked again", PROMPT)
+            wait("the operator has reconciled again", PROMPT)
                 .until(async || {
                     let now = self.metrics().await?.sum("slipway_reconciles_total", &[]);
                     Ok(Look::when(now > before, format!("{now} reconciles")))
@@ -265,20 +265,20 @@ impl Lab {
         Ok(())
     }
 
-    /// The operator's metrics.
+    /// Returns the operator's metrics.
     pub async fn metrics(&self) -> anyhow::Result<Metrics> {
         let (code, text) = operator::get(self.world.address(), "/metrics").await?;
         ensure!(code == 200, "/metrics answers {code}");
         Metrics::parse(&text)
     }
 
-    /// Everything that belongs to an edge, in no namespace or in the test's own: in those of other tests there are
-    /// stand-ins of the same first letters.
+    /// Returns all objects of an edge that are cluster-scoped or in the test's namespaces. Namespaces of other tests may have stand-ins
+    /// with the same prefix.
     pub async fn belongings(&self, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
         Ok(self.belongings_of_each(&[edge]).await?.remove(0))
     }
 
-    /// The same of several, of each by itself.
+    /// Returns the same as [`belongings`](Self::belongings) for several edges, one set for each.
     pub async fn belongings_of_each(&self, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
         let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
         let is_here = |object: &String| {
@@ -289,10 +289,10 @@ impl Lab {
         Ok(all.map(|them| them.into_iter().filter(is_here).collect()).collect())
     }
 
-    /// Waits until nothing belongs to this edge any more.
+    /// Waits until no object of this edge is left.
     pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
-        // Kubernetes' garbage collector hears of a CRD that was just installed half a minute late, and deletes for it later still.
-        wait("nothing is left of the ContourDeployment", Duration::from_mins(2))
+        // Kubernetes' garbage collector discovers a new CRD only half a minute later, and deletes its objects even later.
+        wait("no object of the ContourDeployment is left", Duration::from_mins(2))
             .every(Duration::from_millis(200))
             .until(async || {
                 let left = self.belongings(edge).await?;
@@ -301,9 +301,9 @@ impl Lab {
             .await
     }
 
-    /// Waits until no ContourDeployment is there at all.
+    /// Waits until no ContourDeployment exists.
     pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
-        wait("the ContourDeployments of other tests are gone", Duration::from_mins(1))
+        wait("the ContourDeployments of other tests no longer exist", Duration::from_mins(1))
             .until(async || {
                 let list = self
                     .api("ContourDeployment", "")
@@ -314,12 +314,12 @@ impl Lab {
                     .iter()
                     .filter_map(|object| object.metadata.namespace.clone())
                     .collect();
-                Ok(Look::when(left.is_empty(), format!("those in {}", left.join(", "))))
+                Ok(Look::when(left.is_empty(), format!("left in {}", left.join(", "))))
             })
             .await
     }
 
-    /// Prints what there is in the test's namespaces.
+    /// Prints the objects in the test's namespaces.
     pub async fn show(&self) {
         let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
         for namespace in namespaces {
@@ -334,7 +334,7 @@ impl Lab {
         }
     }
 
-    /// Deletes the test's namespaces; nothing is waited for.
+    /// Deletes the test's namespaces. Does not wait until they no longer exist.
     pub async fn clean_up(&self) {
         let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
         for namespace in namespaces {
@@ -348,19 +348,19 @@ impl Lab {
     }
 }
 
-/// Which object.
+/// A reference to an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Thing {
-    /// Its kind.
+    /// The object's kind.
     pub kind: &'static str,
-    /// Its namespace; empty for kinds that live in none.
+    /// The object's namespace; empty for cluster-scoped kinds.
     pub namespace: String,
-    /// Its name.
+    /// The object's name.
     pub name: String,
 }
 
 impl Thing {
-    /// The object of this kind, namespace and name.
+    /// Returns the reference to the object of this kind, namespace and name.
     pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
         Self {
             kind,
@@ -381,7 +381,7 @@ impl std::fmt::Display for Thing {
     }
 }
 
-/// The objects of a kind; `namespace` is empty for kinds that live in none.
+/// Returns the API of a kind; `namespace` is empty for cluster-scoped kinds.
 pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let (group, version) = match kind {
         "ContourDeployment" => ("contour.slipway.dev", "v1alpha1"),
@@ -406,7 +406,7 @@ pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     }
 }
 
-/// A silent wait.
+/// Returns a wait without progress messages.
 pub fn wait(what: &str, limit: Duration) -> Wait {
     Wait::for_it(what)
         .within(limit)
@@ -414,7 +414,7 @@ pub fn wait(what: &str, limit: Duration) -> Wait {
         .silently()
 }
 
-/// A ContourDeployment `edge`.
+/// Returns a ContourDeployment `edge`.
 pub fn contour_deployment(namespace: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "contour.slipway.dev/v1alpha1", "kind": "ContourDeployment",
@@ -422,7 +422,7 @@ pub fn contour_deployment(namespace: &str, spec: &Value) -> Value {
     })
 }
 
-/// The specification of most tests: Envoy as a Deployment (there are no nodes), and a required authorization service `auth`.
+/// Returns the spec of most tests: Envoy as a Deployment (there are no nodes), and a required authorization service `auth`.
 pub fn specification(auth_namespace: &str) -> Value {
     json!({
         "envoy": {"workloadType": "Deployment", "networkPublishing": {"type": "ClusterIPService"}},
@@ -430,7 +430,7 @@ pub fn specification(auth_namespace: &str) -> Value {
     })
 }
 
-/// Whether somebody wrote to the object since it was read.
+/// Reports whether the error is a conflict: another client wrote to the object after the read.
 fn is_conflict(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
@@ -438,7 +438,7 @@ fn is_conflict(error: &anyhow::Error) -> bool {
 fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let (Some(kind), Some(name)) = (text("/kind"), text("/metadata/name")) else {
-        bail!("no object: {object}")
+        bail!("not an object: {object}")
     };
     Ok((kind, text("/metadata/namespace").unwrap_or_default(), name))
 }
@@ -448,13 +448,13 @@ fn identity(object: &Value) -> anyhow::Result<(&str, &str, &str)> {
 pub struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 impl Metrics {
-    /// Label values here have no commas and no quotes in them.
+    /// Parses a scrape. Label values must not contain commas or quotes.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let samples = text
             .lines()
             .filter(|line| !line.starts_with('#') && !line.is_empty())
             .map(|line| {
-                let (series, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line}"))?;
+                let (series, value) = line.rsplit_once(' ').with_context(|| format!("not a sample: {line}"))?;
                 let (name, labels) = series.split_once('{').unwrap_or((series, ""));
                 let pairs = labels
                     .trim_end_matches('}')
@@ -466,13 +466,13 @@ impl Metrics {
                 Ok((
                     name.to_owned(),
                     labels,
-                    value.parse().with_context(|| format!("no number: {line}"))?,
+                    value.parse().with_context(|| format!("not a number: {line}"))?,
                 ))
             });
         samples.collect::<anyhow::Result<_>>().map(Self)
     }
 
-    /// The samples of this name that have these labels among theirs.
+    /// Returns the samples of this name that have at least these labels.
     pub fn of<'a>(
         &'a self,
         name: &'a str,
@@ -489,7 +489,7 @@ impl Metrics {
             .map(|(_, labels, value)| (labels, *value))
     }
 
-    /// Their sum.
+    /// Returns the sum of these samples.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.of(name, labels).map(|(_, value)| value).sum()
     }

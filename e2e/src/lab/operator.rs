@@ -1,4 +1,4 @@
-//! The operator as a process: the real binary, with the rights of its service account, ended with this process at the latest.
+//! The operator as a process: the real binary with the rights of its service account. The operator ends with this process at the latest.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,16 +16,16 @@ use tokio::sync::OnceCell;
 
 use crate::lab::world::SYSTEM;
 
-/// What is the same at each start.
+/// The settings that are the same for each start.
 #[derive(Debug)]
 pub struct Setup {
     /// The binary.
     pub binary: &'static Path,
-    /// Says where the API server is and who the operator is there.
+    /// The kubeconfig with the API server and the operator's user.
     pub kubeconfig: PathBuf,
-    /// Where its log goes.
+    /// The path of the log.
     pub log: PathBuf,
-    /// Where it listens.
+    /// The address that the operator listens on.
     pub address: SocketAddr,
 }
 
@@ -33,20 +33,20 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Operator {
     child: Child,
-    /// Kills the operator when this process ends without having done so.
+    /// A process that kills the operator if this process ends without doing so.
     guard: Child,
 }
 
-/// How an operator that was asked to end has ended.
+/// The end of a terminated operator.
 #[derive(Debug)]
 pub struct End {
-    /// Its exit status.
+    /// The exit status.
     pub status: ExitStatus,
-    /// From the signal to the end.
+    /// The time from the signal to the exit.
     pub took: Duration,
 }
 
-/// The binary: `SLIPWAY_BIN`, or what cargo builds, once.
+/// Returns the path of the binary: `SLIPWAY_BIN`, or the output of one cargo build.
 pub async fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
     BINARY.get_or_try_init(build).await.map(PathBuf::as_path)
@@ -55,7 +55,7 @@ pub async fn binary() -> anyhow::Result<&'static Path> {
 async fn build() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("SLIPWAY_BIN").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
-        ensure!(path.is_file(), "SLIPWAY_BIN: {} is no file", path.display());
+        ensure!(path.is_file(), "SLIPWAY_BIN: {} is not a file", path.display());
         return Ok(path);
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -78,17 +78,17 @@ async fn build() -> anyhow::Result<PathBuf> {
     let executable = messages
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back();
-    executable.context("cargo does not say where the operator is; give its path in SLIPWAY_BIN")
+    executable.context("cargo does not report the path of the operator; set SLIPWAY_BIN to the path")
 }
 
-/// A port that is free now.
+/// Returns an address with a port that is free now.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     listener.local_addr().context("reading the port")
 }
 
 impl Operator {
-    /// Starts it. What it needs to become ready is waited for by who wants it ready.
+    /// Starts the operator. Does not wait until the operator is ready.
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let log = File::options()
             .create(true)
@@ -115,19 +115,19 @@ impl Operator {
             .args(["-c", r#"read -r _ && exit 0; kill -KILL "$0""#, &child.id().to_string()])
             .stdin(Stdio::piped())
             .spawn()
-            .context("starting what kills the operator in the end")?;
+            .context("starting the process that kills the operator")?;
         Ok(Self { child, guard })
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the exit.
     pub async fn terminate(mut self) -> anyhow::Result<End> {
-        if let Some(status) = self.child.try_wait().context("looking at the operator")? {
-            bail!("the operator had ended already, with {status}");
+        if let Some(status) = self.child.try_wait().context("reading the state of the operator")? {
+            bail!("the operator had already exited with {status}");
         }
         let asked = Instant::now();
         let pid = self.child.id().to_string();
@@ -136,7 +136,7 @@ impl Operator {
             .status()
             .context("running kill")?;
         ensure!(sent.success(), "kill: {sent}");
-        let status = Wait::for_it("the operator has ended after SIGTERM")
+        let status = Wait::for_it("the operator has exited after SIGTERM")
             .within(Duration::from_secs(15))
             .every(Duration::from_millis(5))
             .silently()
@@ -144,7 +144,7 @@ impl Operator {
                 Ok(self
                     .child
                     .try_wait()?
-                    .map_or(Look::NotYet("it runs".to_owned()), Look::Reached))
+                    .map_or(Look::NotYet("the operator runs".to_owned()), Look::Reached))
             })
             .await?;
         Ok(End {
@@ -156,7 +156,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        // It may have ended by itself; a process that has ended keeps its number until it was waited for.
+        // The operator may have exited by itself. An exited process keeps its id until the wait.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(mut pipe) = self.guard.stdin.take() {
@@ -166,7 +166,7 @@ impl Drop for Operator {
     }
 }
 
-/// GET of a path: HTTP status and body.
+/// Sends a GET request for a path and returns the HTTP status and body.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)
         .await
@@ -178,16 +178,16 @@ pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .with_context(|| format!("no HTTP: {answer:?}"))?;
+        .with_context(|| format!("not HTTP: {answer:?}"))?;
     let code = head
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .with_context(|| format!("no HTTP: {head:?}"))?;
+        .with_context(|| format!("not HTTP: {head:?}"))?;
     Ok((code, body.to_owned()))
 }
 
-/// The last lines of the log that speak of trouble.
+/// Returns the last 25 lines of the log with a warning, an error or a panic.
 pub fn complaints(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text

@@ -1,5 +1,5 @@
-//! Those who are not here, played as a test wants: the kubelet, and the Contour that judges `ExtensionService`s. One that judges
-//! by itself is in `contour`.
+//! Stand-ins for absent components: the kubelet, a node, and Contour's verdicts as a test chooses them. A stand-in for Contour that
+//! chooses its own verdicts is in `contour`.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use tokio::task::JoinHandle;
 
 use crate::lab::{Lab, PROMPT, Thing, wait};
 
-/// Makes every pod of a namespace ready as soon as it comes, as long as this value lives. What follows from that the
-/// Deployment controller does itself.
+/// A stand-in for the kubelet: makes every pod of a namespace ready as soon as it exists, until this value is dropped. The Deployment
+/// controller itself does the rest.
 #[derive(Debug)]
 pub struct Kubelet(JoinHandle<()>);
 
 impl Kubelet {
-    /// For the pods of a namespace.
+    /// Starts the stand-in for the pods of a namespace.
     pub fn of(client: &Client, namespace: &str) -> Self {
         Self::among(client, Api::namespaced(client.clone(), namespace), namespace)
     }
 
-    /// For those of all namespaces of a test.
+    /// Starts the stand-in for the pods in all namespaces of a test.
     pub fn of_all(lab: &Lab) -> Self {
         Self::among(&lab.client, Api::all(lab.client.clone()), &lab.namespace)
     }
 
-    /// For those pods that are in namespaces whose names begin so.
+    /// Starts the stand-in for the pods in namespaces with this prefix.
     fn among(client: &Client, pods: Api<Pod>, prefix: &str) -> Self {
         let (client, prefix) = (client.clone(), prefix.to_owned());
         Self(tokio::spawn(async move {
             let mut round = tokio::time::interval(Duration::from_millis(100));
             loop {
                 round.tick().await;
-                // Whatever fails is tried again in the next round.
+                // The next round retries after any error.
                 let Ok(list) = pods.list(&ListParams::default()).await else {
                     continue;
                 };
@@ -63,7 +63,7 @@ impl Drop for Kubelet {
     }
 }
 
-/// Whether no scheduler gives it to a node yet.
+/// Reports whether a scheduling gate holds the pod back.
 fn is_gated(pod: &Pod) -> bool {
     let mut gates = pod.spec.iter().filter_map(|spec| spec.scheduling_gates.as_ref());
     gates.any(|gates| !gates.is_empty())
@@ -80,20 +80,20 @@ pub(super) fn running() -> Value {
     ]}})
 }
 
-/// A node on which nothing is scheduled, so that a `DaemonSet` wants a pod, as long as this value lives. Its pods are never
-/// bound to it, and go at once.
+/// A stand-in for a node, until this value is dropped. Nothing is scheduled on the node, but a `DaemonSet` creates a pod for it. Its
+/// pods are never bound to the node, so they are deleted immediately.
 #[derive(Debug)]
 pub struct Node(JoinHandle<()>);
 
 impl Node {
-    /// Its name is `played`.
+    /// Creates the node `played`.
     pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
         let name = "played";
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}, "spec": {"unschedulable": true}});
         lab.apply(&node).await?;
         let nodes = lab.api("Node", "");
         Ok(Self(tokio::spawn(async move {
-            // A node that is silent for 40 s is taken for lost.
+            // Kubernetes treats a node without a heartbeat for 40 s as lost.
             let mut beat = tokio::time::interval(Duration::from_secs(5));
             loop {
                 beat.tick().await;
@@ -112,12 +112,12 @@ impl Drop for Node {
     }
 }
 
-/// What Contour says of an ExtensionService.
+/// Contour's verdict on an ExtensionService.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict {
-    /// Valid.
+    /// The ExtensionService is valid.
     Valid,
-    /// Not valid, for this reason.
+    /// The ExtensionService is invalid for this reason.
     Invalid(&'static str),
 }
 
@@ -132,13 +132,13 @@ pub async fn judge(lab: &Lab, namespace: &str, name: &str, verdict: Verdict) -> 
     Ok(())
 }
 
-/// The patch of the status that carries a verdict on a generation.
+/// Returns the status patch with a verdict on a generation.
 pub(super) fn verdict(generation: i64, verdict: Verdict) -> Value {
     let (status, errors) = match verdict {
         Verdict::Valid => ("True", json!([])),
         Verdict::Invalid(reason) => (
             "False",
-            json!([{"type": "Valid", "status": "True", "reason": reason, "message": "it is so"}]),
+            json!([{"type": "Valid", "status": "True", "reason": reason, "message": "the stand-in chose this verdict"}]),
         ),
     };
     let condition = json!({
@@ -148,7 +148,7 @@ pub(super) fn verdict(generation: i64, verdict: Verdict) -> Value {
     json!({"status": {"conditions": [condition]}})
 }
 
-/// The Service `auth` with a ready endpoint, but no ExtensionService.
+/// Creates the Service `auth` with a ready endpoint, but no ExtensionService.
 pub async fn auth_server(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     lab.apply(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": "auth"},
@@ -164,7 +164,7 @@ pub async fn auth_server(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The user's ExtensionService `auth` in front of that Service, with this response timeout.
+/// Returns the user's ExtensionService `auth`, which references that Service, with this response timeout.
 pub fn extension_service(namespace: &str, response: &str) -> Value {
     json!({
         "apiVersion": "projectcontour.io/v1alpha1", "kind": "ExtensionService", "metadata": {"namespace": namespace, "name": "auth"},
@@ -172,9 +172,9 @@ pub fn extension_service(namespace: &str, response: &str) -> Value {
     })
 }
 
-/// Waits until the stand-in of this name points at these Services; returns it.
+/// Waits until the stand-in of this name references these Services, and returns the stand-in.
 pub async fn stand_in_points_at(lab: &Lab, stand_in: &Thing, services: &[&str]) -> anyhow::Result<Value> {
-    wait(&format!("{stand_in} points at {services:?}"), PROMPT)
+    wait(&format!("{stand_in} references {services:?}"), PROMPT)
         .until(async || {
             let found = lab.find(stand_in).await?.unwrap_or_default();
             let listed = found["spec"]["services"].as_array().cloned().unwrap_or_default();
@@ -182,7 +182,7 @@ pub async fn stand_in_points_at(lab: &Lab, stand_in: &Thing, services: &[&str]) 
             Ok(if names == services {
                 Look::Reached(found)
             } else {
-                Look::NotYet(format!("it points at {names:?}"))
+                Look::NotYet(format!("the stand-in references {names:?}"))
             })
         })
         .await

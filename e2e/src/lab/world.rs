@@ -1,5 +1,5 @@
-//! What the tests share: one API server with Slipway installed on it as a user does, and one operator. A test gets a namespace
-//! of its own and runs beside others; one that stops the operator, or changes what all of them stand on, runs alone.
+//! The world that the tests share: one API server with Slipway installed as a user does, and one operator. Each test has its own namespace
+//! and runs in parallel with others. A test that stops the operator or changes shared objects runs alone.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -28,36 +28,36 @@ use crate::lab::{self, CRD_GOES, Lab};
 /// The namespace of the operator.
 pub const SYSTEM: &str = "slipway-system";
 
-/// Who the operator is to the API server.
+/// The operator's user name at the API server.
 pub const OPERATOR: &str = "system:serviceaccount:slipway-system:slipway";
 
-/// The groups of who may do everything that no policy forbids.
+/// The group of users with all rights that no policy restricts.
 const ADMINISTRATORS: &[&str] = &["system:masters"];
 
-/// The one world of this process, or why there is none. It ends with the process.
+/// The world of this process, or the reason why it could not be created. The world ends with the process.
 static WORLD: OnceCell<Result<World, String>> = OnceCell::const_new();
 
-/// Held for reading by tests that run beside others, for writing by one that runs alone.
+/// The lock of the tests. Parallel tests lock for reading, a test that runs alone locks for writing.
 static TURN: RwLock<()> = RwLock::const_new(());
 
-/// Runs a test beside others, in namespaces whose names begin with `name`.
+/// Runs a test in parallel with others, in namespaces with the prefix `name`.
 pub async fn beside_others(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = TURN.read().await;
     run(name, test).await;
 }
 
-/// What a test that runs alone takes away, and what is therefore put back after it.
+/// The shared objects that a test takes away. They are restored after the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// The operator, at most.
+    /// At most the operator.
     Operator,
     /// Contour's CRDs.
     ContourCrds,
-    /// Parts of what is installed of Slipway.
+    /// Parts of Slipway's installation.
     Installation,
 }
 
-/// Runs a test alone, when everything that other tests made is gone.
+/// Runs a test alone, after the objects of other tests no longer exist.
 pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = TURN.write().await;
     run(name, async |lab: &Lab| {
@@ -65,7 +65,7 @@ pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> any
         let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
         let restored = lab.world.restore(takes).await;
         let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (outcome, restored.context("putting back what the test took away")) {
+        match (outcome, restored.context("restoring the shared objects")) {
             (Err(error), Err(other)) => Err(error.context(format!("then, {other:#}"))),
             (outcome, restored) => outcome.and(restored),
         }
@@ -79,22 +79,22 @@ async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
         .await;
     let world = world
         .as_ref()
-        .unwrap_or_else(|error| panic!("there is no API server to test on: {error}"));
+        .unwrap_or_else(|error| panic!("the API server for the tests could not be started: {error}"));
     run_on(world, name, test).await;
 }
 
-/// Runs a test on an API server, in namespaces whose names begin with `name`; shows what there is when it fails.
+/// Runs a test on an API server, in namespaces with the prefix `name`. Prints the objects if the test fails.
 pub async fn run_on(world: &'static World, name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let lab = Lab::new(world, name).await.unwrap_or_else(|error| panic!("{error:#}"));
     let started = Instant::now();
     let outcome = AssertUnwindSafe(Box::pin(test(&lab))).catch_unwind().await;
     say(format!("{name} took {:.1} s", started.elapsed().as_secs_f64()));
     if !matches!(outcome, Ok(Ok(()))) {
-        // First, so that it is what remains of a log that somebody shortens.
+        // The error comes first, so that a shortened log still contains the error.
         if let Ok(Err(error)) = &outcome {
             say(format!("{name} failed: {error:#}"));
         }
-        say("the operator's last complaints:");
+        say("the operator's last warnings and errors:");
         show(&operator::complaints(&world.setup.log));
         lab.show().await;
     }
@@ -112,12 +112,12 @@ pub struct World {
     cluster: Cluster,
     /// The testbed's folder of this cluster.
     pub state: PathBuf,
-    /// For files of this run: the operator's log and kubeconfig, objects for kubectl.
+    /// The folder for files of this run: the operator's log and kubeconfig, and objects for kubectl.
     pub files: PathBuf,
-    /// How the operator is started.
+    /// The settings of the operator's start.
     pub setup: Setup,
     operator: Mutex<Option<Operator>>,
-    /// Takes the cluster down when its standard input closes, which happens when this process ends in any way.
+    /// A process that stops the cluster when its standard input closes. The input closes when this process ends in any way.
     _guard: Option<Child>,
 }
 
@@ -128,12 +128,12 @@ impl World {
         Ok(world)
     }
 
-    /// An API server of this name, with Slipway and Contour's CRDs installed on it. Nobody is started.
+    /// Starts an API server of this name, and installs Slipway and Contour's CRDs. Does not start the operator.
     pub async fn without_operator(name: &str) -> anyhow::Result<Self> {
         Self::booted(name, &[]).await
     }
 
-    /// The same, with these options of `testbed up`.
+    /// Does the same as [`without_operator`](Self::without_operator), with these options of `testbed up`.
     pub async fn booted(name: &str, options: &[&str]) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
@@ -144,10 +144,13 @@ impl World {
         let up = [&["up", name, "--no-node"], options].concat();
         let admin = PathBuf::from(cluster::testbed(&up).await?.trim());
         let cluster = Cluster::attach(name).await?;
-        let state = admin.parent().context("a kubeconfig is in a folder")?.to_owned();
+        let state = admin
+            .parent()
+            .context("the path of the kubeconfig has no parent")?
+            .to_owned();
         install(&cluster).await?;
         let files = places::target().join("lab").join(name);
-        std::fs::create_dir_all(&files).with_context(|| format!("making {}", files.display()))?;
+        std::fs::create_dir_all(&files).with_context(|| format!("creating {}", files.display()))?;
         let kubeconfig = files.join("kubeconfig");
         write_kubeconfig(&cluster, &admin, SYSTEM, "slipway", &kubeconfig).await?;
         let log = files.join("operator.log");
@@ -169,19 +172,19 @@ impl World {
         Ok(world)
     }
 
-    /// A kubeconfig for a ServiceAccount, whose token is in it.
+    /// Writes a kubeconfig with the token of a ServiceAccount, and returns the path.
     pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> anyhow::Result<PathBuf> {
         let file = self.files.join(format!("{namespace}-{account}.kubeconfig"));
         write_kubeconfig(&self.cluster, &self.state.join("kubeconfig"), namespace, account, &file).await?;
         Ok(file)
     }
 
-    /// The API server, for whoever it takes for this user.
+    /// Returns a client that impersonates this user.
     pub async fn client_of(&self, user: &str) -> anyhow::Result<kube::Client> {
         self.cluster.client_as(Some((user, &[]))).await
     }
 
-    /// Installs the policy on HTTPProxies, which is no part of Slipway's installation.
+    /// Installs the policy on HTTPProxies, which is not part of Slipway's installation.
     pub async fn install_httpproxy_policy(&self) -> anyhow::Result<()> {
         let folder = places::repository().join("config/httpproxies");
         self.kubectl()
@@ -191,27 +194,27 @@ impl World {
             .context("installing the policy on HTTPProxies")
     }
 
-    /// kubectl with an administrator's rights.
+    /// Returns kubectl with an administrator's rights.
     pub fn kubectl(&self) -> &Kubectl {
         self.cluster.kubectl()
     }
 
-    /// The API server, for this test's own runtime.
+    /// Returns a client for this test's own runtime.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         self.cluster.client().await
     }
 
-    /// The API server, for one whom the policies on marks and content take for the operator, and who may do everything.
+    /// Returns a client with all rights that the policies on marks and content treat as the operator.
     pub async fn unguarded_client(&self) -> anyhow::Result<kube::Client> {
         self.cluster.client_as(Some((OPERATOR, ADMINISTRATORS))).await
     }
 
-    /// Where the operator listens.
+    /// Returns the address that the operator listens on.
     pub fn address(&self) -> SocketAddr {
         self.setup.address
     }
 
-    /// Starts the operator; it is not waited for.
+    /// Starts the operator. Does not wait until the operator is ready.
     pub async fn start_operator(&self) -> anyhow::Result<()> {
         let mut operator = self.operator.lock().await;
         ensure!(operator.is_none(), "the operator runs already");
@@ -219,19 +222,22 @@ impl World {
         Ok(())
     }
 
-    /// Ends the operator.
+    /// Terminates the operator and waits for its exit.
     pub async fn stop_operator(&self) -> anyhow::Result<End> {
         let operator = self.operator.lock().await.take();
         operator.context("the operator does not run")?.terminate().await
     }
 
-    /// The operator's process.
+    /// Returns the operator's process id.
     pub async fn operator_pid(&self) -> anyhow::Result<u32> {
         let operator = self.operator.lock().await;
-        operator.as_ref().map(Operator::pid).context("no operator runs")
+        operator
+            .as_ref()
+            .map(Operator::pid)
+            .context("the operator does not run")
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` returns 200.
     pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
         Wait::for_it("the operator is ready")
             .within(Duration::from_secs(20))
@@ -247,7 +253,7 @@ impl World {
             .await
     }
 
-    /// Puts back what a test took away, and waits until the operator is ready.
+    /// Restores the shared objects that a test took away, and waits until the operator is ready.
     pub async fn restore(&self, taken: Takes) -> anyhow::Result<()> {
         match taken {
             Takes::Operator => {}
@@ -260,7 +266,7 @@ impl World {
         self.operator_is_ready().await
     }
 
-    /// Installs Contour's CRDs, and waits until their objects can be made.
+    /// Installs Contour's CRDs, and waits until their objects can be created.
     pub async fn install_contour_crds(&self) -> anyhow::Result<()> {
         let all = Api::<CustomResourceDefinition>::all(self.cluster.client().await?);
         let of_contour = async || -> anyhow::Result<Vec<_>> {
@@ -270,7 +276,7 @@ impl World {
                 .filter(|crd| crd.spec.group == "projectcontour.io")
                 .collect())
         };
-        Wait::for_it("no CRD of an earlier round is on its way out")
+        Wait::for_it("no CRD of an earlier test is terminating")
             .within(CRD_GOES)
             .silently()
             .until(async || {
@@ -303,14 +309,14 @@ impl World {
     }
 }
 
-/// Whether objects of this kind can be made. The API server itself holds up creations for two seconds after that.
+/// Reports whether objects of this kind can be created. The API server itself delays creations for two seconds after that.
 fn is_established(crd: &CustomResourceDefinition) -> bool {
     let conditions = crd.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut established = conditions.filter(|condition| condition.type_ == "Established");
     established.any(|condition| condition.status == "True")
 }
 
-/// `kubectl apply -k config/default`, and what it takes to be in force.
+/// Runs `kubectl apply -k config/default`, and waits until the installation is in force.
 async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let folder = places::repository().join("config/default");
     cluster
@@ -321,8 +327,8 @@ async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     policies_are_in_force(cluster).await
 }
 
-/// Waits until the API server goes by the admission policies. It takes them up some at a time, in the order in which they came, so
-/// that the first, the middle and the last of them speak for all.
+/// Waits until the API server enforces the admission policies. The API server activates the policies in groups, in the order of their
+/// creation. So it suffices to check the first, the middle and the last of them.
 async fn policies_are_in_force(cluster: &Cluster) -> anyhow::Result<()> {
     let administrator = cluster.client().await?;
     let operator = cluster.client_as(Some((OPERATOR, ADMINISTRATORS))).await?;
@@ -337,7 +343,7 @@ async fn policies_are_in_force(cluster: &Cluster) -> anyhow::Result<()> {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe"}, "spec": {"ports": [{"port": 1}]}});
     let account =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "probe", "labels": labels}});
-    // Each is refused by just this one.
+    // Only the named policy rejects its probe.
     let probes = [
         (
             "slipway-cluster-wide-access",
@@ -345,7 +351,7 @@ async fn policies_are_in_force(cluster: &Cluster) -> anyhow::Result<()> {
             binding("ClusterRoleBinding", &json!({})),
         ),
         ("slipway-marks", &administrator, account),
-        // There is no ContourDeployment.
+        // The ContourDeployment of the labels does not exist.
         ("slipway-operator-access", &operator, binding("RoleBinding", &labels)),
         ("slipway-operator-objects", &operator, service),
     ];
@@ -361,7 +367,7 @@ async fn policies_are_in_force(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the API server says when somebody tries to make an object in namespace `default`, or in none.
+/// Returns the API server's error for the creation of an object in namespace `default`, or of a cluster-scoped object.
 async fn refusal(client: &kube::Client, object: &Value) -> anyhow::Result<String> {
     let parsed: DynamicObject = serde_json::from_value(object.clone())?;
     let kind = object["kind"].as_str().unwrap_or_default();
@@ -371,10 +377,10 @@ async fn refusal(client: &kube::Client, object: &Value) -> anyhow::Result<String
         ..PostParams::default()
     };
     let tried = lab::api(client, kind, namespace).create(&dry_run, &parsed).await;
-    Ok(tried.map_or_else(|error| error.to_string(), |_| format!("{kind} was let through")))
+    Ok(tried.map_or_else(|error| error.to_string(), |_| format!("{kind} was accepted")))
 }
 
-/// A process that takes the cluster down as soon as this one lets go of it, even by dying.
+/// Starts a process that stops the cluster when this process closes its pipe, even by dying.
 fn ends_with_us(name: &str) -> anyhow::Result<Child> {
     Command::new("/bin/sh")
         .args(["-c", r#"read -r _; exec "$0" down "$1" >/dev/null 2>&1"#])
@@ -383,10 +389,10 @@ fn ends_with_us(name: &str) -> anyhow::Result<Child> {
         .stdin(Stdio::piped())
         .process_group(0)
         .spawn()
-        .context("starting what takes the cluster down in the end")
+        .context("starting the process that stops the cluster")
 }
 
-/// A kubeconfig like the administrator's, with a ServiceAccount's token in place of the certificate.
+/// Writes a kubeconfig like the administrator's, with a ServiceAccount's token instead of the certificate.
 async fn write_kubeconfig(
     cluster: &Cluster,
     admin: &Path,
