@@ -1,5 +1,5 @@
-//! What can be tried in the namespace of the ContourDeployment itself, with `edit`. Who may edit there reads the Secrets of Contour
-//! and runs pods as Contour; that the operator is not led astray is all that can be had.
+//! Attacks in the namespace of the ContourDeployment itself, with `edit`. An editor of this namespace can read Contour's Secrets and run
+//! pods as Contour. So the proof can only require that the operator is not misled.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn row(name: &'static str, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Ste
     attack(name, Editor, Available, steps, outcomes)
 }
 
-/// The rows.
+/// Returns the rows.
 pub fn rows() -> Vec<Attack> {
     let mut rows = workloads();
     rows.extend(objects());
@@ -43,7 +43,7 @@ fn workloads() -> Vec<Attack> {
                 .captured(&[format!("{}/edge-ext-auth-BAD NAME", it.auth)]);
             vec![Step::Create(pod(it, &it.home, "unchecked", &captured.to_string()))]
         })),
-        // Envoys find Contours by their labels: one that runs here may tell them anything.
+        // Envoys find Contours by their labels, so a Contour that runs here can send them any configuration.
         holds(row("home-pod-that-runs", [Role("Unknown"), Role("Unknown")], |it| {
             let mut pod = pod(it, &it.home, "running", "{}");
             pod["spec"] = pod_spec();
@@ -54,7 +54,7 @@ fn workloads() -> Vec<Attack> {
             set["metadata"]["annotations"] = json!({"deployment.kubernetes.io/revision": "999"});
             vec![Step::Create(set)]
         })),
-        // The Deployment takes it for one of its own, and ends its pods.
+        // The Deployment adopts the ReplicaSet and deletes its pods.
         row("home-replica-set-with-pods", [Rolled, Rolled], |it| {
             vec![Step::Create(workload(
                 it,
@@ -64,7 +64,7 @@ fn workloads() -> Vec<Attack> {
                 1,
             ))]
         }),
-        // The ReplicaSet takes it for one of its own.
+        // The ReplicaSet adopts the pod.
         row("home-pod-adopted", [Rolled, Rolled], |it| {
             let mut pod = pod(it, &it.home, "adopted", "");
             pod["metadata"]["labels"] = it.pod["metadata"]["labels"].clone();

@@ -1,5 +1,5 @@
-//! Whom an attack is aimed at, and what can be forged from what is known of them. The names of Slipway's objects are hashes that
-//! anybody can compute.
+//! The victim of an attack, and the objects that an attacker can forge from the known facts. The names of Slipway's objects contain hashes
+//! that anyone can compute.
 
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
@@ -9,58 +9,58 @@ use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::Thing;
 use crate::lab::made::FINALIZER;
 
-/// The annotation of what is remembered of a stand-in.
+/// The annotation with the persisted state of a stand-in.
 pub const PERSISTED_STATE: &str = "contour.slipway.dev/persisted-state";
 
-/// The annotation of what a container captures.
+/// The annotation with the inputs that a container reads at its start.
 pub const STARTUP_INPUTS: &str = "contour.slipway.dev/startup-inputs";
 
-/// What is written into Secrets.
+/// The content of forged Secrets.
 pub const FORGED_DATA: &str = "Zm9yZ2Vk";
 
-/// A ContourDeployment `edge`, and what an attacker may know of it.
+/// A ContourDeployment `edge`, with the facts that an attacker may know.
 #[derive(Clone, Debug, Default)]
 pub struct Victim {
-    /// Its namespace.
+    /// The ContourDeployment's namespace.
     pub home: String,
     /// The namespace of its authorization service.
     pub auth: String,
-    /// A namespace that it has nothing to do with.
+    /// An unrelated namespace.
     pub alice: String,
-    /// A namespace that does not exist, and that nobody ought to ask for.
+    /// A namespace that does not exist and that no request may mention.
     pub elsewhere: String,
-    /// Its uid.
+    /// The ContourDeployment's uid.
     pub uid: String,
     /// The uid of the user's ExtensionService.
     pub service: String,
-    /// Its ContourConfiguration.
+    /// The ContourConfiguration in use.
     pub configuration: Value,
-    /// Its stand-in.
+    /// The stand-in.
     pub stand_in: Value,
     /// Contour's Deployment.
     pub deployment: Value,
-    /// A pod of it.
+    /// A pod of Contour's Deployment.
     pub pod: Value,
 }
 
-/// A ContourConfiguration that was not made by the operator.
+/// A forged ContourConfiguration.
 #[derive(Clone, Debug)]
 pub struct Forged {
-    /// The name that its content hashes to.
+    /// The name with the hash of its content.
     pub name: String,
-    /// Its spec.
+    /// The spec.
     pub spec: Value,
-    /// In whose place it says that it was created.
+    /// The uid of the ContourConfiguration that it claims to replace.
     pub in_place_of: Option<String>,
 }
 
 impl Victim {
-    /// Both labels of the owner.
+    /// Returns the labels of Slipway's objects, with both owner labels.
     pub fn labels(&self) -> Value {
         json!({OWNER_NAME: "edge", OWNER_NAMESPACE: self.home, "app.kubernetes.io/managed-by": "slipway", "app.kubernetes.io/part-of": "contour"})
     }
 
-    /// The labels of Contour's pods.
+    /// Returns the labels of Contour's pods.
     pub fn contour_labels(&self) -> Value {
         let mut labels = self.labels();
         labels[COMPONENT] = json!(Component::Contour.label());
@@ -69,29 +69,29 @@ impl Victim {
         labels
     }
 
-    /// An object with both labels.
+    /// Returns an object with both owner labels.
     pub fn marked(&self, kind: &'static str, namespace: &str, name: &str) -> Value {
         let mut object = object(kind, namespace, name);
         object["metadata"]["labels"] = self.labels();
         object
     }
 
-    /// The name of the stand-in for the authorization service with this timeout, the successor of so many others.
+    /// Returns the name of the stand-in for the authorization service with this timeout and this salt.
     pub fn stand_in_name(&self, response: Option<&str>, salt: u32) -> String {
         let response = response.map_or_else(|| "-".to_owned(), |value| format!("={value}"));
         let parts = [&self.home, "edge", "ext-auth", &response, "-", &salt.to_string()];
         format!("edge-ext-auth-{}", hash(parts))
     }
 
-    /// The name of the ContourConfiguration with this spec.
+    /// Returns the name of the ContourConfiguration with this spec.
     pub fn configuration_name(&self, spec: &Value, in_place_of: Option<&str>) -> String {
         let spec = hash_json(spec);
         let parts = [self.home.as_str(), "edge", &spec];
         format!("edge-{}", hash(parts.into_iter().chain(in_place_of)))
     }
 
-    /// A ContourConfiguration under which nothing is checked, made from just the settings of the specification, under the name
-    /// that it hashes to; and that comes before the real one wherever they are sorted.
+    /// Returns a ContourConfiguration that disables all checks. Its spec consists of the settings in use, and its name has the matching
+    /// hash. The name sorts before the name of the real ContourConfiguration.
     pub fn unchecked(&self) -> Forged {
         let mut spec = self.configuration["spec"].clone();
         let real = self.configuration["metadata"]["name"].as_str().unwrap_or_default();
@@ -109,7 +109,7 @@ impl Victim {
         }
     }
 
-    /// The real ContourConfiguration, as if the one with this uid hung in its deletion.
+    /// Returns the real ContourConfiguration as the successor of one with this uid whose deletion is blocked.
     pub fn succeeding(&self, uid: &str) -> Forged {
         let spec = self.configuration["spec"].clone();
         Forged {
@@ -119,7 +119,7 @@ impl Victim {
         }
     }
 
-    /// A stand-in, or what looks like one: the name is made from `salt`, and no facts.
+    /// Returns a forged stand-in. Its name depends on `salt` and on no facts.
     pub fn forged_stand_in(&self, namespace: &str, salt: u32, memory: &Value) -> Value {
         let mut object = self.marked("ExtensionService", namespace, &self.stand_in_name(None, salt));
         object["metadata"]["labels"]["contour.slipway.dev/role"] = json!("ext-auth");
@@ -129,14 +129,14 @@ impl Victim {
         object
     }
 
-    /// The stand-in.
+    /// Returns the reference to the stand-in.
     pub fn stand_in(&self) -> Thing {
         let [namespace, name] =
             ["namespace", "name"].map(|key| self.stand_in["metadata"][key].as_str().unwrap_or_default());
         Thing::new("ExtensionService", namespace, name)
     }
 
-    /// The blackhole.
+    /// Returns the reference to the blackhole.
     pub fn blackhole(&self) -> Thing {
         Thing {
             kind: "Service",
@@ -144,7 +144,7 @@ impl Victim {
         }
     }
 
-    /// What a container of the real Contour captures.
+    /// Returns the inputs that a container of the real Contour captures.
     pub fn captured(&self) -> Value {
         let annotations = &self.deployment["spec"]["template"]["metadata"]["annotations"];
         let text = annotations[STARTUP_INPUTS].as_str();
@@ -154,7 +154,7 @@ impl Victim {
 }
 
 impl Forged {
-    /// The annotation that says that a container has captured this.
+    /// Returns the annotation of a container that claims to have captured this configuration.
     pub fn captured(&self, stand_ins: &[String]) -> Value {
         json!({
             "configuration": self.name, "uid": "forged", "generation": i64::MAX, "inPlaceOf": self.in_place_of, "spec": self.spec,
@@ -162,7 +162,7 @@ impl Forged {
         })
     }
 
-    /// The object, marked as one that a rollout was completed on, at the end of time.
+    /// Returns the object. The object claims a completed rollout in the far future.
     pub fn object(&self, victim: &Victim, namespace: &str) -> Value {
         let mut object = victim.marked("ContourConfiguration", namespace, &self.name);
         object["metadata"]["annotations"] = json!({"contour.slipway.dev/rolled-out": "2099-01-01T00:00:00Z"});
@@ -171,7 +171,7 @@ impl Forged {
     }
 }
 
-/// The kinds that are made here.
+/// The kinds of the forged objects, with their versions.
 const KINDS: [(&str, &str); 16] = [
     ("ClusterRole", "rbac.authorization.k8s.io/v1"),
     ("ClusterRoleBinding", "rbac.authorization.k8s.io/v1"),
@@ -191,10 +191,10 @@ const KINDS: [(&str, &str); 16] = [
     ("ServiceAccount", "v1"),
 ];
 
-/// An object without anything.
+/// Returns an object with only a name and a namespace.
 pub fn object(kind: &'static str, namespace: &str, name: &str) -> Value {
     let known = KINDS.iter().find(|(known, _)| *known == kind);
-    let (_, version) = known.expect("a kind that is made here");
+    let (_, version) = known.expect("a kind of KINDS");
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
     if !namespace.is_empty() {
         metadata.insert("namespace".to_owned(), json!(namespace));
@@ -202,20 +202,20 @@ pub fn object(kind: &'static str, namespace: &str, name: &str) -> Value {
     json!({"apiVersion": version, "kind": kind, "metadata": metadata})
 }
 
-/// Which object this is.
+/// Returns the reference to an object.
 pub fn thing(object: &Value) -> anyhow::Result<Thing> {
     let known = KINDS.iter().find(|(known, _)| object["kind"] == *known);
-    let (kind, _) = known.with_context(|| format!("a kind that is made here: {object}"))?;
+    let (kind, _) = known.with_context(|| format!("not a kind of the forged objects: {object}"))?;
     let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
     Ok(Thing::new(kind, text("namespace"), text("name")))
 }
 
-/// The spec of an ExtensionService.
+/// Returns the spec of an ExtensionService that references this Service.
 pub fn points_at(service: &str) -> Value {
     json!({"protocol": "h2c", "services": [{"name": service, "port": 9001}]})
 }
 
-/// The spec of a pod.
+/// Returns the spec of a pod.
 pub fn pod_spec() -> Value {
     json!({
         "terminationGracePeriodSeconds": 0,
@@ -223,14 +223,14 @@ pub fn pod_spec() -> Value {
     })
 }
 
-/// The spec of one that never runs.
+/// Returns the spec of a pod that never runs.
 pub fn pending_pod_spec() -> Value {
     let mut spec = pod_spec();
     spec["schedulingGates"] = json!([{"name": "example.com/never"}]);
     spec
 }
 
-/// The spec of a Deployment or ReplicaSet of such pods.
+/// Returns the spec of a Deployment or ReplicaSet of pods that never run.
 pub fn pods_spec(labels: &Value, annotations: &Value, replicas: u32) -> Value {
     json!({
         "replicas": replicas, "selector": {"matchLabels": labels},

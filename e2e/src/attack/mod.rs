@@ -1,6 +1,7 @@
-//! People who may do some things and try others: what each of them makes, with exactly the rights that are said, and what may
-//! come of it. `tenant`, `provider` and `editor` are the table, `forged` is what they write on their objects, `rights` who they
-//! are, `place` whom it is done to, `sight` what is seen of that, and `play` carries the table out.
+//! Attacks by users with limited rights. Each attacker has exactly the stated rights, and each attack has an expected outcome.
+//!
+//! `tenant`, `provider` and `editor` contain the table of attacks. `forged` contains the forged objects, `rights` the attackers' rights,
+//! and `place` the victims. `sight` observes the victims, and `play` executes the table.
 
 mod editor;
 mod forged;
@@ -18,88 +19,89 @@ use crate::lab::Thing;
 pub use forged::Victim;
 pub use rights::{everywhere, grants};
 
-/// Who attacks; `rights` says what each may do.
+/// An attacker; `rights` defines the rights of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
-    /// A tenant of an unrelated namespace: `edit` there, and writes Contour's kinds there.
+    /// A tenant of an unrelated namespace: `edit` there, and writes to Contour's kinds there.
     Tenant,
-    /// Who may do everything in an unrelated namespace.
+    /// A user with all rights in an unrelated namespace.
     Owner,
-    /// Who may make namespaces, and do everything in those.
+    /// A user who may create namespaces and has all rights in them.
     Founder,
-    /// Who may bind users to ClusterRole `view` in the whole cluster, and nothing else.
+    /// A user who may only bind users to ClusterRole `view` in the whole cluster.
     Binder,
-    /// Who may do everything in the namespace of the authorization service.
+    /// A user with all rights in the namespace of the authorization service.
     Provider,
-    /// `edit` in the namespace of the ContourDeployment, and writes Contour's kinds there.
+    /// `edit` in the namespace of the ContourDeployment, and writes to Contour's kinds there.
     Editor,
 }
 
-/// What there is before.
+/// The initial state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Given {
     /// The authorization service is enforced.
     Available,
-    /// Its namespace is there, the ExtensionService is not.
+    /// The service's namespace exists, but the ExtensionService does not.
     Missing,
-    /// It was enforced, and was then edited into something that Contour finds invalid: the last valid form is.
+    /// The service was enforced, and then edited so that Contour finds it invalid. The last valid form is enforced.
     Edited,
-    /// Its namespace does not exist.
+    /// The service's namespace does not exist.
     Absent,
-    /// The specification was edited into one that is refused.
+    /// The spec was edited into one that Slipway rejects.
     Refused,
-    /// Its namespace is there, and the ContourDeployment is made only after the attack.
+    /// The service's namespace exists. The ContourDeployment is created after the attack.
     NotYet,
 }
 
-/// When it is done.
+/// The time of the attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// While the operator runs.
     Running,
-    /// While the operator is away, so that it has no chance to be quicker.
+    /// While the operator is stopped, so that the operator cannot react first.
     Away,
 }
 
-/// What comes of it.
+/// The expected outcome of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A policy of `config/admission` refuses what the attacker asks for.
+    /// A policy of `config/admission` rejects the attacker's request.
     Refused,
-    /// Nothing: the operator writes nothing, and the status stays as it is.
+    /// No effect: the operator writes nothing, and the status does not change.
     Nothing,
-    /// The operator deletes what the attacker made, and writes nothing else.
+    /// The operator deletes the attacker's objects and writes nothing else.
     Pruned,
-    /// The operator puts right what is its own: afterwards all is as before.
+    /// The operator repairs its own objects; afterwards the state is the same as before.
     Repaired,
-    /// Contour may be rolled; afterwards the status says the same as before.
+    /// Contour may be rolled out; afterwards the status is the same as before.
     Rolled,
-    /// The role is lost, or the attacker's: this happens to the requests that it is about. All else goes on.
+    /// The attacker disables or controls the role. The status reports this traffic for the role's requests. Everything else continues to
+    /// work.
     Role(&'static str),
 }
 
 impl Outcome {
-    /// Whether others can be tried on the same ContourDeployment at the same time.
+    /// Reports whether other attacks can run on the same ContourDeployment at the same time.
     fn leaves_all_as_it_is(self) -> bool {
         matches!(self, Self::Refused | Self::Nothing | Self::Pruned)
     }
 }
 
-/// One request of the attacker's.
+/// One request of the attacker.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Make an object.
+    /// Creates an object.
     Create(Value),
-    /// A JSON merge patch.
+    /// Patches an object with a JSON merge patch.
     Patch(Thing, Value),
-    /// The same of its status.
+    /// Patches the status of an object with a JSON merge patch.
     PatchStatus(Thing, Value),
-    /// Delete it.
+    /// Deletes an object.
     Delete(Thing),
 }
 
 impl Step {
-    /// Which object it is about.
+    /// Returns the reference to the request's object.
     fn thing(&self) -> anyhow::Result<Thing> {
         match self {
             Self::Create(object) => forged::thing(object),
@@ -111,32 +113,32 @@ impl Step {
 /// A row of the table.
 #[derive(Debug)]
 pub struct Attack {
-    /// What is done, in a few words that can be part of a name.
+    /// A short name that can be part of a namespace's name.
     pub name: &'static str,
-    /// By whom.
+    /// The attacker.
     pub who: Who,
-    /// To what.
+    /// The initial state.
     pub given: Given,
-    /// When.
+    /// The time.
     pub when: When,
-    /// The requests, one after the other. One that is refused is the last.
+    /// The requests in sequence. A rejected request is the last.
     pub steps: fn(&Victim) -> Vec<Step>,
-    /// What comes of it where the policies are installed.
+    /// The outcome with the policies installed.
     pub guarded: Outcome,
-    /// What comes of it where they are not.
+    /// The outcome without the policies.
     pub unguarded: Outcome,
-    /// Whether what the attacker makes may hold something: a deletion of the ContourDeployment, or what would be pruned.
+    /// Whether the attacker's objects may block deletions: of the ContourDeployment, or of objects to be pruned.
     pub may_hold: bool,
 }
 
 impl Attack {
-    /// What is to come of it.
+    /// Returns the expected outcome.
     fn outcome(&self, is_guarded: bool) -> Outcome {
         if is_guarded { self.guarded } else { self.unguarded }
     }
 }
 
-/// A row, done while the operator runs: name, who, given, steps, with the policies, without.
+/// Returns a row with an attack while the operator runs. `outcomes` are those with and without the policies.
 fn attack(
     name: &'static str,
     who: Who,
@@ -156,7 +158,7 @@ fn attack(
     }
 }
 
-/// The whole table.
+/// Returns the whole table.
 pub fn table() -> Vec<Attack> {
     [tenant::rows(), provider::rows(), editor::rows()]
         .into_iter()
@@ -172,7 +174,7 @@ mod tests {
     use crate::places;
 
     #[test]
-    fn every_row_has_a_name_of_its_own_that_can_be_part_of_a_namespaces_name() {
+    fn names_are_unique_and_valid_in_namespace_names() {
         let table = table();
         let names: BTreeSet<_> = table.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), table.len());
@@ -185,9 +187,9 @@ mod tests {
         }
     }
 
-    /// By its name, or by what it begins with and a star.
+    /// The page may name a row exactly, or by a prefix and a star.
     #[test]
-    fn the_security_page_names_every_row() {
+    fn security_page_names_every_row() {
         let file = places::repository().join("docs/security.md");
         let page = std::fs::read_to_string(&file).expect("the page can be read");
         let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
@@ -196,7 +198,7 @@ mod tests {
                 Some(beginning) => row.name.starts_with(beginning),
                 None => row.name == *named,
             };
-            assert!(named.iter().any(is_it), "{} is not there", row.name);
+            assert!(named.iter().any(is_it), "the page does not name {}", row.name);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A ContourDeployment on which one attack is tried, or several that leave all as it is.
+//! A ContourDeployment for one attack, or for several attacks without side effects.
 
 use std::collections::BTreeMap;
 
@@ -10,51 +10,51 @@ use super::sight::{self, Sight};
 use super::{Attack, Given, Outcome, rights};
 use crate::lab::{Lab, Thing, players, specification};
 
-/// A row, and what became of it.
+/// A row with its results.
 #[derive(Debug)]
 pub struct Row {
     /// The row.
     pub attack: Attack,
-    /// What the attacker has made, and has not taken away.
+    /// The objects that the attacker created and has not deleted.
     pub made: Vec<Thing>,
-    /// What the attacker has made or changed.
+    /// The objects that the attacker created or changed.
     pub touched: Vec<Thing>,
-    /// The words in which a policy refused it.
+    /// The message of the policy that rejected the attack.
     pub refused: Option<String>,
 }
 
-/// The ContourDeployment.
+/// A ContourDeployment with its attacks.
 #[derive(Debug)]
 pub struct Place {
-    /// Part of the names of its namespaces.
+    /// A part of the names of its namespaces.
     pub name: String,
-    /// What there is.
+    /// The initial state.
     pub given: Given,
-    /// What is tried.
+    /// The attacks.
     pub rows: Vec<Row>,
-    /// The target.
+    /// The victim.
     pub victim: Victim,
-    /// What was there before the attacks.
+    /// The state before the attacks.
     pub before: Before,
 }
 
-/// What was there before the attacks.
+/// The state before the attacks.
 #[derive(Debug, Default)]
 pub struct Before {
-    /// Our objects.
+    /// Slipway's objects.
     pub ours: BTreeMap<String, Value>,
-    /// The same, names of their content left out.
+    /// The same objects without names that depend on content.
     pub likeness: BTreeMap<String, Value>,
     /// The status.
     pub status: Value,
 }
 
-/// Where each row is tried; each at a place of its own if they are to be told `apart`.
+/// Assigns a place to each row. With `apart`, each row has its own place.
 pub fn places(lab: &Lab, table: Vec<Attack>, is_guarded: bool, apart: bool) -> Vec<Place> {
     let mut places = Vec::<Place>::new();
     for attack in table {
         let is_alone = apart || !attack.outcome(is_guarded).leaves_all_as_it_is();
-        // What it holds is not to be taken for the doing of others.
+        // An attack that may block deletions has its own place, so that the block is not attributed to other attacks.
         let name = if is_alone || attack.may_hold {
             attack.name.to_owned()
         } else {
@@ -85,7 +85,7 @@ fn victim(lab: &Lab, name: &str) -> Victim {
     let home = lab.name(name);
     Victim {
         auth: format!("{home}-auth"),
-        // Nobody plays the kubelet there: pods stay pending. It comes before all others wherever namespaces are sorted.
+        // The namespace has no stand-in for the kubelet, so pods stay pending. Its name sorts before all other namespaces.
         alice: format!("alice-{home}"),
         elsewhere: format!("elsewhere-{home}"),
         home,
@@ -94,14 +94,14 @@ fn victim(lab: &Lab, name: &str) -> Victim {
 }
 
 impl Place {
-    /// What is to come of what is tried here.
+    /// Returns the expected outcome of the attacks on this place.
     pub fn outcome(&self, is_guarded: bool) -> Outcome {
         let mut outcomes = self.rows.iter().map(|row| row.attack.outcome(is_guarded));
         let all_as_it_is = outcomes.clone().find(|outcome| *outcome == Outcome::Pruned);
         all_as_it_is.or_else(|| outcomes.next()).unwrap_or(Outcome::Nothing)
     }
 
-    /// The namespaces, who may do what there, and the ContourDeployment, unless that is to come later.
+    /// Creates the namespaces, the attackers' rights, and the ContourDeployment, unless it is created later.
     pub async fn make(&self, lab: &Lab) -> anyhow::Result<()> {
         let Victim { home, auth, alice, .. } = &self.victim;
         for namespace in [home, alice] {
@@ -125,7 +125,7 @@ impl Place {
         Ok(())
     }
 
-    /// The ContourDeployment, as small as can be.
+    /// Creates a ContourDeployment of minimal size.
     pub async fn make_deployment(&self, lab: &Lab) -> anyhow::Result<()> {
         let mut spec = specification(&self.victim.auth);
         spec["contour"] = json!({"deployment": {"replicas": 1}});
@@ -133,7 +133,7 @@ impl Place {
         lab.edge_in(&self.victim.home, &spec).await.map(drop)
     }
 
-    /// Once it has settled: the last step to what is given.
+    /// Performs the last step to the initial state, after the ContourDeployment has settled.
     pub async fn finish(&self, lab: &Lab) -> anyhow::Result<()> {
         match self.given {
             Given::Edited => {
@@ -149,7 +149,7 @@ impl Place {
         }
     }
 
-    /// What there is to say against its being as it is given; nothing if it is.
+    /// Returns a description of the difference from the initial state; empty if there is none.
     pub fn is_as_given(&self, sight: &Sight, is_finished: bool) -> String {
         let deployment = sight.deployment(&self.victim);
         let status = &deployment["status"];
@@ -174,12 +174,12 @@ impl Place {
         format!("{}: {said}", self.name)
     }
 
-    /// The ContourDeployment.
+    /// Returns the reference to the ContourDeployment.
     pub fn deployment(&self) -> Thing {
         Thing::new("ContourDeployment", &self.victim.home, "edge")
     }
 
-    /// Takes in what there is before the attacks.
+    /// Records the state before the attacks.
     pub fn remember(&mut self, sight: &Sight) -> anyhow::Result<()> {
         self.victim = sight.known(&self.victim);
         self.before = Before {
@@ -190,13 +190,13 @@ impl Place {
         if self.given == Given::NotYet {
             return Ok(());
         }
-        // Otherwise no attack is one.
+        // Without the right names, the attacks would prove nothing.
         let metadata = &self.victim.configuration["metadata"];
         let name = metadata["name"].as_str().context("a configuration")?;
         let made = self.victim.configuration_name(&self.victim.configuration["spec"], None);
         ensure!(
             name == made,
-            "a ContourConfiguration is called {name}, the attackers say {made}"
+            "the ContourConfiguration's name is {name}, but the attackers computed {made}"
         );
         let stand_in = self.victim.stand_in["metadata"]["name"]
             .as_str()
@@ -205,12 +205,12 @@ impl Place {
         let made = self.victim.stand_in_name(facts, 0);
         ensure!(
             stand_in == made,
-            "a stand-in is called {stand_in}, the attackers say {made}"
+            "the stand-in's name is {stand_in}, but the attackers computed {made}"
         );
         Ok(())
     }
 
-    /// Whether an object, as `kind namespace/name`, was made or changed by an attacker.
+    /// Reports whether an attacker created or changed an object, given as `kind namespace/name`.
     pub fn is_touched(&self, name: &str) -> bool {
         let mut touched = self.rows.iter().flat_map(|row| &row.touched);
         touched.any(|thing| thing.to_string() == name)

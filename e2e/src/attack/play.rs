@@ -1,4 +1,4 @@
-//! The whole table at once: the victims, the attacks, and after each moment a fence and a look at what has changed.
+//! The execution of the whole table: the victims, the attacks, and after each phase a fence and an observation of all changes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,16 +22,16 @@ use crate::lab::{Lab, POKE, PROMPT, audit, specification, wait};
 use crate::narration::say;
 use crate::wait::Look;
 
-/// For what takes rollouts, of all victims at the same time.
+/// The time limit for rollouts of all victims at the same time.
 const LONG: Duration = Duration::from_mins(3);
 
-/// For what is put right, and for a rollout.
+/// The time limit for repairs and for one rollout.
 const REPAIR: Duration = Duration::from_secs(45);
 
-/// The annotation of Envoy's Service that a change of the specification brings.
+/// The annotation of Envoy's Service that a change of the spec adds.
 const ROUND: &str = "test.example.com/round";
 
-/// When it is looked.
+/// The phase of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
     Running,
@@ -40,11 +40,10 @@ enum Moment {
     Deleted,
 }
 
-/// What is seen at which moment that is not as it should be.
+/// The unexpected observations by place and phase.
 type Findings = BTreeMap<(usize, Moment), Vec<String>>;
 
-/// Plays the table. `is_guarded`: the policies are installed. An error names the rows of which something else has come than they
-/// say.
+/// Plays the table. `is_guarded` means that the policies are installed. The error names the rows with another outcome than expected.
 pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
     let chosen = std::env::var("ONLY").unwrap_or_default();
     let is_apart = std::env::var("APART").is_ok_and(|value| value == "1");
@@ -52,7 +51,7 @@ pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
     let rows: Vec<Attack> = rows
         .filter(|row| chosen.is_empty() || chosen.split(',').any(|name| name == row.name))
         .collect();
-    ensure!(!rows.is_empty(), "no row is called {chosen}");
+    ensure!(!rows.is_empty(), "no row has a name of {chosen}");
     let mut clients = BTreeMap::new();
     for who in Who::ALL {
         clients.insert(who, who.client(lab).await?);
@@ -63,7 +62,7 @@ pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
         clients,
     };
     let mut places = places(lab, rows, is_guarded, is_apart);
-    // The Contour that judges for all, and the kubelet of all but the strangers.
+    // One stand-in for Contour judges for all places. The stand-in for the kubelet covers all namespaces except the unrelated ones.
     let _contour = Contour::of(&lab.client, &lab.namespace);
     let _kubelet = Kubelet::of_all(lab);
     game.prepare(&mut places).await?;
@@ -83,7 +82,7 @@ struct Game<'a> {
 }
 
 impl Game<'_> {
-    /// Everything that is there before.
+    /// Creates the initial states.
     async fn prepare(&self, places: &mut [Place]) -> anyhow::Result<()> {
         let lab = self.lab;
         for grant in rights::everywhere() {
@@ -94,7 +93,7 @@ impl Game<'_> {
         given(lab, places, false).await?;
         try_join_all(places.iter().map(|place| place.finish(lab))).await?;
         given(lab, places, true).await?;
-        wait("nothing is written any more", LONG)
+        wait("the operator writes nothing any more", LONG)
             .until(async || {
                 let mark = audit::mark(lab.world)?;
                 fence(lab, places).await?;
@@ -123,7 +122,7 @@ impl Game<'_> {
         self.deleted(places, findings).await
     }
 
-    /// The attacks while the operator runs.
+    /// Executes the attacks while the operator runs.
     async fn first(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         let mark = audit::mark(self.lab.world)?;
         self.attack(places, Moment::Running, findings, |row| {
@@ -136,7 +135,7 @@ impl Game<'_> {
         self.look(places, mark, Moment::Running, findings).await
     }
 
-    /// The operator is restarted, and other attacks are made while it is away. Then a change of the specification.
+    /// Restarts the operator, and executes the other attacks while the operator is stopped. Then changes the specs.
     async fn restarted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         let mark = audit::mark(self.lab.world)?;
         self.lab.world.stop_operator().await?;
@@ -153,7 +152,7 @@ impl Game<'_> {
         Ok(())
     }
 
-    /// The attackers take away what they made, and the operator is restarted once more.
+    /// Deletes the attackers' objects, and restarts the operator once more.
     async fn gone(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         let mark = audit::mark(self.lab.world)?;
         for place in places.iter_mut() {
@@ -167,7 +166,7 @@ impl Game<'_> {
         self.look(places, mark, Moment::Gone, findings).await
     }
 
-    /// What can be tried again is, and the ContourDeployments are deleted.
+    /// Repeats the attacks that can be repeated, and deletes the ContourDeployments.
     async fn deleted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         self.attack(places, Moment::Deleted, findings, |row| {
             !matches!(row.attack.outcome(self.is_guarded), Outcome::Role(_))
@@ -192,7 +191,9 @@ impl Game<'_> {
                     return Vec::new();
                 }
                 let conditions = &sight.status(&place.victim)["conditions"];
-                vec![format!("its deletion does not end: {conditions}")]
+                vec![format!(
+                    "the deletion of the ContourDeployment does not complete: {conditions}"
+                )]
             })
             .await?;
         note(findings, Moment::Deleted, left);
@@ -204,7 +205,7 @@ impl Game<'_> {
         self.lab.world.operator_is_ready().await
     }
 
-    /// Makes these attacks, with what is known by then.
+    /// Executes the attacks that are due, with the facts that are known now.
     async fn attack(
         &self,
         places: &mut [Place],
@@ -217,7 +218,7 @@ impl Game<'_> {
             let victim = sight.known(&place.victim);
             for row in place.rows.iter_mut().filter(|row| is_due(row)) {
                 if let Err(error) = self.carry_out(row, &victim).await {
-                    let words = format!("{} could not be tried: {error:#}", row.attack.name);
+                    let words = format!("{} could not be executed: {error:#}", row.attack.name);
                     findings.entry((number, moment)).or_default().push(words);
                 }
             }
@@ -241,7 +242,7 @@ impl Game<'_> {
                 continue;
             }
             if thing.kind == "Namespace" {
-                // Whoever lets people make namespaces gives them rights in these.
+                // An administrator who lets users create namespaces also grants them rights in these namespaces.
                 for grant in rights::grants(who, victim) {
                     self.lab.apply(&grant).await?;
                 }
@@ -251,7 +252,7 @@ impl Game<'_> {
         Ok(())
     }
 
-    /// One request; the inner error is the refusal of one of our policies. A right that was just granted may not be known yet.
+    /// Sends one request. The inner error is the rejection by one of Slipway's policies. Retries while a new right is not yet in force.
     async fn ask(&self, who: Who, step: &Step) -> anyhow::Result<Result<(), String>> {
         let client = &self.clients[&who];
         wait(&format!("{who:?} may do this: {step:?}"), PROMPT)
@@ -271,7 +272,7 @@ impl Game<'_> {
             .await
     }
 
-    /// The attacker takes away what it made, and its finalizers with it.
+    /// Deletes the attacker's objects and removes their finalizers.
     async fn take_away(&self, row: &mut Row) -> anyhow::Result<()> {
         let client = &self.clients[&row.attack.who];
         for thing in row.made.drain(..).rev() {
@@ -284,7 +285,7 @@ impl Game<'_> {
             if thing.kind == "Namespace" {
                 continue;
             }
-            wait(&format!("{thing} is gone"), REPAIR)
+            wait(&format!("{thing} no longer exists"), REPAIR)
                 .until(async || {
                     let Some(found) = self.lab.find(&thing).await? else {
                         return Ok(Look::Reached(()));
@@ -302,7 +303,7 @@ impl Game<'_> {
         Ok(())
     }
 
-    /// A fence, and what is to be seen then. What may take a while is waited for.
+    /// Runs a fence and records the unexpected observations. Repairs and rollouts are waited for.
     async fn look(
         &self,
         places: &[Place],
@@ -339,25 +340,25 @@ impl Game<'_> {
             let wrong = self.let_through(place, due);
             findings.entry((number, moment)).or_default().extend(wrong);
         }
-        say(format!("{moment:?}: looked"));
+        say(format!("{moment:?}: observed"));
         Ok(())
     }
 
-    /// What was let through, or refused, against what the table says.
+    /// Returns the attacks that were accepted or rejected against the table.
     fn let_through(&self, place: &Place, due: Option<When>) -> Vec<String> {
         let rows = place.rows.iter().filter(|row| Some(row.attack.when) == due);
         let wrong = rows.filter_map(|row| {
             let expected = row.attack.outcome(self.is_guarded) == Outcome::Refused;
             match &row.refused {
-                Some(words) if !expected => Some(format!("{} was refused: {words}", row.attack.name)),
-                None if expected => Some(format!("{} was let through", row.attack.name)),
+                Some(words) if !expected => Some(format!("{} was rejected: {words}", row.attack.name)),
+                None if expected => Some(format!("{} was accepted", row.attack.name)),
                 _ => None,
             }
         });
         wrong.collect()
     }
 
-    /// What the operator wrote and should not have.
+    /// Returns the unexpected writes of the operator.
     fn written(&self, place: &Place, entries: &[Value]) -> Vec<String> {
         let pruned = place
             .rows
@@ -386,8 +387,8 @@ impl Game<'_> {
         lines
     }
 
-    /// What is not as it was, to the last word.
-    #[allow(clippy::unused_self)] // one of several ways to look
+    /// Returns all differences from the state before the attacks.
+    #[allow(clippy::unused_self)] // one of several kinds of observation
     fn changed(&self, place: &Place, sight: &Sight) -> Vec<String> {
         let now = sight.status(&place.victim);
         let mut changed = objects(place, sight);
@@ -407,7 +408,7 @@ impl Game<'_> {
         changed
     }
 
-    /// What is not as the outcome says.
+    /// Returns the differences from the expected outcome.
     fn differs(&self, place: &Place, sight: &Sight, moment: Moment) -> Vec<String> {
         let now = sight::said(&sight.status(&place.victim));
         let alike = || {
@@ -423,11 +424,12 @@ impl Game<'_> {
             Outcome::Repaired => [objects(place, sight), alike()].concat(),
             Outcome::Role(traffic) => {
                 let is = |condition: &str| now["conditions"][condition][0] == "True";
-                // What is refused is tried again for half a minute before it is a person's turn; nothing else waits for it.
+                // Slipway retries a rejected write for half a minute before it reports the need for action. Nothing else waits for these
+                // retries.
                 let is_refused = now["conditions"]["Reconciling"][1] == "Refused";
                 let goes_on = is("ContourAvailable") && is("EnvoyAvailable") && (!is("Reconciling") || is_refused);
                 let seen = now["services"][0][1].as_str().unwrap_or_default();
-                // Without the attacker it is one or the other, in time.
+                // After the attacker's objects are deleted, either value is right.
                 let is_right = seen == traffic || (moment == Moment::Gone && ["Denied", "Enforced"].contains(&seen));
                 let mut wrong = sight.dangling(&place.victim);
                 if !(goes_on && is_right) {
@@ -439,14 +441,14 @@ impl Game<'_> {
         }
     }
 
-    /// Looks at all until there is nothing to be said any more, or for as long as a repair may take. What is left then.
+    /// Observes all places until there are no differences, or until the time limit for repairs. Returns the differences that are left.
     async fn eventually(
         &self,
         places: &[Place],
         wrong: impl Fn(&Place, &Sight) -> Vec<String>,
     ) -> anyhow::Result<BTreeMap<usize, Vec<String>>> {
         let (seen, before) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
-        let waited = wait("all is as it should be", REPAIR)
+        let waited = wait("all places have the expected outcome", REPAIR)
             .every(Duration::from_millis(500))
             .until(async || {
                 let sight = Sight::of(self.lab).await?;
@@ -466,7 +468,10 @@ impl Game<'_> {
             })
             .await;
         let left = seen.into_inner();
-        say(format!("waited for last: {}", before.into_inner().join(" ")));
+        say(format!(
+            "the last places with differences: {}",
+            before.into_inner().join(" ")
+        ));
         if waited.is_err() && left.is_empty() {
             waited?;
         }
@@ -480,12 +485,12 @@ fn note(findings: &mut Findings, moment: Moment, found: BTreeMap<usize, Vec<Stri
     }
 }
 
-/// What of ours is not as it was.
+/// Returns the differences of Slipway's objects from the state before the attacks.
 fn objects(place: &Place, sight: &Sight) -> Vec<String> {
     compared(place, &place.before.ours, &sight.ours(&place.victim))
 }
 
-/// The same, where names may be others: of a successor of the stand-in, of a ContourConfiguration.
+/// Returns the same as [`objects`], but ignores new names of a stand-in's successor and of a ContourConfiguration.
 fn likeness(place: &Place, sight: &Sight) -> Vec<String> {
     compared(place, &place.before.likeness, &sight.likeness(&place.victim))
 }
@@ -494,7 +499,7 @@ fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<Stri
     let gone = before
         .keys()
         .filter(|name| !now.contains_key(*name))
-        .map(|name| format!("gone: {name}"));
+        .map(|name| format!("deleted: {name}"));
     let others = now.iter().filter_map(|(name, now)| match before.get(name) {
         None => (!place.is_touched(name)).then(|| format!("new: {name}")),
         Some(before) if before != now => Some(format!("{name}{}", sight::difference(before, now))),
@@ -503,24 +508,24 @@ fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<Stri
     gone.chain(others).collect()
 }
 
-/// Why a change of the specification has not gone through, if it has not.
+/// Returns the reason why a change of the spec was not applied; empty if it was.
 fn blocked(place: &Place, sight: &Sight) -> Vec<String> {
     let deployment = sight.deployment(&place.victim);
     let service = sight.object("Service", &place.victim.home, "edge-envoy");
-    // What is refused is observed, and not applied.
+    // A rejected spec is observed, but not applied.
     let is_applied = service["metadata"]["annotations"][ROUND] == "1" || place.given == Given::Refused;
     let is_observed = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
     if is_applied && is_observed {
         Vec::new()
     } else {
-        vec!["a change of the specification does not go through".to_owned()]
+        vec!["a change of the spec is not applied".to_owned()]
     }
 }
 
-/// Waits until all are as they are given.
+/// Waits until all places have their initial states.
 async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result<()> {
     let made: Vec<_> = places.iter().filter(|place| place.given != Given::NotYet).collect();
-    wait("the ContourDeployments are as they are given", LONG)
+    wait("the ContourDeployments have their initial states", LONG)
         .every(Duration::from_millis(500))
         .until(async || {
             let sight = Sight::of(lab).await?;
@@ -534,8 +539,8 @@ async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result
         .await
 }
 
-/// Touches each ContourDeployment, waits until it was reconciled, and once more: what began after the first touch has seen
-/// everything that was there before.
+/// Triggers a reconcile of each ContourDeployment and waits for it, twice. A reconcile that began after the first trigger has observed
+/// everything that existed before.
 async fn fence(lab: &Lab, places: &[Place]) -> anyhow::Result<()> {
     let there = sight::deployments(lab).await?;
     let places: Vec<_> = places
@@ -549,7 +554,7 @@ async fn fence(lab: &Lab, places: &[Place]) -> anyhow::Result<()> {
         for place in &places {
             lab.patch(&place.deployment(), &poke).await?;
         }
-        wait("each was reconciled", LONG)
+        wait("each ContourDeployment was reconciled", LONG)
             .until(async || {
                 let done = sight::reconciles(lab, since)?;
                 let left: Vec<_> = places
@@ -579,7 +584,7 @@ fn request(lab: &Lab, step: &Step) -> anyhow::Result<hyper::Request<Vec<u8>>> {
     })
 }
 
-/// Prints the table, and is an error if a row came to something else than it says.
+/// Prints the table, and returns an error if a row had another outcome than expected.
 fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Result<()> {
     let mut wrong = String::new();
     for (number, place) in places.iter().enumerate() {
@@ -590,9 +595,9 @@ fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Re
         for row in &place.rows {
             let outcome = row.attack.outcome(is_guarded);
             let verdict = if found.is_empty() {
-                "as it should be"
+                "as expected"
             } else {
-                "NOT AS IT SHOULD BE"
+                "NOT AS EXPECTED"
             };
             say(format!(
                 "{}: {:?}, {:?}: {outcome:?}: {verdict}",
@@ -605,7 +610,7 @@ fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Re
     }
     ensure!(
         wrong.is_empty(),
-        "policies installed: {is_guarded}; not as it should be:\n{wrong}"
+        "policies installed: {is_guarded}; not as expected:\n{wrong}"
     );
     Ok(())
 }

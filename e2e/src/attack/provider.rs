@@ -1,5 +1,5 @@
-//! What can be tried in the namespace of the authorization service, by who may do everything there. Whether requests are allowed
-//! is theirs to say; nothing else is.
+//! Attacks in the namespace of the authorization service, by a user with all rights there. This user may decide which requests are
+//! allowed, and nothing else.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::tenant::{HOLD, endpoint_slice, pod};
 use super::{Attack, Outcome, Step, attack};
 use crate::lab::made::FINALIZER;
 
-/// Changes what is remembered of the stand-in.
+/// Changes the persisted state of the stand-in.
 fn remembers(victim: &Victim, more: &Value) -> Vec<Step> {
     let annotation = victim.stand_in["metadata"]["annotations"][PERSISTED_STATE].as_str();
     let memory = annotation.and_then(|text| serde_json::from_str(text).ok());
@@ -33,7 +33,7 @@ fn row(name: &'static str, given: Given, outcomes: [Outcome; 2], steps: fn(&Vict
     attack(name, Provider, given, steps, outcomes)
 }
 
-/// The rows.
+/// Returns the rows.
 #[allow(clippy::too_many_lines)] // a table
 pub fn rows() -> Vec<Attack> {
     let mut rows = places();
@@ -43,7 +43,7 @@ pub fn rows() -> Vec<Attack> {
     rows
 }
 
-/// That it refuses Slipway a place.
+/// Returns the attacks that prevent the creation of Slipway's objects.
 fn places() -> Vec<Attack> {
     vec![
         row("quota", NotYet, [Role("Denied"), Role("Denied")], |it| {
@@ -64,7 +64,7 @@ fn places() -> Vec<Attack> {
     ]
 }
 
-/// What it changes of stand-ins and blackholes.
+/// Returns the attacks that change stand-ins and blackholes.
 fn stand_ins() -> Vec<Attack> {
     vec![
         row("blackhole-external-name", Missing, [Refused, Repaired], |it| {
@@ -73,11 +73,11 @@ fn stand_ins() -> Vec<Attack> {
             vec![Step::Patch(it.blackhole(), json!({"spec": spec}))]
         }),
         row("blackhole-selector", Missing, [Refused, Repaired], |it| {
-            // Without a selector it may be of both families, where a cluster has one.
+            // Without a selector, the Service may have both families, if the cluster has both.
             let spec = json!({"selector": {"app": "evil"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": null});
             vec![Step::Patch(it.blackhole(), json!({"spec": spec}))]
         }),
-        // Who puts one behind the blackhole answers for the service that is missing, as with an ExtensionService.
+        // A user who adds endpoints to the blackhole answers for the missing service, as with an ExtensionService.
         row("blackhole-endpoints", Missing, [Nothing, Nothing], |it| {
             vec![Step::Create(endpoint_slice(&it.auth, &it.stand_in().name, 9))]
         }),
@@ -113,7 +113,7 @@ fn stand_ins() -> Vec<Attack> {
     ]
 }
 
-/// What it changes of what is remembered on a stand-in.
+/// Returns the attacks that change the persisted state of a stand-in.
 fn memories() -> Vec<Attack> {
     vec![
         row("remembers-salt", Available, [Refused, Rolled], |it| {
@@ -140,7 +140,7 @@ fn memories() -> Vec<Attack> {
     ]
 }
 
-/// What it makes beside them.
+/// Returns the attacks that create other objects beside them.
 fn others() -> Vec<Attack> {
     vec![
         row("stand-in-forged", Available, [Refused, Pruned], |it| {

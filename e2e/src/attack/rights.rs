@@ -1,4 +1,4 @@
-//! Who may do what: each attacker is a user of its own, impersonated, with the rights that are said here and no others.
+//! The attackers' rights. Each attacker is a user of its own, impersonated, with exactly the rights in this module.
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -12,7 +12,7 @@ use crate::lab::Lab;
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 impl Who {
-    /// All of them.
+    /// All attackers.
     pub const ALL: [Self; 6] = [
         Self::Tenant,
         Self::Owner,
@@ -22,7 +22,7 @@ impl Who {
         Self::Editor,
     ];
 
-    /// The user.
+    /// Returns the user name.
     pub fn user(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -34,16 +34,16 @@ impl Who {
         }
     }
 
-    /// A client that acts as this user.
+    /// Returns a client that acts as this user.
     pub async fn client(self, lab: &Lab) -> anyhow::Result<Client> {
         let file = lab.world.state.join("kubeconfig");
         let file = Kubeconfig::read_from(&file).with_context(|| format!("reading {}", file.display()))?;
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         config.auth_info.impersonate = Some(self.user().to_owned());
-        Client::try_from(config).context("making a client")
+        Client::try_from(config).context("creating a client")
     }
 
-    /// Where, and which ClusterRoles.
+    /// Returns the namespace and the ClusterRoles of this attacker.
     fn roles(self, victim: &Victim) -> (&str, &'static [&'static str]) {
         match self {
             Self::Tenant => (&victim.alice, &["edit", "attack-contour-kinds"]),
@@ -55,7 +55,7 @@ impl Who {
     }
 }
 
-/// What is granted once: the ClusterRoles, and what is granted in the whole cluster.
+/// Returns the objects that are created once: the ClusterRoles and the cluster-wide bindings.
 pub fn everywhere() -> Vec<Value> {
     let permission = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
     let write = ["get", "list", "create", "update", "patch", "delete"];
@@ -84,7 +84,7 @@ pub fn everywhere() -> Vec<Value> {
     roles.into_iter().chain(bindings).collect()
 }
 
-/// What is granted to one of them in the namespaces of one ContourDeployment.
+/// Returns the bindings of one attacker in the namespaces of one ContourDeployment.
 pub fn grants(who: Who, victim: &Victim) -> Vec<Value> {
     let (namespace, roles) = who.roles(victim);
     roles

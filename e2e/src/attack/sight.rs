@@ -1,5 +1,5 @@
-//! What is to be seen of the victims: all their objects at one moment, what the operator wrote meanwhile, and how often it has
-//! looked at each.
+//! Observations of the victims: all objects at one moment, the operator's requests since a moment, and the number of reconciles of each
+//! victim.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::made::{APPLIED, FINALIZER};
 use crate::lab::{Lab, audit};
 
-/// What is looked at.
+/// The observed kinds.
 const KINDS: [&str; 13] = [
     "ContourDeployment",
     "ClusterRoleBinding",
@@ -32,15 +32,15 @@ const KINDS: [&str; 13] = [
     "Pod",
 ];
 
-/// What the Deployment controller makes of ours, and goes with them.
+/// The kinds that the Deployment controller creates for Slipway's objects, and deletes with them.
 const COPIES: [&str; 2] = ["ReplicaSet", "Pod"];
 
-/// All objects of the cluster.
+/// All objects of the observed kinds.
 #[derive(Debug)]
 pub struct Sight(Vec<(&'static str, Value)>);
 
 impl Sight {
-    /// Now.
+    /// Lists the objects.
     pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
         let mut objects = Vec::new();
         for kind in KINDS {
@@ -58,19 +58,19 @@ impl Sight {
         found.map(|(_, object)| object.clone()).unwrap_or_default()
     }
 
-    /// The ContourDeployment itself.
+    /// Returns the ContourDeployment, or null.
     pub fn deployment(&self, victim: &Victim) -> Value {
         self.find(|kind, object| kind == "ContourDeployment" && object["metadata"]["namespace"] == *victim.home)
     }
 
-    /// Its status.
+    /// Returns the ContourDeployment's status without observed generations.
     pub fn status(&self, victim: &Victim) -> Value {
         let mut status = self.deployment(victim)["status"].take();
         forget(&mut status, "observedGeneration");
         status
     }
 
-    /// An object of this kind and name, or null.
+    /// Returns the object of this kind, namespace and name, or null.
     pub fn object(&self, wanted: &str, namespace: &str, name: &str) -> Value {
         self.find(|kind, object| {
             let metadata = &object["metadata"];
@@ -80,7 +80,7 @@ impl Sight {
         })
     }
 
-    /// What an attacker may know by now.
+    /// Returns the victim with all facts that an attacker may know now.
     pub fn known(&self, victim: &Victim) -> Victim {
         let pod = self.find(|kind, object| {
             let (metadata, of_ours) = (&object["metadata"], "ReplicaSet");
@@ -107,7 +107,7 @@ impl Sight {
         known
     }
 
-    /// What a Contour would miss that starts now, and exit.
+    /// Returns the missing objects with which a Contour that starts now would exit.
     pub fn dangling(&self, victim: &Victim) -> Vec<String> {
         let known = self.known(victim);
         let captured = known.captured();
@@ -124,7 +124,7 @@ impl Sight {
         missing.map(|needed| format!("Contour misses {needed:?}")).collect()
     }
 
-    /// Everything that carries the labels of this ContourDeployment: what of it is ours.
+    /// Returns Slipway's part of all objects with the labels of this ContourDeployment.
     pub fn ours(&self, victim: &Victim) -> BTreeMap<String, Value> {
         let labelled = self.0.iter().filter(|(kind, object)| {
             let labels = &object["metadata"]["labels"];
@@ -135,8 +135,8 @@ impl Sight {
             .collect()
     }
 
-    /// The same, but for what a rollout changes: the names of the stand-in and of the ContourConfiguration that Contour is told of,
-    /// and which objects bear them; and new certificates are as good.
+    /// Returns the same as [`ours`](Self::ours), without the parts that a rollout changes. These parts are the names of the stand-in and of
+    /// the ContourConfiguration that Contour uses, and the uids of their objects. The content of certificates is ignored, too.
     pub fn likeness(&self, victim: &Victim) -> BTreeMap<String, Value> {
         let known = self.known(victim);
         let names = [(&known.configuration, "CONFIGURATION"), (&known.stand_in, "STAND-IN")];
@@ -152,7 +152,7 @@ impl Sight {
             for key in ["uid", "generation"] {
                 forget(&mut essence, key);
             }
-            // The label is a hash of all the rest.
+            // The label is a hash of everything else.
             for (marks, key) in [
                 ("annotations", STARTUP_INPUTS),
                 ("labels", "contour.slipway.dev/template"),
@@ -175,7 +175,7 @@ impl Sight {
     }
 }
 
-/// What a container is said to capture, but for which object of that name it means.
+/// Returns the captured inputs of a container, without the uid and generation of the ContourConfiguration.
 fn captured(annotation: &Value) -> Value {
     let text = annotation.as_str().unwrap_or_default();
     let mut captured: Value = serde_json::from_str(text).unwrap_or_default();
@@ -184,7 +184,7 @@ fn captured(annotation: &Value) -> Value {
     captured
 }
 
-/// `kind namespace/name`, as [`Thing`](crate::lab::Thing) says it.
+/// Returns `kind namespace/name`, in the form of [`Thing`](crate::lab::Thing).
 fn described(kind: &str, object: &Value) -> String {
     let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
     match text("namespace") {
@@ -193,11 +193,11 @@ fn described(kind: &str, object: &Value) -> String {
     }
 }
 
-/// What of an object is ours to say.
+/// Returns the part of an object that Slipway determines.
 fn essence(kind: &str, object: &Value) -> Value {
     let metadata = &object["metadata"];
     let mut annotations = metadata["annotations"].as_object().cloned().unwrap_or_default();
-    // The memory says what was done; what is to come of it is in the spec. The Deployment controller counts for itself.
+    // The persisted state records past actions; their results are in the spec. The Deployment controller writes its own annotations.
     let others = ["test.example.com/", "deployment.kubernetes.io/"];
     annotations.retain(|key, _| {
         key != APPLIED && key != PERSISTED_STATE && !others.iter().any(|prefix| key.starts_with(prefix))
@@ -211,7 +211,7 @@ fn essence(kind: &str, object: &Value) -> Value {
     for key in ["uid", "labels", "ownerReferences", "deletionTimestamp"] {
         essence.insert(key.to_owned(), metadata[key].clone());
     }
-    // Each change of a template is a rollout, also one that was taken back.
+    // Each change of a template causes a rollout, even a change that is reverted.
     if kind == "Deployment" || kind == "DaemonSet" {
         essence.insert("generation".to_owned(), metadata["generation"].clone());
     }
@@ -224,11 +224,11 @@ fn essence(kind: &str, object: &Value) -> Value {
         essence.insert((*key).to_owned(), object[*key].clone());
     }
     let mut essence = Value::Object(essence);
-    // Weights that come to the same are how Contour is nudged.
+    // Different weights with the same effect are Slipway's nudges of Contour.
     for service in essence["spec"]["services"].as_array_mut().into_iter().flatten() {
         forget(service, "weight");
     }
-    // What the API server makes of a Service that says nothing of them.
+    // The API server sets these fields of a Service that does not contain them.
     for key in ["ipFamilies", "ipFamilyPolicy"] {
         forget(&mut essence["spec"], key);
     }
@@ -246,7 +246,7 @@ fn forget(value: &mut Value, key: &str) {
     }
 }
 
-/// What a status says, times and words left out.
+/// Returns the content of a status without times and messages.
 pub fn said(status: &Value) -> Value {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let conditions: Map<String, Value> = conditions
@@ -262,7 +262,7 @@ pub fn said(status: &Value) -> Value {
     json!({"conditions": conditions, "services": services})
 }
 
-/// Where two values differ, in few words.
+/// Returns a short description of the differences between two values.
 pub fn difference(before: &Value, now: &Value) -> String {
     let mut found = Vec::new();
     differences("", before, now, &mut found);
@@ -301,7 +301,7 @@ fn short(value: &Value) -> String {
     }
 }
 
-/// What the operator wrote since then in the places of a ContourDeployment, or asked for where nobody has business.
+/// Returns the operator's writes in the namespaces of a ContourDeployment, and all of its requests about the forbidden namespace.
 pub fn requests(entries: &[Value], victim: &Victim) -> Vec<String> {
     let ours = [&victim.home, &victim.auth, &victim.alice];
     let mine = entries.iter().filter(|entry| {
@@ -331,24 +331,24 @@ fn audit_line(entry: &Value) -> String {
     )
 }
 
-/// The operator's requests since then.
+/// Returns the operator's requests since then.
 pub fn entries(lab: &Lab, since: audit::Mark) -> anyhow::Result<Vec<Value>> {
     audit::entries(lab.world, since)
 }
 
-/// How far the operator's log is.
+/// Returns the present end of the operator's log.
 pub fn log_end(lab: &Lab) -> anyhow::Result<u64> {
     Ok(lab.world.setup.log.metadata().context("the operator's log")?.len())
 }
 
-/// How often each ContourDeployment was reconciled since then, by its namespace.
+/// Returns the number of reconciles of each ContourDeployment since then, by namespace.
 pub fn reconciles(lab: &Lab, since: u64) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut log = File::open(&lab.world.setup.log).context("opening the operator's log")?;
     log.seek(SeekFrom::Start(since))?;
     let mut text = Vec::new();
     log.read_to_end(&mut text)?;
     let mut count = BTreeMap::new();
-    // The last line may be half written.
+    // The last line may be incomplete.
     for line in String::from_utf8_lossy(&text).lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_default();
         let object = line["object"].as_str().unwrap_or_default();
@@ -361,7 +361,7 @@ pub fn reconciles(lab: &Lab, since: u64) -> anyhow::Result<BTreeMap<String, usiz
     Ok(count)
 }
 
-/// The names of the ContourDeployments that are there, by their namespaces.
+/// Returns the namespaces of the existing ContourDeployments.
 pub async fn deployments(lab: &Lab) -> anyhow::Result<Vec<String>> {
     let list = lab
         .api("ContourDeployment", "")

@@ -1,5 +1,5 @@
-//! What can be tried where the ContourDeployment has no business: in a namespace that it does not reference, in one that it waits
-//! for, and by bindings.
+//! Attacks outside the ContourDeployment's namespaces: in a namespace without any reference, in a referenced namespace that does not exist
+//! yet, and with bindings.
 
 use serde_json::{Value, json};
 
@@ -11,10 +11,10 @@ use super::{Attack, Step, When, attack};
 use crate::lab::Thing;
 use crate::lab::made::FINALIZER;
 
-/// A finalizer that nobody takes off but who put it there.
+/// A finalizer that only its creator removes.
 pub const HOLD: &str = "example.com/hold";
 
-/// A Pending pod with the labels of Contour's, that says that it has captured this.
+/// Returns a Pending pod with the labels of Contour's pods, which claims to have captured these inputs.
 pub fn pod(victim: &Victim, namespace: &str, name: &str, captured: &str) -> Value {
     let mut pod = victim.marked("Pod", namespace, name);
     pod["metadata"]["labels"] = victim.contour_labels();
@@ -23,7 +23,7 @@ pub fn pod(victim: &Victim, namespace: &str, name: &str, captured: &str) -> Valu
     pod
 }
 
-/// A workload of Contour's labels, whose pods are like that.
+/// Returns a workload with Contour's labels and such pods.
 pub fn workload(victim: &Victim, kind: &'static str, namespace: &str, name: &str, replicas: u32) -> Value {
     let mut workload = victim.marked(kind, namespace, name);
     let captured = victim.unchecked().captured(&[]).to_string();
@@ -35,7 +35,7 @@ pub fn workload(victim: &Victim, kind: &'static str, namespace: &str, name: &str
     workload
 }
 
-/// The memory of a stand-in for the authorization service.
+/// Returns the persisted state of a stand-in for the authorization service.
 fn memory(victim: &Victim, more: &Value) -> Value {
     let mut memory = json!({"salt": 0, "pinned": {}, "reference": [victim.auth, "auth"]});
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -44,14 +44,14 @@ fn memory(victim: &Victim, more: &Value) -> Value {
     memory
 }
 
-/// A forged stand-in in the tenant's namespace.
+/// Returns the creation of a forged stand-in in the tenant's namespace.
 fn stand_in(victim: &Victim, salt: u32, more: &Value) -> Vec<Step> {
     let mut memory = memory(victim, more);
     memory["salt"] = json!(salt);
     vec![Step::Create(victim.forged_stand_in(&victim.alice, salt, &memory))]
 }
 
-/// What somebody may write where JSON is expected, or where numbers and names are.
+/// Returns texts that an attacker may write where JSON, numbers or names are expected.
 fn odd(victim: &Victim) -> Vec<String> {
     let mut all: Vec<String> = ["", "null", "[]", "{}", "\"\"", "{", "\u{0}", "1e999"]
         .map(str::to_owned)
@@ -68,7 +68,7 @@ fn odd(victim: &Victim) -> Vec<String> {
     all
 }
 
-/// The rows.
+/// Returns the rows.
 pub fn rows() -> Vec<Attack> {
     let mut rows = pods();
     rows.extend(workloads());
@@ -191,7 +191,7 @@ fn workloads() -> Vec<Attack> {
             [Refused, Nothing],
         ),
         attack(
-            // Onto pods and ReplicaSets controllers copy whatever labels a template has.
+            // The controllers copy any labels of a template to pods and ReplicaSets.
             "deployment-of-marked-pods",
             Tenant,
             Available,
@@ -212,7 +212,7 @@ fn workloads() -> Vec<Attack> {
     ]
 }
 
-/// Says that the ContourDeployment controls it.
+/// Returns an ownerReference to the ContourDeployment as the controller.
 fn owner(victim: &Victim) -> Value {
     json!([{
         "apiVersion": "contour.slipway.dev/v1alpha1", "kind": "ContourDeployment", "name": "edge", "uid": victim.uid,
@@ -401,7 +401,7 @@ fn others() -> Vec<Attack> {
             [Refused, Nothing],
         ),
         attack(
-            // The specification waits for just this; nobody asked who would make it.
+            // The spec waits for exactly this service, and does not restrict who may create it.
             "namespace-and-service",
             Founder,
             Absent,
@@ -433,7 +433,7 @@ fn others() -> Vec<Attack> {
     ]
 }
 
-/// Says that somebody answers behind a Service.
+/// Returns an EndpointSlice that adds a ready endpoint to a Service.
 pub fn endpoint_slice(namespace: &str, service: &str, port: u16) -> Value {
     let mut slice = object("EndpointSlice", namespace, &format!("{service}-forged"));
     slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": service});

@@ -179,10 +179,7 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
             }
         }
     }
-    ensure!(
-        !outcome.times.is_empty() || !outcome.failures.is_empty(),
-        "no case ran"
-    );
+    ensure!(!outcome.times.is_empty() || !outcome.failures.is_empty(), "no case ran");
 
     stage.settled().await?;
     stage.configuration_is_unaltered().await?;
@@ -234,7 +231,10 @@ impl<'a> Stage<'a> {
             })
             .await?;
         let things: BTreeSet<_> = by_labels.keys().map(|thing| masked(thing.kind, &thing.name)).collect();
-        ensure!(things.len() == by_labels.len(), "two objects have the same name: {things:?}");
+        ensure!(
+            things.len() == by_labels.len(),
+            "two objects have the same name: {things:?}"
+        );
         Ok(Self {
             lab,
             sight,

@@ -175,7 +175,9 @@ impl Lab {
                 finalizers.retain(|held| held != finalizer);
                 let left = json!({"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]});
                 match self.patch(object, &json!({"metadata": left})).await {
-                    Err(error) if is_conflict(&error) => Ok(Look::NotYet("another client wrote the object first".to_owned())),
+                    Err(error) if is_conflict(&error) => {
+                        Ok(Look::NotYet("another client wrote the object first".to_owned()))
+                    }
                     patched => patched.map(Look::Reached),
                 }
             })
@@ -303,20 +305,23 @@ impl Lab {
 
     /// Waits until no ContourDeployment exists.
     pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
-        wait("the ContourDeployments of other tests no longer exist", Duration::from_mins(1))
-            .until(async || {
-                let list = self
-                    .api("ContourDeployment", "")
-                    .list_metadata(&ListParams::default())
-                    .await?;
-                let left: Vec<_> = list
-                    .items
-                    .iter()
-                    .filter_map(|object| object.metadata.namespace.clone())
-                    .collect();
-                Ok(Look::when(left.is_empty(), format!("left in {}", left.join(", "))))
-            })
-            .await
+        wait(
+            "the ContourDeployments of other tests no longer exist",
+            Duration::from_mins(1),
+        )
+        .until(async || {
+            let list = self
+                .api("ContourDeployment", "")
+                .list_metadata(&ListParams::default())
+                .await?;
+            let left: Vec<_> = list
+                .items
+                .iter()
+                .filter_map(|object| object.metadata.namespace.clone())
+                .collect();
+            Ok(Look::when(left.is_empty(), format!("left in {}", left.join(", "))))
+        })
+        .await
     }
 
     /// Prints the objects in the test's namespaces.
