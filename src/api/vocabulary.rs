@@ -77,6 +77,9 @@ pub mod conditions {
         ENVOY_AVAILABLE = "EnvoyAvailable";
         /// True: the API server and Contour accept the configuration that results from the spec.
         CONFIGURATION_VALID = "ConfigurationValid";
+        /// True: this version of Slipway supports the version of Contour that the tag of the image names. Otherwise the rules of the default
+        /// version apply. Ready and Degraded do not depend on this condition.
+        CONTOUR_VERSION_SUPPORTED = "ContourVersionSupported";
         /// True: Slipway's admission policies are installed as this version ships them. Ready and Degraded do not depend on this condition.
         ADMISSION_POLICIES_INSTALLED = "AdmissionPoliciesInstalled";
     }
@@ -153,6 +156,12 @@ pub mod reasons {
         AS_SHIPPED = "AsShipped";
         /// One of Slipway's admission policies or bindings is absent, or differs from the one that this version ships.
         NOT_AS_SHIPPED = "NotAsShipped";
+        /// This version of Slipway supports the version of Contour.
+        VERSION_SUPPORTED = "VersionSupported";
+        /// This version of Slipway does not support the version of Contour.
+        VERSION_UNSUPPORTED = "VersionUnsupported";
+        /// The reference of Contour's image does not name the version of Contour.
+        VERSION_UNKNOWN = "VersionUnknown";
         /// The ContourDeployment is being deleted.
         DELETING = "Deleting";
     }

@@ -4,3 +4,4 @@
 pub mod duration;
 pub mod ports;
 pub mod preflight;
+pub mod version;

@@ -1,8 +1,8 @@
-//! The ports that Contour and Envoy listen on. Most of them are settings of Contour; Contour defines their defaults
-//! (`internal/contourconfig/contourconfiguration.go`, v1.33).
+//! The ports that Contour and Envoy listen on. Most of them are settings of Contour, whose defaults depend on its version.
 
 use serde_json::Value;
 
+use super::version::Version;
 use crate::api::RuntimeSettings;
 
 /// The port of Contour's xDS server. Only Slipway sets `xdsServer`, so the port is always Contour's default.
@@ -31,17 +31,19 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Returns the ports for these settings. An invalid port number counts as not set; `preflight` refuses such settings.
-    pub fn of(settings: &RuntimeSettings) -> Self {
+    /// Returns the ports for these settings. A setting that is absent or not a valid port number leaves the default of this version;
+    /// `preflight` refuses an invalid port number.
+    pub fn of(version: Version, settings: &RuntimeSettings) -> Self {
+        let default = version.facts().ports;
         let port = |path: &[&str], default| setting(settings, path).and_then(valid).unwrap_or(default);
         Self {
-            contour_health: port(&["health", "port"], 8000),
-            contour_metrics: port(&["metrics", "port"], 8000),
-            contour_debug: port(&["debug", "port"], 6060),
-            envoy_http: port(&["envoy", "http", "port"], 8080),
-            envoy_https: port(&["envoy", "https", "port"], 8443),
-            envoy_metrics: port(&["envoy", "metrics", "port"], 8002),
-            envoy_health: port(&["envoy", "health", "port"], 8002),
+            contour_health: port(&["health", "port"], default.contour_health),
+            contour_metrics: port(&["metrics", "port"], default.contour_metrics),
+            contour_debug: port(&["debug", "port"], default.contour_debug),
+            envoy_http: port(&["envoy", "http", "port"], default.envoy_http),
+            envoy_https: port(&["envoy", "https", "port"], default.envoy_https),
+            envoy_metrics: port(&["envoy", "metrics", "port"], default.envoy_metrics),
+            envoy_health: port(&["envoy", "health", "port"], default.envoy_health),
         }
     }
 }
@@ -66,10 +68,14 @@ fn valid(value: &Value) -> Option<i32> {
 mod tests {
     use super::Ports;
     use crate::api::RuntimeSettings;
+    use crate::contour::version::Version;
     use serde_json::{Value, json};
 
     fn of(settings: Value) -> Ports {
-        Ports::of(&serde_json::from_value::<RuntimeSettings>(settings).unwrap())
+        Ports::of(
+            Version::DEFAULT,
+            &serde_json::from_value::<RuntimeSettings>(settings).unwrap(),
+        )
     }
 
     #[test]

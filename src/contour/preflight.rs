@@ -15,12 +15,14 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::duration;
+use super::version::Version;
 use crate::api::ContourDeploymentSpec;
 
 /// Returns one message for each problem, with the path of the field. The result is empty if Contour and Envoy accept the settings.
 pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     let settings = serde_json::to_value(&spec.runtime_settings).expect("settings are JSON");
     let mut check = Check {
+        version: Version::for_image(spec.contour.image.as_deref()),
         settings: &settings,
         problems: Vec::new(),
     };
@@ -41,6 +43,7 @@ pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
 
 /// The settings, and the problems found in them.
 struct Check<'a> {
+    version: Version,
     settings: &'a Value,
     problems: Vec<String>,
 }
@@ -145,8 +148,9 @@ fn tls(check: &mut Check, path: &str) {
             "1.3 is greater than maximumProtocolVersion, 1.2",
         );
     }
+    let ciphers = check.version.facts().ciphers;
     let field = format!("{path}.cipherSuites");
-    for suite in check.texts(&field).filter(|suite| !is_cipher_suite(suite)) {
+    for suite in check.texts(&field).filter(|suite| !is_cipher_suite(ciphers, suite)) {
         check.refuse(
             &field,
             format_args!("{suite:?} is not a cipher suite that Contour accepts"),
@@ -154,29 +158,11 @@ fn tls(check: &mut Check, path: &str) {
     }
 }
 
-/// `ValidTLSCiphers` (`apis/projectcontour/v1alpha1/ciphersuites.go`).
-const CIPHERS: [&str; 14] = [
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "AES128-GCM-SHA256",
-    "AES128-SHA",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "AES256-GCM-SHA384",
-    "AES256-SHA",
-];
-
 /// Reports whether a text is a known cipher, or a group of known ciphers of equal preference, `[a|b]`.
-fn is_cipher_suite(suite: &str) -> bool {
+fn is_cipher_suite(ciphers: &[&str], suite: &str) -> bool {
     match suite.strip_prefix('[').and_then(|group| group.strip_suffix(']')) {
-        Some(group) => group.split('|').all(|cipher| CIPHERS.contains(&cipher)),
-        None => CIPHERS.contains(&suite),
+        Some(group) => group.split('|').all(|cipher| ciphers.contains(&cipher)),
+        None => ciphers.contains(&suite),
     }
 }
 

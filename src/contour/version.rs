@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::ports::Ports;
+
 /// A supported minor version of Contour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -26,6 +28,8 @@ pub struct Facts {
     /// The reasons of verdicts on the objects that an ExtensionService references. Other reasons concern the configuration of the Contour
     /// that writes the verdict, and are the same for every ExtensionService.
     pub target_reasons: &'static [&'static str],
+    /// The default ports.
+    pub ports: Ports,
     /// The TLS cipher suites that Contour accepts.
     pub ciphers: &'static [&'static str],
 }
@@ -44,6 +48,16 @@ static V1_33: Facts = Facts {
         "TLSUpstreamValidation",
         "CACertificateNotDelegated",
     ],
+    // internal/contourconfig/contourconfiguration.go
+    ports: Ports {
+        contour_health: 8000,
+        contour_metrics: 8000,
+        contour_debug: 6060,
+        envoy_http: 8080,
+        envoy_https: 8443,
+        envoy_metrics: 8002,
+        envoy_health: 8002,
+    },
     // apis/projectcontour/v1alpha1/ciphersuites.go, ValidTLSCiphers
     ciphers: &[
         "ECDHE-ECDSA-CHACHA20-POLY1305",

@@ -208,7 +208,9 @@ fn counted(outcome: &WriteResult, refused: Option<&'static str>) -> WriteOutcome
     match outcome {
         WriteResult::Done => WriteOutcome::Success,
         WriteResult::Stale => WriteOutcome::Stale,
-        WriteResult::Refused | WriteResult::Aside | WriteResult::Failed(_) => WriteOutcome::Error(refused.unwrap_or("Other")),
+        WriteResult::Refused | WriteResult::Aside | WriteResult::Failed(_) => {
+            WriteOutcome::Error(refused.unwrap_or("Other"))
+        }
     }
 }
 

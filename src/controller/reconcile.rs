@@ -113,7 +113,12 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Reconcile
 }
 
 /// Nothing is left to write: says how it is.
-async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, planned: Plan) -> (Action, ReconcileOutcome) {
+async fn settle(
+    context: &Context,
+    whose: &NamespacedName,
+    observed: &Observed,
+    planned: Plan,
+) -> (Action, ReconcileOutcome) {
     context.backoff.reset(whose);
     context.has_access(whose);
     if let Err(error) = report(context, whose, observed, &planned).await {
@@ -126,7 +131,10 @@ async fn settle(context: &Context, whose: &NamespacedName, observed: &Observed, 
         requeue_after: planned.requeue_after,
         refusal: context.answers.asks_again_in(whose),
     };
-    (Action::requeue(waits.shortest(&observed.settings)), ReconcileOutcome::Success)
+    (
+        Action::requeue(waits.shortest(&observed.settings)),
+        ReconcileOutcome::Success,
+    )
 }
 
 /// What a settled ContourDeployment is looked at again for, although nothing happens, and in what time.

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::cache::{Cache, Scope, StoreId, Touched};
-use super::decode::{self, Form, Decoded, Ours};
+use super::decode::{self, Decoded, Form, Ours};
 use crate::api::contour;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;

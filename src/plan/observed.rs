@@ -12,6 +12,7 @@ use super::issuing::Issued;
 use super::object::{Key, Kind, NamespacedName, Object, Owner};
 use crate::api::contour::ExtensionService;
 use crate::api::{ContourDeployment, ContourDeploymentSpec};
+use crate::contour::version::Version;
 
 /// One ContourDeployment and its surroundings, at one moment.
 #[derive(Clone, Debug)]
@@ -104,6 +105,13 @@ pub struct Instance<'a> {
     pub operator: &'a ServiceAccountRef,
 }
 
+impl Instance<'_> {
+    /// Returns the version of Contour whose rules apply.
+    pub fn version(&self) -> Version {
+        Version::for_image(self.spec.contour.image.as_deref())
+    }
+}
+
 impl Observed {
     /// Returns the inputs of the desired objects.
     pub fn instance(&self) -> Instance<'_> {
@@ -117,6 +125,11 @@ impl Observed {
     /// Returns the ContourDeployment as an owner.
     pub fn owner(&self) -> Owner {
         Owner::of(&self.deployment.metadata)
+    }
+
+    /// Returns the version of Contour whose rules apply.
+    pub fn version(&self) -> Version {
+        Version::for_image(self.deployment.spec.contour.image.as_deref())
     }
 
     /// Returns one of the observed objects.

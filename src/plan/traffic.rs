@@ -57,7 +57,7 @@ fn under(observed: &Observed, inputs: &StartupInputs, role: Role) -> Traffic {
     let stand_in = role.referenced(&inputs.spec);
     let stand_in = stand_in.and_then(|(namespace, name)| observed.object(Kind::ExtensionService, &namespace, &name));
     // Contour drops HTTPS virtual hosts. Contour reports that unless Slipway repairs the stand-in.
-    if stand_in.is_some_and(is_unusable) {
+    if stand_in.is_some_and(|stand_in| is_unusable(observed, stand_in)) {
         return Traffic::Unknown;
     }
     if stand_in.is_some_and(|stand_in| answers(observed, stand_in)) {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::x509::Certificate;
-use super::{Certificates, Pair, Peer, data, plan};
+use super::{Certificates, Pair, Peer, assess, data};
 use crate::issuer::issue;
 use crate::plan::diff;
 use crate::plan::issuing::{Issued, PrivateKey};

@@ -66,7 +66,7 @@ pub fn template_hash(instance: &Instance<'_>, inputs: &StartupInputs) -> String 
 fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec, String) {
     let owner = &instance.owner;
     let spec = &instance.spec.contour;
-    let ports = &Ports::of(&inputs.settings());
+    let ports = &Ports::of(instance.version(), &inputs.settings());
     let inputs_json = serde_json::to_string(inputs).expect("startup inputs are JSON");
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {

@@ -14,8 +14,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::contour::replica_fields;
 use super::{
-    CERTIFICATES, Component, DEFAULT_ENVOY_IMAGE, certificate_mount, certificate_volume, container_security,
-    contour_image, field_env, node_selector, pod_security,
+    CERTIFICATES, Component, certificate_mount, certificate_volume, container_security, contour_image, envoy_image,
+    field_env, node_selector, pod_security,
 };
 use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, WorkloadType};
 use crate::contour::ports::{Ports, SHUTDOWN_MANAGER, XDS};
@@ -203,7 +203,7 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
     ];
     Container {
         name: "envoy".to_owned(),
-        image: Some(spec.image.clone().unwrap_or_else(|| DEFAULT_ENVOY_IMAGE.to_owned())),
+        image: Some(envoy_image(instance)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["envoy".to_owned()]),
         args: Some(arguments.map(str::to_owned).to_vec()),

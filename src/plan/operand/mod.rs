@@ -22,12 +22,7 @@ use super::write::Desired;
 use crate::api::vocabulary::labels;
 use crate::api::{ContourDeploymentSpec, NodePlacement};
 use crate::contour::ports::Ports;
-
-/// Contour's default image: the newest patch of the minor version that Slipway supports.
-pub const DEFAULT_CONTOUR_IMAGE: &str = "ghcr.io/projectcontour/contour:v1.33.8";
-
-/// Envoy's default image: the image in the manifests of the same Contour version (`examples/contour/03-envoy.yaml`, v1.33.8).
-pub const DEFAULT_ENVOY_IMAGE: &str = "docker.io/envoyproxy/envoy:distroless-v1.38.9";
+use crate::contour::version::Version;
 
 /// The directory of the certificates in the pods of Contour and Envoy. The path is Contour's default for its xDS server
 /// (`internal/contourconfig/contourconfiguration.go`, v1.33).
@@ -46,7 +41,7 @@ pub struct Operand {
 impl Operand {
     /// Returns the operand for these startup inputs.
     pub fn of(instance: &Instance<'_>, inputs: &StartupInputs) -> Self {
-        let ports = Ports::of(&inputs.settings());
+        let ports = Ports::of(instance.version(), &inputs.settings());
         Self {
             services: network::services(instance, &ports),
             contour: contour::deployment(instance, inputs),
@@ -129,10 +124,14 @@ fn node_selector(placement: &NodePlacement) -> BTreeMap<String, String> {
 
 /// Returns Contour's image. Envoy's pods also use the image, for their bootstrap and their shutdown manager.
 fn contour_image(spec: &ContourDeploymentSpec) -> String {
-    spec.contour
-        .image
-        .clone()
-        .unwrap_or_else(|| DEFAULT_CONTOUR_IMAGE.to_owned())
+    let default = || Version::DEFAULT.facts().contour_image.to_owned();
+    spec.contour.image.clone().unwrap_or_else(default)
+}
+
+/// Returns Envoy's image. The default is the image for the version of Contour whose rules apply.
+fn envoy_image(instance: &Instance<'_>) -> String {
+    let default = || instance.version().facts().envoy_image.to_owned();
+    instance.spec.envoy.image.clone().unwrap_or_else(default)
 }
 
 /// Returns the pod's part of the Pod Security Standard "restricted". The user and the group are those of Contour's manifests.

@@ -7,6 +7,7 @@ use super::{access, contour, envoy, network};
 use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
 use crate::contour::ports::Ports;
+use crate::contour::version::Version;
 use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
@@ -69,7 +70,7 @@ fn envoy_of(spec: &Value) -> Desired {
     let observed = observed(spec);
     envoy::workload(
         &observed.instance(),
-        &Ports::of(&observed.deployment.spec.runtime_settings),
+        &Ports::of(observed.version(), &observed.deployment.spec.runtime_settings),
     )
 }
 
@@ -77,7 +78,7 @@ fn envoy_service_of(spec: &Value) -> Desired {
     let observed = observed(spec);
     network::services(
         &observed.instance(),
-        &Ports::of(&observed.deployment.spec.runtime_settings),
+        &Ports::of(observed.version(), &observed.deployment.spec.runtime_settings),
     )
     .remove(1)
 }
@@ -155,7 +156,10 @@ fn workloads_and_services_select_their_own_pods_only() {
         assert_eq!(pods[labels::COMPONENT], component);
     }
     let empty = observed(&json!({}));
-    let services = network::services(&empty.instance(), &Ports::of(&empty.deployment.spec.runtime_settings));
+    let services = network::services(
+        &empty.instance(),
+        &Ports::of(empty.version(), &empty.deployment.spec.runtime_settings),
+    );
     assert_eq!(
         at(&services[0], "/spec/selector"),
         at(&contour, "/spec/selector/matchLabels")
@@ -293,13 +297,10 @@ fn the_spec_sets_the_images_of_contour_and_envoy() {
     };
     assert_eq!(images(&contour_of(&spec)), ["c"]);
     assert_eq!(images(&envoy_of(&spec)), ["c", "c", "e"]);
+    let facts = Version::DEFAULT.facts();
     assert_eq!(
         images(&envoy_of(&json!({}))),
-        [
-            super::DEFAULT_CONTOUR_IMAGE,
-            super::DEFAULT_CONTOUR_IMAGE,
-            super::DEFAULT_ENVOY_IMAGE
-        ]
+        [facts.contour_image, facts.contour_image, facts.envoy_image]
     );
 }
 

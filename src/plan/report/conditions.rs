@@ -14,7 +14,7 @@ use crate::plan::observed::whole_seconds;
 const LONGEST_MESSAGE: usize = 1024;
 
 /// The order of the conditions, with the summary first.
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     types::READY,
     types::DEGRADED,
     types::RECONCILING,
@@ -23,6 +23,7 @@ const ORDER: [&str; 9] = [
     types::CONTOUR_AVAILABLE,
     types::ENVOY_AVAILABLE,
     types::CONFIGURATION_VALID,
+    types::CONTOUR_VERSION_SUPPORTED,
     types::ADMISSION_POLICIES_INSTALLED,
 ];
 

@@ -17,6 +17,7 @@ use super::rollout::{Rollout, Workload};
 use super::waves::{Event, Plan, Wave};
 use crate::api::vocabulary::{conditions as types, reasons};
 use crate::api::{ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus};
+use crate::contour::version::{ImageVersion, Version};
 
 pub use chain::{Besides, DEGRADED, READY, Rule};
 use conditions::Conditions;
@@ -90,6 +91,7 @@ fn told(assessment: &Assessment<'_>, waves: &[Wave]) -> (ContourDeploymentStatus
     };
     set_parts(&mut conditions, &input);
     set_summary(&mut conditions, &input);
+    set_version(&mut conditions, assessment.deployment.spec.contour.image.as_deref());
     set_policies(&mut conditions, assessment.admission_problems);
     status.fields_decided_by_others = waves.iter().flat_map(|wave| wave.overruled.clone()).collect();
     status.observed_generation = assessment.deployment.metadata.generation;
@@ -219,6 +221,33 @@ fn set_workload(conditions: &mut Conditions<'_>, type_: &'static str, name: &str
             &format!("{name} is available; ready pods: {pods}"),
         ),
         (_, false) => conditions.set(type_, false, reasons::UNAVAILABLE, &chain::too_few(name, workload)),
+    }
+}
+
+/// Sets the condition of Contour's version. The condition informs the administrator, and nothing else depends on it.
+fn set_version(conditions: &mut Conditions<'_>, image: Option<&str>) {
+    let type_ = types::CONTOUR_VERSION_SUPPORTED;
+    let supported = Version::ALL.map(|version| version.to_string()).join(", ");
+    let default = Version::DEFAULT;
+    match ImageVersion::of(image) {
+        ImageVersion::Supported(version) => {
+            let message = format!("this version of Slipway supports Contour {version}");
+            conditions.set(type_, true, reasons::VERSION_SUPPORTED, &message);
+        }
+        ImageVersion::Unsupported(found) => {
+            let message = format!(
+                "spec.contour.image names Contour {found}, and this version of Slipway supports {supported}; the rules of Contour {default} \
+                 apply, so use an image of a supported version"
+            );
+            conditions.set(type_, false, reasons::VERSION_UNSUPPORTED, &message);
+        }
+        ImageVersion::Unknown => {
+            let message = format!(
+                "the tag of spec.contour.image names no version of Contour; the rules of Contour {default} apply, so check that the image \
+                 contains one of these versions: {supported}"
+            );
+            conditions.unknown(type_, reasons::VERSION_UNKNOWN, &message);
+        }
     }
 }
 

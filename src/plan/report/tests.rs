@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
@@ -283,4 +284,25 @@ fn missing_policies_are_reported_and_change_nothing_else() {
         missing.message
     );
     assert_eq!(with, without);
+}
+
+#[test]
+fn the_version_of_contour_is_read_off_its_image() {
+    for (image, status, reason) in [
+        (None, "True", reasons::VERSION_SUPPORTED),
+        (Some("contour:v1.33.8"), "True", reasons::VERSION_SUPPORTED),
+        (Some("contour:v1.30.0"), "False", reasons::VERSION_UNSUPPORTED),
+        (Some("contour@sha256:00"), "Unknown", reasons::VERSION_UNKNOWN),
+    ] {
+        let mut observed = observed_after(None);
+        Arc::make_mut(&mut observed.deployment).spec.contour.image = image.map(str::to_owned);
+        let classified = ownership::classify(&observed);
+        let (found, _) = super::told(&assess(&classified), &[]);
+        let condition = found
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == types::CONTOUR_VERSION_SUPPORTED)
+            .expect("the condition is always set");
+        assert_eq!((&*condition.status, &*condition.reason), (status, reason), "{image:?}");
+    }
 }

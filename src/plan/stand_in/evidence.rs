@@ -11,18 +11,6 @@ use crate::plan::observed::Observed;
 use crate::plan::rollout;
 use crate::plan::views::ServiceSpec;
 
-/// Contour's reason for a Service or a port that does not exist.
-const UNRESOLVED: &str = "ServiceUnresolvedReference";
-
-/// Contour's reasons that concern the target of the copy, not the Contour that reports the verdict. Only these reasons withdraw a copy.
-/// Other reasons concern Contour's own configuration and mark every ExtensionService, for example a missing client certificate.
-const WITHDRAWING: [&str; 4] = [
-    UNRESOLVED,
-    "UnsupportedServiceType",
-    "TLSUpstreamValidation",
-    "CACertificateNotDelegated",
-];
-
 /// The facts about a user's ExtensionService in one role.
 pub struct Evidence<'a> {
     /// The namespace and the name of the ExtensionService.
@@ -76,7 +64,7 @@ impl<'a> Evidence<'a> {
                 .find_map(|service| problem(observed, namespace, service)),
             was_withdrawn: mine
                 .iter()
-                .any(|mine| mine.persisted.withdrawn || is_unusable(mine.object)),
+                .any(|mine| mine.persisted.withdrawn || is_unusable(observed, mine.object)),
             is_answered: services.iter().any(is_ready),
             is_overdue: without_verdict.as_ref().is_some_and(Due::is_due),
             due: outdated.or(without_verdict),
@@ -124,7 +112,9 @@ pub fn outdated(observed: &Observed, namespace: &str, object: &ExtensionService)
     let services = object.spec.services();
     let is_outdated = observed.references_synced
         && !services.is_empty()
-        && errors.iter().any(|error| error.reason == UNRESOLVED)
+        && errors
+            .iter()
+            .any(|error| error.reason == observed.version().facts().unresolved_reason)
         && services
             .iter()
             .all(|service| problem(observed, namespace, service).is_none());
@@ -171,8 +161,13 @@ fn service<'a>(observed: &'a Observed, namespace: &str, name: &str) -> Option<&'
 }
 
 /// Reports whether Contour's verdict on a stand-in's current generation is that the stand-in's target is unusable.
-pub fn is_unusable(object: &Object) -> bool {
-    let withdraws = |errors: &[SubCondition]| errors.iter().any(|error| WITHDRAWING.contains(&error.reason.as_str()));
+pub fn is_unusable(observed: &Observed, object: &Object) -> bool {
+    let target_reasons = observed.version().facts().target_reasons;
+    let withdraws = |errors: &[SubCondition]| {
+        errors
+            .iter()
+            .any(|error| target_reasons.contains(&error.reason.as_str()))
+    };
     object
         .parse::<ExtensionService>()
         .is_ok_and(|stand_in| matches!(stand_in.verdict(), Verdict::Invalid(errors) if withdraws(&errors)))
