@@ -1,11 +1,11 @@
-//! `make cluster`: a real one-node cluster for daily work, with Contour's CRDs and Slipway of the present code. Run again, it
-//! builds Slipway anew and puts it into the same cluster.
+//! `make cluster`: a real one-node cluster for daily work, with Contour's CRDs and a Slipway built from the present code. Another run
+//! rebuilds Slipway and updates the same cluster.
 
 use slipway_e2e::cluster::{Cluster, testbed};
 use slipway_e2e::narration::{say, show, title};
 use slipway_e2e::{images, installation};
 
-/// The cluster's name; `make cluster-down` ends it.
+/// The cluster's name; `make cluster-down` stops the cluster.
 const NAME: &str = "dev";
 
 #[tokio::main]
@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
     cluster.load(&images::build().await?).await?;
     installation::contour_crds(&cluster).await?;
     installation::slipway(&cluster).await?;
-    // The image has the same name as the last one; only a new pod takes it.
+    // The image has the same name as the previous one, so only a new pod uses it.
     let restart = [
         "-n",
         installation::SLIPWAY_NAMESPACE,
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     cluster.kubectl().run(&restart).await?;
     installation::slipway(&cluster).await?;
     let kubectl = testbed(&["path", "kubectl"]).await?;
-    title("it is up");
+    title("the cluster runs");
     show(&format!(
         "export KUBECONFIG={}\nalias kubectl={}\nkubectl apply -f config/samples/contourdeployment.yaml\nkubectl get cdep -A -w",
         kubeconfig.trim(),

@@ -1,6 +1,6 @@
-//! `ext-authz [ADDRESS]`: the external authorization server of the samples and tests, on `[::]:9001` by default,
-//! until SIGTERM or SIGINT. [`slipway_e2e::authorizer`] says what it lets through. The variable `MARK` sets the value of the
-//! header that goes on what it lets through.
+//! `ext-authz [ADDRESS]`: the external authorization server of the samples and tests, on `[::]:9001` by default. The server runs until
+//! SIGTERM or SIGINT. [`slipway_e2e::authorizer`] defines the allowed requests. The environment variable `MARK` sets the value of the
+//! header that allowed requests carry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use slipway_e2e::authorizer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Longest time for the requests under way when asked to end: a client may never close its connection.
+/// The time limit for requests in progress at the shutdown, since a client may never close its connection.
 const DRAIN: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -32,8 +32,8 @@ async fn main() -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        println!("asked to end");
-        // Letting go of the sender is the message.
+        println!("shutting down");
+        // Dropping the sender is the signal.
         drop(stop);
         tokio::time::sleep(DRAIN).await;
     };

@@ -1,4 +1,4 @@
-//! `make fuzz`: runs each fuzz target (`fuzz/`) for ten minutes, in slices of a minute, so that it can be interrupted.
+//! `make fuzz`: runs each fuzz target (`fuzz/`) for ten minutes, in slices of one minute, so that an interrupted run can resume.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -11,27 +11,27 @@ use serde_json::json;
 use slipway_e2e::proof::{self, Journal, Row};
 use slipway_e2e::{narration, places};
 
-/// The targets, and the longest input that says anything new.
+/// The targets, and the length of the longest useful input.
 const TARGETS: [(&str, u32); 2] = [("documents", 4096), ("events", 512)];
 
-/// What an interruption costs at most.
+/// The length of a slice in seconds, which is the most that an interruption costs.
 const SLICE: u64 = 60;
 
 #[derive(Parser)]
 struct Options {
-    /// Makes the same inputs from the same corpus; default: another one each time.
+    /// Generates the same inputs from the same corpus. Default: another seed each time.
     #[arg(long)]
     seed: Option<u64>,
-    /// How long each target runs.
+    /// The duration of each target, in seconds.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Only this target; writes no rows.
+    /// Runs only this target; writes no rows.
     #[arg(long)]
     only: Option<String>,
-    /// Replays this file (`fuzz/artifacts/…`) alone; needs `--only`.
+    /// Replays only this file (`fuzz/artifacts/…`); needs `--only`.
     #[arg(long, requires = "only")]
     replay: Option<PathBuf>,
-    /// The cargo-fuzz that was installed for this.
+    /// The path of the cargo-fuzz for this run.
     #[arg(long)]
     tool: PathBuf,
 }
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let seed = options.seed.unwrap_or(now & 0xffff_ffff);
-    // A run that goes on has the seed that it began with, so the journal is kept by the length only.
+    // A resumed run keeps its first seed, so only the duration identifies the journal.
     let mut journal = Journal::open("fuzz", options.seconds)?;
     let mut rows = Vec::new();
     for &&(target, longest) in &targets {
@@ -68,16 +68,16 @@ fn main() -> anyhow::Result<ExitCode> {
                 ));
                 let seconds = SLICE.min(options.seconds - slice * SLICE);
                 let Some(count) = run(&options, target, longest, seed, seconds)? else {
-                    narration::say("it crashed; see above for the input and fuzz/artifacts for the file");
+                    narration::say("the target crashed; see above for the input and fuzz/artifacts for the file");
                     return Ok(ExitCode::FAILURE);
                 };
                 journal.note(&step, json!({"inputs": count, "seed": seed}))?;
             }
-            let known = journal.outcome(&step).context("it was just noted")?;
+            let known = journal.outcome(&step).context("the step has no outcome")?;
             inputs += known["inputs"].as_u64().context("a count")?;
             seeds.push(known["seed"].as_u64().context("a seed")?);
         }
-        ensure!(inputs > 0, "{target}: nothing was tested");
+        ensure!(inputs > 0, "{target}: no input was tested");
         let first = seeds.first().context("a slice")?;
         let counts = format!("{inputs} inputs, 0 crashes");
         narration::say(format!("{target}: {counts}"));
@@ -89,11 +89,11 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a target for so long; the number of inputs, none if it crashed.
+/// Runs a target for `seconds` and returns the number of inputs, or None if the target crashed.
 fn run(options: &Options, target: &str, longest: u32, seed: u64, seconds: u64) -> anyhow::Result<Option<u64>> {
-    // What it learns is kept in the build folder; the corpus in the repository is only read.
+    // New inputs go to the build folder; the corpus in the repository is only read.
     let learned = proof::folder("fuzz")?.join(target);
-    std::fs::create_dir_all(&learned).with_context(|| format!("making {}", learned.display()))?;
+    std::fs::create_dir_all(&learned).with_context(|| format!("creating {}", learned.display()))?;
     let mut command = cargo_fuzz(options, target);
     command
         .arg(&learned)
@@ -107,12 +107,12 @@ fn run(options: &Options, target: &str, longest: u32, seed: u64, seconds: u64) -
     command.args(["-print_final_stats=1", "-timeout=60", "-rss_limit_mb=2048"]);
     let mut child = command.stderr(Stdio::piped()).spawn().context("running cargo-fuzz")?;
     let mut inputs = None;
-    for line in BufReader::new(child.stderr.take().context("its output")?).lines() {
+    for line in BufReader::new(child.stderr.take().context("cargo-fuzz has no standard error")?).lines() {
         let line = line?;
         if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
             inputs = count.trim().parse().ok();
         }
-        // Its progress is a line for each input that taught it something.
+        // libFuzzer's progress is a line for each input with new coverage.
         if !line.starts_with('#') || line.contains("pulse") {
             eprintln!("{line}");
         }
@@ -120,13 +120,13 @@ fn run(options: &Options, target: &str, longest: u32, seed: u64, seconds: u64) -
     let status = child.wait()?;
     match (status.success(), inputs) {
         (true, Some(inputs)) => Ok(Some(inputs)),
-        (true, None) => bail!("{target}: libFuzzer did not say how many inputs it tried"),
+        (true, None) => bail!("{target}: libFuzzer did not report the number of inputs"),
         (false, _) => Ok(None),
     }
 }
 
-/// `cargo fuzz run TARGET`, without a sanitizer: there is no unsafe code to watch, and what coverage needs the stable compiler
-/// has, too, if it is allowed to use it.
+/// Returns the command `cargo fuzz run TARGET` without a sanitizer, since there is no unsafe code to check. The stable compiler supports
+/// the required coverage, if `RUSTC_BOOTSTRAP` allows its use.
 fn cargo_fuzz(options: &Options, target: &str) -> Command {
     let mut command = Command::new(&options.tool);
     command.current_dir(places::repository()).env("RUSTC_BOOTSTRAP", "1");

@@ -1,5 +1,5 @@
-//! `make prove-faults`: every plan of the fault proxy, on several API servers beside each other. What was done is not done again
-//! after an interruption; one plan can be done alone.
+//! `make prove-faults`: executes every plan of the fault proxy, on several API servers in parallel. An interrupted proof resumes with the
+//! remaining plans. One plan can be executed alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
@@ -21,19 +21,19 @@ const PROOF: &str = "prove-faults";
 /// Proves that no fault between the operator and the API server leaves a trace.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What chooses the fault of each write whose verb and kind were seen before
+    /// Chooses the fault of each write whose verb and kind have occurred before
     #[arg(long, env = "SEED", default_value_t = 1)]
     seed: u64,
-    /// Only this plan: WORKLOAD/FAULT@PLACE, as they are printed. Nothing is recorded
+    /// Only this plan: WORKLOAD/FAULT@PLACE, as printed. Records nothing
     #[arg(long, value_name = "PLAN")]
     only: Option<Plan>,
-    /// Only plans whose names contain this. Nothing is recorded
+    /// Only plans with this text in their names. Records nothing
     #[arg(long, value_name = "TEXT")]
     matching: Option<String>,
     /// Only lists the plans
     #[arg(long)]
     list: bool,
-    /// API servers beside each other
+    /// The number of API servers in parallel
     #[arg(long, default_value_t = 3)]
     servers: usize,
 }
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
 
 async fn prove(options: &Options) -> anyhow::Result<bool> {
     say(format!("{PROOF}: seed {}", options.seed));
-    // A plan's place is found by runs without a fault: of its workload alone, if it is alone.
+    // Runs without a fault find the places of plans. A single plan needs only the runs of its own workload.
     let is_wanted = |workload: &Workload| match (&options.only, &options.matching) {
         (Some(plan), _) => plan.workload == *workload,
         (None, Some(text)) => !text.contains('/') || text.starts_with(&format!("{workload}/")),
@@ -70,7 +70,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
         .into_iter()
         .filter(|plan| plan.to_string().contains(&wanted))
         .collect();
-    ensure!(!plans.is_empty(), "no plan is called so");
+    ensure!(!plans.is_empty(), "no plan has this name");
     if options.list {
         for plan in &plans {
             println!("{plan}");
@@ -87,7 +87,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
     ensure!(
         outcomes.len() == plans.len(),
-        "{} of {} plans were carried out",
+        "{} of {} plans were executed",
         outcomes.len(),
         plans.len()
     );
@@ -101,7 +101,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     Ok(failed == 0)
 }
 
-/// An API server after the other: one that a plan leaves unclean is not used again.
+/// A sequence of API servers. A server is replaced after a plan that leaves objects behind.
 struct Hall {
     number: usize,
     built: usize,
@@ -123,11 +123,11 @@ impl Hall {
             let name = format!("faults-{}-{}-{}", std::process::id(), self.number, self.built);
             self.stage = Some(Stage::build(&name).await?);
         }
-        self.stage.as_ref().context("it was just built")
+        self.stage.as_ref().context("the stage is missing")
     }
 }
 
-/// Each workload twice without a fault: if the two differ, a comparison tells nothing.
+/// Runs each workload twice without a fault. If the two runs differ, a comparison proves nothing.
 async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
     let left = Mutex::new(VecDeque::from(workloads.to_vec()));
     let done = Mutex::new(BTreeMap::new());
@@ -173,7 +173,7 @@ async fn carry_out_all(
         }
     }
     let total = plans.len();
-    say(format!("{total} plans, {} of them done before", outcomes.len()));
+    say(format!("{total} plans, {} of them finished before", outcomes.len()));
     let (left, done) = (Mutex::new(left), Mutex::new((outcomes, journal)));
     let work = halls.iter_mut().map(|hall| {
         let (left, done) = (&left, &done);
@@ -184,7 +184,7 @@ async fn carry_out_all(
                     hall.stage = None;
                 }
                 let mut done = done.lock().expect("nobody panics with the lock");
-                // What failed is to be done again.
+                // A failed plan is not recorded, so the next run repeats it.
                 if let Some(journal) = done.1.as_mut().filter(|_| outcome.wrong.is_empty()) {
                     journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
                 }
@@ -202,14 +202,15 @@ fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
     let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
     let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(tally::seconds);
     say(format!(
-        "{count}/{total} {plan} {verdict}, well after {recovery} s, {took} s in all"
+        "{count}/{total} {plan} {verdict}, recovered after {recovery} s, {took} s in total"
     ));
     for wrong in &outcome.wrong {
         say(format!("    {wrong}"));
     }
 }
 
-/// One plan; and whether the stage is clean again. One on which a plan broke off is not: its fault may still be there.
+/// Executes one plan. Returns the outcome and whether the stage is clean again. After an aborted plan the stage is not clean, since the
+/// fault may still be active.
 async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result<(Outcome, bool)> {
     let mark = stage.log_mark()?;
     let carried_out = carry_out(stage, plan, expected, Bounds::Checked).await;
@@ -226,7 +227,7 @@ async fn one(stage: &Stage, plan: &Plan, expected: &Reference) -> anyhow::Result
         let file = proof::folder(PROOF)?.join(format!("{}.log", plan.to_string().replace('/', "_")));
         stage.keep_log(&mark, &file)?;
         outcome.wrong.push(format!(
-            "the operator's log: {}; its requests are beside it, from the audit log",
+            "the operator's log: {}; the operator's requests, from the audit log, are in the same folder",
             file.display()
         ));
     }

@@ -1,4 +1,4 @@
-//! `record PROOF FILE`: puts the rows in a file (a JSON array) on `docs/proof.md`, for proofs that are not in this crate.
+//! `record PROOF FILE`: writes the rows of a file (a JSON array) to `docs/proof.md`, for proofs outside of this crate.
 
 use anyhow::Context as _;
 use slipway_e2e::proof;

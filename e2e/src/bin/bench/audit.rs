@@ -1,5 +1,5 @@
-//! The API server's audit log: who asked for what, and when, by the API server's own clock. What the operator does is read
-//! from here, so that watching it costs neither it nor the API server a request.
+//! The API server's audit log: the user and time of each request, by the API server's own clock. The benchmark reads the operator's
+//! requests from the log, so the observation costs neither the operator nor the API server a request.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -18,7 +18,7 @@ use slipway_e2e::wait::{Look, Wait};
 #[derive(Clone, Debug)]
 pub struct AuditLog(PathBuf);
 
-/// A moment in the log: what was written after it is in [`AuditLog::since`].
+/// A position in the log; [`AuditLog::since`] returns the later entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
@@ -45,17 +45,17 @@ struct User {
     username: String,
 }
 
-/// What a request was about.
+/// The object of a request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reference {
-    /// Plural, lower case.
+    /// The resource: plural, lower case.
     pub resource: String,
-    /// `status`, for instance.
+    /// The subresource, for example `status`.
     pub subresource: String,
-    /// Empty for what has none.
+    /// The namespace; empty for cluster-scoped objects.
     pub namespace: String,
-    /// Empty if the request was about many.
+    /// The name; empty if the request was about several objects.
     pub name: String,
 }
 
@@ -66,28 +66,28 @@ struct Answer {
 }
 
 impl AuditLog {
-    /// That of the cluster of this name.
+    /// Returns the audit log of the cluster of this name.
     pub async fn of(cluster: &str) -> anyhow::Result<Self> {
         let kubeconfig = testbed(&["kubeconfig", cluster]).await?;
         let folder = Path::new(kubeconfig.trim()).parent();
         Ok(Self(folder.context("the kubeconfig has no folder")?.join("audit.log")))
     }
 
-    /// The present end of the log.
+    /// Returns the present end of the log.
     pub fn mark(&self) -> anyhow::Result<Mark> {
-        let metadata = std::fs::metadata(&self.0).context("looking at the audit log")?;
+        let metadata = std::fs::metadata(&self.0).context("reading the size of the audit log")?;
         Ok(Mark(metadata.len()))
     }
 
-    /// The requests that were answered since then; of a watch also its start.
+    /// Returns the requests since `mark` with their responses. A watch also has an entry for its start.
     ///
-    /// The API server starts a new file after 1000 MB, far more than a run makes.
+    /// The API server starts a new file after 1000 MB, which is far more than one run writes.
     pub fn since(&self, mark: Mark) -> anyhow::Result<Vec<Request>> {
         let mut file = File::open(&self.0).context("opening the audit log")?;
         file.seek(SeekFrom::Start(mark.0)).context("reading the audit log")?;
         let mut text = String::new();
         file.read_to_string(&mut text).context("reading the audit log")?;
-        // Its last line may be half written, and its first one is the rest of one that was at the time of the mark.
+        // The last line may be incomplete. The first line may be the rest of a line that was incomplete at the mark.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let lines = whole.lines().filter(|line| line.starts_with('{'));
         lines
@@ -95,15 +95,15 @@ impl AuditLog {
             .collect()
     }
 
-    /// The operator's requests since then, watches left out.
+    /// Returns the operator's requests since `mark`, without watches.
     pub fn operator_since(&self, mark: Mark) -> anyhow::Result<Vec<Request>> {
         let mut requests = self.since(mark)?;
         requests.retain(|request| request.is_of_operator() && request.verb != "watch");
         Ok(requests)
     }
 
-    /// Waits until neither the operator nor a Contour has asked for anything for `span` (a leader's lease left out); says
-    /// whether that came within `limit`.
+    /// Waits until neither the operator nor a Contour has sent a request for `span`, except for leases. Returns whether that happened
+    /// within `limit`.
     pub async fn quiet(&self, span: Duration, limit: Duration) -> anyhow::Result<bool> {
         let mut mark = self.mark()?;
         let mut since = tokio::time::Instant::now();
@@ -117,7 +117,7 @@ impl AuditLog {
                     since = tokio::time::Instant::now();
                 }
                 mark = now;
-                Ok(Look::when(since.elapsed() >= span, "one of them asks for something"))
+                Ok(Look::when(since.elapsed() >= span, "one of them sends requests"))
             })
             .await;
         match waited {
@@ -129,40 +129,40 @@ impl AuditLog {
 }
 
 impl Request {
-    /// What it was about.
+    /// Returns the object of the request.
     pub fn about(&self) -> &Reference {
         &self.object_ref
     }
 
-    /// `get`, `list`, `create`, `patch`, …
+    /// Returns the verb: `get`, `list`, `create`, `patch`, …
     pub fn verb(&self) -> &str {
         &self.verb
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn code(&self) -> u16 {
         self.response_status.code
     }
 
-    /// Whether it was the operator's.
+    /// Reports whether the operator sent the request.
     pub fn is_of_operator(&self) -> bool {
         self.user.username == format!("system:serviceaccount:{SLIPWAY_NAMESPACE}:slipway")
     }
 
-    /// Whether it shows that the operator or a Contour has something to do.
+    /// Reports whether the request shows that the operator or a Contour is busy.
     fn is_a_sign_of_life(&self) -> bool {
         let account = self.user.username.strip_prefix("system:serviceaccount:");
         let is_of_contour = account.is_some_and(|account| account.ends_with("-contour"));
         (self.is_of_operator() || is_of_contour) && self.verb != "watch" && self.object_ref.resource != "leases"
     }
 
-    /// Whether it wanted to change something (a dry run does not).
+    /// Reports whether the request is a write (a dry run is not).
     pub fn is_write(&self) -> bool {
         ["create", "update", "patch", "delete", "deletecollection"].contains(&self.verb.as_str())
             && !self.uri.contains("dryRun=All")
     }
 
-    /// Whether it wrote an object that is neither an Event nor a status.
+    /// Reports whether the request wrote an object that is neither an Event nor a status.
     pub fn wrote_object(&self) -> bool {
         self.is_write()
             && self.succeeded()
@@ -170,28 +170,28 @@ impl Request {
             && self.object_ref.subresource.is_empty()
     }
 
-    /// Whether it made an object that is not an Event.
+    /// Reports whether the request created an object that is not an Event.
     pub fn created_object(&self) -> bool {
         self.verb == "create" && self.wrote_object()
     }
 
-    /// Whether the API server did as it was asked.
+    /// Reports whether the request succeeded.
     pub fn succeeded(&self) -> bool {
         (200..300).contains(&self.response_status.code)
     }
 
-    /// When the API server got it.
+    /// Returns the time when the API server received the request.
     pub fn received(&self) -> Timestamp {
         self.received.0
     }
 
-    /// When the API server had answered it.
+    /// Returns the time when the API server had answered the request.
     pub fn answered(&self) -> Timestamp {
         self.answered.0
     }
 }
 
-/// The time from one moment to a later one; none if it is not later.
+/// Returns the time from one moment to a later one; zero if `to` is not later.
 pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! What the API server can do on this machine, at this moment, for anybody: a bare loop of server-side applies. The other
-//! figures are put beside these.
+//! The baseline: the speed of the API server on this machine, at this moment, with a plain loop of server-side applies. The other figures
+//! are compared with the baseline.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use tokio::time::Instant;
 
 use crate::numbers::{percentile, seconds};
 
-/// Applies before any that count: connections, caches.
+/// The number of applies that are not measured, to open connections and fill caches.
 const WARM_UP: usize = 20;
-/// One after the other.
+/// The number of sequential applies.
 const SEQUENTIAL: usize = 200;
-/// At the same time.
+/// The number of parallel clients.
 const CLIENTS: usize = 8;
-/// By each of them.
+/// The number of applies of each parallel client.
 const EACH: usize = 50;
 
 const NAMESPACE: &str = "bench-baseline";
 
-/// Latency and ceiling.
+/// The latency and the maximum rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Baseline {
-    /// L: the median of one apply, one client.
+    /// L: the median duration of one apply with one client.
     pub latency: Duration,
-    /// The 99th percentile of the same.
+    /// The 99th percentile of the same durations.
     pub latency_p99: Duration,
-    /// X: applies in a second, [`CLIENTS`] clients.
+    /// X: the applies per second with [`CLIENTS`] clients.
     pub rate: f64,
 }
 
 impl Baseline {
-    /// Measures, in a namespace of its own that is gone at the end.
+    /// Measures in a namespace of its own, which is deleted at the end.
     pub async fn measure(cluster: &Cluster) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
         let namespaces = Api::<Namespace>::all(client.clone());
@@ -63,13 +63,13 @@ impl Baseline {
             .delete(NAMESPACE, &DeleteParams::default())
             .await
             .context("deleting the baseline's namespace")?;
-        Wait::for_it("the baseline's namespace is gone")
+        Wait::for_it("the baseline's namespace no longer exists")
             .within(Duration::from_mins(3))
             .silently()
             .until(async || {
                 Ok(Look::when(
                     namespaces.get_opt(NAMESPACE).await?.is_none(),
-                    "it is ending",
+                    "the namespace is terminating",
                 ))
             })
             .await?;
@@ -83,7 +83,7 @@ impl Baseline {
     }
 }
 
-/// Makes a namespace; one that is there is fine.
+/// Creates a namespace. An existing namespace is not an error.
 pub async fn create_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
     let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).context("a namespace")?;
     let made = Api::<Namespace>::all(client.clone())
@@ -104,7 +104,7 @@ impl Loop {
         Self(Api::namespaced(client, NAMESPACE))
     }
 
-    /// Applies `count` Deployments that do not exist, one after the other; how long each took.
+    /// Applies `count` new Deployments, one after the other, and returns the duration of each.
     async fn run(&self, prefix: &str, count: usize) -> anyhow::Result<Vec<Duration>> {
         let parameters = PatchParams::apply("slipway-bench").force();
         let mut taken = Vec::with_capacity(count);

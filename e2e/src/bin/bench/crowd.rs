@@ -1,6 +1,5 @@
-//! Any number of objects of kind ContourDeployment, without a node to run on: their pods stay Pending, so that what is
-//! measured is the operator, the API server and the controllers, not the start of pods. Each refers to an ExtensionService
-//! that does not exist, so that stand-ins are part of it.
+//! A crowd of ContourDeployments whose pods match no node. Their pods stay Pending, so the benchmark measures the operator, the API server
+//! and the controllers, but not the start of pods. Each references an ExtensionService that does not exist, so stand-ins are included.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,10 +15,10 @@ use slipway_e2e::wait::{Look, Wait};
 
 use crate::baseline::create_namespace;
 
-/// Requests of ours at the same time.
+/// The number of parallel requests of the benchmark.
 const AT_ONCE: usize = 8;
 
-/// Objects of kind ContourDeployment in some namespaces.
+/// A number of ContourDeployments in some namespaces.
 pub struct Crowd {
     client: Client,
     /// Namespace and name of each.
@@ -27,7 +26,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// `count` of them, spread over `namespaces` new namespaces called `prefix-0`, `prefix-1`, …; none is created yet.
+    /// Creates `namespaces` namespaces called `prefix-0`, `prefix-1`, …, for `count` ContourDeployments. Does not create these yet.
     pub async fn prepare(client: &Client, prefix: &str, count: usize, namespaces: usize) -> anyhow::Result<Self> {
         for number in 0..namespaces {
             create_namespace(client, &format!("{prefix}-{number}")).await?;
@@ -41,12 +40,12 @@ impl Crowd {
         })
     }
 
-    /// How many.
+    /// Returns the number of ContourDeployments.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Creates them.
+    /// Creates the ContourDeployments.
     pub async fn create(&self) -> anyhow::Result<()> {
         let requests = self.members.iter().map(|(namespace, name)| {
             let api = self.api(namespace);
@@ -62,24 +61,24 @@ impl Crowd {
             .await
     }
 
-    /// Waits until each has its Envoy workload, the last object that is made for one.
+    /// Waits until each has its Envoy workload, the last of its objects.
     pub async fn until_built(&self, limit: Duration) -> anyhow::Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "DaemonSet"));
         let envoys = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
         let ours = ListParams::default().labels(OWNER_NAME);
-        Wait::for_it(format!("there are {} Envoy workloads", self.len()))
+        Wait::for_it(format!("{} Envoy workloads exist", self.len()))
             .within(limit)
             .every(Duration::from_millis(if self.len() == 1 { 20 } else { 500 }))
             .silently()
             .until(async || {
                 let list = envoys.list_metadata(&ours).await?;
                 let count = list.iter().filter(|it| it.name_any().ends_with("-envoy")).count();
-                Ok(Look::when(count == self.len(), format!("there are {count}")))
+                Ok(Look::when(count == self.len(), format!("{count} exist")))
             })
             .await
     }
 
-    /// Deletes them.
+    /// Deletes the ContourDeployments.
     pub async fn delete(&self) -> anyhow::Result<()> {
         let requests = self.members.iter().map(|(namespace, name)| {
             let api = self.api(namespace);
@@ -94,7 +93,7 @@ impl Crowd {
             .await
     }
 
-    /// Waits until no ContourDeployment is left.
+    /// Waits until no ContourDeployment exists.
     pub async fn until_gone(&self, limit: Duration) -> anyhow::Result<()> {
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind());
         Wait::for_it("no ContourDeployment is left")
@@ -108,17 +107,17 @@ impl Crowd {
             .await
     }
 
-    /// Waits until nothing is left that carries Slipway's label, in the whole cluster, whatever its kind.
+    /// Waits until no object of any kind in the cluster has Slipway's label.
     pub async fn until_nothing_is_left(&self, limit: Duration) -> anyhow::Result<()> {
         let discovery = Discovery::new(self.client.clone()).run().await;
-        let discovery = discovery.context("asking for the kinds of the cluster")?;
+        let discovery = discovery.context("discovering the kinds of the cluster")?;
         let kinds: Vec<_> = discovery
             .groups()
             .flat_map(kube::discovery::ApiGroup::resources_by_stability)
             .filter(|(kind, capabilities)| kind.kind != "Event" && capabilities.supports_operation(verbs::LIST))
             .collect();
         let ours = ListParams::default().labels(OWNER_NAME);
-        Wait::for_it("nothing of them is left")
+        Wait::for_it("no object of the ContourDeployments is left")
             .within(limit)
             .every(Duration::from_millis(250))
             .silently()
@@ -128,7 +127,7 @@ impl Crowd {
                     let api = Api::<DynamicObject>::all_with(self.client.clone(), kind);
                     let count = match api.list_metadata(&ours).await {
                         Ok(list) => list.items.len(),
-                        // A kind that is only listed on some condition.
+                        // The kind can be listed only under some condition.
                         Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => 0,
                         Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
                     };
@@ -141,7 +140,7 @@ impl Crowd {
             .await
     }
 
-    /// Deletes the namespaces; they end by themselves.
+    /// Deletes the namespaces. Does not wait until they no longer exist.
     pub async fn delete_namespaces(self) -> anyhow::Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace"));
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
@@ -161,7 +160,7 @@ impl Crowd {
     }
 }
 
-/// The name of each ContourDeployment that is there.
+/// Returns the names of all ContourDeployments.
 pub async fn present(client: &Client) -> anyhow::Result<Vec<String>> {
     let api = Api::<DynamicObject>::all_with(client.clone(), &kind());
     let list = api.list_metadata(&ListParams::default()).await;

@@ -1,8 +1,9 @@
-//! `make bench`, the live half: what Slipway costs and how quick it is on a real cluster, beside what the API server of the
-//! same run can do at all. It measures, prints a table and writes `target/bench/report.json`; it judges nothing.
+//! `make bench`, the live part: the cost and speed of Slipway on a real cluster, compared with the speed of the API server in the same run.
+//! The benchmark prints a table and writes `target/bench/report.json`. The benchmark does not judge the figures.
 //!
-//! Variables: `N=n`, how many for memory and throughput (default 100, at most 1000); `RUNS=n` reactions (default 9);
-//! `KEEP=1` leaves the cluster running; `CLUSTER=name` uses one that runs already (`testbed up NAME`) and leaves it.
+//! Environment variables: `N=n`, the number of ContourDeployments for memory and throughput (default 100, at most 1000). `RUNS=n`, the
+//! number of reactions (default 9). `KEEP=1` leaves the cluster running. `CLUSTER=name` uses a running cluster (`testbed up NAME`) and
+//! leaves it running.
 
 mod audit;
 mod baseline;
@@ -23,7 +24,7 @@ use slipway_e2e::{images, installation};
 use crate::steps::Bench;
 use crate::table::Table;
 
-/// What the environment asks for.
+/// The settings from the environment.
 struct Settings {
     cluster: Option<String>,
     crowd: usize,
@@ -66,7 +67,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\nIt could not be measured to the end: {error:#}");
+            eprintln!("\nThe benchmark failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -86,7 +87,7 @@ async fn measure(table: &mut Table) -> anyhow::Result<()> {
     installation::slipway(&cluster).await?;
     let outcome = all(&settings, name, &cluster, table).await;
     if let Err(error) = &outcome {
-        title("something went wrong; here is what helps to find out why");
+        title("a step failed; the state of the cluster follows");
         say(format!("{error:#}"));
         installation::diagnose(&cluster).await;
     }
@@ -97,14 +98,14 @@ async fn all(settings: &Settings, name: &str, cluster: &Cluster, table: &mut Tab
     let mut bench = Bench::start(name, cluster, table).await?;
     title("bare server-side apply: the baseline");
     bench.baseline().await?;
-    title("the operator with nothing to do");
+    title("the idle operator");
     bench.memory("RSS, no ContourDeployment", "≤ 15 MiB").await?;
-    title("a service appears");
+    title("a service is created");
     bench.reactions(settings.reactions).await?;
     title("one ContourDeployment from nothing");
     bench.single().await?;
     title(&format!("{} ContourDeployments", settings.crowd));
     bench.crowd(settings.crowd).await?;
-    title("the baseline again: has the machine changed?");
+    title("the baseline again, to detect changes of the machine's load");
     bench.drift().await
 }

@@ -1,37 +1,37 @@
-//! Numbers: percentiles, and how they are written.
+//! Percentiles, and the formatting of numbers.
 
 use std::time::Duration;
 
-/// The value below which `percent` of the sorted values lie (nearest rank); zero of none.
+/// Returns the smallest value that at least `percent` of 100 sorted values do not exceed (nearest rank); zero for no values.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or_default()
 }
 
-/// The median of values in any order.
+/// Returns the median of unsorted values.
 pub fn median(values: &[Duration]) -> Duration {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     percentile(&sorted, 50)
 }
 
-/// As a number, for arithmetic.
+/// Returns seconds for arithmetic.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// Milliseconds with one decimal, as a number.
+/// Returns milliseconds, rounded to one decimal.
 pub fn millis(duration: Duration) -> f64 {
     (seconds(duration) * 10_000.0).round() / 10.0
 }
 
-/// All of them, `12.5, 13.0`.
+/// Formats all values in milliseconds: `12.5, 13.0`.
 pub fn list(values: &[Duration]) -> String {
     let each: Vec<_> = values.iter().map(|value| format!("{:.1}", millis(*value))).collect();
     each.join(", ")
 }
 
-/// `14.2 MiB`.
+/// Formats bytes as mebibytes: `14.2 MiB`.
 pub fn mebibytes(bytes: u64) -> String {
     #[allow(clippy::cast_precision_loss)] // Far below 2^52.
     let mebibytes = bytes as f64 / f64::from(1 << 20);
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_values_that_were_measured() {
+    fn percentile_returns_one_of_the_values() {
         let values: Vec<_> = (1..=200).map(Duration::from_millis).collect();
         assert_eq!(percentile(&values, 50), Duration::from_millis(100));
         assert_eq!(percentile(&values, 99), Duration::from_millis(198));
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_needs_no_order() {
+    fn median_accepts_unsorted_values() {
         let values = [9, 1, 5].map(Duration::from_millis);
         assert_eq!(median(&values), Duration::from_millis(5));
     }

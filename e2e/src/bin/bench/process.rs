@@ -1,4 +1,4 @@
-//! The operator's process, as the host sees it in /proc: the binary of the image, in its container.
+//! The operator's process in the host's /proc: the binary of the image, in its container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ use slipway_e2e::wait::{Look, Wait};
 #[derive(Debug)]
 pub struct Operator(PathBuf);
 
-/// What is resident of it, in bytes.
+/// The resident memory of the operator, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// All of it (`VmRSS`).
+    /// The whole resident memory (`VmRSS`).
     pub resident: u64,
-    /// Without the pages of the binary, which the kernel may drop (`RssAnon`).
+    /// The resident memory without the pages of the binary, which the kernel may drop (`RssAnon`).
     pub anonymous: u64,
-    /// The most that was ever resident (`VmHWM`).
+    /// The highest resident memory so far (`VmHWM`).
     pub peak: u64,
 }
 
 impl Operator {
-    /// The one that is ready, as soon as there is exactly one pod.
+    /// Waits until exactly one operator pod exists and is ready, and returns its process.
     pub async fn find(client: &Client) -> anyhow::Result<Self> {
         let pods = Api::<Pod>::namespaced(client.clone(), SLIPWAY_NAMESPACE);
         let selector = ListParams::default().labels("app.kubernetes.io/name=slipway");
@@ -39,26 +39,26 @@ impl Operator {
                     return Ok(Look::NotYet(format!("{} pods", list.items.len())));
                 };
                 let Some(container) = ready_container(pod) else {
-                    return Ok(Look::NotYet("it is not ready".to_owned()));
+                    return Ok(Look::NotYet("the pod is not ready".to_owned()));
                 };
                 Ok(process_of(&container).map_or_else(
-                    || Look::NotYet(format!("no process is in container {container}")),
+                    || Look::NotYet(format!("container {container} has no process")),
                     |process| Look::Reached(Self(process)),
                 ))
             })
             .await
     }
 
-    /// Its memory now.
+    /// Returns the present memory.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let status = fs::read_to_string(self.0.join("status")).context("the operator's process is gone")?;
+        let status = fs::read_to_string(self.0.join("status")).context("the operator's process no longer exists")?;
         let bytes = |field: &str| {
             let value = status
                 .lines()
                 .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
             let kib = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
             kib.map(|kib| kib * 1024)
-                .with_context(|| format!("its status has no {field}"))
+                .with_context(|| format!("the process status has no {field}"))
         };
         Ok(Memory {
             resident: bytes("VmRSS")?,
@@ -67,12 +67,12 @@ impl Operator {
         })
     }
 
-    /// The CPU time that its present threads have used. From `schedstat`, which counts nanoseconds: `stat` counts hundredths
-    /// of a second, too coarse for an idle process.
+    /// Returns the CPU time of the present threads. The source is `schedstat`, which counts nanoseconds. `stat` counts hundredths of a
+    /// second, which is too coarse for an idle process.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let mut nanos = 0;
-        for task in fs::read_dir(self.0.join("task")).context("the operator's process is gone")? {
-            // A thread may end meanwhile.
+        for task in fs::read_dir(self.0.join("task")).context("the operator's process no longer exists")? {
+            // A thread may exit meanwhile.
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             nanos += text
                 .split_whitespace()
@@ -84,14 +84,14 @@ impl Operator {
     }
 }
 
-/// The id of the pod's container, if it is ready.
+/// Returns the id of the pod's container, or None if the container is not ready.
 fn ready_container(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     let (_, id) = status.container_id.as_ref()?.split_once("://")?;
     (status.ready && pod.metadata.deletion_timestamp.is_none()).then(|| id.to_owned())
 }
 
-/// The process in the cgroup of this container; it has only one.
+/// Returns the process in the cgroup of this container. The cgroup has only one process.
 fn process_of(container: &str) -> Option<PathBuf> {
     let is_process = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str());

@@ -1,4 +1,4 @@
-//! What is measured, step by step.
+//! The measurements, step by step.
 
 use std::time::Duration;
 
@@ -19,23 +19,24 @@ use crate::process::Operator;
 use crate::table::{Row, Table};
 use crate::traffic::Traffic;
 
-/// Without a request for this long the operator has settled.
+/// The time without a request after which the operator counts as settled.
 const QUIET: Duration = Duration::from_secs(5);
-/// Contour takes a change up at once only if its last one is half a second ago; else it holds it off for 100 ms (Contour v1.33,
-/// `internal/contour/handler.go`). A reaction starts from calm, as the change of a service does in life.
+/// The quiet time before a reaction. Contour applies a change immediately only if its last change was at least half a second ago.
+/// Otherwise Contour delays the change by 100 ms (Contour v1.33, `internal/contour/handler.go`). In practice, a service also changes
+/// after a quiet time.
 const CALM: Duration = Duration::from_secs(1);
-/// It is given this long to settle.
+/// The time limit for settling.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// How long an idle operator is observed. This is the measurement itself, not a wait for something.
+/// The observation time of the idle operator. This time is the measurement itself, not a wait.
 const OBSERVED: Duration = Duration::from_secs(20);
-/// Times that a ContourDeployment is made from nothing, one after the other.
+/// The number of single ContourDeployments that are built one after the other.
 const SINGLES: usize = 5;
-/// Rollouts for the gate.
+/// The number of rollouts for the measurement of the gate.
 const GATES: usize = 3;
-/// Namespaces of the many.
+/// The number of namespaces of the crowd.
 const NAMESPACES: usize = 10;
 
-/// A run.
+/// One run of the benchmark.
 pub struct Bench<'a> {
     cluster: &'a Cluster,
     client: Client,
@@ -45,13 +46,13 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// On a cluster that has Slipway, and no ContourDeployment.
+    /// Starts a run. The cluster must have Slipway and no ContourDeployment.
     pub async fn start(name: &str, cluster: &'a Cluster, table: &'a mut Table) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
         let present = crowd::present(&client).await?;
         ensure!(
             present.is_empty(),
-            "there are ContourDeployments already ({}): this needs a fresh cluster",
+            "ContourDeployments already exist ({}); the benchmark needs a new cluster",
             present.join(", ")
         );
         let load = std::fs::read_to_string("/proc/loadavg").context("reading the load of this machine")?;
@@ -70,15 +71,15 @@ impl<'a> Bench<'a> {
     }
 
     fn latency(&self) -> anyhow::Result<Duration> {
-        Ok(self.baseline.context("the baseline comes first")?.latency)
+        Ok(self.baseline.context("the baseline has not been measured")?.latency)
     }
 
-    /// So many times L.
+    /// Formats a duration as a multiple of L.
     fn multiple(&self, duration: Duration) -> anyhow::Result<String> {
         Ok(format!("{:.1} L", seconds(duration) / seconds(self.latency()?)))
     }
 
-    /// L and X.
+    /// Measures L and X.
     pub async fn baseline(&mut self) -> anyhow::Result<()> {
         let measured = Baseline::measure(self.cluster).await?;
         let (p50, p99) = (millis(measured.latency), millis(measured.latency_p99));
@@ -103,9 +104,9 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Measures it once more and says how it compares.
+    /// Measures the baseline again and compares it with the first measurement.
     pub async fn drift(&mut self) -> anyhow::Result<()> {
-        let before = self.baseline.context("the baseline comes first")?;
+        let before = self.baseline.context("the baseline has not been measured")?;
         let now = Baseline::measure(self.cluster).await?;
         let (latency, rate) = (seconds(now.latency) / seconds(before.latency), now.rate / before.rate);
         self.table.add(
@@ -119,14 +120,14 @@ impl<'a> Bench<'a> {
         let calm = 0.75..1.33;
         if !(calm.contains(&latency) && calm.contains(&rate)) {
             self.table.remark(
-                "NOISY: the baseline changed by more than a quarter during the run; something else used this machine. \
+                "NOISY: the baseline changed by more than a quarter during the run; another process used this machine. \
                  Don't compare these figures with those of another run.",
             );
         }
         Ok(())
     }
 
-    /// Waits until the operator is quiet; one that isn't is worth a remark.
+    /// Waits until the operator is quiet. Adds a remark if that does not happen in time.
     async fn settle(&mut self, when: &str) -> anyhow::Result<()> {
         if !self.audit.quiet(QUIET, PATIENCE).await? {
             self.table.remark(format!(
@@ -138,7 +139,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The operator's memory, once it is quiet.
+    /// Measures the operator's memory after the operator is quiet.
     pub async fn memory(&mut self, what: &str, goal: &str) -> anyhow::Result<()> {
         self.settle(what).await?;
         let memory = Operator::find(&self.client).await?.memory()?;
@@ -156,10 +157,10 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The sample with traffic: reaction, gate, and memory with one ContourDeployment.
+    /// Measures the sample with traffic: reaction, gate, and memory with one ContourDeployment.
     pub async fn reactions(&mut self, runs: usize) -> anyhow::Result<()> {
         let traffic = Traffic::start(self.cluster).await?;
-        say("the sample runs, and both hosts deny everybody");
+        say("the sample runs, and both hosts deny all requests");
         let mut reactions = Vec::new();
         for _ in 0..runs {
             self.audit.quiet(CALM, PATIENCE).await?;
@@ -194,7 +195,7 @@ impl<'a> Bench<'a> {
         if known.len() < gates.len() {
             let unknown = gates.len() - known.len();
             self.table.remark(format!(
-                "in {unknown} of {} rollouts the watches could not tell the opening of the gate from Envoy's write",
+                "in {unknown} of {} rollouts the watches reported Envoy's write before the opening of the gate",
                 gates.len()
             ));
         }
@@ -217,7 +218,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// From the request that creates a ContourDeployment to the answer to the operator's last creation for it.
+    /// Measures the time from the creation request of a ContourDeployment to the response to the operator's last creation for it.
     pub async fn single(&mut self) -> anyhow::Result<()> {
         self.settle("before the ContourDeployments from nothing").await?;
         let (mut taken, mut objects) = (Vec::new(), 0);
@@ -241,7 +242,7 @@ impl<'a> Bench<'a> {
         )
     }
 
-    /// Many: throughput, memory, what idling costs, what a restart costs, and how they go.
+    /// Measures a crowd: throughput, memory, the costs of idling and of a restart, and the deletion.
     pub async fn crowd(&mut self, count: usize) -> anyhow::Result<()> {
         let crowd = Crowd::prepare(&self.client, "bench-many", count, NAMESPACES.min(count)).await?;
         self.settle("before the many ContourDeployments").await?;
@@ -260,7 +261,7 @@ impl<'a> Bench<'a> {
         self.remove(crowd, limit).await?;
         self.memory("RSS, after all of them were deleted", "").await?;
 
-        // What stays may be the allocator's, for the next time, or lost. A second round tells: only what is lost adds up.
+        // The allocator may keep freed memory for reuse, or memory may leak. A second round shows the difference: only a leak grows.
         let crowd = Crowd::prepare(&self.client, "bench-again", count, NAMESPACES.min(count)).await?;
         crowd.create().await?;
         crowd.until_built(limit).await?;
@@ -286,7 +287,7 @@ impl<'a> Bench<'a> {
         let status = requests.iter().filter(|it| it.about().subresource == "status").count();
         let reads = requests.iter().filter(|it| !it.is_write()).count();
         let taken = seconds(built.taken());
-        let ceiling = self.baseline.context("the baseline comes first")?.rate;
+        let ceiling = self.baseline.context("the baseline has not been measured")?.rate;
         #[allow(clippy::cast_precision_loss)] // Some thousands.
         let [rate, everybody, per_object] = [
             built.objects as f64 / taken,
@@ -305,7 +306,7 @@ impl<'a> Bench<'a> {
         );
         self.table.add(
             Row::new(
-                "  writes of everybody in that time",
+                "  all writes in that time",
                 format!(
                     "{} ({everybody:.0}/s), Kubernetes' controllers and Events included",
                     built.writes
@@ -315,7 +316,7 @@ impl<'a> Bench<'a> {
             .beside(format!("{:.0} % of X", 100.0 * everybody / ceiling)),
         );
         self.table.add(Row::new(
-            "  until it was quiet: the operator's requests",
+            "  the operator's requests until it was quiet",
             format!(
                 "{} ({reads} reads and dry runs, {status} of status, {refused} refused writes), CPU {per_object:.1} ms each",
                 requests.len()
@@ -328,7 +329,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// What the operator does when there is nothing to do.
+    /// Measures the requests and CPU time of the idle operator.
     async fn idle(&mut self, count: usize) -> anyhow::Result<()> {
         let operator = Operator::find(&self.client).await?;
         say(format!("observing the idle operator for {} s", OBSERVED.as_secs()));
@@ -337,7 +338,7 @@ impl<'a> Bench<'a> {
         let (cpu, taken) = (operator.cpu()?.saturating_sub(before), start.elapsed());
         let requests = self.audit.operator_since(mark)?;
         for request in requests.iter().take(5) {
-            say(format!("it asked: {}", described(request)));
+            say(format!("request: {}", described(request)));
         }
         let millicores = 1000.0 * seconds(cpu) / seconds(taken);
         self.table.add(
@@ -376,7 +377,7 @@ impl<'a> Bench<'a> {
         let requests = self.audit.operator_since(mark)?;
         let writes: Vec<_> = requests.iter().filter(|it| it.is_write()).collect();
         for write in writes.iter().take(5) {
-            say(format!("it wrote: {}", described(write)));
+            say(format!("write: {}", described(write)));
         }
         let cpu = millis(operator.cpu()?);
         self.table.add(
@@ -403,26 +404,28 @@ impl<'a> Bench<'a> {
         crowd.until_nothing_is_left(limit).await?;
         let nothing = seconds(start.elapsed());
         say(format!(
-            "no ContourDeployment after {gone:.1} s, nothing of them after {nothing:.1} s"
+            "no ContourDeployment left after {gone:.1} s, no object of them left after {nothing:.1} s"
         ));
         self.table.add(Row::new(
             format!("{count} ContourDeployments deleted"),
-            format!("{gone:.1} s until they are gone, {nothing:.1} s until nothing is left of them"),
+            format!(
+                "{gone:.1} s until no ContourDeployment is left, {nothing:.1} s until none of their objects is left"
+            ),
             json!({"gone_seconds": gone, "nothing_left_seconds": nothing}),
         ));
         crowd.delete_namespaces().await
     }
 }
 
-/// What the audit log says of the making of one ContourDeployment or many.
+/// The audit log's record of the creation of one ContourDeployment or of many.
 struct Built {
     asked: Timestamp,
     last: Timestamp,
     last_kind: String,
     objects: usize,
-    /// Median of how long the API server took for one.
+    /// The median duration of one creation in the API server.
     each: Duration,
-    /// Writes of everybody in that time, the controllers of Kubernetes and Events included.
+    /// The number of writes of all users in that time, including Kubernetes' controllers and Events.
     writes: usize,
 }
 
@@ -434,10 +437,10 @@ impl Built {
             .filter(|it| !it.is_of_operator() && it.about().resource == "contourdeployments" && it.created_object())
             .map(Request::received)
             .min()
-            .context("nobody asked for a ContourDeployment")?;
+            .context("no ContourDeployment was created")?;
         let made = requests.iter().filter(|it| it.is_of_operator() && it.created_object());
         let last = made.clone().max_by_key(|it| it.answered());
-        let last = last.context("the operator made nothing")?;
+        let last = last.context("the operator created nothing")?;
         let mut each: Vec<_> = made.clone().map(|it| between(it.received(), it.answered())).collect();
         each.sort_unstable();
         let span = asked..=last.answered();

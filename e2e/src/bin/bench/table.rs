@@ -1,4 +1,4 @@
-//! The table at the end, and the same for programs: `target/bench/report.json`.
+//! The table of results, and the same results for programs: `target/bench/report.json`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use slipway_e2e::places;
 
-/// Everything that was measured, in the order in which it was.
+/// All figures in the order of their measurement.
 #[derive(Debug, Default, Serialize)]
 pub struct Table {
     rows: Vec<Row>,
@@ -25,7 +25,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// `what` was measured, as a person reads it, and as numbers.
+    /// Returns a figure: `measured` is for people, `values` are the numbers.
     pub fn new(what: impl Into<String>, measured: impl Into<String>, values: Value) -> Self {
         Self {
             what: what.into(),
@@ -36,14 +36,14 @@ impl Row {
         }
     }
 
-    /// As a share or multiple of the baseline.
+    /// Sets the share or multiple of the baseline.
     #[must_use]
     pub fn beside(mut self, ratio: impl Into<String>) -> Self {
         self.beside_baseline = ratio.into();
         self
     }
 
-    /// What docs/design.md holds it to. Information: nothing here compares the two.
+    /// Sets the goal of docs/design.md. The goal is only printed, not checked.
     #[must_use]
     pub fn goal(mut self, goal: impl Into<String>) -> Self {
         self.goal = goal.into();
@@ -52,17 +52,17 @@ impl Row {
 }
 
 impl Table {
-    /// One more figure.
+    /// Adds a figure.
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
     }
 
-    /// Something that a reader of the figures must know.
+    /// Adds a remark that the reader of the figures needs.
     pub fn remark(&mut self, text: impl Into<String>) {
         self.remarks.push(text.into());
     }
 
-    /// Prints it.
+    /// Prints the table.
     pub fn print(&self) {
         let cells = |row: &Row| {
             [
@@ -90,11 +90,11 @@ impl Table {
         }
     }
 
-    /// Writes it; returns where.
+    /// Writes the report and returns its path.
     pub fn write(&self) -> anyhow::Result<PathBuf> {
         let file = places::target().join("bench/report.json");
-        let folder = file.parent().expect("it has a folder");
-        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let folder = file.parent().expect("the path has a parent");
+        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let text = serde_json::to_string_pretty(self).context("writing JSON")?;
         std::fs::write(&file, text + "\n").with_context(|| format!("writing {}", file.display()))?;
         Ok(file)

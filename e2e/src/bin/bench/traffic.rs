@@ -1,5 +1,5 @@
-//! The sample ContourDeployment with traffic on it: how soon a service that appears is enforced, and how soon Envoy follows
-//! once the gate between Contour's rollout and its own opens.
+//! The sample ContourDeployment with traffic. Measures the time until a new service is enforced, and the time from the opening of the gate
+//! between Contour's and Envoy's rollout until Envoy is written.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::numbers::millis;
 
-/// For what pulls up pods: two cores may be busy with all of them.
+/// The time limit for steps that start pods: the pods may occupy both cores of the machine.
 const ROLLOUT: Duration = Duration::from_mins(3);
-/// For what a watch shall see.
+/// The time limit for watch events.
 const NOTICED: Duration = Duration::from_secs(30);
 
 /// The sample `projectcontour/edge`, settled, with its authorization server ready and no ExtensionService.
@@ -37,19 +37,19 @@ pub struct Traffic {
     service: AuthService,
 }
 
-/// One reaction, each part counted from the moment at which the ExtensionService's creation was sent.
+/// One reaction. Each duration starts at the creation request of the ExtensionService.
 #[derive(Clone, Copy, Debug)]
 pub struct Reaction {
-    /// Contour says that the user's object is valid.
+    /// The time until Contour's verdict on the user's object is valid.
     pub verdict: Duration,
-    /// The stand-in carries the copy.
+    /// The time until the stand-in has the copy.
     pub copied: Duration,
-    /// Both hosts enforce.
+    /// The time until both hosts enforce checks.
     pub enforced: Duration,
 }
 
 impl Traffic {
-    /// Puts it there.
+    /// Creates the sample, and waits until both hosts deny all requests.
     pub async fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
         let authority = installation::backend(cluster).await?;
@@ -73,7 +73,7 @@ impl Traffic {
         Ok(traffic)
     }
 
-    /// Creates the ExtensionService, measures, and deletes it again.
+    /// Creates the ExtensionService, measures the reaction, and deletes the ExtensionService.
     pub async fn reaction(&self) -> anyhow::Result<Reaction> {
         let kind = GroupVersionKind::gvk("projectcontour.io", "v1alpha1", "ExtensionService");
         let objects = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
@@ -83,7 +83,7 @@ impl Traffic {
             async {
                 timeout(NOTICED, verdict_and_copy(&mut events))
                     .await
-                    .context("a watch did not see the verdict and the copy")?
+                    .context("the watch did not report the verdict and the copy")?
             },
             self.hosts.enforced_since(sent),
         )?;
@@ -104,11 +104,11 @@ impl Traffic {
         Ok(reaction)
     }
 
-    /// Changes both log levels, so that Contour rolls and Envoy waits for it; the time from the gate's opening to the change
-    /// of Envoy's DaemonSet, both as a watch here sees them.
+    /// Changes both log levels, so that Contour is rolled out and Envoy waits for that rollout. Returns the time from the gate's opening to
+    /// the change of Envoy's DaemonSet, as watches of this process report them.
     ///
-    /// Open means what it means to the operator: Contour's Deployment is complete and available, and its old pods are gone.
-    /// None if the watches brought the write first: their order does not tell which came first, only that both were close.
+    /// The gate is open under the operator's own condition: Contour's Deployment is complete and available, and its old pods no longer
+    /// exist. Returns None if the watches reported the write first. Separate watches do not preserve the order of close events.
     pub async fn gate(&self, levels: [&str; 2]) -> anyhow::Result<Option<Duration>> {
         self.until_settled("Ready", "False").await?;
         let mut seen = Seen {
@@ -145,21 +145,21 @@ impl Traffic {
                 seen.note(event);
                 open_since = seen.is_open().then(|| open_since.unwrap_or(now));
             }
-            bail!("the watches have ended")
+            bail!("the watches ended")
         });
         let written = written.await.context("Envoy was not written")??;
         let taken: Option<Duration> = open_since.map(|open: Instant| written.duration_since(open));
         say(match taken {
             Some(taken) => format!("Envoy was written {:.1} ms after the gate opened", millis(taken)),
-            None => "Envoy was written when the gate opened; the watches can't tell how long after".to_owned(),
+            None => "Envoy was written when the gate opened; the watches cannot measure the time between".to_owned(),
         });
         Ok(taken)
     }
 
-    /// Deletes all of it and waits until nothing of the ContourDeployment is left; its namespaces end by themselves.
+    /// Deletes the sample and waits until none of its objects is left. Does not wait for the deletion of its namespaces.
     pub async fn end(self, cluster: &Cluster) -> anyhow::Result<()> {
         self.edge.delete().await?;
-        Wait::for_it("nothing of the sample is left")
+        Wait::for_it("no object of the sample is left")
             .within(ROLLOUT)
             .silently()
             .until(async || {
@@ -172,7 +172,7 @@ impl Traffic {
     }
 
     async fn until_settled(&self, condition: &str, value: &str) -> anyhow::Result<()> {
-        Wait::for_it(format!("the sample is settled with {condition} {value}"))
+        Wait::for_it(format!("the sample has settled with {condition} {value}"))
             .within(ROLLOUT)
             .silently()
             .until(async || {
@@ -186,7 +186,7 @@ impl Traffic {
 
     async fn until_denied(&self) -> anyhow::Result<()> {
         self.until_settled("Ready", "False").await?;
-        Wait::for_it("both hosts deny everybody")
+        Wait::for_it("both hosts deny all requests")
             .silently()
             .until(async || {
                 let both = self.hosts.get(Caller::Authorized).await;
@@ -226,13 +226,13 @@ impl Traffic {
     }
 }
 
-/// One thing that a watch brought.
+/// One watch event.
 enum Event {
     Present(Box<DynamicObject>),
     Gone(Box<DynamicObject>),
 }
 
-/// What happens from now on.
+/// Returns the events from now on.
 async fn follow(
     api: &Api<DynamicObject>,
     what: &ListParams,
@@ -247,13 +247,13 @@ async fn follow(
             WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(Event::Present(Box::new(object))),
             WatchEvent::Deleted(object) => Some(Event::Gone(Box::new(object))),
             WatchEvent::Bookmark(_) => None,
-            WatchEvent::Error(status) => bail!("a watch has failed: {}", status.message),
+            WatchEvent::Error(status) => bail!("a watch failed: {}", status.message),
         })
     });
     Ok(events.boxed())
 }
 
-/// When Contour's verdict on the user's ExtensionService came, and when a stand-in carried its services.
+/// Returns the times of Contour's verdict on the user's ExtensionService and of a stand-in's copy of its services.
 async fn verdict_and_copy(
     events: &mut BoxStream<'static, anyhow::Result<Event>>,
 ) -> anyhow::Result<(Instant, Instant)> {
@@ -272,16 +272,13 @@ async fn verdict_and_copy(
         {
             return Ok((verdict, now));
         } else {
-            ensure!(
-                *services != wanted,
-                "a stand-in carries a copy before Contour's verdict"
-            );
+            ensure!(*services != wanted, "a stand-in has a copy before Contour's verdict");
         }
     }
-    bail!("the watch has ended")
+    bail!("the watch ended")
 }
 
-/// Whether Contour says so of the present generation.
+/// Reports whether Contour's verdict on the present generation is valid.
 fn is_valid(object: &DynamicObject) -> bool {
     let conditions = object.data["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|condition| {
@@ -291,7 +288,7 @@ fn is_valid(object: &DynamicObject) -> bool {
     })
 }
 
-/// What the watches have told about Contour.
+/// The state of Contour, as the watches reported it.
 #[derive(Default)]
 struct Seen {
     before: i64,
@@ -306,7 +303,7 @@ impl Seen {
                 self.old.remove(&object.uid().unwrap_or_default());
             }
             Event::Present(object) if object.name_any() == "edge-contour" => self.complete = self.is_complete(&object),
-            // A pod that has ended for good is as good as gone, for the operator as well.
+            // The operator also treats a pod in its final phase like a deleted pod.
             Event::Present(object) => {
                 if let Some("Succeeded" | "Failed") = object.data["status"]["phase"].as_str() {
                     self.old.remove(&object.uid().unwrap_or_default());

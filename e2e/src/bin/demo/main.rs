@@ -1,7 +1,7 @@
-//! `make demo`: on a real cluster, step by step, what Slipway does that Contour alone can't.
+//! `make demo`: shows on a real cluster, step by step, what Slipway adds to Contour.
 //!
-//! Variables: `STOCK=0` leaves the contrast out; `RUNS=n` measures the reaction n times more and reports the median;
-//! `KEEP=1` leaves the cluster running; `CLUSTER=name` uses one that runs already (`testbed up NAME`) and leaves it.
+//! Environment variables: `STOCK=0` skips the contrast with stock Contour. `RUNS=n` repeats the measurement n times and reports the median.
+//! `KEEP=1` leaves the cluster running. `CLUSTER=name` uses a running cluster (`testbed up NAME`) and leaves it running.
 
 mod steps;
 
@@ -15,7 +15,7 @@ use slipway_e2e::{images, installation};
 
 use crate::steps::Demo;
 
-/// What the environment asks for.
+/// The settings from the environment.
 struct Settings {
     stock: bool,
     runs: usize,
@@ -45,11 +45,11 @@ async fn main() -> ExitCode {
     }
     match outcome {
         Ok(()) => {
-            title("all of it was so");
+            title("all steps succeeded");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("\nThis was not so: {error:#}");
+            eprintln!("\nA step failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -66,7 +66,7 @@ async fn demonstrate(report: &mut Report) -> anyhow::Result<()> {
     cluster.load(&images::build().await?).await?;
     let outcome = tell(&settings, &cluster, report).await;
     if let Err(error) = &outcome {
-        title("something is not as it should be; here is what helps to find out why");
+        title("a step failed; the state of the cluster follows");
         say(format!("{error:#}"));
         installation::diagnose(&cluster).await;
     }
@@ -76,13 +76,13 @@ async fn demonstrate(report: &mut Report) -> anyhow::Result<()> {
 async fn tell(settings: &Settings, cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     title("1. Contour's CRDs, Slipway, and a ContourDeployment that requires auth/auth, which does not exist");
     let mut demo = Demo::install(cluster, report).await?;
-    title("2. Contour and Envoy run all the same, and nothing slips through");
+    title("2. Contour and Envoy run nevertheless, and no request passes");
     demo.runs_without().await?;
-    title("3. the service appears");
+    title("3. the ExtensionService is created");
     demo.enforces().await?;
     title("4. the ExtensionService is deleted, then all of Contour's pods");
     demo.survives_deletion().await?;
-    title("5. it is created again");
+    title("5. the ExtensionService is recreated");
     demo.enforces_again(settings.runs).await?;
     title("6. failOpen: true, the ExtensionService is deleted, then its whole namespace");
     demo.fails_open().await?;
@@ -90,7 +90,7 @@ async fn tell(settings: &Settings, cluster: &Cluster, report: &mut Report) -> an
         title("7. for contrast: Contour alone, with the same reference");
         demo.shows_stock().await?;
     } else {
-        title("7. Contour alone: left out (STOCK=0)");
+        title("7. Contour alone: skipped (STOCK=0)");
     }
     title("8. the ContourDeployment is deleted");
     demo.leaves_nothing().await

@@ -1,4 +1,4 @@
-//! The steps of the demo. Each fails at the first thing that is not as it says.
+//! The steps of the demo. Each step fails at the first unexpected observation.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use slipway_e2e::report::{self, Report};
 use slipway_e2e::wait::{Look, Wait};
 use slipway_e2e::{leftovers, places, stock};
 
-/// For what pulls up pods: two cores may be busy with all of them.
+/// The time limit for steps that start pods: the pods may occupy both cores of the machine.
 const ROLLOUT: Duration = Duration::from_mins(2);
 
-/// The longest time for which Contour holds an update back, and a little more.
+/// Slightly more than the longest time for which Contour delays an update.
 const HOLD_OFF: Duration = Duration::from_millis(600);
 
-/// The demo once everything is installed.
+/// The demo with everything installed.
 pub struct Demo<'a> {
     cluster: &'a Cluster,
     report: &'a mut Report,
@@ -39,7 +39,7 @@ impl<'a> Demo<'a> {
         let auth = kubectl.run(&["get", "namespace", "auth", "--ignore-not-found"]).await?;
         ensure!(
             auth.is_empty(),
-            "there is a namespace auth already: this needs a fresh cluster"
+            "namespace auth already exists; the demo needs a new cluster"
         );
         installation::contour_crds(cluster).await?;
         say("Contour's CRDs are installed");
@@ -80,7 +80,7 @@ impl<'a> Demo<'a> {
         self.show_status().await?;
         ensure!(
             status.is("Ready", "False") && status.is("Degraded", "True"),
-            "Ready False, Degraded True wanted: {status}"
+            "expected Ready False and Degraded True: {status}"
         );
         let reason = status
             .condition("Ready")
@@ -95,9 +95,9 @@ impl<'a> Demo<'a> {
     pub async fn enforces(&mut self) -> anyhow::Result<()> {
         let before = self.edge.revision().await?;
         installation::auth_server(self.cluster).await?;
-        say("namespace auth, the authorization server and its Service are there, and it is ready");
+        say("namespace auth, the authorization server and its Service exist, and the server is ready");
         let edge = &self.edge;
-        Wait::for_it("Contour was rolled once, to a stand-in in namespace auth")
+        Wait::for_it("Contour was rolled out once, to a stand-in in namespace auth")
             .within(ROLLOUT)
             .until(async || {
                 let status = match edge.look_settled().await? {
@@ -110,10 +110,10 @@ impl<'a> Demo<'a> {
                     .and_then(|service| service.stand_in.as_ref());
                 let place = place.map_or("nowhere", |stand_in| &stand_in.namespace);
                 let rolls = edge.revision().await?.saturating_sub(before);
-                ensure!(rolls <= 1, "Contour was rolled {rolls} times");
+                ensure!(rolls <= 1, "Contour was rolled out {rolls} times");
                 Ok(Look::when(
                     place == "auth" && rolls == 1,
-                    format!("the stand-in is in {place}, {rolls} rolls"),
+                    format!("the stand-in is in {place}, {rolls} rollouts"),
                 ))
             })
             .await?;
@@ -126,7 +126,7 @@ impl<'a> Demo<'a> {
         );
         say(format!("without credentials: {anonymous}; with: {authorized}"));
         self.report.note_enforced(&anonymous, &authorized);
-        ensure!(anonymous.are(401) && authorized.are(200), "401 and 200 wanted");
+        ensure!(anonymous.are(401) && authorized.are(200), "expected 401 and 200");
         self.await_conditions("True", "False").await?;
         self.show_status().await?;
         self.no_restarts().await
@@ -137,7 +137,7 @@ impl<'a> Demo<'a> {
         self.delete_service().await?;
         let both = self.hosts.get(Caller::Anonymous).await;
         self.report.note_deleted(&both);
-        ensure!(both.are(403), "403 wanted: {both}");
+        ensure!(both.are(403), "expected 403: {both}");
         self.await_conditions("False", "True").await?;
         self.proxies_are_valid().await?;
 
@@ -166,7 +166,7 @@ impl<'a> Demo<'a> {
                 let other = pods.uids().is_disjoint(&before);
                 Ok(Look::when(
                     other && pods.all_ready() && pods.ending == 0,
-                    format!("{pods}, {} ending", pods.ending),
+                    format!("{pods}, {} terminating", pods.ending),
                 ))
             });
         let ((), watched) = self.hosts.watch_until(back).await?;
@@ -176,28 +176,28 @@ impl<'a> Demo<'a> {
         self.no_restarts().await
     }
 
-    /// Step 5, and `more` measurements of the same.
+    /// Step 5, followed by `more` repetitions of the measurement.
     pub async fn enforces_again(&mut self, more: usize) -> anyhow::Result<()> {
         self.await_conditions("False", "True").await?;
         let before = self.edge.rolled_state().await?;
-        // Contour's pods are new. Only their leader writes verdicts, and it may take some seconds to become one.
+        // Contour's pods are new. Only their leader writes verdicts, and the election may take some seconds.
         self.create_and_measure().await?;
         self.await_conditions("True", "False").await?;
         let mut measured = Vec::new();
         for _ in 0..more {
             self.delete_service().await?;
             self.await_conditions("False", "True").await?;
-            // Contour holds an update back for 100 ms if its last one is not half a second ago (`internal/contour/handler.go`,
-            // v1.33). A service that comes half a second after it went is not what is measured.
+            // Contour delays an update by 100 ms if its last update was less than half a second ago (`internal/contour/handler.go`, v1.33).
+            // The measurement excludes an ExtensionService that is recreated within that time.
             tokio::time::sleep(HOLD_OFF).await;
             measured.push(self.create_and_measure().await?);
             self.await_conditions("True", "False").await?;
         }
         ensure!(
             before == self.edge.rolled_state().await?,
-            "something was rolled: {before:?} before"
+            "a component was rolled out; before: {before:?}"
         );
-        say("no pod was made or ended, Contour's Deployment has the same revision");
+        say("no pod was created or deleted, and Contour's Deployment has the same revision");
         self.no_restarts().await?;
         if more > 0 {
             measured.extend(self.report.enforced_after_ms);
@@ -233,7 +233,9 @@ impl<'a> Demo<'a> {
             .until(async || {
                 let revision = edge.revision().await?;
                 if revision == before {
-                    return Ok(Look::NotYet(format!("its Deployment is still at revision {revision}")));
+                    return Ok(Look::NotYet(format!(
+                        "Contour's Deployment is still at revision {revision}"
+                    )));
                 }
                 Ok(match edge.look_settled().await? {
                     Look::Reached(status) => Look::when(status.is("Ready", "True"), status.to_string()),
@@ -243,7 +245,7 @@ impl<'a> Demo<'a> {
             .await?;
         self.service.delete().await?;
         say("the ExtensionService is deleted");
-        // An Envoy that has yet to move to the new Contour denies for a moment longer.
+        // An Envoy without a connection to the new Contour denies requests for a moment longer.
         let both = self.hosts.change(Caller::Anonymous, &[401, 403], 200).await?;
         self.report.note_fail_open(&both);
         self.await_conditions("True", "True").await?;
@@ -257,7 +259,7 @@ impl<'a> Demo<'a> {
         watched.only(&[200])?;
         self.await_conditions("True", "True").await?;
         let both = self.hosts.get(Caller::Anonymous).await;
-        ensure!(both.are(200), "200 wanted: {both}");
+        ensure!(both.are(200), "expected 200: {both}");
         self.no_restarts().await
     }
 
@@ -268,7 +270,7 @@ impl<'a> Demo<'a> {
         show(&line);
         ensure!(
             line.contains("error getting extension service auth/auth"),
-            "it crashed for another reason"
+            "stock Contour crashed for another reason"
         );
         self.report.stock_log_line = Some(line);
         stock::remove(self.kubectl()).await
@@ -277,10 +279,10 @@ impl<'a> Demo<'a> {
     /// Step 8.
     pub async fn leaves_nothing(&mut self) -> anyhow::Result<()> {
         let before = leftovers::of(&self.client, &self.edge).await?;
-        say(format!("there are {} objects of it", before.len()));
+        say(format!("the ContourDeployment has {} objects", before.len()));
         self.edge.delete().await?;
         let (client, edge, left) = (&self.client, &self.edge, &mut self.report.objects_left);
-        Wait::for_it("nothing of it is left (Envoy pods that drain excepted)")
+        Wait::for_it("no object of the ContourDeployment is left (except draining Envoy pods)")
             .until(async || {
                 let found: Vec<_> = leftovers::of(client, edge).await?.into_iter().collect();
                 let look = Look::when(found.is_empty(), format!("{} left: {}", found.len(), found.join(", ")));
@@ -290,18 +292,18 @@ impl<'a> Demo<'a> {
             .await
     }
 
-    /// Creates the ExtensionService; returns the milliseconds until both hosts enforce.
+    /// Creates the ExtensionService and returns the milliseconds until both hosts enforce checks.
     async fn create_and_measure(&self) -> anyhow::Result<u64> {
         let sent = self.service.create().await?;
         let taken = self.hosts.enforced_since(sent).await?;
-        let taken = u64::try_from(taken.as_millis()).context("an absurd time")?;
+        let taken = u64::try_from(taken.as_millis()).context("the time is too long")?;
         say(format!(
             "the ExtensionService is created; both hosts enforce {taken} ms after the request was sent"
         ));
         Ok(taken)
     }
 
-    /// Deletes the ExtensionService and waits until both hosts deny everybody, with nothing broken on the way.
+    /// Deletes the ExtensionService and waits until both hosts deny all requests, without any interruption meanwhile.
     async fn delete_service(&self) -> anyhow::Result<()> {
         self.service.delete().await?;
         say("the ExtensionService is deleted");
@@ -311,18 +313,20 @@ impl<'a> Demo<'a> {
     }
 
     async fn await_conditions(&self, ready: &str, degraded: &str) -> anyhow::Result<Status> {
-        Wait::for_it(format!("it is settled with Ready {ready}, Degraded {degraded}"))
-            .within(ROLLOUT)
-            .until(async || {
-                Ok(match self.edge.look_settled().await? {
-                    Look::Reached(status) if status.is("Ready", ready) && status.is("Degraded", degraded) => {
-                        Look::Reached(status)
-                    }
-                    Look::Reached(status) => Look::NotYet(status.to_string()),
-                    Look::NotYet(seen) => Look::NotYet(seen),
-                })
+        Wait::for_it(format!(
+            "the ContourDeployment has settled with Ready {ready}, Degraded {degraded}"
+        ))
+        .within(ROLLOUT)
+        .until(async || {
+            Ok(match self.edge.look_settled().await? {
+                Look::Reached(status) if status.is("Ready", ready) && status.is("Degraded", degraded) => {
+                    Look::Reached(status)
+                }
+                Look::Reached(status) => Look::NotYet(status.to_string()),
+                Look::NotYet(seen) => Look::NotYet(seen),
             })
-            .await
+        })
+        .await
     }
 
     async fn show_status(&self) -> anyhow::Result<()> {
@@ -334,7 +338,7 @@ impl<'a> Demo<'a> {
     async fn proxies_are_valid(&self) -> anyhow::Result<()> {
         let proxies = self.kubectl().json(&["-n", "demo", "get", "httpproxies"]).await?;
         let proxies = proxies["items"].as_array().context("a list of HTTPProxies")?;
-        ensure!(proxies.len() == 2, "two HTTPProxies wanted, not {}", proxies.len());
+        ensure!(proxies.len() == 2, "expected two HTTPProxies, found {}", proxies.len());
         for proxy in proxies {
             ensure!(
                 proxy["status"]["currentStatus"] == "valid",

@@ -1,4 +1,4 @@
-//! What is mutated: the core, without its tests.
+//! The mutated code: the core, without its tests.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use slipway_e2e::places;
 
-/// Where it is; the same as in `.cargo/mutants.toml`.
+/// The folders of the core, as in `.cargo/mutants.toml`.
 const FOLDERS: [&str; 3] = ["src/api", "src/contour", "src/plan"];
 
-/// Tests are at the end of a file, if not in one of their own.
+/// The start of the tests in a file. Other tests have their own files.
 const TESTS: &str = "\n#[cfg(test)]\n";
 
-/// Changes whenever the core does, and not when a test does.
+/// Returns a hash that changes with the core, but not with its tests.
 pub fn fingerprint() -> anyhow::Result<String> {
     let mut files = Vec::new();
     for folder in FOLDERS {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_no_part_of_the_core() {
+    fn fingerprint_ignores_tests() {
         let code = "fn f() {}\n";
         let with_tests = format!("{code}{TESTS}mod tests {{}}\n");
         assert_eq!(without_tests(code), without_tests(&with_tests));

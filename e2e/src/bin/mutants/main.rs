@@ -1,8 +1,8 @@
-//! `make mutants`: does any test notice when a piece of the core is another? cargo-mutants makes the changes, one at a time, and
-//! runs the core's tests; this keeps what came of them, so that it can be interrupted, and judges what is left.
+//! `make mutants`: checks that a test fails for each change of the core. cargo-mutants makes the changes, one at a time, and runs the
+//! core's tests. This program keeps the outcomes, so that an interrupted run can resume, and judges them.
 //!
-//! What was killed stays killed as long as the core is the same: only what survived is tried again, with the tests of today. It
-//! fails if fewer than 95 of 100 mutants are killed, or if one survives that `docs/survivors.md` gives no reason for.
+//! A killed mutant stays killed as long as the core is unchanged. Only survivors are tested again, with the present tests. The run fails
+//! if fewer than 95 of 100 mutants are killed, or if `docs/survivors.md` has no reason for a survivor.
 
 mod core;
 mod outcome;
@@ -19,18 +19,18 @@ use slipway_e2e::{narration, places};
 
 use outcome::{Mutant, Outcomes};
 
-/// Where each survivor has its reason.
+/// The page with a reason for each survivor.
 const SURVIVORS: &str = "docs/survivors.md";
 
-/// Of a hundred mutants so many have to be killed.
+/// The required percentage of killed mutants.
 const GOAL: usize = 95;
 
 #[derive(Parser)]
 struct Options {
-    /// Only mutants of this file, `src/plan/usage.rs` for instance; writes no rows.
+    /// Tests only mutants of this file, for example `src/plan/usage.rs`; writes no rows.
     #[arg(long)]
     only: Option<String>,
-    /// The cargo-mutants that was installed for this.
+    /// The path of the cargo-mutants for this run.
     #[arg(long)]
     tool: PathBuf,
 }
@@ -40,24 +40,24 @@ fn main() -> anyhow::Result<ExitCode> {
     let of = options.only.as_deref().unwrap_or("core").replace('/', "-");
     let folder = proof::folder(&format!("mutants-{of}-{}", core::fingerprint()?))?;
     let mut kept = Outcomes::kept_in(&folder)?;
-    // What an interrupted run has come to.
+    // The outcomes of an interrupted run.
     kept.extend(Outcomes::last_of(&folder)?);
     kept.keep_in(&folder)?;
     narration::say(format!(
-        "{} mutants are dead already, or do not compile",
+        "{} mutants are already killed or do not compile",
         kept.settled()
     ));
     run(&options, &folder)?;
     kept.extend(Outcomes::last_of(&folder)?);
     kept.keep_in(&folder)?;
-    ensure!(kept.tried() > 0, "no mutant could be built: nothing was tested");
+    ensure!(kept.tried() > 0, "no mutant could be built, so nothing was tested");
     if options.only.is_none() {
         proof::record("mutants", &rows(&kept))?;
     }
     judge(&kept)
 }
 
-/// Runs those that are left.
+/// Tests the remaining mutants.
 fn run(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(&options.tool);
     command
@@ -65,9 +65,9 @@ fn run(options: &Options, folder: &Path) -> anyhow::Result<()> {
         .args(["mutants", "--iterate", "--colors", "never", "--output"])
         .arg(folder)
         .args(["--jobs", &available_parallelism()?.to_string()])
-        // Each job builds in a folder of its own.
+        // Each job builds in its own folder.
         .env_remove("CARGO_TARGET_DIR")
-        // Properties are tried with the same values for every mutant.
+        // Property tests use the same values for every mutant.
         .env("PROPTEST_RNG_SEED", "1")
         // tests/world/cluster.rs
         .env("FAIL_FAST", "1");
@@ -75,7 +75,7 @@ fn run(options: &Options, folder: &Path) -> anyhow::Result<()> {
         command.arg("--config").arg(config_for(file, folder)?);
     }
     let status = command.status().context("running cargo-mutants")?;
-    // 2: some survived; 3: some ran into the time limit.
+    // 2: some mutants survived; 3: some reached the time limit.
     ensure!(
         matches!(status.code(), Some(0 | 2 | 3)),
         "cargo-mutants: {status}; its logs are in {}",
@@ -84,8 +84,8 @@ fn run(options: &Options, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration, but for one file only. (`--file` comes on top of what the configuration examines, and `--re` does not hold for
-/// every mutant: cargo-mutants 27.1.)
+/// Writes the configuration for only one file and returns its path. (`--file` adds to the files that the configuration examines, and `--re`
+/// does not apply to every mutant: cargo-mutants 27.1.)
 fn config_for(file: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     const EXAMINED: &str = "examine_globs = ";
     let page = places::repository().join(".cargo/mutants.toml");
@@ -98,7 +98,7 @@ fn config_for(file: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(config)
 }
 
-/// One for all, one for each file.
+/// Returns a row for all mutants, and one for each file.
 fn rows(outcomes: &Outcomes) -> Vec<Row> {
     let all = Row::new("the core", &"1", outcomes.to_string(), outcomes.took());
     let files = outcomes.by_file().into_iter();
@@ -106,7 +106,7 @@ fn rows(outcomes: &Outcomes) -> Vec<Row> {
     std::iter::once(all).chain(files).collect()
 }
 
-/// Whether enough were killed, and every survivor has a reason.
+/// Checks that enough mutants were killed and that every survivor has a reason.
 fn judge(outcomes: &Outcomes) -> anyhow::Result<ExitCode> {
     let page = places::repository().join(SURVIVORS);
     let reasons = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
@@ -117,7 +117,7 @@ fn judge(outcomes: &Outcomes) -> anyhow::Result<ExitCode> {
         .collect();
     println!("{outcomes}");
     for mutant in &unexplained {
-        println!("survived, and {SURVIVORS} gives no reason: {}", mutant.0);
+        println!("survived, but {SURVIVORS} has no reason: {}", mutant.0);
     }
     let enough = outcomes.killed() * 100 >= outcomes.tried() * GOAL;
     if !enough {

@@ -1,4 +1,4 @@
-//! What came of mutants, as cargo-mutants writes it down (`mutants.out/outcomes.json`, 27.1), and what is kept of it.
+//! The outcomes of mutants, in the format of cargo-mutants (`mutants.out/outcomes.json`, 27.1), and the kept outcomes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,37 +18,37 @@ const OUT: &str = "mutants.out";
 pub struct Mutant(pub String);
 
 impl Mutant {
-    /// The file that was changed.
+    /// Returns the changed file.
     pub fn file(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
     }
 
-    /// Without the line, which moves with each edit above it.
+    /// Returns the name without the line number, which changes with each edit above that line.
     pub fn described(&self) -> String {
         let what = self.0.split_once(": ").map_or("", |(_, what)| what);
         format!("{}: {what}", self.file())
     }
 }
 
-/// What came of one.
+/// The outcome of one mutant.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub enum Fate {
     /// A test failed.
     Caught,
-    /// The tests did not come to an end in time: a kill, too.
+    /// The tests did not finish in time, which counts as a kill.
     Timeout,
-    /// Nobody noticed.
+    /// No test failed.
     Missed,
-    /// It does not compile; it says nothing.
+    /// The mutant does not compile, so it proves nothing.
     Unviable,
 }
 
-/// What came of mutants, and how many seconds each took.
+/// The outcomes of mutants, with the duration of each in seconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 pub struct Outcomes(BTreeMap<Mutant, (Fate, f64)>);
 
 impl Outcomes {
-    /// What was kept in this folder.
+    /// Reads the outcomes that are kept in this folder.
     pub fn kept_in(folder: &Path) -> anyhow::Result<Self> {
         let file = folder.join("kept.json");
         if !file.exists() {
@@ -60,20 +60,20 @@ impl Outcomes {
         Ok(Self(kept.into_iter().collect()))
     }
 
-    /// Keeps them, and tells cargo-mutants which need not be tried again (`--iterate` reads that).
+    /// Writes the outcomes, and the list of settled mutants for cargo-mutants (`--iterate` reads the list).
     pub fn keep_in(&self, folder: &Path) -> anyhow::Result<()> {
         let write = |file: &str, text: String| {
             let file = folder.join(file);
             fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
         };
-        fs::create_dir_all(folder.join(OUT)).with_context(|| format!("making {}", folder.display()))?;
+        fs::create_dir_all(folder.join(OUT)).with_context(|| format!("creating {}", folder.display()))?;
         write("kept.json", serde_json::to_string(&self.0.iter().collect::<Vec<_>>())?)?;
         let settled = self.of(|fate| fate != Fate::Missed);
         let names: Vec<&str> = settled.map(|mutant| mutant.0.as_str()).collect();
         write(&format!("{OUT}/previously_caught.txt"), names.join("\n"))
     }
 
-    /// What the last run came to, even if it was interrupted.
+    /// Reads the outcomes of the last run, which may have been interrupted.
     pub fn last_of(folder: &Path) -> anyhow::Result<Self> {
         let file = folder.join(OUT).join("outcomes.json");
         if !file.exists() {
@@ -87,7 +87,7 @@ impl Outcomes {
         let json: Value = serde_json::from_str(text)?;
         let mut outcomes = Self::default();
         for outcome in json["outcomes"].as_array().context("no outcomes")? {
-            // The run without a mutant.
+            // The run without a mutant has no name.
             let Some(name) = outcome["scenario"]["Mutant"]["name"].as_str() else {
                 continue;
             };
@@ -96,7 +96,7 @@ impl Outcomes {
                 Some("Timeout") => Fate::Timeout,
                 Some("MissedMutant") => Fate::Missed,
                 Some("Unviable") => Fate::Unviable,
-                other => bail!("{name}: {other:?} is no outcome"),
+                other => bail!("{name}: {other:?} is not an outcome"),
             };
             let phases = outcome["phase_results"].as_array();
             let seconds = phases
@@ -108,7 +108,7 @@ impl Outcomes {
         Ok(outcomes)
     }
 
-    /// The newer outcome of a mutant counts.
+    /// Adds newer outcomes. The newer outcome of a mutant replaces the older one.
     pub fn extend(&mut self, newer: Self) {
         self.0.extend(newer.0);
     }
@@ -126,17 +126,17 @@ impl Outcomes {
         self.of(|fate| matches!(fate, Fate::Caught | Fate::Timeout)).count()
     }
 
-    /// Those that could be built.
+    /// Returns the number of mutants that compile.
     pub fn tried(&self) -> usize {
         self.of(|fate| fate != Fate::Unviable).count()
     }
 
-    /// Those that need not be tried again.
+    /// Returns the number of mutants that need no further test.
     pub fn settled(&self) -> usize {
         self.of(|fate| fate != Fate::Missed).count()
     }
 
-    /// What they took, one after the other.
+    /// Returns the sum of the durations.
     pub fn took(&self) -> Duration {
         Duration::from_secs_f64(self.0.values().map(|(_, seconds)| seconds).sum())
     }
@@ -175,7 +175,7 @@ mod tests {
     ]}"#;
 
     #[test]
-    fn every_mutant_is_counted_once_and_the_run_without_one_is_not() {
+    fn parse_counts_each_mutant_once() {
         let outcomes = Outcomes::parse(TEXT).expect("outcomes");
         assert_eq!(
             outcomes.to_string(),
@@ -190,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn a_survivor_that_is_killed_later_is_dead() {
+    fn extend_replaces_an_older_outcome() {
         let mut outcomes = Outcomes::parse(TEXT).expect("outcomes");
         outcomes.extend(Outcomes::parse(&TEXT.replace("MissedMutant", "CaughtMutant")).expect("outcomes"));
         assert_eq!((outcomes.killed(), outcomes.missed().len()), (3, 0));
     }
 
     #[test]
-    fn what_is_kept_is_read_again_and_only_survivors_are_tried_again() {
+    fn kept_in_reads_the_outcomes_that_keep_in_wrote() {
         let folder = std::env::temp_dir().join(format!("slipway-mutants-{}", std::process::id()));
         let outcomes = Outcomes::parse(TEXT).expect("outcomes");
         outcomes.keep_in(&folder).expect("kept");
@@ -209,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mutant_is_described_without_its_line() {
+    fn described_omits_the_line_number() {
         let outcomes = Outcomes::parse(TEXT).expect("outcomes");
         assert_eq!(outcomes.missed()[0].described(), "src/a.rs: replace && with || in f");
     }
 
     #[test]
-    fn an_outcome_of_an_unknown_kind_is_an_error() {
+    fn parse_rejects_an_unknown_outcome() {
         let text = TEXT.replace("Timeout", "Lost");
         assert!(Outcomes::parse(&text).is_err());
     }
