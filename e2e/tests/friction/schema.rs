@@ -72,8 +72,8 @@ pub async fn an_unknown_value_in_the_status_is_replaced(lab: &Lab) -> anyhow::Re
     let mut versions = lab.read(&crd).await?["spec"]["versions"].clone();
     let enumeration =
         "/0/schema/openAPIV3Schema/properties/status/properties/extensionServices/items/properties/state/enum";
-    let states = versions.pointer_mut(enumeration).and_then(Value::as_array_mut);
-    states.context("states are an enumeration")?.push(json!("Resting"));
+    let allowed = versions.pointer_mut(enumeration).and_then(Value::as_array_mut);
+    allowed.context("states are an enumeration")?.push(json!("Resting"));
     lab.patch(&crd, &json!({"spec": {"versions": versions}})).await?;
     let own = Thing::new("ContourDeployment", &lab.namespace, "edge");
     wait("the value is stored", READY)
