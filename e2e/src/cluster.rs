@@ -20,7 +20,7 @@ pub struct Cluster {
     name: String,
     kubeconfig: PathBuf,
     kubectl: Kubectl,
-    end: Option<Undertaker>,
+    end: Option<Stopper>,
 }
 
 impl Cluster {
@@ -33,7 +33,7 @@ impl Cluster {
         testbed(&["install"]).await?;
         testbed(&["down", name]).await?;
         let keep = std::env::var("KEEP").is_ok_and(|value| value == "1");
-        let end = if keep { None } else { Some(Undertaker::engage(name)?) };
+        let end = if keep { None } else { Some(Stopper::start(name)?) };
         testbed(&["up", name]).await?;
         let cluster = Self::of(name, end).await?;
         if keep {
@@ -50,7 +50,7 @@ impl Cluster {
         Self::of(name, None).await
     }
 
-    async fn of(name: &str, end: Option<Undertaker>) -> anyhow::Result<Self> {
+    async fn of(name: &str, end: Option<Stopper>) -> anyhow::Result<Self> {
         let kubeconfig = PathBuf::from(testbed(&["kubeconfig", name]).await?.trim());
         let kubectl = Kubectl::new(PathBuf::from(testbed(&["path", "kubectl"]).await?.trim()), &kubeconfig);
         Ok(Self {
@@ -101,7 +101,7 @@ impl Cluster {
 
     /// Stops the cluster, if this process started it, and waits until the cluster has stopped completely.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        self.end.take().map_or(Ok(()), Undertaker::call)
+        self.end.take().map_or(Ok(()), Stopper::stop)
     }
 }
 
@@ -139,10 +139,10 @@ fn require_root() -> anyhow::Result<()> {
 /// The child reads from a pipe that only this process can write to. The child has its own process group, so signals from the
 /// terminal do not reach it.
 #[derive(Debug)]
-struct Undertaker(Child);
+struct Stopper(Child);
 
-impl Undertaker {
-    fn engage(name: &str) -> anyhow::Result<Self> {
+impl Stopper {
+    fn start(name: &str) -> anyhow::Result<Self> {
         std::process::Command::new("/bin/sh")
             .args(["-c", r#"read -r _; exec "$0" down "$1""#])
             .arg(places::testbed())
@@ -154,7 +154,7 @@ impl Undertaker {
             .context("starting the process that stops the cluster")
     }
 
-    fn call(mut self) -> anyhow::Result<()> {
+    fn stop(mut self) -> anyhow::Result<()> {
         if let Some(mut pipe) = self.0.stdin.take() {
             pipe.write_all(b"\n").context("requesting the stop of the cluster")?;
         }

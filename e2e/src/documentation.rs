@@ -57,7 +57,7 @@ pub fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
                     commands,
                     treatment,
                 }),
-                ("sh", None) => bail!("line {number}: the block has no comment that says how it is tested"),
+                ("sh", None) => bail!("line {number}: the block has no comment with its treatment"),
                 ("", _) => bail!("line {number}: the block names no language"),
                 (_, Some(_)) => bail!("line {number}: only a `sh` block is tested"),
                 (_, None) => {}

@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::Given::{Available, Missing};
+use super::Attacker::Editor;
+use super::Initial::{Available, Missing};
 use super::Outcome::{Nothing, Pruned, Refused, Role, Rolled};
-use super::Who::Editor;
 use super::forged::{FORGED_DATA, Forged, STARTUP_INPUTS, Victim, pod_spec};
 use super::tenant::{pod, workload};
-use super::{Attack, Outcome, Step, When, attack};
+use super::{Attack, OperatorState, Outcome, Step, attack};
 use crate::lab::Thing;
 
 fn says(forged: &Forged) -> Value {
@@ -103,7 +103,7 @@ fn objects() -> Vec<Attack> {
             vec![Step::Create(it.unchecked().object(it, &it.home))]
         }),
         Attack {
-            when: When::Away,
+            when: OperatorState::Stopped,
             given: Missing,
             ..row("home-configuration-overnight", [Refused, Pruned], |it| {
                 vec![Step::Create(it.unchecked().object(it, &it.home))]

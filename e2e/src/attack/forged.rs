@@ -7,7 +7,7 @@ use slipway::plan::{hash, hash_json};
 
 use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::Thing;
-use crate::lab::made::FINALIZER;
+use crate::lab::created::FINALIZER;
 
 /// The annotation with the persisted state of a stand-in.
 pub const PERSISTED_STATE: &str = "contour.slipway.dev/persisted-state";
@@ -101,7 +101,7 @@ impl Victim {
                 (self.configuration_name(&spec, None), spec.clone())
             })
             .find(|(name, _)| name.as_str() < real)
-            .expect("half of all names come before another one");
+            .expect("half of all names sort before another one");
         Forged {
             name,
             spec,

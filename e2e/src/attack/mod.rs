@@ -1,7 +1,7 @@
 //! Attacks by users with limited rights. Each attacker has exactly the stated rights, and each attack has an expected outcome.
 //!
 //! `tenant`, `provider` and `editor` contain the table of attacks. `forged` contains the forged objects, `rights` the attackers' rights,
-//! and `place` the victims. `sight` observes the victims, and `play` executes the table.
+//! and `place` the victims. `snapshot` observes the victims, and `play` executes the table.
 
 mod editor;
 mod forged;
@@ -9,7 +9,7 @@ mod place;
 pub mod play;
 mod provider;
 mod rights;
-mod sight;
+mod snapshot;
 mod tenant;
 
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub use rights::{everywhere, grants};
 
 /// An attacker; `rights` defines the rights of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Who {
+pub enum Attacker {
     /// A tenant of an unrelated namespace: `edit` there, and writes to Contour's kinds there.
     Tenant,
     /// A user with all rights in an unrelated namespace.
@@ -38,7 +38,7 @@ pub enum Who {
 
 /// The initial state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Given {
+pub enum Initial {
     /// The authorization service is enforced.
     Available,
     /// The service's namespace exists, but the ExtensionService does not.
@@ -55,11 +55,11 @@ pub enum Given {
 
 /// The time of the attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum OperatorState {
     /// While the operator runs.
     Running,
     /// While the operator is stopped, so that the operator cannot react first.
-    Away,
+    Stopped,
 }
 
 /// The expected outcome of an attack.
@@ -116,11 +116,11 @@ pub struct Attack {
     /// A short name that can be part of a namespace's name.
     pub name: &'static str,
     /// The attacker.
-    pub who: Who,
+    pub who: Attacker,
     /// The initial state.
-    pub given: Given,
+    pub given: Initial,
     /// The time.
-    pub when: When,
+    pub when: OperatorState,
     /// The requests in sequence. A rejected request is the last.
     pub steps: fn(&Victim) -> Vec<Step>,
     /// The outcome with the policies installed.
@@ -141,8 +141,8 @@ impl Attack {
 /// Returns a row with an attack while the operator runs. `outcomes` are those with and without the policies.
 fn attack(
     name: &'static str,
-    who: Who,
-    given: Given,
+    who: Attacker,
+    given: Initial,
     steps: fn(&Victim) -> Vec<Step>,
     [guarded, unguarded]: [Outcome; 2],
 ) -> Attack {
@@ -150,7 +150,7 @@ fn attack(
         name,
         who,
         given,
-        when: When::Running,
+        when: OperatorState::Running,
         steps,
         guarded,
         unguarded,

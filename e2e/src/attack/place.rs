@@ -6,8 +6,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::forged::Victim;
-use super::sight::{self, Sight};
-use super::{Attack, Given, Outcome, rights};
+use super::snapshot::{self, Snapshot};
+use super::{Attack, Initial, Outcome, rights};
 use crate::lab::{Lab, Thing, players, specification};
 
 /// A row with its results.
@@ -29,18 +29,18 @@ pub struct Place {
     /// A part of the names of its namespaces.
     pub name: String,
     /// The initial state.
-    pub given: Given,
+    pub given: Initial,
     /// The attacks.
     pub rows: Vec<Row>,
     /// The victim.
     pub victim: Victim,
     /// The state before the attacks.
-    pub before: Before,
+    pub before: StateBefore,
 }
 
 /// The state before the attacks.
 #[derive(Debug, Default)]
-pub struct Before {
+pub struct StateBefore {
     /// Slipway's objects.
     pub ours: BTreeMap<String, Value>,
     /// The same objects without names that depend on content.
@@ -74,7 +74,7 @@ pub fn places(lab: &Lab, table: Vec<Attack>, is_guarded: bool, apart: bool) -> V
                 name,
                 given,
                 rows: vec![row],
-                before: Before::default(),
+                before: StateBefore::default(),
             }),
         }
     }
@@ -102,31 +102,31 @@ impl Place {
     }
 
     /// Creates the namespaces, the attackers' rights, and the ContourDeployment, unless it is created later.
-    pub async fn make(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn create(&self, lab: &Lab) -> anyhow::Result<()> {
         let Victim { home, auth, alice, .. } = &self.victim;
         for namespace in [home, alice] {
-            lab.make_namespace(namespace).await?;
+            lab.create_namespace(namespace).await?;
         }
-        if self.given != Given::Absent {
-            lab.make_namespace(auth).await?;
+        if self.given != Initial::Absent {
+            lab.create_namespace(auth).await?;
             for row in &self.rows {
                 for grant in rights::grants(row.attack.who, &self.victim) {
                     lab.apply(&grant).await?;
                 }
             }
         }
-        if matches!(self.given, Given::Available | Given::Edited) {
+        if matches!(self.given, Initial::Available | Initial::Edited) {
             players::auth_server(lab, auth).await?;
             lab.create(&players::extension_service(auth, "500ms")).await?;
         }
-        if self.given != Given::NotYet {
-            self.make_deployment(lab).await?;
+        if self.given != Initial::NotYet {
+            self.create_deployment(lab).await?;
         }
         Ok(())
     }
 
     /// Creates a ContourDeployment of minimal size.
-    pub async fn make_deployment(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn create_deployment(&self, lab: &Lab) -> anyhow::Result<()> {
         let mut spec = specification(&self.victim.auth);
         spec["contour"] = json!({"deployment": {"replicas": 1}});
         spec["envoy"]["deployment"] = json!({"replicas": 1});
@@ -136,12 +136,12 @@ impl Place {
     /// Performs the last step to the initial state, after the ContourDeployment has settled.
     pub async fn finish(&self, lab: &Lab) -> anyhow::Result<()> {
         match self.given {
-            Given::Edited => {
+            Initial::Edited => {
                 let service = Thing::new("ExtensionService", &self.victim.auth, "auth");
                 let later = json!({"spec": {"services": [{"name": "later", "port": 9001}]}});
                 lab.patch(&service, &later).await
             }
-            Given::Refused => {
+            Initial::Refused => {
                 let unknown = json!({"spec": {"runtimeSettings": {"envoy": {"listener": {"useProxyProtokol": true}}}}});
                 lab.patch(&self.deployment(), &unknown).await
             }
@@ -150,28 +150,28 @@ impl Place {
     }
 
     /// Returns a description of the difference from the initial state; empty if there is none.
-    pub fn is_as_given(&self, sight: &Sight, is_finished: bool) -> String {
-        let deployment = sight.deployment(&self.victim);
+    pub fn is_as_given(&self, snapshot: &Snapshot, is_finished: bool) -> String {
+        let deployment = snapshot.deployment(&self.victim);
         let status = &deployment["status"];
         if status["observedGeneration"] != deployment["metadata"]["generation"] {
             return format!("{} is not observed", self.name);
         }
-        let said = sight::said(status);
-        let is = |condition: &str, value: &str| said["conditions"][condition][0] == value;
+        let summary = snapshot::summary(status);
+        let is = |condition: &str, value: &str| summary["conditions"][condition][0] == value;
         let expected = match self.given {
-            Given::Edited if is_finished => json!(["Invalid", "Enforced"]),
-            Given::Available | Given::Edited => json!(["Available", "Enforced"]),
+            Initial::Edited if is_finished => json!(["Invalid", "Enforced"]),
+            Initial::Available | Initial::Edited => json!(["Available", "Enforced"]),
             _ => json!(["Missing", "Denied"]),
         };
         let is_settled = is("ContourAvailable", "True") && is("EnvoyAvailable", "True") && !is("Reconciling", "True");
         let is_refused = is("ConfigurationValid", "False");
         if is_settled
-            && said["services"] == json!([expected])
-            && is_refused == (is_finished && self.given == Given::Refused)
+            && summary["services"] == json!([expected])
+            && is_refused == (is_finished && self.given == Initial::Refused)
         {
             return String::new();
         }
-        format!("{}: {said}", self.name)
+        format!("{}: {summary}", self.name)
     }
 
     /// Returns the reference to the ContourDeployment.
@@ -180,14 +180,14 @@ impl Place {
     }
 
     /// Records the state before the attacks.
-    pub fn remember(&mut self, sight: &Sight) -> anyhow::Result<()> {
-        self.victim = sight.known(&self.victim);
-        self.before = Before {
-            ours: sight.ours(&self.victim),
-            likeness: sight.likeness(&self.victim),
-            status: sight.status(&self.victim),
+    pub fn remember(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        self.victim = snapshot.known(&self.victim);
+        self.before = StateBefore {
+            ours: snapshot.ours(&self.victim),
+            likeness: snapshot.likeness(&self.victim),
+            status: snapshot.status(&self.victim),
         };
-        if self.given == Given::NotYet {
+        if self.given == Initial::NotYet {
             return Ok(());
         }
         // Without the right names, the attacks would prove nothing.

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use super::forged::Victim;
 use super::place::{Place, Row, places};
-use super::sight::{self, Sight};
-use super::{Attack, Given, Outcome, Step, When, Who, rights, table};
+use super::snapshot::{self, Snapshot};
+use super::{Attack, Attacker, Initial, OperatorState, Outcome, Step, rights, table};
 use crate::lab::contour::Contour;
 use crate::lab::players::Kubelet;
-use crate::lab::{Lab, POKE, PROMPT, audit, specification, wait};
+use crate::lab::{Lab, PROMPT, RECONCILE_TRIGGER, audit, specification, wait};
 use crate::narration::say;
 use crate::wait::Look;
 
@@ -33,7 +33,7 @@ const ROUND: &str = "test.example.com/round";
 
 /// The phase of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Moment {
+enum Phase {
     Running,
     Restarted,
     Gone,
@@ -41,7 +41,7 @@ enum Moment {
 }
 
 /// The unexpected observations by place and phase.
-type Findings = BTreeMap<(usize, Moment), Vec<String>>;
+type Findings = BTreeMap<(usize, Phase), Vec<String>>;
 
 /// Plays the table. `is_guarded` means that the policies are installed. The error names the rows with another outcome than expected.
 pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
         .collect();
     ensure!(!rows.is_empty(), "no row has a name of {chosen}");
     let mut clients = BTreeMap::new();
-    for who in Who::ALL {
+    for who in Attacker::ALL {
         clients.insert(who, who.client(lab).await?);
     }
     let game = Game {
@@ -67,7 +67,7 @@ pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
     let _kubelet = Kubelet::of_all(lab);
     game.prepare(&mut places).await?;
     let mut findings = Findings::new();
-    let played = game.moments(&mut places, &mut findings).await;
+    let played = game.phases(&mut places, &mut findings).await;
     let reported = report(&places, &findings, is_guarded);
     match (played, reported) {
         (Err(error), Err(before)) => Err(error.context(format!("{before:#}"))),
@@ -78,7 +78,7 @@ pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
 struct Game<'a> {
     lab: &'a Lab,
     is_guarded: bool,
-    clients: BTreeMap<Who, Client>,
+    clients: BTreeMap<Attacker, Client>,
 }
 
 impl Game<'_> {
@@ -89,7 +89,7 @@ impl Game<'_> {
             lab.apply(&grant).await?;
         }
         lab.edge(&specification("nowhere")).await?;
-        try_join_all(places.iter().map(|place| place.make(lab))).await?;
+        try_join_all(places.iter().map(|place| place.create(lab))).await?;
         given(lab, places, false).await?;
         try_join_all(places.iter().map(|place| place.finish(lab))).await?;
         given(lab, places, true).await?;
@@ -97,16 +97,16 @@ impl Game<'_> {
             .until(async || {
                 let mark = audit::mark(lab.world)?;
                 fence(lab, places).await?;
-                let entries = sight::entries(lab, mark)?;
+                let entries = snapshot::entries(lab, mark)?;
                 let written: Vec<_> = places
                     .iter()
-                    .flat_map(|it| sight::requests(&entries, &it.victim))
+                    .flat_map(|it| snapshot::requests(&entries, &it.victim))
                     .collect();
                 Ok(Look::when(written.is_empty(), written.join(", ")))
             })
             .await?;
-        let sight = Sight::of(lab).await?;
-        places.iter_mut().try_for_each(|place| place.remember(&sight))?;
+        let snapshot = Snapshot::of(lab).await?;
+        places.iter_mut().try_for_each(|place| place.remember(&snapshot))?;
         say(format!(
             "{} rows on {} ContourDeployments",
             places.iter().map(|it| it.rows.len()).sum::<usize>(),
@@ -115,7 +115,7 @@ impl Game<'_> {
         Ok(())
     }
 
-    async fn moments(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
+    async fn phases(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         self.first(places, findings).await?;
         self.restarted(places, findings).await?;
         self.gone(places, findings).await?;
@@ -125,30 +125,32 @@ impl Game<'_> {
     /// Executes the attacks while the operator runs.
     async fn first(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         let mark = audit::mark(self.lab.world)?;
-        self.attack(places, Moment::Running, findings, |row| {
-            row.attack.when == When::Running
+        self.attack(places, Phase::Running, findings, |row| {
+            row.attack.when == OperatorState::Running
         })
         .await?;
-        for place in places.iter().filter(|place| place.given == Given::NotYet) {
-            place.make_deployment(self.lab).await?;
+        for place in places.iter().filter(|place| place.given == Initial::NotYet) {
+            place.create_deployment(self.lab).await?;
         }
-        self.look(places, mark, Moment::Running, findings).await
+        self.look(places, mark, Phase::Running, findings).await
     }
 
     /// Restarts the operator, and executes the other attacks while the operator is stopped. Then changes the specs.
     async fn restarted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
         let mark = audit::mark(self.lab.world)?;
         self.lab.world.stop_operator().await?;
-        self.attack(places, Moment::Restarted, findings, |row| row.attack.when == When::Away)
-            .await?;
+        self.attack(places, Phase::Restarted, findings, |row| {
+            row.attack.when == OperatorState::Stopped
+        })
+        .await?;
         self.start().await?;
-        self.look(places, mark, Moment::Restarted, findings).await?;
+        self.look(places, mark, Phase::Restarted, findings).await?;
         let round = json!({"spec": {"envoy": {"networkPublishing": {"serviceAnnotations": {ROUND: "1"}}}}});
         for place in places.iter() {
             self.lab.patch(&place.deployment(), &round).await?;
         }
         let late = self.eventually(places, blocked).await?;
-        note(findings, Moment::Restarted, late);
+        note(findings, Phase::Restarted, late);
         Ok(())
     }
 
@@ -157,18 +159,18 @@ impl Game<'_> {
         let mark = audit::mark(self.lab.world)?;
         for place in places.iter_mut() {
             for row in &mut place.rows {
-                self.take_away(row).await.with_context(|| row.attack.name)?;
+                self.delete_created(row).await.with_context(|| row.attack.name)?;
             }
         }
         fence(self.lab, places).await?;
         self.lab.world.stop_operator().await?;
         self.start().await?;
-        self.look(places, mark, Moment::Gone, findings).await
+        self.look(places, mark, Phase::Gone, findings).await
     }
 
     /// Repeats the attacks that can be repeated, and deletes the ContourDeployments.
     async fn deleted(&self, places: &mut [Place], findings: &mut Findings) -> anyhow::Result<()> {
-        self.attack(places, Moment::Deleted, findings, |row| {
+        self.attack(places, Phase::Deleted, findings, |row| {
             !matches!(row.attack.outcome(self.is_guarded), Outcome::Role(_))
         })
         .await?;
@@ -181,22 +183,22 @@ impl Game<'_> {
             .filter(|place| place.rows.iter().any(|row| row.attack.may_hold))
         {
             for row in &mut place.rows {
-                self.take_away(row).await.with_context(|| row.attack.name)?;
+                self.delete_created(row).await.with_context(|| row.attack.name)?;
             }
         }
         let left = self
-            .eventually(places, |place, sight| {
-                let metadata = sight.deployment(&place.victim)["metadata"].take();
+            .eventually(places, |place, snapshot| {
+                let metadata = snapshot.deployment(&place.victim)["metadata"].take();
                 if metadata.is_null() {
                     return Vec::new();
                 }
-                let conditions = &sight.status(&place.victim)["conditions"];
+                let conditions = &snapshot.status(&place.victim)["conditions"];
                 vec![format!(
                     "the deletion of the ContourDeployment does not complete: {conditions}"
                 )]
             })
             .await?;
-        note(findings, Moment::Deleted, left);
+        note(findings, Phase::Deleted, left);
         Ok(())
     }
 
@@ -209,24 +211,24 @@ impl Game<'_> {
     async fn attack(
         &self,
         places: &mut [Place],
-        moment: Moment,
+        phase: Phase,
         findings: &mut Findings,
         is_due: impl Fn(&Row) -> bool,
     ) -> anyhow::Result<()> {
-        let sight = Sight::of(self.lab).await?;
+        let snapshot = Snapshot::of(self.lab).await?;
         for (number, place) in places.iter_mut().enumerate() {
-            let victim = sight.known(&place.victim);
+            let victim = snapshot.known(&place.victim);
             for row in place.rows.iter_mut().filter(|row| is_due(row)) {
-                if let Err(error) = self.carry_out(row, &victim).await {
+                if let Err(error) = self.execute(row, &victim).await {
                     let words = format!("{} could not be executed: {error:#}", row.attack.name);
-                    findings.entry((number, moment)).or_default().push(words);
+                    findings.entry((number, phase)).or_default().push(words);
                 }
             }
         }
         Ok(())
     }
 
-    async fn carry_out(&self, row: &mut Row, victim: &Victim) -> anyhow::Result<()> {
+    async fn execute(&self, row: &mut Row, victim: &Victim) -> anyhow::Result<()> {
         let who = row.attack.who;
         for step in (row.attack.steps)(victim) {
             match self.ask(who, &step).await? {
@@ -253,7 +255,7 @@ impl Game<'_> {
     }
 
     /// Sends one request. The inner error is the rejection by one of Slipway's policies. Retries while a new right is not yet in force.
-    async fn ask(&self, who: Who, step: &Step) -> anyhow::Result<Result<(), String>> {
+    async fn ask(&self, who: Attacker, step: &Step) -> anyhow::Result<Result<(), String>> {
         let client = &self.clients[&who];
         wait(&format!("{who:?} may do this: {step:?}"), PROMPT)
             .until(async || {
@@ -273,7 +275,7 @@ impl Game<'_> {
     }
 
     /// Deletes the attacker's objects and removes their finalizers.
-    async fn take_away(&self, row: &mut Row) -> anyhow::Result<()> {
+    async fn delete_created(&self, row: &mut Row) -> anyhow::Result<()> {
         let client = &self.clients[&row.attack.who];
         for thing in row.made.drain(..).rev() {
             let api = self.lab.api(thing.kind, &thing.namespace);
@@ -308,44 +310,44 @@ impl Game<'_> {
         &self,
         places: &[Place],
         mark: audit::Mark,
-        moment: Moment,
+        phase: Phase,
         findings: &mut Findings,
     ) -> anyhow::Result<()> {
         fence(self.lab, places).await?;
-        let entries = sight::entries(self.lab, mark)?;
+        let entries = snapshot::entries(self.lab, mark)?;
         let at_once = |place: &&Place| place.outcome(self.is_guarded).leaves_all_as_it_is();
-        let sight = Sight::of(self.lab).await?;
+        let snapshot = Snapshot::of(self.lab).await?;
         for (number, place) in places.iter().enumerate().filter(|(_, place)| at_once(place)) {
             let mut wrong = self.written(place, &entries);
-            wrong.extend(self.changed(place, &sight));
+            wrong.extend(self.changed(place, &snapshot));
             if !wrong.is_empty() {
-                findings.entry((number, moment)).or_default().extend(wrong);
+                findings.entry((number, phase)).or_default().extend(wrong);
             }
         }
         let late = self
-            .eventually(places, |place, sight| {
+            .eventually(places, |place, snapshot| {
                 if at_once(&place) {
                     return Vec::new();
                 }
-                self.differs(place, sight, moment)
+                self.differs(place, snapshot, phase)
             })
             .await?;
-        note(findings, moment, late);
-        let due = match moment {
-            Moment::Running => Some(When::Running),
-            Moment::Restarted => Some(When::Away),
-            Moment::Gone | Moment::Deleted => None,
+        note(findings, phase, late);
+        let due = match phase {
+            Phase::Running => Some(OperatorState::Running),
+            Phase::Restarted => Some(OperatorState::Stopped),
+            Phase::Gone | Phase::Deleted => None,
         };
         for (number, place) in places.iter().enumerate() {
-            let wrong = self.let_through(place, due);
-            findings.entry((number, moment)).or_default().extend(wrong);
+            let wrong = self.admission_differences(place, due);
+            findings.entry((number, phase)).or_default().extend(wrong);
         }
-        say(format!("{moment:?}: observed"));
+        say(format!("{phase:?}: observed"));
         Ok(())
     }
 
     /// Returns the attacks that were accepted or rejected against the table.
-    fn let_through(&self, place: &Place, due: Option<When>) -> Vec<String> {
+    fn admission_differences(&self, place: &Place, due: Option<OperatorState>) -> Vec<String> {
         let rows = place.rows.iter().filter(|row| Some(row.attack.when) == due);
         let wrong = rows.filter_map(|row| {
             let expected = row.attack.outcome(self.is_guarded) == Outcome::Refused;
@@ -374,7 +376,7 @@ impl Game<'_> {
                 .any(|verb| line.starts_with(verb))
         };
         let is_pruning = |line: &String| removes(line) && prunable.iter().any(|name| line.contains(name.as_str()));
-        let lines = sight::requests(entries, &place.victim).into_iter();
+        let lines = snapshot::requests(entries, &place.victim).into_iter();
         let mut lines: Vec<_> = lines
             .filter(|line| !is_pruning(line))
             .map(|line| format!("the operator: {line}"))
@@ -389,31 +391,31 @@ impl Game<'_> {
 
     /// Returns all differences from the state before the attacks.
     #[allow(clippy::unused_self)] // one of several kinds of observation
-    fn changed(&self, place: &Place, sight: &Sight) -> Vec<String> {
-        let now = sight.status(&place.victim);
-        let mut changed = objects(place, sight);
+    fn changed(&self, place: &Place, snapshot: &Snapshot) -> Vec<String> {
+        let now = snapshot.status(&place.victim);
+        let mut changed = objects(place, snapshot);
         let pruned = place
             .rows
             .iter()
             .filter(|row| row.attack.outcome(self.is_guarded) == Outcome::Pruned);
         for thing in pruned.flat_map(|row| &row.made) {
-            let metadata = &sight.object(thing.kind, &thing.namespace, &thing.name)["metadata"];
+            let metadata = &snapshot.object(thing.kind, &thing.namespace, &thing.name)["metadata"];
             if metadata.is_object() && metadata["deletionTimestamp"].is_null() {
                 changed.push(format!("not pruned: {thing}"));
             }
         }
         if now != place.before.status {
-            changed.push(format!("status{}", sight::difference(&place.before.status, &now)));
+            changed.push(format!("status{}", snapshot::difference(&place.before.status, &now)));
         }
         changed
     }
 
     /// Returns the differences from the expected outcome.
-    fn differs(&self, place: &Place, sight: &Sight, moment: Moment) -> Vec<String> {
-        let now = sight::said(&sight.status(&place.victim));
+    fn differs(&self, place: &Place, snapshot: &Snapshot, phase: Phase) -> Vec<String> {
+        let now = snapshot::summary(&snapshot.status(&place.victim));
         let alike = || {
-            let before = sight::said(&place.before.status);
-            let difference = sight::difference(&before, &now);
+            let before = snapshot::summary(&place.before.status);
+            let difference = snapshot::difference(&before, &now);
             if difference.is_empty() {
                 Vec::new()
             } else {
@@ -421,7 +423,7 @@ impl Game<'_> {
             }
         };
         match place.outcome(self.is_guarded) {
-            Outcome::Repaired => [objects(place, sight), alike()].concat(),
+            Outcome::Repaired => [objects(place, snapshot), alike()].concat(),
             Outcome::Role(traffic) => {
                 let is = |condition: &str| now["conditions"][condition][0] == "True";
                 // Slipway retries a rejected write for half a minute before it reports the need for action. Nothing else waits for these
@@ -430,14 +432,14 @@ impl Game<'_> {
                 let goes_on = is("ContourAvailable") && is("EnvoyAvailable") && (!is("Reconciling") || is_refused);
                 let seen = now["services"][0][1].as_str().unwrap_or_default();
                 // After the attacker's objects are deleted, either value is right.
-                let is_right = seen == traffic || (moment == Moment::Gone && ["Denied", "Enforced"].contains(&seen));
-                let mut wrong = sight.dangling(&place.victim);
+                let is_right = seen == traffic || (phase == Phase::Gone && ["Denied", "Enforced"].contains(&seen));
+                let mut wrong = snapshot.dangling(&place.victim);
                 if !(goes_on && is_right) {
                     wrong.push(now.to_string());
                 }
                 wrong
             }
-            _ => [likeness(place, sight), alike()].concat(),
+            _ => [likeness(place, snapshot), alike()].concat(),
         }
     }
 
@@ -445,16 +447,16 @@ impl Game<'_> {
     async fn eventually(
         &self,
         places: &[Place],
-        wrong: impl Fn(&Place, &Sight) -> Vec<String>,
+        wrong: impl Fn(&Place, &Snapshot) -> Vec<String>,
     ) -> anyhow::Result<BTreeMap<usize, Vec<String>>> {
         let (seen, before) = (RefCell::new(BTreeMap::new()), RefCell::new(Vec::new()));
         let waited = wait("all places have the expected outcome", REPAIR)
             .every(Duration::from_millis(500))
             .until(async || {
-                let sight = Sight::of(self.lab).await?;
+                let snapshot = Snapshot::of(self.lab).await?;
                 let mut left = BTreeMap::new();
                 for (number, place) in places.iter().enumerate() {
-                    let wrong = wrong(place, &sight);
+                    let wrong = wrong(place, &snapshot);
                     if !wrong.is_empty() {
                         left.insert(number, wrong);
                     }
@@ -479,20 +481,20 @@ impl Game<'_> {
     }
 }
 
-fn note(findings: &mut Findings, moment: Moment, found: BTreeMap<usize, Vec<String>>) {
+fn note(findings: &mut Findings, phase: Phase, found: BTreeMap<usize, Vec<String>>) {
     for (number, wrong) in found {
-        findings.entry((number, moment)).or_default().extend(wrong);
+        findings.entry((number, phase)).or_default().extend(wrong);
     }
 }
 
 /// Returns the differences of Slipway's objects from the state before the attacks.
-fn objects(place: &Place, sight: &Sight) -> Vec<String> {
-    compared(place, &place.before.ours, &sight.ours(&place.victim))
+fn objects(place: &Place, snapshot: &Snapshot) -> Vec<String> {
+    compared(place, &place.before.ours, &snapshot.ours(&place.victim))
 }
 
 /// Returns the same as [`objects`], but ignores new names of a stand-in's successor and of a ContourConfiguration.
-fn likeness(place: &Place, sight: &Sight) -> Vec<String> {
-    compared(place, &place.before.likeness, &sight.likeness(&place.victim))
+fn likeness(place: &Place, snapshot: &Snapshot) -> Vec<String> {
+    compared(place, &place.before.likeness, &snapshot.likeness(&place.victim))
 }
 
 fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<String, Value>) -> Vec<String> {
@@ -502,18 +504,18 @@ fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<Stri
         .map(|name| format!("deleted: {name}"));
     let others = now.iter().filter_map(|(name, now)| match before.get(name) {
         None => (!place.is_touched(name)).then(|| format!("new: {name}")),
-        Some(before) if before != now => Some(format!("{name}{}", sight::difference(before, now))),
+        Some(before) if before != now => Some(format!("{name}{}", snapshot::difference(before, now))),
         Some(_) => None,
     });
     gone.chain(others).collect()
 }
 
 /// Returns the reason why a change of the spec was not applied; empty if it was.
-fn blocked(place: &Place, sight: &Sight) -> Vec<String> {
-    let deployment = sight.deployment(&place.victim);
-    let service = sight.object("Service", &place.victim.home, "edge-envoy");
+fn blocked(place: &Place, snapshot: &Snapshot) -> Vec<String> {
+    let deployment = snapshot.deployment(&place.victim);
+    let service = snapshot.object("Service", &place.victim.home, "edge-envoy");
     // A rejected spec is observed, but not applied.
-    let is_applied = service["metadata"]["annotations"][ROUND] == "1" || place.given == Given::Refused;
+    let is_applied = service["metadata"]["annotations"][ROUND] == "1" || place.given == Initial::Refused;
     let is_observed = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
     if is_applied && is_observed {
         Vec::new()
@@ -524,14 +526,14 @@ fn blocked(place: &Place, sight: &Sight) -> Vec<String> {
 
 /// Waits until all places have their initial states.
 async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result<()> {
-    let made: Vec<_> = places.iter().filter(|place| place.given != Given::NotYet).collect();
+    let made: Vec<_> = places.iter().filter(|place| place.given != Initial::NotYet).collect();
     wait("the ContourDeployments have their initial states", LONG)
         .every(Duration::from_millis(500))
         .until(async || {
-            let sight = Sight::of(lab).await?;
+            let snapshot = Snapshot::of(lab).await?;
             let words: Vec<_> = made
                 .iter()
-                .map(|place| place.is_as_given(&sight, is_finished))
+                .map(|place| place.is_as_given(&snapshot, is_finished))
                 .collect();
             let words: Vec<_> = words.into_iter().filter(|words| !words.is_empty()).collect();
             Ok(Look::when(words.is_empty(), words.join("; ")))
@@ -542,21 +544,21 @@ async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result
 /// Triggers a reconcile of each ContourDeployment and waits for it, twice. A reconcile that began after the first trigger has observed
 /// everything that existed before.
 async fn fence(lab: &Lab, places: &[Place]) -> anyhow::Result<()> {
-    let there = sight::deployments(lab).await?;
+    let there = snapshot::deployments(lab).await?;
     let places: Vec<_> = places
         .iter()
         .filter(|place| there.contains(&place.victim.home))
         .collect();
     for _ in 0..2 {
-        let since = sight::log_end(lab)?;
+        let since = snapshot::log_end(lab)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let poke = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
+        let trigger = json!({"metadata": {"annotations": {RECONCILE_TRIGGER: now.as_nanos().to_string()}}});
         for place in &places {
-            lab.patch(&place.deployment(), &poke).await?;
+            lab.patch(&place.deployment(), &trigger).await?;
         }
         wait("each ContourDeployment was reconciled", LONG)
             .until(async || {
-                let done = sight::reconciles(lab, since)?;
+                let done = snapshot::reconciles(lab, since)?;
                 let left: Vec<_> = places
                     .iter()
                     .filter(|it| !done.contains_key(&it.victim.home))
@@ -604,8 +606,8 @@ fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Re
                 row.attack.name, row.attack.who, row.attack.given
             ));
         }
-        for ((_, moment), found) in found {
-            writeln!(wrong, "{}, {moment:?}: {}", place.name, found.join("\n    "))?;
+        for ((_, phase), found) in found {
+            writeln!(wrong, "{}, {phase:?}: {}", place.name, found.join("\n    "))?;
         }
     }
     ensure!(

@@ -3,13 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::Given::{self, Available, Edited, Missing, NotYet};
+use super::Attacker::Provider;
+use super::Initial::{self, Available, Edited, Missing, NotYet};
 use super::Outcome::{Nothing, Pruned, Refused, Repaired, Role, Rolled};
-use super::Who::Provider;
 use super::forged::{PERSISTED_STATE, Victim, object, points_at};
 use super::tenant::{HOLD, endpoint_slice, pod};
 use super::{Attack, Outcome, Step, attack};
-use crate::lab::made::FINALIZER;
+use crate::lab::created::FINALIZER;
 
 /// Changes the persisted state of the stand-in.
 fn remembers(victim: &Victim, more: &Value) -> Vec<Step> {
@@ -29,7 +29,7 @@ fn annotated(victim: &Victim, memory: &str) -> Step {
     )
 }
 
-fn row(name: &'static str, given: Given, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>) -> Attack {
+fn row(name: &'static str, given: Initial, outcomes: [Outcome; 2], steps: fn(&Victim) -> Vec<Step>) -> Attack {
     attack(name, Provider, given, steps, outcomes)
 }
 

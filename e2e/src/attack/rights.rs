@@ -5,13 +5,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use super::Who;
+use super::Attacker;
 use super::forged::{Victim, object};
 use crate::lab::Lab;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-impl Who {
+impl Attacker {
     /// All attackers.
     pub const ALL: [Self; 6] = [
         Self::Tenant,
@@ -79,13 +79,16 @@ pub fn everywhere() -> Vec<Value> {
         role["rules"] = rules;
         role
     });
-    let bindings = [(Who::Founder, "attack-namespaces"), (Who::Binder, "attack-bindings")];
+    let bindings = [
+        (Attacker::Founder, "attack-namespaces"),
+        (Attacker::Binder, "attack-bindings"),
+    ];
     let bindings = bindings.map(|(who, role)| binding("ClusterRoleBinding", "", who, role));
     roles.into_iter().chain(bindings).collect()
 }
 
 /// Returns the bindings of one attacker in the namespaces of one ContourDeployment.
-pub fn grants(who: Who, victim: &Victim) -> Vec<Value> {
+pub fn grants(who: Attacker, victim: &Victim) -> Vec<Value> {
     let (namespace, roles) = who.roles(victim);
     roles
         .iter()
@@ -93,7 +96,7 @@ pub fn grants(who: Who, victim: &Victim) -> Vec<Value> {
         .collect()
 }
 
-fn binding(kind: &'static str, namespace: &str, who: Who, role: &str) -> Value {
+fn binding(kind: &'static str, namespace: &str, who: Attacker, role: &str) -> Value {
     let mut binding = object(kind, namespace, &format!("attack-{}-{role}", who.user()));
     binding["roleRef"] = json!({"apiGroup": GROUP, "kind": "ClusterRole", "name": role});
     binding["subjects"] = json!([{"apiGroup": GROUP, "kind": "User", "name": who.user()}]);

@@ -3,13 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::Given::{Absent, Available, Edited, Missing, Refused as RefusedSettings};
+use super::Attacker::{Binder, Founder, Owner, Tenant};
+use super::Initial::{Absent, Available, Edited, Missing, Refused as RefusedSettings};
 use super::Outcome::{Nothing, Pruned, Refused, Role};
-use super::Who::{Binder, Founder, Owner, Tenant};
 use super::forged::{PERSISTED_STATE, STARTUP_INPUTS, Victim, object, pending_pod_spec, pods_spec, points_at};
-use super::{Attack, Step, When, attack};
+use super::{Attack, OperatorState, Step, attack};
 use crate::lab::Thing;
-use crate::lab::made::FINALIZER;
+use crate::lab::created::FINALIZER;
 
 /// A finalizer that only its creator removes.
 pub const HOLD: &str = "example.com/hold";
@@ -417,7 +417,7 @@ fn others() -> Vec<Attack> {
             [Role("Enforced"), Role("Enforced")],
         ),
         Attack {
-            when: When::Away,
+            when: OperatorState::Stopped,
             ..attack(
                 "namespace-and-name",
                 Founder,

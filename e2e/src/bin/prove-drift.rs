@@ -9,9 +9,9 @@ use clap::Parser;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use slipway_e2e::drift::leaks::{self, Batch, Crds, Operator, Scenario};
-use slipway_e2e::drift::sight::made_kinds;
 use slipway_e2e::drift::times::Times;
-use slipway_e2e::drift::{self, Outcome, Round, Workload};
+use slipway_e2e::drift::watches::created_kinds;
+use slipway_e2e::drift::{self, EnvoyWorkload, Outcome, Round};
 use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::narration::{say, title};
@@ -80,9 +80,9 @@ fn rounds(options: &Options) -> Vec<Round> {
         name: format!("round-{number}"),
         seed: fastrand::Rng::with_seed(options.seed.wrapping_mul(1000).wrapping_add(number)).u64(..),
         workload: if number % 2 == 0 {
-            Workload::Deployment
+            EnvoyWorkload::Deployment
         } else {
-            Workload::DaemonSet
+            EnvoyWorkload::DaemonSet
         },
         share: (0, 1),
         only: options.only.clone(),
@@ -213,7 +213,7 @@ fn drift_rows(journal: &Journal, options: &Options) -> anyhow::Result<Vec<Row>> 
         deletions += kept.deletions;
         seconds += kept.seconds;
     }
-    let expected: BTreeSet<_> = made_kinds().map(str::to_owned).collect();
+    let expected: BTreeSet<_> = created_kinds().map(str::to_owned).collect();
     ensure!(
         kinds == expected,
         "the disturbed kinds are {kinds:?}, but Slipway creates {expected:?}"

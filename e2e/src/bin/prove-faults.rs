@@ -59,8 +59,8 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
         (None, None) => true,
     };
     let workloads: Vec<Workload> = workload::ALL.into_iter().filter(is_wanted).collect();
-    let mut halls: Vec<Hall> = (0..options.servers.max(1)).map(Hall::new).collect();
-    let references = references(&mut halls, &workloads).await?;
+    let mut slots: Vec<ServerSlot> = (0..options.servers.max(1)).map(ServerSlot::new).collect();
+    let references = references(&mut slots, &workloads).await?;
     let plans = match &options.only {
         Some(plan) => vec![plan.clone()],
         None => selection::all(&references, options.seed)?,
@@ -83,7 +83,7 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
     } else {
         Some(Journal::open(PROOF, options.seed)?)
     };
-    let outcomes = carry_out_all(&mut halls, &plans, &references, journal).await?;
+    let outcomes = carry_out_all(&mut slots, &plans, &references, journal).await?;
     let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
     ensure!(
         outcomes.len() == plans.len(),
@@ -102,13 +102,13 @@ async fn prove(options: &Options) -> anyhow::Result<bool> {
 }
 
 /// A sequence of API servers. A server is replaced after a plan that leaves objects behind.
-struct Hall {
+struct ServerSlot {
     number: usize,
     built: usize,
     stage: Option<Stage>,
 }
 
-impl Hall {
+impl ServerSlot {
     fn new(number: usize) -> Self {
         Self {
             number,
@@ -128,14 +128,14 @@ impl Hall {
 }
 
 /// Runs each workload twice without a fault. If the two runs differ, a comparison proves nothing.
-async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
+async fn references(slots: &mut [ServerSlot], workloads: &[Workload]) -> anyhow::Result<BTreeMap<Workload, Reference>> {
     let left = Mutex::new(VecDeque::from(workloads.to_vec()));
     let done = Mutex::new(BTreeMap::new());
-    let work = halls.iter_mut().map(|hall| {
+    let work = slots.iter_mut().map(|slot| {
         let (left, done) = (&left, &done);
         async move {
             while let Some(workload) = next(left) {
-                let stage = hall.stage().await?;
+                let stage = slot.stage().await?;
                 let first = reference(stage, workload).await?;
                 let both = first.confirmed_by(&reference(stage, workload).await?);
                 let both = both.with_context(|| format!("{workload} without a fault"))?;
@@ -144,21 +144,21 @@ async fn references(halls: &mut [Hall], workloads: &[Workload]) -> anyhow::Resul
                     both.writes.len(),
                     both.events.len()
                 ));
-                done.lock().expect("nobody panics with the lock").insert(workload, both);
+                done.lock().expect("the lock is not poisoned").insert(workload, both);
             }
             anyhow::Ok(())
         }
     });
     futures::future::try_join_all(work).await?;
-    Ok(done.into_inner().expect("nobody panics with the lock"))
+    Ok(done.into_inner().expect("the lock is not poisoned"))
 }
 
 fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
-    queue.lock().expect("nobody panics with the lock").pop_front()
+    queue.lock().expect("the lock is not poisoned").pop_front()
 }
 
 async fn carry_out_all(
-    halls: &mut [Hall],
+    slots: &mut [ServerSlot],
     plans: &[Plan],
     references: &BTreeMap<Workload, Reference>,
     journal: Option<Journal>,
@@ -175,15 +175,15 @@ async fn carry_out_all(
     let total = plans.len();
     say(format!("{total} plans, {} of them finished before", outcomes.len()));
     let (left, done) = (Mutex::new(left), Mutex::new((outcomes, journal)));
-    let work = halls.iter_mut().map(|hall| {
+    let work = slots.iter_mut().map(|slot| {
         let (left, done) = (&left, &done);
         async move {
             while let Some(plan) = next(left) {
-                let (outcome, clean) = one(hall.stage().await?, &plan, &references[&plan.workload]).await?;
+                let (outcome, clean) = one(slot.stage().await?, &plan, &references[&plan.workload]).await?;
                 if !clean {
-                    hall.stage = None;
+                    slot.stage = None;
                 }
-                let mut done = done.lock().expect("nobody panics with the lock");
+                let mut done = done.lock().expect("the lock is not poisoned");
                 // A failed plan is not recorded, so the next run repeats it.
                 if let Some(journal) = done.1.as_mut().filter(|_| outcome.wrong.is_empty()) {
                     journal.note(&plan.to_string(), serde_json::to_value(&outcome)?)?;
@@ -195,7 +195,7 @@ async fn carry_out_all(
         }
     });
     futures::future::try_join_all(work).await?;
-    Ok(done.into_inner().expect("nobody panics with the lock").0)
+    Ok(done.into_inner().expect("the lock is not poisoned").0)
 }
 
 fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {

@@ -20,11 +20,11 @@ use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::operator::complaints;
 use slipway_e2e::lab::world::World;
 use slipway_e2e::narration::{say, show, title};
-use slipway_e2e::orders::masks::End;
+use slipway_e2e::orders::masks::FinalState;
 use slipway_e2e::orders::order::Order;
-use slipway_e2e::orders::plan::{self, Case, Pace};
-use slipway_e2e::orders::played::Server;
-use slipway_e2e::orders::real::Ground;
+use slipway_e2e::orders::plan::{self, OrderCase, Pace};
+use slipway_e2e::orders::played::OrderServer;
+use slipway_e2e::orders::real::RealCluster;
 use slipway_e2e::proof::{self, Journal, Row};
 use tokio::sync::OnceCell;
 
@@ -164,7 +164,7 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
     let mut rows = Vec::new();
     if part != Some(Part::Real) {
         let mut cases = plan::all(seed);
-        ensure!(cases.len() == 150, "there are {} orders", cases.len());
+        ensure!(cases.len() == 150, "found {} orders instead of 150", cases.len());
         cases.retain(|case| only.is_none_or(|only| case.order == only));
         let (row, bad) = played(arguments, &cases).await?;
         rows.push(row);
@@ -186,9 +186,9 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
 }
 
 /// Plays these orders on several API servers in parallel.
-async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, Vec<String>)> {
+async fn played(arguments: &Arguments, cases: &[OrderCase]) -> anyhow::Result<(Row, Vec<String>)> {
     let mut progress = Progress::new(arguments, cases.len())?;
-    let name = |case: &Case| format!("played {} {:?}", case.order, case.pace);
+    let name = |case: &OrderCase| format!("played {} {:?}", case.order, case.pace);
     let todo: VecDeque<_> = cases
         .iter()
         .filter(|case| !progress.is_done(&name(case)))
@@ -206,10 +206,13 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
     let workers = (0..servers).map(async |worker| {
         let mut age = 0;
         // The state after a failure is unknown, so the next order gets another server.
-        while !todo.lock().expect("no panic").is_empty() {
+        while !todo.lock().expect("the lock is not poisoned").is_empty() {
             let place = format!("orders-{}-{worker}-{age}", std::process::id());
             on_a_server(&place, &reference, &todo, async |case, outcome, took| {
-                progress.lock().expect("no panic").finish(&name(case), outcome, took)
+                progress
+                    .lock()
+                    .expect("the lock is not poisoned")
+                    .finish(&name(case), outcome, took)
             })
             .await?;
             age += 1;
@@ -217,7 +220,7 @@ async fn played(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<(Row, V
         anyhow::Ok(())
     });
     join_all(workers).await.into_iter().collect::<anyhow::Result<()>>()?;
-    let progress = progress.into_inner().expect("no panic");
+    let progress = progress.into_inner().expect("the lock is not poisoned");
     let settling = cases.iter().filter(|case| case.pace == Pace::Settling).count();
     let again: usize = cases.iter().map(|case| case.away.len()).sum();
     let counts = format!(
@@ -248,22 +251,22 @@ async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, V
         progress.done
     ));
     while !todo.is_empty() {
-        let ground = Ground::start(&format!("orders-real-{}", std::process::id())).await?;
+        let real_cluster = RealCluster::start(&format!("orders-real-{}", std::process::id())).await?;
         while let Some(order) = todo.pop_front() {
             let started = Instant::now();
-            let outcome = ground.play(*order).await;
+            let outcome = real_cluster.play(*order).await;
             let (played, bad) = (started.elapsed(), outcome.is_err());
             if let Ok(seen) = &outcome {
                 say(format!("  {} requests, answers {:?}", seen.requests, seen.answers));
             }
             progress.finish(&format!("real {order}"), &outcome.map(|seen| seen.requests), played)?;
             if bad {
-                installation::diagnose(ground.cluster()).await;
+                installation::diagnose(real_cluster.cluster()).await;
                 // The state after a failure is unknown, so the next order gets another cluster.
                 break;
             }
             if !todo.is_empty() {
-                ground
+                real_cluster
                     .clear()
                     .await
                     .with_context(|| format!("clearing after {order}"))?;
@@ -282,20 +285,20 @@ async fn real(arguments: &Arguments, orders: &[Order]) -> anyhow::Result<(Row, V
 /// Plays orders on one API server until none is left or one fails.
 async fn on_a_server(
     place: &str,
-    reference: &OnceCell<End>,
-    todo: &Mutex<VecDeque<Case>>,
-    done: impl AsyncFn(&Case, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
+    reference: &OnceCell<FinalState>,
+    todo: &Mutex<VecDeque<OrderCase>>,
+    done: impl AsyncFn(&OrderCase, &anyhow::Result<u64>, Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     // The world is never freed. It ends with this process, or with the last line of this function.
     let world: &'static World = Box::leak(Box::new(World::without_operator(place).await?));
     world.start_operator().await?;
     let lab = Lab::new(world, "orders").await?;
-    let server = Server::emptied(&lab).await?;
+    let server = OrderServer::emptied(&lab).await?;
     let wanted = reference
         .get_or_try_init(async || server.reference().await.context("the best order"))
         .await?;
     loop {
-        let Some(case) = todo.lock().expect("no panic").pop_front() else {
+        let Some(case) = todo.lock().expect("the lock is not poisoned").pop_front() else {
             break;
         };
         let started = Instant::now();
@@ -314,7 +317,7 @@ async fn on_a_server(
 }
 
 /// Stores the error and the logs of a failed order, and returns their folder.
-async fn keep(world: &World, lab: &Lab, case: &Case, error: &anyhow::Error) -> anyhow::Result<PathBuf> {
+async fn keep(world: &World, lab: &Lab, case: &OrderCase, error: &anyhow::Error) -> anyhow::Result<PathBuf> {
     let folder = proof::folder(PROOF)?.join(format!("{}-{:?}", case.order, case.pace));
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("error.txt"), format!("{case:?}\n{error:?}\n"))?;

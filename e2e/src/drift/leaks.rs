@@ -11,11 +11,11 @@ use futures::future::try_join_all;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::obstacle::{InTheWay, Obstacle};
-use super::sight::{self, Sight};
+use super::obstacle::{Obstacle, RaisedObstacle};
+use super::watches::{self, Watches};
 use super::{is_by_others, masked};
 use crate::edge::Edge;
-use crate::lab::made::name;
+use crate::lab::created::name;
 use crate::lab::players::{self, Kubelet, Node, Verdict};
 use crate::lab::{Lab, PATIENT, Thing, specification, wait};
 use crate::wait::Look;
@@ -151,11 +151,11 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
     ensure!(!batch.scenarios.is_empty(), "the batch has no scenarios");
     let _kubelet = Kubelet::of_all(lab);
     let _node = Node::of(lab).await?;
-    let sight = Sight::of(lab);
+    let watches = Watches::of(lab);
     let mut rng = Rng::with_seed(batch.seed);
     let mut cases = Vec::new();
     for (number, scenario) in batch.scenarios.iter().enumerate() {
-        cases.push(Case::begin(lab, *scenario, &lab.name(&format!("{}-{number}", batch.name))).await?);
+        cases.push(LeakCase::begin(lab, *scenario, &lab.name(&format!("{}-{number}", batch.name))).await?);
     }
     for case in &mut cases {
         case.settle(lab, &mut rng)
@@ -175,7 +175,7 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
     }
     if batch.operator == Operator::Down {
         for case in &cases {
-            case.kubernetes_has_done_its_part(lab).await?;
+            case.wait_for_kubernetes(lab).await?;
         }
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
@@ -185,14 +185,14 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
         }
     }
     let clearing = cases.iter().map(async |case| {
-        let cleared = case.clear_the_way(lab).await;
+        let cleared = case.remove_obstacle(lab).await;
         cleared.with_context(|| case.scenario.to_string())
     });
-    let (cleared, times) = tokio::join!(try_join_all(clearing), all_gone(lab, &sight, &cases));
+    let (cleared, times) = tokio::join!(try_join_all(clearing), wait_until_clean(lab, &watches, &cases));
     cleared?;
     let times = times?;
     for case in &cases {
-        case.namespaces_go(lab)
+        case.wait_for_namespaces(lab)
             .await
             .with_context(|| case.scenario.to_string())?;
     }
@@ -200,24 +200,24 @@ pub async fn run(lab: &Lab, batch: &Batch<'_>) -> anyhow::Result<Vec<(String, Du
 }
 
 /// One scenario in progress.
-struct Case {
+struct LeakCase {
     scenario: Scenario,
     edge: Edge,
     auth: String,
     spec: Value,
     /// The objects that remain at the end, without hashes in their names.
     left: BTreeSet<String>,
-    way: InTheWay,
+    way: RaisedObstacle,
     since: Cell<Instant>,
     is_clear: Cell<bool>,
 }
 
-impl Case {
+impl LeakCase {
     async fn begin(lab: &Lab, scenario: Scenario, namespace: &str) -> anyhow::Result<Self> {
         let auth = format!("{namespace}-auth");
-        lab.make_namespace(namespace).await?;
+        lab.create_namespace(namespace).await?;
         if scenario.service != Service::NoNamespace {
-            lab.make_namespace(&auth).await?;
+            lab.create_namespace(&auth).await?;
         }
         if scenario.service == Service::Valid {
             players::auth_server(lab, &auth).await?;
@@ -235,7 +235,7 @@ impl Case {
             auth,
             spec,
             left: BTreeSet::new(),
-            way: InTheWay::Nothing,
+            way: RaisedObstacle::Nothing,
             since: Cell::new(Instant::now()),
             is_clear: Cell::new(scenario.obstacle == Obstacle::None),
         })
@@ -244,7 +244,7 @@ impl Case {
     /// Waits until the edge has settled, and raises the obstacle.
     async fn settle(&mut self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<()> {
         lab.settled(&self.edge).await?;
-        let all = lab.belongings(&self.edge).await?;
+        let all = lab.objects_of(&self.edge).await?;
         let made = named(&all);
         ensure!(made.len() > 15, "too few objects exist: {made:?}");
         let victims = all.iter().filter_map(|object| thing(object)).collect();
@@ -288,7 +288,7 @@ impl Case {
             }
             Act::ReferElsewhere => {
                 let other = format!("{}-other", self.edge.namespace());
-                lab.make_namespace(&other).await?;
+                lab.create_namespace(&other).await?;
                 self.patch(lab, &reference(&json!({"namespace": other}))).await?;
             }
             Act::Rename => self.patch(lab, &reference(&json!({"name": "another"}))).await?,
@@ -306,7 +306,7 @@ impl Case {
     }
 
     /// Waits until Kubernetes has deleted its part of the namespace. The rest waits for the operator, which does not run.
-    async fn kubernetes_has_done_its_part(&self, lab: &Lab) -> anyhow::Result<()> {
+    async fn wait_for_kubernetes(&self, lab: &Lab) -> anyhow::Result<()> {
         if !matches!(self.scenario.act, Act::DeleteNamespace | Act::DeleteBothNamespaces) {
             return Ok(());
         }
@@ -323,11 +323,11 @@ impl Case {
         .await
     }
 
-    async fn clear_the_way(&self, lab: &Lab) -> anyhow::Result<()> {
+    async fn remove_obstacle(&self, lab: &Lab) -> anyhow::Result<()> {
         if self.is_clear.get() {
             return Ok(());
         }
-        self.way.was_met(lab).await?;
+        self.way.wait_until_met(lab).await?;
         // The ContourDeployment must wait for the object that cannot be deleted.
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         ensure!(
@@ -358,7 +358,7 @@ impl Case {
         difference
     }
 
-    async fn namespaces_go(&self, lab: &Lab) -> anyhow::Result<()> {
+    async fn wait_for_namespaces(&self, lab: &Lab) -> anyhow::Result<()> {
         let [own, auth] = [self.edge.namespace(), &self.auth].map(|name| Thing::new("Namespace", "", name));
         let deleted: &[Thing] = match self.scenario.act {
             Act::DeleteNamespace => &[own],
@@ -372,14 +372,14 @@ impl Case {
             }
         };
         for namespace in deleted {
-            namespace_goes(lab, namespace).await?;
+            wait_until_namespace_is_deleted(lab, namespace).await?;
         }
         Ok(())
     }
 }
 
 /// Waits until a deleted namespace no longer exists.
-pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
+pub async fn wait_until_namespace_is_deleted(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> {
     wait(&format!("{namespace} no longer exists"), PATIENT)
         .until(async || {
             let found = lab.find(namespace).await?;
@@ -391,14 +391,14 @@ pub async fn namespace_goes(lab: &Lab, namespace: &Thing) -> anyhow::Result<()> 
 
 /// Waits until each case has left exactly its remaining objects. The watches determine the durations. Afterwards, lists of all kinds in the
 /// cluster, by labels and names, confirm the result.
-async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Vec<(String, Duration)>> {
+async fn wait_until_clean(lab: &Lab, watches: &Watches, cases: &[LeakCase]) -> anyhow::Result<Vec<(String, Duration)>> {
     let mut times = BTreeMap::new();
     wait("only the expected objects are left", Duration::from_mins(1))
         .every(Duration::from_millis(20))
         .until(async || {
             let mut open = Vec::new();
             for (number, case) in cases.iter().enumerate() {
-                let difference = case.difference(&sight.described(&case.edge));
+                let difference = case.difference(&watches.described(&case.edge));
                 if difference.is_empty() {
                     times.entry(number).or_insert_with(|| case.since.get().elapsed());
                 } else {
@@ -416,7 +416,7 @@ async fn all_gone(lab: &Lab, sight: &Sight, cases: &[Case]) -> anyhow::Result<Ve
         Duration::from_mins(1),
     )
     .until(async || {
-        let there = lab.belongings_of_each(&edges).await?;
+        let there = lab.objects_of_each(&edges).await?;
         let differences = cases
             .iter()
             .zip(&there)
@@ -438,7 +438,7 @@ fn named(objects: &BTreeSet<String>) -> BTreeSet<String> {
 /// Returns the reference to an object of Slipway from its description, or None for other objects.
 fn thing(object: &str) -> Option<Thing> {
     let (kind, place) = object.split_once(' ')?;
-    let kind = sight::made_kinds().find(|made| *made == kind && !is_by_others(kind))?;
+    let kind = watches::created_kinds().find(|made| *made == kind && !is_by_others(kind))?;
     let place = place.split(' ').next()?;
     let (namespace, name) = place.split_once('/').unwrap_or(("", place));
     Some(Thing::new(kind, namespace, name))

@@ -6,11 +6,11 @@
 
 pub mod leaks;
 pub mod obstacle;
-pub mod ours;
+pub mod owned;
 pub mod perturbation;
-pub mod sight;
 mod surroundings;
 pub mod times;
+pub mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ use fastrand::Rng;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use self::perturbation::{Disturbed, Perturbation, Target};
-use self::sight::{Seen, Sight};
+use self::perturbation::{AppliedPerturbation, Perturbation, Target};
 use self::surroundings::Bystanders;
 use self::times::Times;
+use self::watches::{Change, Watches};
 use crate::edge::Edge;
 use crate::lab::players::{self, Kubelet, Node, Verdict};
 use crate::lab::{Lab, PATIENT, PROMPT, Thing, audit, wait};
@@ -38,14 +38,14 @@ const SETTLES: Duration = Duration::from_mins(2);
 
 /// The workload of Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workload {
+pub enum EnvoyWorkload {
     /// One pod on each node.
     DaemonSet,
     /// A number of replicas.
     Deployment,
 }
 
-impl Workload {
+impl EnvoyWorkload {
     /// Returns the name of the kind.
     pub fn kind(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ pub struct Round {
     /// The seed that determines the order and the details of the perturbations.
     pub seed: u64,
     /// The workload of Envoy.
-    pub workload: Workload,
+    pub workload: EnvoyWorkload,
     /// The share of the cases, as (part, parts): every `parts`-th case, starting with case number `part`.
     pub share: (usize, usize),
     /// A filter: only cases with this text in their names.
@@ -102,12 +102,12 @@ pub async fn rounds(
 ) -> anyhow::Result<Outcome> {
     let _kubelet = Kubelet::of_all(lab);
     let _node = Node::of(lab).await?;
-    let sight = Sight::of(lab);
+    let watches = Watches::of(lab);
     let mut all = Outcome::default();
     let mut outcomes = futures::stream::iter(rounds)
         .map(|round| {
-            let sight = &sight;
-            async move { (round, self::round(lab, sight, round).await) }
+            let watches = &watches;
+            async move { (round, self::round(lab, watches, round).await) }
         })
         .buffer_unordered(at_once);
     while let Some((round, outcome)) = outcomes.next().await {
@@ -129,20 +129,20 @@ pub async fn rounds(
 /// The ContourDeployment of a round, and the names of its objects in the settled state.
 struct Stage<'a> {
     lab: &'a Lab,
-    sight: &'a Sight,
+    watches: &'a Watches,
     edge: Edge,
     things: BTreeSet<String>,
 }
 
 /// Runs one round.
-pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Outcome> {
+pub async fn round(lab: &Lab, watches: &Watches, round: &Round) -> anyhow::Result<Outcome> {
     let mut rng = Rng::with_seed(round.seed);
     let namespace = lab.name(&round.name);
     let auth = format!("{namespace}-auth");
     for name in [&namespace, &auth] {
-        lab.make_namespace(name).await?;
+        lab.create_namespace(name).await?;
     }
-    let bystanders = Bystanders::make(lab, &[&namespace, &auth]).await?;
+    let bystanders = Bystanders::create(lab, &[&namespace, &auth]).await?;
     if rng.bool() {
         players::auth_server(lab, &auth).await?;
         lab.create(&players::extension_service(&auth, "500ms")).await?;
@@ -150,7 +150,7 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
     }
     let edge = lab.edge_in(&namespace, &specification(&auth, round.workload)).await?;
     lab.settled(&edge).await?;
-    let stage = Stage::set(lab, sight, edge).await?;
+    let stage = Stage::set(lab, watches, edge).await?;
     let mark = audit::mark(lab.world)?;
     let mut outcome = Outcome::default();
 
@@ -182,14 +182,14 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
     ensure!(!outcome.times.is_empty() || !outcome.failures.is_empty(), "no case ran");
 
     stage.settled().await?;
-    stage.configuration_is_unaltered().await?;
+    stage.wait_for_unaltered_configuration().await?;
     stage.settled().await?;
-    surroundings::certificates_fit(lab, &namespace).await?;
-    stage.is_quiet(&[&namespace, &auth]).await?;
+    surroundings::check_certificates(lab, &namespace).await?;
+    stage.wait_until_quiet(&[&namespace, &auth]).await?;
     let edge = stage.edge;
     edge.delete().await?;
-    lab.nothing_is_left(&edge).await?;
-    bystanders.are_as_they_were(lab).await?;
+    lab.wait_until_nothing_is_left(&edge).await?;
+    bystanders.check_unchanged(lab).await?;
     audit::only_own_objects_written(lab.world, mark, &[&namespace, &auth], edge.name())?;
     outcome.deletions = audit::deletions_by_uid(lab.world, mark, &[&namespace, &auth])?;
     ensure!(
@@ -200,7 +200,7 @@ pub async fn round(lab: &Lab, sight: &Sight, round: &Round) -> anyhow::Result<Ou
 }
 
 /// Returns a spec with one stand-in beside a service and one in the ContourDeployment's own namespace.
-fn specification(auth: &str, workload: Workload) -> Value {
+fn specification(auth: &str, workload: EnvoyWorkload) -> Value {
     json!({
         // The spec sets the replicas, so that Slipway owns the field.
         "contour": {"deployment": {"replicas": 2}},
@@ -213,7 +213,7 @@ fn specification(auth: &str, workload: Workload) -> Value {
 }
 
 impl<'a> Stage<'a> {
-    async fn set(lab: &'a Lab, sight: &'a Sight, edge: Edge) -> anyhow::Result<Self> {
+    async fn set(lab: &'a Lab, watches: &'a Watches, edge: Edge) -> anyhow::Result<Self> {
         let by_labels = wait("the watches of the test have caught up", PROMPT)
             .until(async || {
                 // By labels and by names, in the whole cluster, for all kinds.
@@ -221,10 +221,10 @@ impl<'a> Stage<'a> {
                     let kind = it.split(' ').next().unwrap_or_default();
                     kind != "ContourDeployment" && !is_by_others(kind)
                 };
-                let there: BTreeSet<_> = lab.belongings(&edge).await?.into_iter().filter(is_made).collect();
-                let seen: BTreeSet<_> = sight.of_edge(&edge).keys().map(ToString::to_string).collect();
+                let there: BTreeSet<_> = lab.objects_of(&edge).await?.into_iter().filter(is_made).collect();
+                let seen: BTreeSet<_> = watches.of_edge(&edge).keys().map(ToString::to_string).collect();
                 Ok(if seen == there && !seen.is_empty() {
-                    Look::Reached(sight.of_edge(&edge))
+                    Look::Reached(watches.of_edge(&edge))
                 } else {
                     Look::NotYet(format!("existing: {there:?}, observed: {seen:?}"))
                 })
@@ -237,7 +237,7 @@ impl<'a> Stage<'a> {
         );
         Ok(Self {
             lab,
-            sight,
+            watches,
             edge,
             things,
         })
@@ -245,7 +245,7 @@ impl<'a> Stage<'a> {
 
     /// Returns the objects of the edge now, by their names without hashes.
     fn targets(&self) -> anyhow::Result<BTreeMap<String, Target>> {
-        let its = self.sight.of_edge(&self.edge).into_iter();
+        let its = self.watches.of_edge(&self.edge).into_iter();
         its.map(|(thing, object)| {
             Ok((
                 masked(thing.kind, &thing.name),
@@ -255,8 +255,8 @@ impl<'a> Stage<'a> {
         .collect()
     }
 
-    fn look_complete(&self) -> Look<()> {
-        let its = self.sight.of_edge(&self.edge);
+    fn observe_complete(&self) -> Look<()> {
+        let its = self.watches.of_edge(&self.edge);
         let terminating = its
             .values()
             .any(|object| !object["metadata"]["deletionTimestamp"].is_null());
@@ -280,7 +280,7 @@ impl<'a> Stage<'a> {
     /// the status. When the operator has reported the new generation without further changes, the state is final.
     async fn settled(&self) -> anyhow::Result<()> {
         let look = async || {
-            Ok(match self.look_complete() {
+            Ok(match self.observe_complete() {
                 Look::Reached(()) => match self.edge.look_settled().await? {
                     Look::Reached(_) => Look::Reached(()),
                     Look::NotYet(seen) => Look::NotYet(seen),
@@ -306,7 +306,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the operator has reconciled this edge after all earlier actions.
-    async fn looked_at(&self) -> anyhow::Result<()> {
+    async fn wait_for_reconcile(&self) -> anyhow::Result<()> {
         let own = Thing::new("ContourDeployment", self.edge.namespace(), self.edge.name());
         let spec = self.lab.read(&own).await?["spec"].clone();
         let other = if spec["extensionServices"]["readiness"] == "Tolerated" {
@@ -342,8 +342,8 @@ impl<'a> Stage<'a> {
     async fn case(&self, masked: &str, what: Perturbation, rng: &mut Rng) -> anyhow::Result<Vec<Duration>> {
         self.settled().await?;
         let mut target = self.target(masked).await?;
-        if target.is_shared() && ours::is_as_created(&target.before) {
-            let mut told = self.sight.listen();
+        if target.is_shared() && owned::is_as_created(&target.before) {
+            let mut told = self.watches.listen();
             let done = target.unlabel(self.lab).await?;
             told.first(done.version()?, PROMPT, |seen| repaired(&target, &done, seen))
                 .await
@@ -351,12 +351,12 @@ impl<'a> Stage<'a> {
             self.settled().await?;
             target = self.target(masked).await?;
             ensure!(
-                !ours::is_as_created(&target.before),
+                !owned::is_as_created(&target.before),
                 "Slipway did not adopt {masked} with server-side apply after its creation"
             );
         }
 
-        let mut told = self.sight.listen();
+        let mut told = self.watches.listen();
         let done = target.disturb(self.lab, what, rng).await?;
         let answered = Instant::now();
         let may_be_succeeded = what.may_cost_a_name() && target.is_startup_input();
@@ -365,30 +365,34 @@ impl<'a> Stage<'a> {
         let seen = told.first(done.version()?, limit, |seen| match what {
             _ if may_be_succeeded && target.succession(&seen.thing, &seen.object).is_ok() => Ok(()),
             _ if may_go && seen.thing == target.thing && !seen.is_there && what != Perturbation::Deleted => Ok(()),
-            Perturbation::Deleted => made_again(&target, &done, seen),
+            Perturbation::Deleted => recreated(&target, &done, seen),
             _ => repaired(&target, &done, seen),
         });
         let seen = seen.await.with_context(|| done.how.clone())?;
         // The watch may report the repair before the response to the perturbation has arrived.
         let mut times = vec![seen.saturating_duration_since(answered)];
         if what == Perturbation::Finalizer {
-            times.extend(self.goes_late(&target).await.with_context(|| done.how.clone())?);
+            times.extend(
+                self.delete_after_hold(&target)
+                    .await
+                    .with_context(|| done.how.clone())?,
+            );
         }
         Ok(times)
     }
 
     /// Deletes an object with another user's finalizer, and removes the finalizer. Slipway must not change the object until then.
     /// Afterwards Slipway recreates the object, or has already created its successor.
-    async fn goes_late(&self, target: &Target) -> anyhow::Result<Option<Duration>> {
+    async fn delete_after_hold(&self, target: &Target) -> anyhow::Result<Option<Duration>> {
         target.begin_to_delete(self.lab).await?;
-        self.looked_at().await?;
+        self.wait_for_reconcile().await?;
         let now = self.lab.read(&target.thing).await?;
-        let nothing = Disturbed::of_itself(&now);
-        let mut told = self.sight.listen();
-        target.let_go(self.lab).await?;
+        let nothing = AppliedPerturbation::unchanged(&now);
+        let mut told = self.watches.listen();
+        target.remove_finalizer(self.lab).await?;
         let answered = Instant::now();
         if target.is_startup_input() {
-            let gone = |seen: &Seen| {
+            let gone = |seen: &Change| {
                 if seen.thing == target.thing && !seen.is_there {
                     Ok(())
                 } else {
@@ -400,22 +404,22 @@ impl<'a> Stage<'a> {
                 .context("the object still exists after the removal of the finalizer")?;
             return Ok(None);
         }
-        let again = told.first(nothing.version()?, PROMPT, |seen| made_again(target, &nothing, seen));
+        let again = told.first(nothing.version()?, PROMPT, |seen| recreated(target, &nothing, seen));
         Ok(Some(again.await?.saturating_duration_since(answered)))
     }
 
     /// Checks that Contour uses a configuration that nobody ever altered, with the required content.
-    async fn configuration_is_unaltered(&self) -> anyhow::Result<()> {
+    async fn wait_for_unaltered_configuration(&self) -> anyhow::Result<()> {
         // The successor of a configuration that was altered again soon is delayed.
         wait("Contour's arguments name a configuration that nobody altered", SETTLES)
             .until(async || {
-                let looked = self.look_at_configuration().await;
+                let looked = self.check_configuration().await;
                 Ok(looked.map_or_else(|error| Look::NotYet(format!("{error:#}")), Look::Reached))
             })
             .await
     }
 
-    async fn look_at_configuration(&self) -> anyhow::Result<()> {
+    async fn check_configuration(&self) -> anyhow::Result<()> {
         let namespace = self.edge.namespace();
         let deployment = Thing::new("Deployment", namespace, &format!("{}-contour", self.edge.name()));
         let contour = self.lab.read(&deployment).await?;
@@ -456,7 +460,7 @@ impl<'a> Stage<'a> {
         for pointer in ["/globalExtAuth/extensionRef", "/tracing/extensionService"] {
             let stand_in = reference(pointer).with_context(|| format!("{named} has no {pointer}"))?;
             ensure!(
-                self.sight.of_edge(&self.edge).contains_key(&stand_in),
+                self.watches.of_edge(&self.edge).contains_key(&stand_in),
                 "{named} references {stand_in}, which does not exist"
             );
         }
@@ -464,7 +468,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the operator sends no requests. At first, an Event about the last status may still be in progress.
-    async fn is_quiet(&self, namespaces: &[&str]) -> anyhow::Result<()> {
+    async fn wait_until_quiet(&self, namespaces: &[&str]) -> anyhow::Result<()> {
         wait("the operator sends no requests", PATIENT)
             .until(async || {
                 let mark = audit::mark(self.lab.world)?;
@@ -481,7 +485,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Reports whether the target itself was observed in its settled state.
-fn repaired(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String> {
+fn repaired(target: &Target, done: &AppliedPerturbation, seen: &Change) -> Result<(), String> {
     if seen.thing != target.thing {
         return Err(String::new());
     }
@@ -492,7 +496,7 @@ fn repaired(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String
 }
 
 /// Reports whether another object with the target's name was observed in its settled state.
-fn made_again(target: &Target, done: &Disturbed, seen: &Seen) -> Result<(), String> {
+fn recreated(target: &Target, done: &AppliedPerturbation, seen: &Change) -> Result<(), String> {
     if seen.thing != target.thing {
         return Err(String::new());
     }

@@ -23,7 +23,7 @@ pub enum Obstacle {
 
 /// A raised obstacle.
 #[derive(Debug)]
-pub enum InTheWay {
+pub enum RaisedObstacle {
     /// No obstacle.
     Nothing,
     /// The object with the finalizer.
@@ -34,7 +34,7 @@ pub enum InTheWay {
 
 impl Obstacle {
     /// Raises the obstacle for a random one of these objects.
-    pub async fn raise(self, lab: &Lab, victims: Vec<Thing>, rng: &mut Rng) -> anyhow::Result<InTheWay> {
+    pub async fn raise(self, lab: &Lab, victims: Vec<Thing>, rng: &mut Rng) -> anyhow::Result<RaisedObstacle> {
         // The garbage collector deletes the operator's own access, and no controller waits for that deletion.
         let mut victims = victims
             .into_iter()
@@ -43,14 +43,14 @@ impl Obstacle {
         rng.shuffle(&mut victims);
         let victim = victims.pop().context("no object can have an obstacle")?;
         Ok(match self {
-            Self::None => InTheWay::Nothing,
+            Self::None => RaisedObstacle::Nothing,
             Self::Finalizer => {
                 let now = lab.read(&victim).await?;
                 let mut finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
                 finalizers.push(json!(HOLD));
                 lab.patch(&victim, &json!({"metadata": {"finalizers": finalizers}}))
                     .await?;
-                InTheWay::Finalizer(victim)
+                RaisedObstacle::Finalizer(victim)
             }
             Self::Refusal => {
                 for object in policy(&victim)? {
@@ -64,15 +64,15 @@ impl Obstacle {
                         ))
                     })
                     .await?;
-                InTheWay::Refusal(victim, audit::mark(lab.world)?)
+                RaisedObstacle::Refusal(victim, audit::mark(lab.world)?)
             }
         })
     }
 }
 
-impl InTheWay {
+impl RaisedObstacle {
     /// Waits until the operator has met the obstacle.
-    pub async fn was_met(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn wait_until_met(&self, lab: &Lab) -> anyhow::Result<()> {
         let met = async || {
             Ok(match self {
                 Self::Nothing => Look::Reached(()),
@@ -110,7 +110,7 @@ impl InTheWay {
     pub async fn remove(&self, lab: &Lab) -> anyhow::Result<()> {
         match self {
             Self::Nothing => Ok(()),
-            Self::Finalizer(victim) => lab.let_go(victim, HOLD).await,
+            Self::Finalizer(victim) => lab.remove_finalizer(victim, HOLD).await,
             Self::Refusal(victim, _) => {
                 for object in policy(victim)?.iter().rev() {
                     let kind = if object["kind"] == "ValidatingAdmissionPolicy" {

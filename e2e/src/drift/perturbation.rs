@@ -6,10 +6,10 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::ours::{self, Leaf};
-use super::sight::version_of;
+use super::owned::{self, Leaf};
+use super::watches::version_of;
 use crate::edge::{OWNER_NAME, OWNER_NAMESPACE};
-use crate::lab::made::{APPLIED, FINALIZER};
+use crate::lab::created::{APPLIED, FINALIZER};
 use crate::lab::{Lab, Thing};
 
 /// A finalizer of another user.
@@ -101,7 +101,7 @@ pub struct Target {
 
 /// A perturbation that was applied.
 #[derive(Debug)]
-pub struct Disturbed {
+pub struct AppliedPerturbation {
     /// The object in the API server's response, or the object's last state.
     pub answer: Value,
     /// Another user's fields, which must be preserved.
@@ -112,7 +112,7 @@ pub struct Disturbed {
     pub how: String,
 }
 
-impl Disturbed {
+impl AppliedPerturbation {
     fn of(answer: Value, how: impl Into<String>) -> Self {
         Self {
             answer,
@@ -123,7 +123,7 @@ impl Disturbed {
     }
 
     /// Returns a description of an unchanged object.
-    pub fn of_itself(now: &Value) -> Self {
+    pub fn unchanged(now: &Value) -> Self {
         Self::of(now.clone(), "nothing")
     }
 
@@ -136,7 +136,7 @@ impl Disturbed {
 impl Target {
     /// Returns a target from the object's present state.
     pub fn new(thing: Thing, before: Value) -> anyhow::Result<Self> {
-        let leaves = ours::leaves(&before)?;
+        let leaves = owned::leaves(&before)?;
         ensure!(!leaves.is_empty(), "Slipway owns no field of {thing}: {before}");
         Ok(Self { thing, before, leaves })
     }
@@ -187,7 +187,7 @@ impl Target {
     }
 
     /// Returns an error with the first difference from the settled state, for an object with the target's name.
-    pub fn difference(&self, now: &Value, done: &Disturbed) -> Result<(), String> {
+    pub fn difference(&self, now: &Value, done: &AppliedPerturbation) -> Result<(), String> {
         if !now["metadata"]["deletionTimestamp"].is_null() {
             return Err(format!("{} is Terminating", self.thing));
         }
@@ -246,7 +246,7 @@ impl Target {
     }
 
     /// Applies a perturbation.
-    pub async fn disturb(&self, lab: &Lab, what: Perturbation, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+    pub async fn disturb(&self, lab: &Lab, what: Perturbation, rng: &mut Rng) -> anyhow::Result<AppliedPerturbation> {
         let done = match what {
             Perturbation::Deleted => self.delete(lab).await?,
             Perturbation::Content => self.change(lab, rng).await?,
@@ -284,25 +284,25 @@ impl Target {
     }
 
     /// Removes a label, so that Slipway applies the object. Afterwards the managed fields contain only the fields that Slipway sets.
-    pub async fn unlabel(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+    pub async fn unlabel(&self, lab: &Lab) -> anyhow::Result<AppliedPerturbation> {
         self.merge(lab, &json!({"labels": {MANAGED_BY: null}}), "label").await
     }
 
     /// Patches metadata as a user that the policies on marks do not restrict. These policies protect the marks from other users.
-    async fn merge(&self, lab: &Lab, metadata: &Value, how: &str) -> anyhow::Result<Disturbed> {
+    async fn merge(&self, lab: &Lab, metadata: &Value, how: &str) -> anyhow::Result<AppliedPerturbation> {
         let api = lab.unguarded(self.thing.kind, &self.thing.namespace);
         let patch = Patch::Merge(json!({"metadata": metadata}));
         let answer = api.patch(&self.thing.name, &PatchParams::default(), &patch).await;
         let answer = answer.with_context(|| format!("patching {}", self.thing))?;
-        Ok(Disturbed::of(serde_json::to_value(answer)?, how))
+        Ok(AppliedPerturbation::of(serde_json::to_value(answer)?, how))
     }
 
-    async fn delete(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+    async fn delete(&self, lab: &Lab) -> anyhow::Result<AppliedPerturbation> {
         lab.delete(&self.thing).await?;
-        Ok(Disturbed::of(self.before.clone(), "deletion"))
+        Ok(AppliedPerturbation::of(self.before.clone(), "deletion"))
     }
 
-    async fn strip_labels(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+    async fn strip_labels(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<AppliedPerturbation> {
         let mut labels: Vec<_> = self
             .leaves
             .iter()
@@ -328,7 +328,7 @@ impl Target {
         self.merge(lab, &json!({"labels": labels}), &how).await
     }
 
-    async fn strip_annotations(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+    async fn strip_annotations(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<AppliedPerturbation> {
         let annotations = self.before["metadata"]["annotations"]
             .as_object()
             .context("annotations")?;
@@ -347,13 +347,13 @@ impl Target {
     }
 
     /// Changes a field of Slipway's to the first other value that the API server accepts.
-    async fn change(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+    async fn change(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<AppliedPerturbation> {
         if let Some(addition) = self.addition().filter(|_| rng.bool()) {
             let answer = self
                 .json_patch(lab, addition.clone())
                 .await?
                 .context("the API server rejected the addition")?;
-            return Ok(Disturbed::of(answer, addition.to_string()));
+            return Ok(AppliedPerturbation::of(answer, addition.to_string()));
         }
         let mut leaves: Vec<_> = self.content().collect();
         rng.shuffle(&mut leaves);
@@ -370,7 +370,7 @@ impl Target {
                 // The value does not change if the API server defaults the field to the same value, or keeps the field.
                 if leaf.of(&answer) != Some(&leaf.value) {
                     let how = format!("{pointer}: {} → {:?}", leaf.value, leaf.of(&answer));
-                    let mut done = Disturbed::of(answer, how);
+                    let mut done = AppliedPerturbation::of(answer, how);
                     done.spoilt = leaf.is_variable().then(|| (leaf.clone(), other));
                     return Ok(done);
                 }
@@ -429,7 +429,7 @@ impl Target {
     }
 
     /// Applies another user's fields, and removes a label to trigger a repair.
-    async fn add(&self, lab: &Lab) -> anyhow::Result<Disturbed> {
+    async fn add(&self, lab: &Lab) -> anyhow::Result<AppliedPerturbation> {
         let (key, value) = ("test.example.com/mine", "stays");
         let mut foreign = match self.thing.kind {
             "Deployment" | "DaemonSet" => json!({"spec": {"revisionHistoryLimit": 7}}),
@@ -451,7 +451,7 @@ impl Target {
     }
 
     /// Applies a field of Slipway's with another manager, together with a field of that manager.
-    async fn take_over(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<Disturbed> {
+    async fn take_over(&self, lab: &Lab, rng: &mut Rng) -> anyhow::Result<AppliedPerturbation> {
         let foreign = json!({"metadata": {"labels": {"test.example.com/usurper": "stays"}}});
         let parameters = PatchParams::apply("a-usurper").force();
         let mut leaves: Vec<_> = self.content().collect();
@@ -468,7 +468,7 @@ impl Target {
                     Err(error) => return Err(error).with_context(|| format!("taking over {}", self.thing)),
                 };
                 if leaf.of(&answer) != Some(&leaf.value) {
-                    let mut done = Disturbed::of(
+                    let mut done = AppliedPerturbation::of(
                         answer,
                         format!("{:?}: {} → {other}", leaf.pointer(&self.before), leaf.value),
                     );
@@ -482,7 +482,7 @@ impl Target {
     }
 
     /// Removes the other user's finalizer from an object that is being deleted.
-    pub async fn let_go(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn remove_finalizer(&self, lab: &Lab) -> anyhow::Result<()> {
         let now = lab.read(&self.thing).await?;
         let finalizers = now["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         let held = finalizers.iter().any(|finalizer| finalizer == HOLD);
@@ -492,7 +492,7 @@ impl Target {
             "{} is not Terminating",
             self.thing
         );
-        lab.let_go(&self.thing, HOLD).await
+        lab.remove_finalizer(&self.thing, HOLD).await
     }
 
     /// Requests the deletion of the object. Does not wait.

@@ -20,18 +20,18 @@ pub struct Bystanders(Vec<(Thing, Value)>);
 
 impl Bystanders {
     /// Creates the objects in these namespaces.
-    pub async fn make(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<Self> {
+    pub async fn create(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<Self> {
         let mut made = Vec::new();
         for namespace in namespaces {
             for object in foreign(namespace, namespaces[0]) {
-                let kind = super::sight::made_kinds()
+                let kind = super::watches::created_kinds()
                     .find(|kind| object["kind"] == *kind)
-                    .context("a kind that Slipway makes")?;
+                    .context("not a kind that Slipway creates")?;
                 let name = object["metadata"]["name"].as_str().context("a name")?;
                 let stored = if object["metadata"]["labels"][OWNER_NAME].is_null() {
                     serde_json::to_value(lab.create(&object).await?)?
                 } else {
-                    left_with_half(lab, kind, &object).await?
+                    create_with_one_label(lab, kind, &object).await?
                 };
                 made.push((
                     Thing::new(kind, namespace, name),
@@ -43,7 +43,7 @@ impl Bystanders {
     }
 
     /// Checks that nobody has written to any of them.
-    pub async fn are_as_they_were(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn check_unchanged(&self, lab: &Lab) -> anyhow::Result<()> {
         for (thing, version) in &self.0 {
             let now = lab.read(thing).await?;
             ensure!(
@@ -57,7 +57,7 @@ impl Bystanders {
 
 /// Creates an object and removes one of its two owner labels. The policies allow only the operator to create such an object, and forbid the
 /// operator an object without this label. But an object from a time before the policies may exist.
-async fn left_with_half(lab: &Lab, kind: &str, object: &Value) -> anyhow::Result<Value> {
+async fn create_with_one_label(lab: &Lab, kind: &str, object: &Value) -> anyhow::Result<Value> {
     let namespace = object["metadata"]["namespace"].as_str().context("a namespace")?;
     let name = object["metadata"]["name"].as_str().context("a name")?;
     let api = lab.unguarded(kind, namespace);
@@ -99,7 +99,7 @@ fn foreign(namespace: &str, edge: &str) -> Vec<Value> {
 }
 
 /// Checks that the authority of Contour and Envoy signed both certificates.
-pub async fn certificates_fit(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
+pub async fn check_certificates(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     for name in ["edge-contour-cert", "edge-envoy-cert"] {
         let secret = Thing::new("Secret", namespace, name);
         let data = lab.read(&secret).await?["data"].clone();

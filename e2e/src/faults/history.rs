@@ -66,7 +66,7 @@ impl History {
 
     /// Discards all commits except the last one of each object that still exists.
     pub fn forget(&self) {
-        let mut commits = self.commits.lock().expect("nobody panics with the lock");
+        let mut commits = self.commits.lock().expect("the lock is not poisoned");
         let mut last = BTreeMap::new();
         commits.sort_by_key(|commit| commit.version);
         for commit in commits.drain(..) {
@@ -104,7 +104,7 @@ impl History {
     }
 
     fn present(&self, kind: &str) -> BTreeMap<String, u64> {
-        let commits = self.commits.lock().expect("nobody panics with the lock");
+        let commits = self.commits.lock().expect("the lock is not poisoned");
         let mut last: BTreeMap<String, (u64, bool)> = BTreeMap::new();
         for commit in commits.iter().filter(|commit| commit.kind == kind) {
             let state = (commit.version, commit.object.is_some());
@@ -119,7 +119,7 @@ impl History {
 
     /// Returns the number of commits checked, and the violations, each with its commit.
     pub fn violations(&self) -> (usize, Vec<String>) {
-        let mut commits = self.commits.lock().expect("nobody panics with the lock").clone();
+        let mut commits = self.commits.lock().expect("the lock is not poisoned").clone();
         commits.sort_by_key(|commit| commit.version);
         let mut world = BTreeMap::new();
         let mut found = Vec::new();
@@ -147,7 +147,7 @@ fn note(kind: &'static str, event: Event<DynamicObject>, commits: &Mutex<Vec<Com
         Event::Delete(object) => (object, true),
         Event::Init | Event::InitDone => return,
     };
-    commits.lock().expect("nobody panics with the lock").push(Commit {
+    commits.lock().expect("the lock is not poisoned").push(Commit {
         version: version(&object.metadata),
         kind,
         name: full_name(&object.metadata),

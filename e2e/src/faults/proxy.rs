@@ -104,7 +104,7 @@ impl Proxy {
 
     /// Reads every set that the operator has read, and stores the responses as the past for stale starts.
     pub async fn remember(&self) -> anyhow::Result<()> {
-        let lists = self.shared.lists.lock().expect("nobody panics with the lock").clone();
+        let lists = self.shared.lists.lock().expect("the lock is not poisoned").clone();
         ensure!(
             !lists.is_empty(),
             "the operator has not listed any set that could become stale"
@@ -155,7 +155,7 @@ async fn answer(
     let body = BodyExt::collect(body).await?.to_bytes();
     let asked = Asked::of(&parts, &body);
     if let Asked::List(set) = &asked {
-        let mut lists = shared.lists.lock().expect("nobody panics with the lock");
+        let mut lists = shared.lists.lock().expect("the lock is not poisoned");
         lists.insert(set.clone(), parts.clone());
     }
     let (decision, ticket) = shared.script.decide(&asked);

@@ -100,7 +100,7 @@ struct State {
 
 impl Script {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nobody panics with the lock")
+        self.0.lock().expect("the lock is not poisoned")
     }
 
     /// Starts a new round and discards the recorded requests. The fault, if any, is active from now on.

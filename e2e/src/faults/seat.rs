@@ -27,7 +27,7 @@ impl Seat {
 
     /// Starts an operator if the seat is empty. Returns whether the seat was empty.
     pub fn take(&self) -> anyhow::Result<bool> {
-        let mut seat = self.operator.lock().expect("nobody panics with the lock");
+        let mut seat = self.operator.lock().expect("the lock is not poisoned");
         let free = seat.is_none();
         if free {
             *seat = Some(Operator::start(&self.setup)?);
@@ -37,6 +37,6 @@ impl Seat {
 
     /// Kills the operator (SIGKILL), if any.
     pub fn kill(&self) {
-        drop(self.operator.lock().expect("nobody panics with the lock").take());
+        drop(self.operator.lock().expect("the lock is not poisoned").take());
     }
 }

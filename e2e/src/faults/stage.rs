@@ -63,7 +63,7 @@ impl Stage {
         // The world has to outlive all spawned tasks.
         let world: &'static World = Box::leak(Box::new(World::without_operator(name).await?));
         let lab = Lab::new(world, NAMESPACE).await?;
-        lab.make_namespace(AUTH).await?;
+        lab.create_namespace(AUTH).await?;
         players::auth_server(&lab, AUTH).await?;
         let kubeconfig = world.files.join("kubeconfig-of-the-proxy");
         let seat = Arc::new(Seat::new(Setup {
@@ -106,7 +106,7 @@ impl Stage {
         self.proxy.script.begin(None);
         self.history.forget();
         self.seat.take()?;
-        base.make(&self.lab, &self.auth).await?;
+        base.create(&self.lab, &self.auth).await?;
         self.operator_is_ready().await?;
         if base != Base::Nothing {
             wait("the base has settled", CALM)

@@ -91,7 +91,7 @@ impl Workload {
 
 impl Base {
     /// Creates the objects of the base. The namespaces must exist.
-    pub async fn make(self, lab: &Lab, auth: &str) -> anyhow::Result<()> {
+    pub async fn create(self, lab: &Lab, auth: &str) -> anyhow::Result<()> {
         if self == Self::Nothing {
             return Ok(());
         }

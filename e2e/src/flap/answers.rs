@@ -97,14 +97,14 @@ impl Book {
 
     /// Records the next action on the ExtensionService.
     pub fn service(&self, what: String) {
-        let mut pages = self.pages.lock().expect("nobody panics with the lock");
+        let mut pages = self.pages.lock().expect("the lock is not poisoned");
         pages.absence = None;
         pages.service = Some((Instant::now(), what));
     }
 
     /// Records that the ExtensionService has been deleted.
     pub fn deleted(&self) {
-        let mut pages = self.pages.lock().expect("nobody panics with the lock");
+        let mut pages = self.pages.lock().expect("the lock is not poisoned");
         pages.counts.absences += 1;
         pages.absence = Some(Absence {
             since: Instant::now(),
@@ -115,13 +115,13 @@ impl Book {
 
     /// Records the next fault.
     pub fn fault(&self, what: String) {
-        let mut pages = self.pages.lock().expect("nobody panics with the lock");
+        let mut pages = self.pages.lock().expect("the lock is not poisoned");
         pages.fault = Some((Instant::now(), what));
     }
 
     /// Records the answer to a request.
     pub fn note(&self, ask: &Ask, answer: &Answer) {
-        let mut pages = self.pages.lock().expect("nobody panics with the lock");
+        let mut pages = self.pages.lock().expect("the lock is not poisoned");
         pages.counts.count(ask, answer);
         let verdict = match self.mode {
             Mode::FailClosed => fail_closed(ask.credentials, answer),
@@ -139,7 +139,7 @@ impl Book {
 
     /// Returns the counts up to now.
     pub fn counts(&self) -> Counts {
-        self.pages.lock().expect("nobody panics with the lock").counts.clone()
+        self.pages.lock().expect("the lock is not poisoned").counts.clone()
     }
 }
 

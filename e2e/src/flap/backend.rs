@@ -104,7 +104,7 @@ impl Backend {
 
     /// Returns the requests that have reached the backend up to now.
     pub fn arrivals(&self) -> Arrivals {
-        *self.arrivals.lock().expect("nobody panics with the lock")
+        *self.arrivals.lock().expect("the lock is not poisoned")
     }
 }
 
@@ -134,7 +134,7 @@ async fn serve(listener: TcpListener, mark: Arc<str>, arrivals: Arc<Mutex<Arriva
 
 fn note(request: &Request<Incoming>, mark: &str, arrivals: &Mutex<Arrivals>) -> Response<Full<Bytes>> {
     let marks: Vec<_> = request.headers().get_all(CHECKED_BY).iter().collect();
-    let mut arrivals = arrivals.lock().expect("nobody panics with the lock");
+    let mut arrivals = arrivals.lock().expect("the lock is not poisoned");
     arrivals.of_clients += u64::from(request.uri().path() == PATH);
     let verdict = match marks[..] {
         [only] if only == mark => {

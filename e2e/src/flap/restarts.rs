@@ -26,7 +26,7 @@ pub struct Container {
 
 /// The recorded state of a container.
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct ContainerState {
     pod: String,
     before: i32,
     restarts: i32,
@@ -35,11 +35,11 @@ struct Seen {
     is_gone: bool,
 }
 
-type Ledger = Arc<Mutex<BTreeMap<Container, Seen>>>;
+type ContainerStates = Arc<Mutex<BTreeMap<Container, ContainerState>>>;
 
 /// A watch on the pods of a ContourDeployment. The watch also records restarts of pods that are deleted soon afterwards.
 pub struct Restarts {
-    ledger: Ledger,
+    states: ContainerStates,
     watch: JoinHandle<()>,
 }
 
@@ -48,13 +48,13 @@ impl Restarts {
     pub async fn watch(client: &Client, edge: &Edge) -> anyhow::Result<Self> {
         let api = Api::<Pod>::namespaced(client.clone(), edge.namespace());
         let selector = edge.selector();
-        let ledger = Ledger::default();
-        let version = relist(&api, &selector, &ledger).await?;
-        for seen in ledger.lock().expect("nobody panics with the lock").values_mut() {
+        let states = ContainerStates::default();
+        let version = relist(&api, &selector, &states).await?;
+        for seen in states.lock().expect("the lock is not poisoned").values_mut() {
             seen.before = seen.restarts;
         }
-        let watch = tokio::spawn(follow(api, selector, version, Arc::clone(&ledger)));
-        Ok(Self { ledger, watch })
+        let watch = tokio::spawn(follow(api, selector, version, Arc::clone(&states)));
+        Ok(Self { states, watch })
     }
 
     /// Waits until each of these crashes has caused a restart. Ignores crashes in pods that were deleted.
@@ -62,11 +62,11 @@ impl Restarts {
         Wait::for_it("every killed container has restarted")
             .silently()
             .until(async || {
-                let ledger = self.ledger.lock().expect("nobody panics with the lock");
+                let states = self.states.lock().expect("the lock is not poisoned");
                 let behind: Vec<_> = tallied(crashes)
                     .into_iter()
                     .filter(|(container, count)| {
-                        ledger
+                        states
                             .get(container)
                             .is_some_and(|seen| !seen.is_gone && seen.restarts - seen.before < *count)
                     })
@@ -79,8 +79,8 @@ impl Restarts {
     /// Returns descriptions of the restarts that these crashes do not explain.
     pub fn unexplained(&self, crashes: &[Container]) -> Vec<String> {
         let induced = tallied(crashes);
-        let ledger = self.ledger.lock().expect("nobody panics with the lock");
-        ledger
+        let states = self.states.lock().expect("the lock is not poisoned");
+        states
             .iter()
             .filter_map(|(container, seen)| {
                 let ours = induced.get(container).copied().unwrap_or_default();
@@ -112,39 +112,39 @@ fn tallied(crashes: &[Container]) -> BTreeMap<Container, i32> {
     tally
 }
 
-async fn relist(api: &Api<Pod>, selector: &str, ledger: &Ledger) -> anyhow::Result<String> {
+async fn relist(api: &Api<Pod>, selector: &str, states: &ContainerStates) -> anyhow::Result<String> {
     let list = api.list(&ListParams::default().labels(selector)).await;
     let list = list.context("listing pods")?;
     for pod in &list.items {
-        note(ledger, pod);
+        note(states, pod);
     }
     list.metadata.resource_version.context("a list without a version")
 }
 
-async fn follow(api: Api<Pod>, selector: String, mut version: String, ledger: Ledger) {
+async fn follow(api: Api<Pod>, selector: String, mut version: String, states: ContainerStates) {
     loop {
-        let ended = follow_from(&api, &selector, &version, &ledger).await;
+        let ended = follow_from(&api, &selector, &version, &states).await;
         // A watch usually ends without an error; after an error, waits a moment before the next request.
         if ended.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
-        if let Ok(next) = relist(&api, &selector, &ledger).await {
+        if let Ok(next) = relist(&api, &selector, &states).await {
             version = next;
         }
     }
 }
 
-async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, ledger: &Ledger) -> anyhow::Result<()> {
+async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, states: &ContainerStates) -> anyhow::Result<()> {
     let parameters = WatchParams::default().labels(selector);
     let mut events = Box::pin(api.watch(&parameters, version).await?);
     while let Some(event) = events.try_next().await? {
         match event {
-            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => note(ledger, &pod),
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => note(states, &pod),
             WatchEvent::Deleted(pod) => {
-                note(ledger, &pod);
+                note(states, &pod);
                 let uid = pod.uid().unwrap_or_default();
-                let mut ledger = ledger.lock().expect("nobody panics with the lock");
-                for (container, seen) in ledger.iter_mut() {
+                let mut states = states.lock().expect("the lock is not poisoned");
+                for (container, seen) in states.iter_mut() {
                     seen.is_gone |= container.pod == uid;
                 }
             }
@@ -155,8 +155,8 @@ async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, ledger: &Led
     Ok(())
 }
 
-fn note(ledger: &Ledger, pod: &Pod) {
-    let mut ledger = ledger.lock().expect("nobody panics with the lock");
+fn note(states: &ContainerStates, pod: &Pod) {
+    let mut states = states.lock().expect("the lock is not poisoned");
     let Some(status) = &pod.status else { return };
     let containers = [&status.init_container_statuses, &status.container_statuses];
     for container in containers.into_iter().flatten().flatten() {
@@ -164,7 +164,7 @@ fn note(ledger: &Ledger, pod: &Pod) {
             pod: pod.uid().unwrap_or_default(),
             name: container.name.clone(),
         };
-        let seen = ledger.entry(key).or_default();
+        let seen = states.entry(key).or_default();
         seen.pod = pod.name_any();
         if container.restart_count > seen.restarts {
             seen.restarts = container.restart_count;
@@ -204,11 +204,11 @@ mod tests {
 
     #[tokio::test]
     async fn unexplained_excludes_restarts_of_killed_containers() {
-        let ledger = Ledger::default();
-        note(&ledger, &pod(1, 137));
-        note(&ledger, &pod(2, 1));
+        let states = ContainerStates::default();
+        note(&states, &pod(1, 137));
+        note(&states, &pod(2, 1));
         let watch = tokio::spawn(async {});
-        let restarts = Restarts { ledger, watch };
+        let restarts = Restarts { states, watch };
         let crash = Container {
             pod: "1".to_owned(),
             name: "contour".to_owned(),

@@ -44,7 +44,7 @@ impl Contour {
 
     fn among(client: &Client, pods: Api<Pod>) -> Self {
         let exits = Arc::<Mutex<BTreeSet<String>>>::default();
-        let mut player = Player {
+        let mut player = ContourPlayer {
             client: client.clone(),
             pods,
             exits: Arc::clone(&exits),
@@ -63,7 +63,7 @@ impl Contour {
 
     /// Returns the containers of Contour that exited at their start since the last call, and the reasons.
     pub fn exits(&self) -> BTreeSet<String> {
-        std::mem::take(&mut self.exits.lock().expect("nobody panics with the lock"))
+        std::mem::take(&mut self.exits.lock().expect("the lock is not poisoned"))
     }
 }
 
@@ -73,20 +73,20 @@ impl Drop for Contour {
     }
 }
 
-struct Player {
+struct ContourPlayer {
     client: Client,
     pods: Api<Pod>,
     exits: Arc<Mutex<BTreeSet<String>>>,
     /// The ExtensionServices with a verdict and the running pods of Contour, or None if a verdict could not be written.
-    looked_at: Option<BTreeSet<Heeded>>,
+    looked_at: Option<BTreeSet<Trigger>>,
 }
 
 /// The uid and generation of an object. A change of this set triggers a check of all ExtensionServices.
-type Heeded = (Option<String>, Option<i64>);
+type Trigger = (Option<String>, Option<i64>);
 
-impl Player {
+impl ContourPlayer {
     async fn play(&mut self) -> anyhow::Result<()> {
-        let mut started = BTreeSet::<Heeded>::new();
+        let mut started = BTreeSet::<Trigger>::new();
         for pod in self.pods.list(&ListParams::default()).await? {
             let its = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
             let is_contour = pod
@@ -99,7 +99,7 @@ impl Player {
                     let now = its.get_opt(&pod.name_any()).await?;
                     if now.is_some_and(|now| now.uid() == pod.uid()) {
                         let exit = format!("{} exited: {why}", pod.name_any());
-                        self.exits.lock().expect("nobody panics with the lock").insert(exit);
+                        self.exits.lock().expect("the lock is not poisoned").insert(exit);
                     }
                     continue;
                 }
@@ -152,12 +152,12 @@ impl Player {
     }
 
     /// Writes a verdict on each `ExtensionService` that lacks the present verdict, if a check was triggered.
-    async fn judge(&mut self, started: BTreeSet<Heeded>) -> anyhow::Result<()> {
+    async fn judge(&mut self, started: BTreeSet<Trigger>) -> anyhow::Result<()> {
         let all = Api::<DynamicObject>::all_with(self.client.clone(), &resource("ExtensionService"));
         let list = all.list(&ListParams::default()).await?;
-        let mut heeded = started;
-        heeded.extend(list.iter().map(|object| (object.uid(), object.metadata.generation)));
-        if self.looked_at.as_ref() == Some(&heeded) {
+        let mut triggers = started;
+        triggers.extend(list.iter().map(|object| (object.uid(), object.metadata.generation)));
+        if self.looked_at.as_ref() == Some(&triggers) {
             return Ok(());
         }
         self.looked_at = None;
@@ -186,7 +186,7 @@ impl Player {
                 .await;
             all_said &= said.is_ok();
         }
-        self.looked_at = all_said.then_some(heeded);
+        self.looked_at = all_said.then_some(triggers);
         Ok(())
     }
 }

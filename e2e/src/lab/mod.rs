@@ -4,7 +4,7 @@
 
 pub mod audit;
 pub mod contour;
-pub mod made;
+pub mod created;
 pub mod operator;
 pub mod players;
 pub mod world;
@@ -36,10 +36,10 @@ pub const PATIENT: Duration = Duration::from_secs(40);
 
 /// The time limit for the deletion of a CRD. The API server allows one minute for each attempt to delete the objects
 /// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and the limit must include a second attempt.
-pub const CRD_GOES: Duration = Duration::from_secs(150);
+pub const CRD_DELETION: Duration = Duration::from_secs(150);
 
 /// The annotation with which a test triggers a reconcile.
-pub(crate) const POKE: &str = "test.example.com/poke";
+pub(crate) const RECONCILE_TRIGGER: &str = "test.example.com/poke";
 
 /// The lab of one test.
 pub struct Lab {
@@ -65,15 +65,15 @@ impl Lab {
             namespaces: Mutex::default(),
             files: AtomicUsize::default(),
         };
-        lab.make_namespace(name).await?;
+        lab.create_namespace(name).await?;
         Ok(lab)
     }
 
     /// Creates a namespace, which is deleted when the test ends.
-    pub async fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
+    pub async fn create_namespace(&self, name: &str) -> anyhow::Result<()> {
         self.namespaces
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .push(name.to_owned());
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
             .await
@@ -167,7 +167,7 @@ impl Lab {
     }
 
     /// Removes a finalizer from an object. Other clients may remove theirs at the same time.
-    pub async fn let_go(&self, object: &Thing, finalizer: &str) -> anyhow::Result<()> {
+    pub async fn remove_finalizer(&self, object: &Thing, finalizer: &str) -> anyhow::Result<()> {
         wait(&format!("the finalizer of {object} is removed"), PATIENT)
             .until(async || {
                 let metadata = self.read(object).await?["metadata"].take();
@@ -249,13 +249,13 @@ impl Lab {
     }
 
     /// Triggers `times` reconciles of an edge, and waits for each.
-    pub async fn looks_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
+    pub async fn reconcile_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
         let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
         for _ in 0..times {
             let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
             // Each patch has another value, because an unchanged object triggers no reconcile.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-            let patch = json!({"metadata": {"annotations": {POKE: now.as_nanos().to_string()}}});
+            let patch = json!({"metadata": {"annotations": {RECONCILE_TRIGGER: now.as_nanos().to_string()}}});
             self.patch(&object, &patch).await?;
             wait("the operator has reconciled again", PROMPT)
                 .until(async || {
@@ -276,13 +276,13 @@ impl Lab {
 
     /// Returns all objects of an edge that are cluster-scoped or in the test's namespaces. Namespaces of other tests may have stand-ins
     /// with the same prefix.
-    pub async fn belongings(&self, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.belongings_of_each(&[edge]).await?.remove(0))
+    pub async fn objects_of(&self, edge: &Edge) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.objects_of_each(&[edge]).await?.remove(0))
     }
 
-    /// Returns the same as [`belongings`](Self::belongings) for several edges, one set for each.
-    pub async fn belongings_of_each(&self, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
-        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+    /// Returns the same as [`objects_of`](Self::objects_of) for several edges, one set for each.
+    pub async fn objects_of_each(&self, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
+        let namespaces = self.namespaces.lock().expect("the lock is not poisoned").clone();
         let is_here = |object: &String| {
             let place = object.split_once(' ').and_then(|(_, name)| name.split_once('/'));
             place.is_none_or(|(namespace, _)| namespaces.iter().any(|own| own == namespace))
@@ -292,19 +292,19 @@ impl Lab {
     }
 
     /// Waits until no object of this edge is left.
-    pub async fn nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
+    pub async fn wait_until_nothing_is_left(&self, edge: &Edge) -> anyhow::Result<()> {
         // Kubernetes' garbage collector discovers a new CRD only half a minute later, and deletes its objects even later.
         wait("no object of the ContourDeployment is left", Duration::from_mins(2))
             .every(Duration::from_millis(200))
             .until(async || {
-                let left = self.belongings(edge).await?;
+                let left = self.objects_of(edge).await?;
                 Ok(Look::when(left.is_empty(), format!("left: {left:?}")))
             })
             .await
     }
 
     /// Waits until no ContourDeployment exists.
-    pub async fn nothing_is_left_of_others(&self) -> anyhow::Result<()> {
+    pub async fn wait_until_no_others_are_left(&self) -> anyhow::Result<()> {
         wait(
             "the ContourDeployments of other tests no longer exist",
             Duration::from_mins(1),
@@ -326,7 +326,7 @@ impl Lab {
 
     /// Prints the objects in the test's namespaces.
     pub async fn show(&self) {
-        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+        let namespaces = self.namespaces.lock().expect("the lock is not poisoned").clone();
         for namespace in namespaces {
             let kinds = "cdep,deployments,daemonsets,services,extensionservices,contourconfigurations,pods,events";
             let printed = self
@@ -341,7 +341,7 @@ impl Lab {
 
     /// Deletes the test's namespaces. Does not wait until they no longer exist.
     pub async fn clean_up(&self) {
-        let namespaces = self.namespaces.lock().expect("nobody panics with the lock").clone();
+        let namespaces = self.namespaces.lock().expect("the lock is not poisoned").clone();
         for namespace in namespaces {
             let everywhere = self.api("Namespace", "");
             if let Err(error) = everywhere.delete(&namespace, &DeleteParams::default()).await

@@ -39,7 +39,7 @@ pub struct Operator {
 
 /// The end of a terminated operator.
 #[derive(Debug)]
-pub struct End {
+pub struct Exit {
     /// The exit status.
     pub status: ExitStatus,
     /// The time from the signal to the exit.
@@ -125,7 +125,7 @@ impl Operator {
     }
 
     /// Sends SIGTERM and waits for the exit.
-    pub async fn terminate(mut self) -> anyhow::Result<End> {
+    pub async fn terminate(mut self) -> anyhow::Result<Exit> {
         if let Some(status) = self.child.try_wait().context("reading the state of the operator")? {
             bail!("the operator had already exited with {status}");
         }
@@ -147,7 +147,7 @@ impl Operator {
                     .map_or(Look::NotYet("the operator runs".to_owned()), Look::Reached))
             })
             .await?;
-        Ok(End {
+        Ok(Exit {
             status,
             took: asked.elapsed(),
         })

@@ -173,7 +173,7 @@ pub fn extension_service(namespace: &str, response: &str) -> Value {
 }
 
 /// Waits until the stand-in of this name references these Services, and returns the stand-in.
-pub async fn stand_in_points_at(lab: &Lab, stand_in: &Thing, services: &[&str]) -> anyhow::Result<Value> {
+pub async fn wait_for_stand_in_services(lab: &Lab, stand_in: &Thing, services: &[&str]) -> anyhow::Result<Value> {
     wait(&format!("{stand_in} references {services:?}"), PROMPT)
         .until(async || {
             let found = lab.find(stand_in).await?.unwrap_or_default();

@@ -22,8 +22,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
-use crate::lab::operator::{self, End, Operator, Setup};
-use crate::lab::{self, CRD_GOES, Lab};
+use crate::lab::operator::{self, Exit, Operator, Setup};
+use crate::lab::{self, CRD_DELETION, Lab};
 
 /// The namespace of the operator.
 pub const SYSTEM: &str = "slipway-system";
@@ -61,7 +61,7 @@ pub enum Takes {
 pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = TURN.write().await;
     run(name, async |lab: &Lab| {
-        lab.nothing_is_left_of_others().await?;
+        lab.wait_until_no_others_are_left().await?;
         let outcome = AssertUnwindSafe(Box::pin(test(lab))).catch_unwind().await;
         let restored = lab.world.restore(takes).await;
         let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -75,7 +75,7 @@ pub async fn alone(name: &str, takes: Takes, test: impl AsyncFnOnce(&Lab) -> any
 
 async fn run(name: &str, test: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     let world = WORLD
-        .get_or_init(async || World::make().await.map_err(|error| format!("{error:#}")))
+        .get_or_init(async || World::create().await.map_err(|error| format!("{error:#}")))
         .await;
     let world = world
         .as_ref()
@@ -122,7 +122,7 @@ pub struct World {
 }
 
 impl World {
-    async fn make() -> anyhow::Result<Self> {
+    async fn create() -> anyhow::Result<Self> {
         let world = Self::without_operator(&format!("api-{}", std::process::id())).await?;
         world.restore(Takes::Operator).await?;
         Ok(world)
@@ -130,11 +130,11 @@ impl World {
 
     /// Starts an API server of this name, and installs Slipway and Contour's CRDs. Does not start the operator.
     pub async fn without_operator(name: &str) -> anyhow::Result<Self> {
-        Self::booted(name, &[]).await
+        Self::start_with(name, &[]).await
     }
 
     /// Does the same as [`without_operator`](Self::without_operator), with these options of `testbed up`.
-    pub async fn booted(name: &str, options: &[&str]) -> anyhow::Result<Self> {
+    pub async fn start_with(name: &str, options: &[&str]) -> anyhow::Result<Self> {
         let binary = operator::binary().await?;
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
@@ -223,7 +223,7 @@ impl World {
     }
 
     /// Terminates the operator and waits for its exit.
-    pub async fn stop_operator(&self) -> anyhow::Result<End> {
+    pub async fn stop_operator(&self) -> anyhow::Result<Exit> {
         let operator = self.operator.lock().await.take();
         operator.context("the operator does not run")?.terminate().await
     }
@@ -277,7 +277,7 @@ impl World {
                 .collect())
         };
         Wait::for_it("no CRD of an earlier test is terminating")
-            .within(CRD_GOES)
+            .within(CRD_DELETION)
             .silently()
             .until(async || {
                 let crds = of_contour().await?.into_iter();

@@ -18,7 +18,7 @@ use crate::wait::{Look, Wait};
 const LAG: Duration = Duration::from_secs(30);
 
 /// Waits until the admission plugin has also observed the deletion of this namespace, which can no longer be read.
-pub async fn knows_of_the_end_of(client: &Client, namespace: &str) -> anyhow::Result<()> {
+pub async fn wait_until_deletion_is_known(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let probe = ConfigMap {
         metadata: ObjectMeta {
             name: Some("probe".to_owned()),

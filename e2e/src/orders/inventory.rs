@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::lab::wait;
-use crate::orders::masks::End;
+use crate::orders::masks::FinalState;
 use crate::wait::Look;
 
 /// The kinds that are excluded: Events, and the owners of cluster addresses.
@@ -81,14 +81,14 @@ impl Inventory {
 }
 
 /// The objects of an API server before an order begins. The same objects must exist after the order.
-pub struct Beginning {
+pub struct InitialState {
     inventory: Inventory,
     names: BTreeSet<String>,
 }
 
-impl Beginning {
+impl InitialState {
     /// Waits until no deletion is in progress, and records the objects that exist then.
-    pub async fn now(inventory: Inventory) -> anyhow::Result<Self> {
+    pub async fn record(inventory: Inventory) -> anyhow::Result<Self> {
         // The `APIService`s of Contour's API groups are deleted after Contour's CRDs, without a deletion timestamp.
         let names = wait(
             "no deletion is in progress, and no object of Contour's API groups is left",
@@ -112,12 +112,12 @@ impl Beginning {
     }
 
     /// Returns all objects that did not exist at the beginning.
-    pub async fn end(&self) -> anyhow::Result<End> {
-        Ok(End::of(self.inventory.objects().await?, &self.names))
+    pub async fn end(&self) -> anyhow::Result<FinalState> {
+        Ok(FinalState::of(self.inventory.objects().await?, &self.names))
     }
 
     /// Returns an error unless exactly the objects of the beginning exist.
-    pub async fn is_now(&self) -> anyhow::Result<()> {
+    pub async fn check(&self) -> anyhow::Result<()> {
         let differences = self.differences().await?;
         ensure!(
             differences.is_empty(),
@@ -127,7 +127,7 @@ impl Beginning {
     }
 
     /// Waits until exactly the objects of the beginning exist.
-    pub async fn is_again(&self) -> anyhow::Result<()> {
+    pub async fn wait_until_restored(&self) -> anyhow::Result<()> {
         wait("the initial state is restored", LEAVING)
             .until(async || {
                 let differences = self.differences().await?;

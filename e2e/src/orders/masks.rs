@@ -21,8 +21,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::edge::COMPONENT;
-use crate::lab::POKE;
-use crate::lab::made::APPLIED;
+use crate::lab::RECONCILE_TRIGGER;
+use crate::lab::created::APPLIED;
 use crate::orders::inventory::Objects;
 
 /// The annotation with the time when a Contour was completely rolled out with a configuration.
@@ -48,9 +48,9 @@ pub enum Names {
 
 /// The final state of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End(Objects);
+pub struct FinalState(Objects);
 
-impl End {
+impl FinalState {
     /// Returns all objects except those of the beginning, masked.
     pub fn of(objects: Objects, beginning: &BTreeSet<String>) -> Self {
         let new = objects.into_iter().filter(|(key, _)| !beginning.contains(key));
@@ -87,7 +87,7 @@ impl End {
         unfinished.map(|(key, _)| key.as_str()).collect()
     }
 
-    /// Returns the differences from the wanted state; empty if the states are equal.
+    /// Returns the differences from the expected state; empty if the states are equal.
     pub fn differences(&self, wanted: &Self, names: Names) -> Vec<String> {
         let (found, wanted) = match names {
             Names::Exact => (self.0.clone(), wanted.0.clone()),
@@ -175,7 +175,7 @@ fn shown(key: String, mut object: Value) -> Option<(String, Value)> {
 /// Returns a key with the workload instead of the name, for example `Pod of contour in orders`.
 fn by_workload(kind: &str, object: &Value) -> String {
     let metadata = &object["metadata"];
-    let component = metadata["labels"][COMPONENT].as_str().unwrap_or("nobody");
+    let component = metadata["labels"][COMPONENT].as_str().unwrap_or("no component");
     format!(
         "{kind} of {component} in {}",
         metadata["namespace"].as_str().unwrap_or_default()
@@ -213,7 +213,7 @@ fn mask_metadata(metadata: &mut Value) {
     };
     for annotation in [
         APPLIED,
-        POKE,
+        RECONCILE_TRIGGER,
         "deployment.kubernetes.io/revision",
         "deployment.kubernetes.io/revision-history",
         "endpoints.kubernetes.io/last-change-trigger-time",
@@ -357,12 +357,12 @@ fn hashed(word: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn end(objects: &[(&str, Value)]) -> End {
+    fn end(objects: &[(&str, Value)]) -> FinalState {
         let objects = objects.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        End::of(objects.collect(), &BTreeSet::from(["Namespace default".to_owned()]))
+        FinalState::of(objects.collect(), &BTreeSet::from(["Namespace default".to_owned()]))
     }
 
-    fn stand_in(hash: &str, points_at: &str) -> End {
+    fn stand_in(hash: &str, points_at: &str) -> FinalState {
         let name = format!("edge-ext-auth-{hash}");
         let object = json!({
             "metadata": {"name": name, "uid": hash, "annotations": {PERSISTED_STATE: r#"{"salt":1,"withdrawn":true}"#}},
@@ -413,7 +413,10 @@ mod tests {
             end(&[("Service a/a", terminating.clone())]).unfinished(),
             ["Service a/a"]
         );
-        assert_eq!(end(&[("Pod a/a", terminating)]).unfinished(), ["Pod of nobody in "]);
+        assert_eq!(
+            end(&[("Pod a/a", terminating)]).unfinished(),
+            ["Pod of no component in "]
+        );
     }
 
     #[test]

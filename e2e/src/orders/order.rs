@@ -47,7 +47,7 @@ impl Piece {
     }
 
     /// Returns the pieces that are deleted with this piece.
-    pub fn takes_along(self) -> impl Iterator<Item = Self> {
+    pub fn dependents(self) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |piece| piece.needs().contains(&self))
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn deletion_of_a_piece_deletes_its_dependents() {
-        let along = |piece: Piece| piece.takes_along().collect::<Vec<_>>();
+        let along = |piece: Piece| piece.dependents().collect::<Vec<_>>();
         assert_eq!(along(Namespace), [ExtensionService, Service]);
         assert_eq!(along(ContourCrds), [ExtensionService]);
         assert!(along(Operator).is_empty());

@@ -15,7 +15,7 @@ pub enum Pace {
 
 /// One order on the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
+pub struct OrderCase {
     /// The order.
     pub order: Order,
     /// The pace of the order.
@@ -25,7 +25,7 @@ pub struct Case {
 }
 
 /// Returns every order once, in random sequence. Half of the orders settle after each piece; each order recreates all six pieces.
-pub fn all(seed: u64) -> Vec<Case> {
+pub fn all(seed: u64) -> Vec<OrderCase> {
     let mut rng = Rng::with_seed(seed);
     let mut orders = Order::all();
     rng.shuffle(&mut orders);
@@ -33,13 +33,13 @@ pub fn all(seed: u64) -> Vec<Case> {
     let cases = orders.into_iter().zip(paces).map(|(order, pace)| {
         let mut away = Piece::ALL.to_vec();
         rng.shuffle(&mut away);
-        Case { order, pace, away }
+        OrderCase { order, pace, away }
     });
     cases.collect()
 }
 
 /// Returns `count` orders. Each recreates a share of the six pieces, so that one of the orders recreates each piece.
-pub fn sample(seed: u64, count: usize) -> Vec<Case> {
+pub fn sample(seed: u64, count: usize) -> Vec<OrderCase> {
     let mut cases = all(seed);
     cases.truncate(count);
     let away = cases.first().map(|case| case.away.clone()).unwrap_or_default();

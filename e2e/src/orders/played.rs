@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::lab::{Lab, PATIENT, wait};
-use crate::orders::inventory::{Beginning, Inventory};
-use crate::orders::masks::{End, Names};
+use crate::orders::inventory::{InitialState, Inventory};
+use crate::orders::masks::{FinalState, Names};
 use crate::orders::order::{Order, Piece, Pieces};
-use crate::orders::plan::{Case, Pace};
+use crate::orders::plan::{OrderCase, Pace};
 use crate::orders::stage::Stage;
 use crate::wait::Look;
 
@@ -17,27 +17,27 @@ use crate::wait::Look;
 const STEADY: Duration = Duration::from_secs(1);
 
 /// An API server for orders, and its objects before an order.
-pub struct Server<'a> {
+pub struct OrderServer<'a> {
     stage: Stage<'a>,
-    beginning: Beginning,
+    initial: InitialState,
 }
 
-impl<'a> Server<'a> {
+impl<'a> OrderServer<'a> {
     /// Deletes all pieces and records the remaining objects.
     pub async fn emptied(lab: &'a Lab) -> anyhow::Result<Self> {
         // Contour's kinds still exist here, so that the inventory contains them.
         let inventory = Inventory::new(&lab.client).await?;
         let stage = Stage::new(lab).await?;
         for piece in [Piece::Operator, Piece::ContourCrds] {
-            stage.take_away(piece).await?;
+            stage.delete(piece).await?;
         }
-        let beginning = Beginning::now(inventory).await?;
-        Ok(Self { stage, beginning })
+        let initial = InitialState::record(inventory).await?;
+        Ok(Self { stage, initial })
     }
 
     /// Plays the best order, checks its status, and returns its final state as the reference.
-    pub async fn reference(&self) -> anyhow::Result<End> {
-        self.beginning.is_now().await?;
+    pub async fn reference(&self) -> anyhow::Result<FinalState> {
+        self.initial.check().await?;
         self.build(Order::BEST, Pace::Settling).await?;
         let status = self.stage.edge().status().await?;
         ensure!(
@@ -47,39 +47,39 @@ impl<'a> Server<'a> {
                     .is_some_and(|ready| ready.reason == "AsSpecified"),
             "{status}"
         );
-        let end = self.end_of_all_work().await?;
+        let end = self.final_state().await?;
         ensure!(end.len() > 30, "the final state has too few objects: {end:?}");
         self.clear().await?;
         Ok(end)
     }
 
     /// Creates the pieces in this order, then deletes and recreates each piece of `away`. Compares the final state each time.
-    pub async fn play(&self, case: &Case, wanted: &End) -> anyhow::Result<()> {
-        let Case { order, pace, away } = case;
-        self.beginning.is_now().await?;
+    pub async fn play(&self, case: &OrderCase, wanted: &FinalState) -> anyhow::Result<()> {
+        let OrderCase { order, pace, away } = case;
+        self.initial.check().await?;
         self.build(*order, *pace).await?;
-        self.ends_as(wanted, Names::Exact).await?;
+        self.check_final_state(wanted, Names::Exact).await?;
         let all = Pieces::from(Piece::ALL);
         for piece in away {
-            self.comes_again(*piece, *pace)
+            self.recreate(*piece, *pace)
                 .await
                 .with_context(|| format!("deleting and recreating {piece}"))?;
             self.stage.settled(&all).await?;
-            self.ends_as(wanted, Names::Succeeded)
+            self.check_final_state(wanted, Names::Succeeded)
                 .await
                 .with_context(|| format!("after the recreation of {piece}"))?;
         }
-        self.stage.no_exits()?;
+        self.stage.check_no_exits()?;
         self.clear().await
     }
 
     /// Returns the final state. After the operator has settled, waits for Contour's verdicts and for Kubernetes' controllers.
-    async fn end_of_all_work(&self) -> anyhow::Result<End> {
+    async fn final_state(&self) -> anyhow::Result<FinalState> {
         let mut before = None;
         wait("all controllers are idle", PATIENT)
             .every(STEADY)
             .until(async || {
-                let now = self.beginning.end().await?;
+                let now = self.initial.end().await?;
                 let unfinished = now.unfinished().join(", ");
                 let is_steady = before.replace(now.clone()).as_ref() == Some(&now);
                 Ok(if unfinished.is_empty() && is_steady {
@@ -96,7 +96,7 @@ impl<'a> Server<'a> {
     async fn build(&self, order: Order, pace: Pace) -> anyhow::Result<()> {
         let mut there = Pieces::new();
         for piece in order.pieces() {
-            self.stage.make(piece).await?;
+            self.stage.create(piece).await?;
             there.insert(piece);
             if pace == Pace::Settling {
                 self.stage
@@ -109,9 +109,9 @@ impl<'a> Server<'a> {
     }
 
     /// Deletes a piece and its dependents, and recreates them.
-    async fn comes_again(&self, piece: Piece, pace: Pace) -> anyhow::Result<()> {
-        self.stage.take_away(piece).await?;
-        let along: Vec<_> = piece.takes_along().collect();
+    async fn recreate(&self, piece: Piece, pace: Pace) -> anyhow::Result<()> {
+        self.stage.delete(piece).await?;
+        let along: Vec<_> = piece.dependents().collect();
         let mut there = Pieces::from(Piece::ALL);
         there.retain(|other| *other != piece && !along.contains(other));
         if pace == Pace::Settling {
@@ -122,35 +122,35 @@ impl<'a> Server<'a> {
             }
         }
         for piece in [piece].into_iter().chain(along) {
-            self.stage.make(piece).await?;
+            self.stage.create(piece).await?;
         }
         Ok(())
     }
 
     /// Checks that the final state equals `wanted`, and still does after the operator has reconciled again.
-    async fn ends_as(&self, wanted: &End, names: Names) -> anyhow::Result<()> {
+    async fn check_final_state(&self, wanted: &FinalState, names: Names) -> anyhow::Result<()> {
         let as_wanted = async || {
             wait("the final state is the same as in the best order", PATIENT)
                 .until(async || {
-                    let differences = self.beginning.end().await?.differences(wanted, names);
+                    let differences = self.initial.end().await?.differences(wanted, names);
                     Ok(Look::when(differences.is_empty(), differences.join("\n  ")))
                 })
                 .await
         };
         as_wanted().await?;
-        self.stage.lab().looks_again(self.stage.edge(), 1).await?;
+        self.stage.lab().reconcile_again(self.stage.edge(), 1).await?;
         as_wanted().await
     }
 
     /// Deletes all pieces.
     async fn clear(&self) -> anyhow::Result<()> {
-        self.stage.take_away(Piece::ContourDeployment).await?;
+        self.stage.delete(Piece::ContourDeployment).await?;
         // Kubernetes' controllers take several seconds for each of the two.
         tokio::try_join!(
-            self.stage.take_away(Piece::Namespace),
-            self.stage.take_away(Piece::ContourCrds)
+            self.stage.delete(Piece::Namespace),
+            self.stage.delete(Piece::ContourCrds)
         )?;
-        self.stage.take_away(Piece::Operator).await?;
-        self.beginning.is_again().await
+        self.stage.delete(Piece::Operator).await?;
+        self.initial.wait_until_restored().await
     }
 }

@@ -12,11 +12,11 @@ use crate::cluster::{self, Cluster};
 use crate::edge::{COMPONENT, Component, Edge};
 use crate::hosts::Hosts;
 use crate::installation::{self, AuthService};
-use crate::lab::CRD_GOES;
+use crate::lab::CRD_DELETION;
 use crate::orders::admission;
-use crate::orders::inventory::{Beginning, Inventory};
+use crate::orders::inventory::{InitialState, Inventory};
 use crate::orders::order::{Order, Piece, Pieces};
-use crate::orders::traffic::{Right, Seen, Traffic};
+use crate::orders::traffic::{ExpectedAnswer, Record, Traffic};
 use crate::probe::Caller;
 use crate::wait::{Look, Wait};
 use crate::{images, leftovers, places};
@@ -31,7 +31,7 @@ const AUTH: &str = "auth";
 const ROLLOUT: Duration = Duration::from_mins(2);
 
 /// A cluster for orders.
-pub struct Ground {
+pub struct RealCluster {
     cluster: Cluster,
     client: Client,
     authority: CertificateDer<'static>,
@@ -39,10 +39,10 @@ pub struct Ground {
     service: AuthService,
     namespace: Value,
     server: Value,
-    beginning: Beginning,
+    initial: InitialState,
 }
 
-impl Ground {
+impl RealCluster {
     /// Starts a new cluster of this name, with a backend and with Slipway installed but stopped.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         let cluster = Cluster::start(name).await?;
@@ -61,7 +61,7 @@ impl Ground {
         Ok(Self {
             edge: Edge::new(client.clone(), NAMESPACE, "edge"),
             service: AuthService::new(&client)?,
-            beginning: Beginning::now(inventory).await?,
+            initial: InitialState::record(inventory).await?,
             cluster,
             client,
             authority,
@@ -77,17 +77,17 @@ impl Ground {
 
     /// Creates all pieces in this order. After each step both hosts must give the expected answer, and only that answer until the next
     /// step.
-    pub async fn play(&self, order: Order) -> anyhow::Result<Seen> {
-        self.beginning.is_now().await?;
+    pub async fn play(&self, order: Order) -> anyhow::Result<Record> {
+        self.initial.check().await?;
         let mut traffic = None;
         let mut there = Pieces::new();
         for piece in order.pieces() {
             there.insert(piece);
             if let (Some(traffic), Some(right)) = (&traffic, right(&there)) {
-                Traffic::may_become(traffic, right);
+                Traffic::also_expect(traffic, right);
             }
-            self.make(piece).await.with_context(|| format!("creating {piece}"))?;
-            let step = self.answers_right(&there, &mut traffic).await;
+            self.create(piece).await.with_context(|| format!("creating {piece}"))?;
+            let step = self.wait_for_expected_answers(&there, &mut traffic).await;
             if let Some(traffic) = &traffic {
                 let wrong = traffic.seen().wrong;
                 ensure!(wrong.is_empty(), "during the creation of {piece}: {wrong:?}");
@@ -95,14 +95,14 @@ impl Ground {
             step.with_context(|| format!("after the creation of {piece}"))?;
         }
         let traffic = traffic.context("no traffic was started")?;
-        self.ends_well().await?;
+        self.check_final_state().await?;
         let seen = traffic.seen();
         ensure!(seen.wrong.is_empty(), "at the end: {:?}", seen.wrong);
         ensure!(seen.requests > 0, "no request was sent");
         Ok(seen)
     }
 
-    async fn make(&self, piece: Piece) -> anyhow::Result<()> {
+    async fn create(&self, piece: Piece) -> anyhow::Result<()> {
         let kubectl = self.cluster.kubectl();
         match piece {
             Piece::ContourCrds => {
@@ -121,9 +121,9 @@ impl Ground {
         }
     }
 
-    async fn answers_right(&self, there: &Pieces, traffic: &mut Option<Traffic>) -> anyhow::Result<()> {
+    async fn wait_for_expected_answers(&self, there: &Pieces, traffic: &mut Option<Traffic>) -> anyhow::Result<()> {
         let Some(right) = right(there) else {
-            return self.nobody_serves(there).await;
+            return self.check_nothing_runs(there).await;
         };
         if traffic.is_none() {
             // The operator's own pod has to start first, too.
@@ -155,12 +155,12 @@ impl Ground {
                 Ok(Look::Reached(()))
             })
             .await?;
-        traffic.becomes(right);
+        traffic.expect_only(right);
         Ok(())
     }
 
     /// Checks that no pods run while a required piece is missing. A running operator must report the missing CRDs in the status.
-    async fn nobody_serves(&self, there: &Pieces) -> anyhow::Result<()> {
+    async fn check_nothing_runs(&self, there: &Pieces) -> anyhow::Result<()> {
         if [Piece::Operator, Piece::ContourDeployment]
             .iter()
             .all(|piece| there.contains(piece))
@@ -183,7 +183,7 @@ impl Ground {
     }
 
     /// Checks that the ContourDeployment is ready and that no container of Contour or Envoy has ever restarted.
-    async fn ends_well(&self) -> anyhow::Result<()> {
+    async fn check_final_state(&self) -> anyhow::Result<()> {
         Wait::for_it("the ContourDeployment is ready")
             .within(ROLLOUT)
             .silently()
@@ -222,30 +222,30 @@ impl Ground {
             .run(&[&["-n", NAMESPACE, "delete", "pods", "-l", &draining][..], &now].concat())
             .await?;
         // The deletion of the namespace may have to wait for the deletion of the CRDs.
-        let timeout = format!("--timeout={}s", CRD_GOES.as_secs());
+        let timeout = format!("--timeout={}s", CRD_DELETION.as_secs());
         let namespace = ["delete", "namespace", AUTH, "--ignore-not-found", &timeout];
         tokio::try_join!(
             async {
                 kubectl.run(&namespace).await?;
-                admission::knows_of_the_end_of(&self.client, AUTH).await
+                admission::wait_until_deletion_is_known(&self.client, AUTH).await
             },
             delete_crds(&self.cluster),
             installation::stop_operator(&self.cluster),
         )?;
-        self.beginning.is_again().await
+        self.initial.wait_until_restored().await
     }
 }
 
 /// Returns the expected answer of both hosts with these pieces; None while nothing can serve.
-fn right(there: &Pieces) -> Option<Right> {
+fn right(there: &Pieces) -> Option<ExpectedAnswer> {
     let serving = [Piece::ContourCrds, Piece::ContourDeployment, Piece::Operator];
     if !serving.iter().all(|piece| there.contains(piece)) {
         return None;
     }
     Some(if there.len() == Piece::ALL.len() {
-        Right::Enforced
+        ExpectedAnswer::Enforced
     } else {
-        Right::Denied
+        ExpectedAnswer::Denied
     })
 }
 
@@ -269,7 +269,7 @@ fn auth_sample() -> anyhow::Result<(Value, Value)> {
 async fn delete_crds(cluster: &Cluster) -> anyhow::Result<()> {
     let file = cluster::contour_crds().await?;
     let file = file.to_string_lossy();
-    let timeout = format!("--timeout={}s", CRD_GOES.as_secs());
+    let timeout = format!("--timeout={}s", CRD_DELETION.as_secs());
     let delete = ["delete", "--ignore-not-found", &timeout, "-f", &file];
     cluster.kubectl().run(&delete).await.map(drop)
 }

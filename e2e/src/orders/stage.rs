@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster;
 use crate::edge::{COMPONENT, Component, Condition, Edge};
 use crate::lab::contour::Contour;
-use crate::lab::{CRD_GOES, Lab, Thing, players, specification, wait};
+use crate::lab::{CRD_DELETION, Lab, Thing, players, specification, wait};
 use crate::orders::admission;
 use crate::orders::order::{Piece, Pieces};
 use crate::wait::Look;
@@ -101,16 +101,16 @@ impl<'a> Stage<'a> {
     }
 
     /// Returns an error if a container of Contour exited at its start.
-    pub fn no_exits(&self) -> anyhow::Result<()> {
+    pub fn check_no_exits(&self) -> anyhow::Result<()> {
         let exits = self.contour.exits();
         ensure!(exits.is_empty(), "{exits:?}");
         Ok(())
     }
 
     /// Creates a piece and waits until the API server serves it. Does not wait for any controller.
-    pub async fn make(&self, piece: Piece) -> anyhow::Result<()> {
+    pub async fn create(&self, piece: Piece) -> anyhow::Result<()> {
         let made = match piece {
-            Piece::ContourCrds => self.make_crds().await,
+            Piece::ContourCrds => self.create_crds().await,
             Piece::Namespace => {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.auth}});
                 self.lab.create(&namespace).await.map(drop)
@@ -126,7 +126,7 @@ impl<'a> Stage<'a> {
         made.with_context(|| format!("creating {piece}"))
     }
 
-    async fn make_crds(&self) -> anyhow::Result<()> {
+    async fn create_crds(&self) -> anyhow::Result<()> {
         try_join_all(self.crds.iter().map(|crd| self.lab.create(crd))).await?;
         wait("Contour's CRDs are served", PATIENT)
             .every(PACE)
@@ -144,26 +144,26 @@ impl<'a> Stage<'a> {
     }
 
     /// Deletes a piece and waits until the piece and its dependents no longer exist.
-    pub async fn take_away(&self, piece: Piece) -> anyhow::Result<()> {
+    pub async fn delete(&self, piece: Piece) -> anyhow::Result<()> {
         let gone = match piece {
             Piece::ContourCrds => {
                 let crds = self.crds.iter().filter_map(|crd| crd["metadata"]["name"].as_str());
                 let crds = crds.map(|name| Thing::new("CustomResourceDefinition", "", name));
-                self.go(crds.collect(), CRD_GOES).await
+                self.delete_all(crds.collect(), CRD_DELETION).await
             }
-            Piece::Namespace => self.namespace_goes().await,
+            Piece::Namespace => self.delete_namespace().await,
             Piece::ExtensionService => {
-                self.go(vec![Thing::new("ExtensionService", &self.auth, "auth")], PATIENT)
+                self.delete_all(vec![Thing::new("ExtensionService", &self.auth, "auth")], PATIENT)
                     .await
             }
             Piece::Service => {
                 let kinds = ["Service", "EndpointSlice"];
                 let both = kinds.iter().map(|kind| Thing::new(kind, &self.auth, "auth"));
-                self.go(both.collect(), PATIENT).await
+                self.delete_all(both.collect(), PATIENT).await
             }
             Piece::ContourDeployment => {
                 let own = Thing::new("ContourDeployment", &self.lab.namespace, "edge");
-                self.go(vec![own], PATIENT).await
+                self.delete_all(vec![own], PATIENT).await
             }
             Piece::Operator => {
                 let end = self.lab.world.stop_operator().await?;
@@ -175,12 +175,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Deletes the namespace and waits until it can be recreated.
-    async fn namespace_goes(&self) -> anyhow::Result<()> {
-        self.go(vec![Thing::new("Namespace", "", &self.auth)], CRD_GOES).await?;
-        admission::knows_of_the_end_of(&self.lab.client, &self.auth).await
+    async fn delete_namespace(&self) -> anyhow::Result<()> {
+        self.delete_all(vec![Thing::new("Namespace", "", &self.auth)], CRD_DELETION)
+            .await?;
+        admission::wait_until_deletion_is_known(&self.lab.client, &self.auth).await
     }
 
-    async fn go(&self, things: Vec<Thing>, limit: Duration) -> anyhow::Result<()> {
+    async fn delete_all(&self, things: Vec<Thing>, limit: Duration) -> anyhow::Result<()> {
         for thing in &things {
             let api = self.lab.api(thing.kind, &thing.namespace);
             match api.delete(&thing.name, &DeleteParams::default()).await {
@@ -245,7 +246,7 @@ impl<'a> Stage<'a> {
             is_beside_it,
         } = expected
         else {
-            return self.look_at_standstill(expected).await;
+            return self.observe_standstill(expected).await;
         };
         let status = match self.edge.look_settled().await? {
             Look::Reached(status) => status,
@@ -273,7 +274,7 @@ impl<'a> Stage<'a> {
         ))
     }
 
-    async fn look_at_standstill(&self, expected: Expected) -> anyhow::Result<Look<()>> {
+    async fn observe_standstill(&self, expected: Expected) -> anyhow::Result<Look<()>> {
         if expected == Expected::Nothing {
             return Ok(Look::Reached(()));
         }

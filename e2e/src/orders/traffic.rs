@@ -21,14 +21,14 @@ const KEPT: usize = 10;
 
 /// The expected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Right {
+pub enum ExpectedAnswer {
     /// No service can be asked: 403.
     Denied,
     /// The authorization server is asked: 401 without credentials, its mark with credentials.
     Enforced,
 }
 
-impl Right {
+impl ExpectedAnswer {
     /// Reports whether this answer to this caller is as expected.
     pub fn is(self, caller: Caller, answer: &Answer) -> bool {
         match (self, caller) {
@@ -41,7 +41,7 @@ impl Right {
 
 /// The recorded answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Record {
     /// The number of requests.
     pub requests: u64,
     /// The number of times of each answer, counted from the host's first expected answer.
@@ -52,9 +52,9 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
-    right: BTreeSet<Right>,
+    right: BTreeSet<ExpectedAnswer>,
     answered: BTreeSet<&'static str>,
-    seen: Seen,
+    seen: Record,
 }
 
 /// Clients of both hosts and a watcher for restarts of Contour and Envoy. They stop when this value is dropped.
@@ -66,29 +66,33 @@ pub struct Traffic {
 
 impl Traffic {
     /// Starts the traffic. Until a host has given its first expected answer, it may also be unreachable.
-    pub fn start(hosts: Hosts, edge: Edge, right: Right) -> Self {
+    pub fn start(hosts: Hosts, edge: Edge, right: ExpectedAnswer) -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
         let traffic = Self {
             task: tokio::spawn(clients(hosts, edge, Arc::clone(&shared))),
             shared,
         };
-        traffic.becomes(right);
+        traffic.expect_only(right);
         traffic
     }
 
     /// Also accepts this answer from now on.
-    pub fn may_become(&self, right: Right) {
-        self.shared.lock().expect("no panic").right.insert(right);
+    pub fn also_expect(&self, right: ExpectedAnswer) {
+        self.shared
+            .lock()
+            .expect("the lock is not poisoned")
+            .right
+            .insert(right);
     }
 
     /// Accepts only this answer from now on.
-    pub fn becomes(&self, right: Right) {
-        self.shared.lock().expect("no panic").right = BTreeSet::from([right]);
+    pub fn expect_only(&self, right: ExpectedAnswer) {
+        self.shared.lock().expect("the lock is not poisoned").right = BTreeSet::from([right]);
     }
 
     /// Returns the answers recorded so far.
-    pub fn seen(&self) -> Seen {
-        self.shared.lock().expect("no panic").seen.clone()
+    pub fn seen(&self) -> Record {
+        self.shared.lock().expect("the lock is not poisoned").seen.clone()
     }
 }
 
@@ -108,10 +112,10 @@ async fn clients(hosts: Hosts, edge: Edge, shared: Arc<Mutex<Shared>>) {
             Caller::Authorized
         };
         // An answer that was expected when the request began is still accepted when it arrives.
-        let before = shared.lock().expect("no panic").right.clone();
+        let before = shared.lock().expect("the lock is not poisoned").right.clone();
         let both = hosts.get(caller).await;
         {
-            let mut now = shared.lock().expect("no panic");
+            let mut now = shared.lock().expect("the lock is not poisoned");
             now.take("http", caller, &both.http, &before);
             now.take("https", caller, &both.https, &before);
         }
@@ -122,7 +126,11 @@ async fn clients(hosts: Hosts, edge: Edge, shared: Arc<Mutex<Shared>>) {
                     && pods.restarts > 0
                 {
                     let restarted = format!("{component:?}: {pods}");
-                    shared.lock().expect("no panic").seen.is_wrong(restarted);
+                    shared
+                        .lock()
+                        .expect("the lock is not poisoned")
+                        .seen
+                        .is_wrong(restarted);
                 }
             }
         }
@@ -130,7 +138,7 @@ async fn clients(hosts: Hosts, edge: Edge, shared: Arc<Mutex<Shared>>) {
 }
 
 impl Shared {
-    fn take(&mut self, host: &'static str, caller: Caller, answer: &Answer, before: &BTreeSet<Right>) {
+    fn take(&mut self, host: &'static str, caller: Caller, answer: &Answer, before: &BTreeSet<ExpectedAnswer>) {
         self.seen.requests += 1;
         let is_right = before.union(&self.right).any(|right| right.is(caller, answer));
         if is_right {
@@ -146,7 +154,7 @@ impl Shared {
     }
 }
 
-impl Seen {
+impl Record {
     fn is_wrong(&mut self, what: String) {
         if self.wrong.len() < KEPT {
             self.wrong.push(what);
@@ -154,7 +162,7 @@ impl Seen {
     }
 }
 
-/// Reports whether the request passed. Unexpected, this is always wrong, whoever serves the host.
+/// Reports whether the request passed. Unexpected, this is always wrong, regardless of what serves the host.
 fn passed(answer: &Answer) -> bool {
     answer.status() == Some(200)
 }
@@ -168,7 +176,7 @@ mod tests {
         Answer::Http { status, body }
     }
 
-    fn taken(right: Right, answers: &[Answer]) -> Seen {
+    fn taken(right: ExpectedAnswer, answers: &[Answer]) -> Record {
         let mut shared = Shared::default();
         let before = BTreeSet::from([right]);
         for answer in answers {
@@ -179,17 +187,20 @@ mod tests {
 
     #[test]
     fn host_may_be_unreachable_only_before_its_first_answer() {
-        let seen = taken(Right::Denied, &[Answer::Refused, status(404), status(403)]);
+        let seen = taken(ExpectedAnswer::Denied, &[Answer::Refused, status(404), status(403)]);
         assert_eq!((seen.requests, seen.wrong.len()), (3, 0), "{seen:?}");
-        let seen = taken(Right::Denied, &[status(403), Answer::Refused]);
+        let seen = taken(ExpectedAnswer::Denied, &[status(403), Answer::Refused]);
         assert_eq!(seen.wrong.len(), 1, "{seen:?}");
     }
 
     #[test]
     fn request_that_passes_unexpectedly_is_always_wrong() {
-        for right in [Right::Denied, Right::Enforced] {
+        for right in [ExpectedAnswer::Denied, ExpectedAnswer::Enforced] {
             assert_eq!(taken(right, &[status(200)]).wrong.len(), 1, "{right:?}");
         }
-        assert_eq!(taken(Right::Enforced, &[status(401)]).wrong, Vec::<String>::new());
+        assert_eq!(
+            taken(ExpectedAnswer::Enforced, &[status(401)]).wrong,
+            Vec::<String>::new()
+        );
     }
 }

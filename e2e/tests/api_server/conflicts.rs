@@ -121,7 +121,7 @@ async fn a_foreign_object_blocks_creation_but_is_never_changed() {
     beside_others("collision", async |lab: &Lab| {
         let cases = foreign("").into_iter().enumerate().map(async |(index, mut object)| {
             let namespace = lab.name(&index.to_string());
-            lab.make_namespace(&namespace).await?;
+            lab.create_namespace(&namespace).await?;
             object["metadata"]["namespace"] = json!(namespace);
             let thing = thing(&object);
             lab.create(&object).await?;
@@ -140,7 +140,7 @@ async fn a_foreign_object_blocks_creation_but_is_never_changed() {
                 .await?;
             let edge = lab.edge_in(&namespace, &specification("nowhere")).await?;
             collision_is_reported(lab, &edge, &thing).await?;
-            lab.looks_again(&edge, 2).await?;
+            lab.reconcile_again(&edge, 2).await?;
             let now = lab.read(&thing).await?;
             ensure!(
                 essence(&now) == essence(&before),
@@ -196,7 +196,7 @@ async fn a_lasting_collision_stalls_and_the_foreign_object_survives() {
 async fn a_foreign_object_named_like_a_stand_in_is_never_changed() {
     beside_others("stand-in-name", async |lab: &Lab| {
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
         let stand_in = wait("a stand-in exists", PROMPT)
             .until(async || {
@@ -208,7 +208,7 @@ async fn a_foreign_object_named_like_a_stand_in_is_never_changed() {
             })
             .await?;
         edge.delete().await?;
-        lab.nothing_is_left(&edge).await?;
+        lab.wait_until_nothing_is_left(&edge).await?;
         let name = stand_in["metadata"]["name"].as_str().context("a name")?;
         let mut foreign = slipway_e2e::lab::players::extension_service(&auth, "1s");
         foreign["metadata"]["name"] = json!(name);
@@ -228,7 +228,7 @@ async fn a_foreign_object_named_like_a_stand_in_is_never_changed() {
                 ))
             })
             .await?;
-        lab.looks_again(&edge, 2).await?;
+        lab.reconcile_again(&edge, 2).await?;
         ensure!(essence(&lab.read(&thing).await?) == before, "{thing} was changed");
         lab.delete(&thing).await?;
         slipway_creates(lab, &edge, &thing).await
@@ -245,7 +245,7 @@ async fn a_blocked_contour_deployment_does_not_stop_another() {
         let edge = lab.edge(&specification("nowhere")).await?;
         collision_is_reported(lab, &edge, &blocked).await?;
         let other = lab.name("other");
-        lab.make_namespace(&other).await?;
+        lab.create_namespace(&other).await?;
         let second = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
         wait("the Contour of the other ContourDeployment is created", PROMPT)

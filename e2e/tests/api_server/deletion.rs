@@ -11,10 +11,10 @@ use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
 async fn an_early_deletion_leaves_no_objects() {
     beside_others("early", async |lab: &Lab| {
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
         edge.delete().await?;
-        lab.nothing_is_left(&edge).await
+        lab.wait_until_nothing_is_left(&edge).await
     })
     .await;
 }
@@ -23,7 +23,7 @@ async fn an_early_deletion_leaves_no_objects() {
 async fn a_successor_of_the_same_name_gets_its_own_objects() {
     beside_others("again", async |lab: &Lab| {
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         for _ in 0..2 {
             let edge = lab.edge(&specification(&auth)).await?;
             let owner = lab
@@ -47,7 +47,7 @@ async fn a_successor_of_the_same_name_gets_its_own_objects() {
                 .until(async || Ok(Look::when(api.get_opt("edge").await?.is_none(), "it still exists")))
                 .await?;
         }
-        lab.nothing_is_left(&Edge::new(lab.client.clone(), &lab.namespace, "edge"))
+        lab.wait_until_nothing_is_left(&Edge::new(lab.client.clone(), &lab.namespace, "edge"))
             .await
     })
     .await;

@@ -4,7 +4,7 @@
 
 use anyhow::ensure;
 use slipway_e2e::drift::leaks::{self, Batch, Crds, Operator, Scenario};
-use slipway_e2e::drift::{self, Round, Workload};
+use slipway_e2e::drift::{self, EnvoyWorkload, Round};
 use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::world::{Takes, alone, beside_others};
 use slipway_e2e::narration::say;
@@ -28,10 +28,10 @@ async fn the_operator_repairs_drift_and_keeps_what_others_own() {
     beside_others("drift", async |lab: &Lab| {
         let seed = seed("drift")?;
         let workloads = [
-            Workload::Deployment,
-            Workload::DaemonSet,
-            Workload::Deployment,
-            Workload::DaemonSet,
+            EnvoyWorkload::Deployment,
+            EnvoyWorkload::DaemonSet,
+            EnvoyWorkload::Deployment,
+            EnvoyWorkload::DaemonSet,
         ];
         let rounds: Vec<_> = workloads
             .into_iter()

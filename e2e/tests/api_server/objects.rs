@@ -9,7 +9,7 @@ use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use slipway_e2e::wait::Look;
 
 use slipway_e2e::lab::audit;
-use slipway_e2e::lab::made::{FINALIZER, made_for, name, settled_edge};
+use slipway_e2e::lab::created::{FINALIZER, name, objects_created_for, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
@@ -43,7 +43,7 @@ async fn created_objects_have_labels_owners_and_finalizers() {
             let excluded = |object: &Value| object["metadata"]["labels"][EXCLUDED] == "true";
             ensure!(!made.is_empty() && made.iter().all(excluded), "{kind}s: {made:?}");
         }
-        let made = made_for(lab, &edge, &auth).await?;
+        let made = objects_created_for(lab, &edge, &auth).await?;
         for thing in &made {
             let metadata = lab.read(thing).await?["metadata"].clone();
             let labels = &metadata["labels"];
@@ -84,7 +84,7 @@ async fn created_objects_have_labels_owners_and_finalizers() {
             "Endpoints ",
             "ContourDeployment ",
         ];
-        let found = lab.belongings(&edge).await?;
+        let found = lab.objects_of(&edge).await?;
         let found: BTreeSet<_> = found
             .into_iter()
             .filter(|object| !by_others.iter().any(|kind| object.starts_with(kind)))
@@ -100,7 +100,7 @@ async fn created_objects_have_labels_owners_and_finalizers() {
 async fn the_configuration_has_the_stand_in_and_the_settings() {
     beside_others("configuration", async |lab: &Lab| {
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let mut spec = specification(&auth);
         spec["runtimeSettings"]["enableExternalNameService"] = json!(true);
         let edge = lab.edge(&spec).await?;
@@ -149,9 +149,9 @@ async fn reconciling_a_settled_contour_deployment_sends_no_request() {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let edge = settled_edge(lab, &lab.name("auth")).await?;
         // The ContourDeployment has settled, but the operator may still have to write its status once more.
-        lab.looks_again(&edge, 1).await?;
+        lab.reconcile_again(&edge, 1).await?;
         let mark = audit::mark(lab.world)?;
-        lab.looks_again(&edge, 5).await?;
+        lab.reconcile_again(&edge, 5).await?;
         // Only waiting can prove that nothing happens.
         tokio::time::sleep(QUIET).await;
         let requests = audit::requests(lab.world, mark, &lab.namespace)?;

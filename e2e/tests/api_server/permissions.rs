@@ -90,7 +90,7 @@ async fn the_operator_has_rights_only_beside_contour_deployments() {
             ensure!(!may(lab, OPERATOR, question).await, "{question:?}");
         }
         edge.delete().await?;
-        lab.nothing_is_left(&edge).await?;
+        lab.wait_until_nothing_is_left(&edge).await?;
         wait(
             "the operator may no longer read Secrets without a ContourDeployment",
             PROMPT,

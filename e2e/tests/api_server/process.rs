@@ -38,7 +38,7 @@ async fn a_deleted_contour_deployment_leaves_no_metrics() {
             .until(async || Ok(Look::when(series().await? > 0, "none")))
             .await?;
         edge.delete().await?;
-        lab.nothing_is_left(&edge).await?;
+        lab.wait_until_nothing_is_left(&edge).await?;
         wait("the ContourDeployment has no series", PROMPT)
             .until(async || {
                 let count = series().await?;

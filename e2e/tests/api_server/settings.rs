@@ -79,7 +79,7 @@ async fn invalid_settings_are_reported_and_block_all_objects() {
     beside_others("settings", async |lab: &Lab| {
         let cases = bad_settings().into_iter().map(async |(name, settings, path)| {
             let namespace = lab.name(name);
-            lab.make_namespace(&namespace).await?;
+            lab.create_namespace(&namespace).await?;
             let edge = lab.edge_in(&namespace, &with(&settings)).await?;
             is_refused(lab, &edge, path).await?;
             for kind in [

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
 use slipway_e2e::wait::Look;
 
-use slipway_e2e::lab::made::{FINALIZER, settled_edge};
-use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge, stand_in_points_at};
+use slipway_e2e::lab::created::{FINALIZER, settled_edge};
+use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge, wait_for_stand_in_services};
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 
@@ -126,15 +126,15 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
             service["spec"]["clusterIP"] == "None" && service["spec"]["selector"].is_null(),
             "{service}"
         );
-        stand_in_points_at(lab, &first, &[&first.name]).await?;
+        wait_for_stand_in_services(lab, &first, &[&first.name]).await?;
 
         // The ExtensionService exists without a verdict. The operator does not copy it, however often the operator reconciles.
         players::auth_server(lab, &auth).await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         state_is(lab, &edge, "Pending", "Denied").await?;
-        lab.looks_again(&edge, 3).await?;
+        lab.reconcile_again(&edge, 3).await?;
         let present = stand_in(&edge).await?;
-        stand_in_points_at(lab, &present, &[&present.name]).await?;
+        wait_for_stand_in_services(lab, &present, &[&present.name]).await?;
 
         judge(lab, &auth, "auth", Verdict::Valid).await?;
         let copied = wait("the stand-in has a copy", PROMPT)
@@ -179,7 +179,7 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
         let mut edited = extension_service(&auth, "500ms");
         edited["spec"]["services"][0]["weight"] = json!(7);
         lab.apply(&edited).await?;
-        lab.looks_again(&edge, 2).await?;
+        lab.reconcile_again(&edge, 2).await?;
         let now = lab.read(&present).await?;
         ensure!(
             now["spec"]["services"][0]["name"] == "auth" && now["spec"]["services"][0]["weight"] != 7,
@@ -188,7 +188,7 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
         );
         judge(lab, &auth, "auth", Verdict::Invalid("ServicePortError")).await?;
         state_is(lab, &edge, "Invalid", "Enforced").await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
         wait("the new generation is copied", PROMPT)
             .until(async || {
@@ -199,7 +199,7 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
         state_is(lab, &edge, "Available", "Enforced").await?;
 
         lab.delete(&Thing::new("ExtensionService", &auth, "auth")).await?;
-        let withdrawn = stand_in_points_at(lab, &present, &[&present.name]).await?;
+        let withdrawn = wait_for_stand_in_services(lab, &present, &[&present.name]).await?;
         // The timeout that Contour captured stays, so recreating the service rolls out nothing.
         ensure!(
             withdrawn["spec"]["timeoutPolicy"]["response"] == "500ms",
@@ -210,7 +210,7 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
         state_is(lab, &edge, "Missing", "Denied").await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
         ensure!(edge.rolled_state().await? == rolled, "a workload was rolled out");
 
@@ -224,7 +224,7 @@ async fn the_blackhole_replaces_a_copy_while_its_service_is_missing() {
     beside_others("withdrawn", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         players::auth_server(lab, &auth).await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
@@ -233,25 +233,25 @@ async fn the_blackhole_replaces_a_copy_while_its_service_is_missing() {
         state_is(lab, &edge, "Available", "Enforced").await?;
         let present = stand_in(&edge).await?;
         lab.delete(&Thing::new("Service", &auth, "auth")).await?;
-        stand_in_points_at(lab, &present, &[&present.name]).await?;
+        wait_for_stand_in_services(lab, &present, &[&present.name]).await?;
         state_is(lab, &edge, "Invalid", "Denied").await?;
         players::auth_server(lab, &auth).await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
 
         // Contour's verdicts reject the stand-in, and the user's object as well.
         judge(lab, &auth, "auth", Verdict::Invalid("TLSUpstreamValidation")).await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
         judge(lab, &auth, &present.name, Verdict::Invalid("TLSUpstreamValidation")).await?;
-        stand_in_points_at(lab, &present, &[&present.name]).await?;
+        wait_for_stand_in_services(lab, &present, &[&present.name]).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
 
         // A reason that concerns the judging Contour itself does not withdraw the copy.
         judge(lab, &auth, "auth", Verdict::Invalid("SecretNotValid")).await?;
         judge(lab, &auth, &present.name, Verdict::Invalid("SecretNotValid")).await?;
-        lab.looks_again(&edge, 2).await?;
-        stand_in_points_at(lab, &present, &["auth"]).await?;
+        lab.reconcile_again(&edge, 2).await?;
+        wait_for_stand_in_services(lab, &present, &["auth"]).await?;
         Ok(())
     })
     .await;
@@ -262,7 +262,7 @@ async fn a_service_without_ready_endpoints_keeps_its_copy() {
     beside_others("endpoints", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         players::auth_server(lab, &auth).await?;
         lab.create(&extension_service(&auth, "500ms")).await?;
         judge(lab, &auth, "auth", Verdict::Valid).await?;
@@ -283,7 +283,7 @@ async fn a_service_without_ready_endpoints_keeps_its_copy() {
             status.is("Ready", "True") && status.is("Degraded", "True"),
             "failOpen: {status}"
         );
-        stand_in_points_at(lab, &stand_in(&edge).await?, &["auth"]).await?;
+        wait_for_stand_in_services(lab, &stand_in(&edge).await?, &["auth"]).await?;
         let unchecked = async || {
             anyhow::Ok(lab.metrics().await?.sum(
                 "slipway_extension_service_unchecked_seconds_total",
@@ -352,7 +352,7 @@ async fn the_stand_in_follows_its_namespace_and_does_not_block_it() {
             stand_in(&edge).await?.namespace == lab.namespace,
             "the service's namespace does not exist, so the stand-in must be in the namespace of edge"
         );
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let is_in = async |place: &str| {
             wait(&format!("the stand-in is in {place}, and only there"), PATIENT)
                 .until(async || {
@@ -490,7 +490,7 @@ async fn a_stand_in_filled_up_by_others_still_becomes_a_blackhole() {
             lab.settled(&edge).await?;
             fill_up(lab, &present, labels).await?;
             lab.delete(&Thing::new("Service", &auth, "auth")).await?;
-            let withdrawn = stand_in_points_at(lab, &present, &[&present.name]).await?;
+            let withdrawn = wait_for_stand_in_services(lab, &present, &[&present.name]).await?;
             ensure!(
                 withdrawn["metadata"]["annotations"]["theirs"].is_null()
                     && withdrawn["metadata"]["labels"]["their-0"].is_null(),

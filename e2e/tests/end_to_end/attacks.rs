@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use slipway_e2e::attack::{Step, Victim, Who, everywhere, grants, table};
+use slipway_e2e::attack::{Attacker, Step, Victim, everywhere, grants, table};
 use slipway_e2e::lab::Metrics;
 use slipway_e2e::lab::operator;
 use slipway_e2e::narration::say;
@@ -67,11 +67,11 @@ async fn tenant(stage: &Stage, is_guarded: bool) -> anyhow::Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": victim.alice}});
     let kubectl = stage.cluster().kubectl();
     kubectl.apply(&namespace).await?;
-    for grant in everywhere().into_iter().chain(grants(Who::Tenant, &victim)) {
+    for grant in everywhere().into_iter().chain(grants(Attacker::Tenant, &victim)) {
         kubectl.apply(&grant).await?;
     }
     let before = (stage.edge.rolled_state().await?, status(stage).await?);
-    let user = ["--as", Who::Tenant.user(), "-n", &victim.alice];
+    let user = ["--as", Attacker::Tenant.user(), "-n", &victim.alice];
     for (number, row) in table().iter().filter(|row| ROWS.contains(&row.name)).enumerate() {
         for step in (row.steps)(&victim) {
             let Step::Create(object) = step else { continue };

@@ -57,7 +57,7 @@ impl Ground {
             };
             run_on(world, namespace, async |lab| {
                 if turn == Turn::Alone {
-                    lab.nothing_is_left_of_others().await?;
+                    lab.wait_until_no_others_are_left().await?;
                 }
                 run_case(lab, case).await
             })
@@ -78,7 +78,7 @@ async fn run_case(lab: &Lab, case: Case) -> anyhow::Result<()> {
 async fn start() -> anyhow::Result<Server> {
     let name = format!("friction-{}", std::process::id());
     // The world must outlive all spawned tasks.
-    let world: &'static World = Box::leak(Box::new(World::booted(&name, &["--mutating-policies"]).await?));
+    let world: &'static World = Box::leak(Box::new(World::start_with(&name, &["--mutating-policies"]).await?));
     Ledger::begin(&world.state.join("audit.log"))?;
     world.restore(Takes::Operator).await?;
     Ok(Server {

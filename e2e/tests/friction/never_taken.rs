@@ -49,7 +49,7 @@ pub async fn a_changed_stand_in_spec_starts_no_contour(lab: &Lab) -> anyhow::Res
 
 pub async fn a_changed_blackhole_selector_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
-    lab.make_namespace(&auth).await?;
+    lab.create_namespace(&auth).await?;
     for namespace in [&auth, &lab.namespace] {
         let policy = Policy::patches(
             "blackhole",

@@ -43,7 +43,7 @@ pub fn auth_of(lab: &Lab) -> String {
 /// namespace.
 pub async fn auth_service(lab: &Lab) -> anyhow::Result<String> {
     let auth = auth_of(lab);
-    lab.make_namespace(&auth).await?;
+    lab.create_namespace(&auth).await?;
     players::auth_server(lab, &auth).await?;
     lab.create(&players::extension_service(&auth, "500ms")).await?;
     Ok(auth)

@@ -190,7 +190,7 @@ pub async fn a_toleration_without_effect_causes_no_extra_writes(lab: &Lab) -> an
 
 pub async fn an_added_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
-    lab.make_namespace(&auth).await?;
+    lab.create_namespace(&auth).await?;
     for namespace in [&lab.namespace, &auth] {
         let policy = Policy::patches("label", namespace, EVERYTHING, "true", LABEL);
         policy.impose(lab, &policy::service(namespace, "edge-probe")).await?;
@@ -207,7 +207,7 @@ pub async fn an_added_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
 
 pub async fn an_overwritten_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
-    lab.make_namespace(&auth).await?;
+    lab.create_namespace(&auth).await?;
     let path = "/metadata/labels/app.kubernetes.io~1managed-by";
     let patches = format!("[JSONPatch{{op: 'add', path: '{path}', value: 'platform'}}]");
     let has_labels = "object.metadata.?labels[?'app.kubernetes.io/managed-by'].hasValue()";
@@ -240,7 +240,7 @@ pub async fn an_overwritten_label_is_accepted(lab: &Lab) -> anyhow::Result<()> {
 /// The policies remove an annotation from the spec, and the annotation that records what Slipway applied last.
 pub async fn removed_annotations_are_accepted(lab: &Lab) -> anyhow::Result<()> {
     let auth = lab.name("auth");
-    lab.make_namespace(&auth).await?;
+    lab.create_namespace(&auth).await?;
     for (number, annotation) in ["example.test/internal", "contour.slipway.dev/applied"]
         .iter()
         .enumerate()

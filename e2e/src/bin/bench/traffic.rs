@@ -111,10 +111,10 @@ impl Traffic {
     /// exist. Returns None if the watches reported the write first. Separate watches do not preserve the order of close events.
     pub async fn gate(&self, levels: [&str; 2]) -> anyhow::Result<Option<Duration>> {
         self.until_settled("Ready", "False").await?;
-        let mut seen = Seen {
+        let mut seen = ContourState {
             old: self.edge.pods(Component::Contour).await?.uids(),
             before: self.generation("Deployment", "edge-contour").await?,
-            ..Seen::default()
+            ..ContourState::default()
         };
         let envoy = self.generation("DaemonSet", "edge-envoy").await?;
         let everything = ListParams::default();
@@ -290,13 +290,13 @@ fn is_valid(object: &DynamicObject) -> bool {
 
 /// The state of Contour, as the watches reported it.
 #[derive(Default)]
-struct Seen {
+struct ContourState {
     before: i64,
     old: BTreeSet<String>,
     complete: bool,
 }
 
-impl Seen {
+impl ContourState {
     fn note(&mut self, event: Event) {
         match event {
             Event::Gone(object) => {

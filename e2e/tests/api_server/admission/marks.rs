@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
-use slipway_e2e::lab::made::{APPLIED, FINALIZER, name};
+use slipway_e2e::lab::created::{APPLIED, FINALIZER, name};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
@@ -222,7 +222,7 @@ async fn objects_of_other_users_get_no_marks_through_any_request() {
 async fn a_releaser_removes_the_finalizer_but_no_other_mark() {
     beside_others("marks-released", async |lab: &Lab| {
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
         lab.status(&edge, "the operator has reconciled edge", PROMPT, |status| {
             !status.extension_services.is_empty()

@@ -12,7 +12,7 @@ use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use slipway_e2e::edge::Edge;
-use slipway_e2e::lab::made::{made_for, settled_edge};
+use slipway_e2e::lab::created::{objects_created_for, settled_edge};
 use slipway_e2e::lab::{self, Lab, PROMPT, Thing, wait};
 use slipway_e2e::wait::Look;
 
@@ -126,7 +126,7 @@ fn refused<T>(outcome: kube::Result<T>, policy: &str, what: &str) -> anyhow::Res
 async fn settled_edge_and_objects(lab: &Lab) -> anyhow::Result<(Edge, String, Vec<Thing>)> {
     let auth = lab.name("auth");
     let edge = settled_edge(lab, &auth).await?;
-    let mut objects = made_for(lab, &edge, &auth).await?;
+    let mut objects = objects_created_for(lab, &edge, &auth).await?;
     objects.retain(|thing| thing.kind != "Lease");
     Ok((edge, auth, objects))
 }

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, ensure};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use serde_json::json;
-use slipway_e2e::drift::leaks::namespace_goes;
-use slipway_e2e::lab::made::{APPLIED, settled_edge};
+use slipway_e2e::drift::leaks::wait_until_namespace_is_deleted;
+use slipway_e2e::lab::created::{APPLIED, settled_edge};
 use slipway_e2e::lab::players::{Kubelet, Node};
 use slipway_e2e::lab::world::beside_others;
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
@@ -125,7 +125,7 @@ async fn policies_do_not_block_kubernetes_controllers() {
         for name in ["edge-slipway-operand", "edge-slipway-secrets"] {
             lab.delete(&Thing::new("RoleBinding", &lab.namespace, name)).await?;
         }
-        lab.nothing_is_left(&edge).await
+        lab.wait_until_nothing_is_left(&edge).await
     })
     .await;
 }
@@ -171,7 +171,7 @@ async fn policies_do_not_block_cloud_controllers() {
             })
             .await?;
         lab.patch(&service, &json!({"metadata": {"finalizers": null}})).await?;
-        lab.nothing_is_left(&edge).await
+        lab.wait_until_nothing_is_left(&edge).await
     })
     .await;
 }
@@ -185,7 +185,7 @@ async fn policies_do_not_block_namespace_deletion() {
         for namespace in [&auth, &lab.namespace] {
             let namespace = Thing::new("Namespace", "", namespace);
             lab.delete(&namespace).await?;
-            namespace_goes(lab, &namespace).await?;
+            wait_until_namespace_is_deleted(lab, &namespace).await?;
         }
         Ok(())
     })

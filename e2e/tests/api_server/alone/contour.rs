@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use slipway_e2e::cluster;
-use slipway_e2e::lab::made::{name, settled_edge};
+use slipway_e2e::lab::created::{name, settled_edge};
 use slipway_e2e::lab::operator::free_address;
 use slipway_e2e::lab::players::{Kubelet, auth_server, extension_service};
 use slipway_e2e::lab::world::{Takes, alone};

@@ -6,7 +6,7 @@ use slipway_e2e::wait::Look;
 
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
-use slipway_e2e::lab::{CRD_GOES, Lab, PATIENT, PROMPT, Thing, specification, wait};
+use slipway_e2e::lab::{CRD_DELETION, Lab, PATIENT, PROMPT, Thing, specification, wait};
 
 /// The CRDs without which Contour does not start.
 const REQUIRED: [&str; 4] = [
@@ -24,7 +24,7 @@ async fn delete_contour_crds(lab: &Lab) -> anyhow::Result<()> {
         .run(&[
             "delete",
             "--ignore-not-found",
-            &format!("--timeout={}s", CRD_GOES.as_secs()),
+            &format!("--timeout={}s", CRD_DELETION.as_secs()),
             "-f",
             &file.to_string_lossy(),
         ])
@@ -85,7 +85,7 @@ async fn deleted_crds_are_reported_and_their_objects_recreated() {
     alone("crds-gone", Takes::ContourCrds, async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let auth = lab.name("auth");
-        lab.make_namespace(&auth).await?;
+        lab.create_namespace(&auth).await?;
         let edge = lab.edge(&specification(&auth)).await?;
         lab.status(&edge, "the operator has reconciled edge", PATIENT, |status| {
             !status.extension_services.is_empty()
@@ -99,7 +99,7 @@ async fn deleted_crds_are_reported_and_their_objects_recreated() {
         }
         wait(
             "the CRDs are deleted, although Slipway's objects have finalizers",
-            CRD_GOES,
+            CRD_DELETION,
         )
         .until(async || {
             let list = crds.list_metadata(&ListParams::default()).await?;

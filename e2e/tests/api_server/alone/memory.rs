@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Map, Value, json};
 
-use slipway_e2e::lab::made::settled_edge;
+use slipway_e2e::lab::created::settled_edge;
 use slipway_e2e::lab::players::{self, Kubelet, Verdict, extension_service, judge};
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, specification};
@@ -100,7 +100,7 @@ async fn operator_memory_does_not_grow_with_objects_of_other_users() {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
         let (auth, alice) = (lab.name("auth"), lab.name("alice"));
         let edge = settled_edge(lab, &auth).await?;
-        lab.make_namespace(&alice).await?;
+        lab.create_namespace(&alice).await?;
         lab.world.stop_operator().await?;
         lab.world.start_operator().await?;
         lab.world.operator_is_ready().await?;
@@ -125,7 +125,7 @@ async fn operator_memory_does_not_grow_with_objects_of_other_users() {
             objects.push(Box::new(move || large_endpoint_slice(auth, &third)));
         }
         create_all(lab, objects).await?;
-        lab.looks_again(&edge, 1).await?;
+        lab.reconcile_again(&edge, 1).await?;
         stays_small(lab, "while the objects are created").await?;
 
         lab.world.stop_operator().await?;

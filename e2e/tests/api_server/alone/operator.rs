@@ -7,7 +7,7 @@ use serde_json::Value;
 use slipway_e2e::wait::Look;
 
 use crate::objects::QUIET;
-use slipway_e2e::lab::made::settled_edge;
+use slipway_e2e::lab::created::settled_edge;
 use slipway_e2e::lab::players::{self, Kubelet};
 use slipway_e2e::lab::world::{OPERATOR, Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
@@ -87,7 +87,7 @@ async fn an_operator_restart_on_a_settled_cluster_writes_nothing() {
         lab.status(&edge, "edge is ready", PATIENT, |status| status.is("Ready", "True"))
             .await?;
         lab.settled(&edge).await?;
-        lab.looks_again(&edge, 1).await?;
+        lab.reconcile_again(&edge, 1).await?;
         lab.world.stop_operator().await?;
         let mark = audit::mark(lab.world)?;
         lab.world.start_operator().await?;

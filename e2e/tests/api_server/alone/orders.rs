@@ -5,7 +5,7 @@ use slipway_e2e::lab::Lab;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::narration::say;
 use slipway_e2e::orders::plan;
-use slipway_e2e::orders::played::Server;
+use slipway_e2e::orders::played::OrderServer;
 
 /// The seed that selects the orders. `prove-orders --seed 1 --only ORDER` replays a failed order.
 const SEED: u64 = 1;
@@ -17,7 +17,7 @@ const ORDERS: usize = 3;
 async fn a_few_creation_orders_end_in_the_same_state() {
     alone("orders", Takes::ContourCrds, async |lab: &Lab| {
         say(format!("{ORDERS} orders, seed {SEED}"));
-        let server = Server::emptied(lab).await?;
+        let server = OrderServer::emptied(lab).await?;
         let reference = server.reference().await.context("the best order")?;
         for case in plan::sample(SEED, ORDERS) {
             say(format!(

@@ -3,13 +3,13 @@
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use slipway_e2e::command;
-use slipway_e2e::lab::made::{FINALIZER, settled_edge};
+use slipway_e2e::lab::created::{FINALIZER, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
 use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, operator, specification, wait};
 use slipway_e2e::wait::Look;
 
-use slipway_e2e::drift::leaks::namespace_goes;
+use slipway_e2e::drift::leaks::wait_until_namespace_is_deleted;
 
 /// The ServiceAccount that runs `slipway release`.
 const RELEASER: &str = "releaser";
@@ -64,7 +64,7 @@ async fn release_removes_abandoned_finalizers_and_keeps_those_in_use() {
         let auth = lab.name("auth");
         let edge = settled_edge(lab, &auth).await?;
         let other = lab.name("other");
-        lab.make_namespace(&other).await?;
+        lab.create_namespace(&other).await?;
         let _others_kubelet = Kubelet::of(&lab.client, &other);
         let in_use = lab.edge_in(&other, &specification(&auth)).await?;
         lab.settled(&in_use).await?;
@@ -94,7 +94,7 @@ async fn release_removes_abandoned_finalizers_and_keeps_those_in_use() {
         let namespace = Thing::new("Namespace", "", &auth);
         lab.delete(&namespace).await?;
         release(lab, &["--all"]).await?;
-        namespace_goes(lab, &namespace).await?;
+        wait_until_namespace_is_deleted(lab, &namespace).await?;
         ensure!(
             release(lab, &["--all"]).await?.starts_with("nothing is held"),
             "objects are still held"

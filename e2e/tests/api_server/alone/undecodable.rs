@@ -46,9 +46,9 @@ async fn is_quiet(lab: &Lab) -> anyhow::Result<()> {
     let edge = Edge::new(lab.client.clone(), &lab.namespace, "edge");
     // The audit log contains a request only after the response, but clients can observe the write earlier. The operator reconciles
     // again after the response, so one more reconcile ensures that the log contains all earlier requests.
-    lab.looks_again(&edge, 1).await?;
+    lab.reconcile_again(&edge, 1).await?;
     let before = audit::mark(lab.world)?;
-    lab.looks_again(&edge, 3).await?;
+    lab.reconcile_again(&edge, 3).await?;
     let requests = audit::requests(lab.world, before, &lab.namespace)?;
     let writes: Vec<_> = requests
         .iter()
@@ -143,7 +143,7 @@ async fn an_undecodable_contour_deployment_does_not_stop_another() {
         is_quiet(lab).await?;
 
         let other = lab.name("other");
-        lab.make_namespace(&other).await?;
+        lab.create_namespace(&other).await?;
         let edge = lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
         wait("the other ContourDeployment has a Contour", PROMPT)

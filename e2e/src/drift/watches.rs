@@ -32,14 +32,14 @@ const READ_ONLY: [Kind; 9] = [
 ];
 
 /// Returns the kinds that Slipway creates.
-pub fn made_kinds() -> impl Iterator<Item = &'static str> {
+pub fn created_kinds() -> impl Iterator<Item = &'static str> {
     let made = Kind::ALL.iter().filter(|kind| !READ_ONLY.contains(kind));
     made.map(|kind| kind.name())
 }
 
 /// An observed change or deletion of an object.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Change {
     /// The reference to the object.
     pub thing: Thing,
     /// The object now, or its last state before the deletion.
@@ -51,19 +51,19 @@ pub struct Seen {
 }
 
 /// The watches; they end when this value is dropped.
-pub struct Sight {
+pub struct Watches {
     objects: Arc<Mutex<BTreeMap<Thing, Arc<Value>>>>,
-    told: Sender<Seen>,
+    told: Sender<Change>,
     watches: Vec<JoinHandle<()>>,
 }
 
-impl Sight {
-    /// Watches every kind that Slipway makes, in the whole cluster.
+impl Watches {
+    /// Watches every kind that Slipway creates, in the whole cluster.
     pub fn of(lab: &Lab) -> Self {
         let objects = Arc::<Mutex<BTreeMap<Thing, Arc<Value>>>>::default();
         // The capacity exceeds the number of events during any pause of a receiver. A receiver that misses events returns an error.
         let (told, _) = broadcast::channel(1 << 14);
-        let watches = made_kinds().chain(["ContourDeployment"]).map(|kind| {
+        let watches = created_kinds().chain(["ContourDeployment"]).map(|kind| {
             let mut events = watcher::watcher(lab.api(kind, ""), watcher::Config::default()).boxed();
             let (objects, told) = (Arc::clone(&objects), told.clone());
             tokio::spawn(async move {
@@ -81,7 +81,7 @@ impl Sight {
                         }
                         Ok(Event::InitDone) => {
                             // Removes the objects that were deleted while the watch was interrupted.
-                            let mut objects = objects.lock().expect("nobody panics with the lock");
+                            let mut objects = objects.lock().expect("the lock is not poisoned");
                             objects.retain(|thing, _| thing.kind != kind || listed.contains(thing));
                             continue;
                         }
@@ -94,14 +94,14 @@ impl Sight {
                         continue;
                     };
                     let (thing, object) = (thing(kind, &object), Arc::new(value));
-                    let mut objects = objects.lock().expect("nobody panics with the lock");
+                    let mut objects = objects.lock().expect("the lock is not poisoned");
                     if is_there {
                         objects.insert(thing.clone(), Arc::clone(&object));
                     } else {
                         objects.remove(&thing);
                     }
                     // An error means that there is no listener.
-                    let _ = told.send(Seen {
+                    let _ = told.send(Change {
                         thing,
                         object,
                         is_there,
@@ -121,7 +121,7 @@ impl Sight {
 
     /// Returns all objects with the labels of an edge, in their last observed state.
     pub fn of_edge(&self, edge: &Edge) -> BTreeMap<Thing, Arc<Value>> {
-        let objects = self.objects.lock().expect("nobody panics with the lock");
+        let objects = self.objects.lock().expect("the lock is not poisoned");
         let is_its = |object: &Value| {
             let labels = &object["metadata"]["labels"];
             labels[OWNER_NAME] == edge.name() && labels[OWNER_NAMESPACE] == edge.namespace()
@@ -131,14 +131,14 @@ impl Sight {
     }
 }
 
-impl Sight {
+impl Watches {
     /// Returns descriptions of these objects and of the ContourDeployment itself, in the form of [`crate::leftovers`].
     pub fn described(&self, edge: &Edge) -> BTreeSet<String> {
         let own = Thing::new("ContourDeployment", edge.namespace(), edge.name());
         let itself = self
             .objects
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .get(&own)
             .cloned();
         let all = self.of_edge(edge).into_iter().chain(itself.map(|object| (own, object)));
@@ -150,7 +150,7 @@ impl Sight {
     }
 }
 
-impl Drop for Sight {
+impl Drop for Watches {
     fn drop(&mut self) {
         for watch in &self.watches {
             watch.abort();
@@ -163,7 +163,7 @@ fn thing(kind: &'static str, object: &DynamicObject) -> Thing {
 }
 
 /// A receiver of all events since its creation.
-pub struct Listener(Receiver<Seen>);
+pub struct Listener(Receiver<Change>);
 
 impl Listener {
     /// Returns the time of the first event that is later than `version` and that `look` accepts. `look` returns a description of the
@@ -172,7 +172,7 @@ impl Listener {
         &mut self,
         version: u64,
         limit: Duration,
-        mut look: impl FnMut(&Seen) -> Result<(), String>,
+        mut look: impl FnMut(&Change) -> Result<(), String>,
     ) -> anyhow::Result<Instant> {
         let mut last = "nothing was observed".to_owned();
         let found = tokio::time::timeout(limit, async {

@@ -14,7 +14,7 @@ pub const FINALIZER: &str = "contour.slipway.dev/cleanup";
 
 /// Returns all objects that Slipway creates for an edge with one reference to a service in the namespace `auth`. The names are literals,
 /// as users see them.
-pub async fn made_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<Thing>> {
+pub async fn objects_created_for(lab: &Lab, edge: &Edge, auth: &str) -> anyhow::Result<Vec<Thing>> {
     let namespace = edge.namespace();
     let fixed: [(&'static str, String); 14] = [
         ("RoleBinding", "edge-slipway-operand".into()),
@@ -51,7 +51,7 @@ pub fn name(object: &Value) -> anyhow::Result<&str> {
 
 /// Creates an edge and waits until it has settled. Its authorization service in the namespace `auth` may exist or not.
 pub async fn settled_edge(lab: &Lab, auth: &str) -> anyhow::Result<Edge> {
-    lab.make_namespace(auth).await?;
+    lab.create_namespace(auth).await?;
     let edge = lab.edge(&specification(auth)).await?;
     lab.settled(&edge).await?;
     Ok(edge)

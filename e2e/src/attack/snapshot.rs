@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::forged::{FORGED_DATA, PERSISTED_STATE, STARTUP_INPUTS, Victim};
 use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
-use crate::lab::made::{APPLIED, FINALIZER};
+use crate::lab::created::{APPLIED, FINALIZER};
 use crate::lab::{Lab, audit};
 
 /// The observed kinds.
@@ -37,9 +37,9 @@ const COPIES: [&str; 2] = ["ReplicaSet", "Pod"];
 
 /// All objects of the observed kinds.
 #[derive(Debug)]
-pub struct Sight(Vec<(&'static str, Value)>);
+pub struct Snapshot(Vec<(&'static str, Value)>);
 
-impl Sight {
+impl Snapshot {
     /// Lists the objects.
     pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
         let mut objects = Vec::new();
@@ -247,7 +247,7 @@ fn forget(value: &mut Value, key: &str) {
 }
 
 /// Returns the content of a status without times and messages.
-pub fn said(status: &Value) -> Value {
+pub fn summary(status: &Value) -> Value {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let conditions: Map<String, Value> = conditions
         .map(|it| {
