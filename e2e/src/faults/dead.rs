@@ -1,6 +1,6 @@
 //! Connections that die without notice. Firewall rules in the API server's own network namespace drop the packets of the
-//! operator's existing connections; new connections work. Here the operator connects to the API server directly, because the
-//! proxy's own end of a connection would react to the dead peer.
+//! operator's existing connections; new connections work. Here the operator connects to the API server directly, because a
+//! proxy in between would react to the death itself.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -39,7 +39,7 @@ type ContainerStates = Arc<Mutex<BTreeMap<Container, ContainerState>>>;
 
 /// A watch on the pods of a ContourDeployment. The watch also records restarts of pods that are deleted soon afterwards.
 pub struct Restarts {
-    states: ContainerStates,
+    recorded: ContainerStates,
     watch: JoinHandle<()>,
 }
 
@@ -48,13 +48,13 @@ impl Restarts {
     pub async fn watch(client: &Client, edge: &Edge) -> anyhow::Result<Self> {
         let api = Api::<Pod>::namespaced(client.clone(), edge.namespace());
         let selector = edge.selector();
-        let states = ContainerStates::default();
-        let version = relist(&api, &selector, &states).await?;
-        for seen in states.lock().expect("the lock is not poisoned").values_mut() {
+        let recorded = ContainerStates::default();
+        let version = relist(&api, &selector, &recorded).await?;
+        for seen in recorded.lock().expect("the lock is not poisoned").values_mut() {
             seen.before = seen.restarts;
         }
-        let watch = tokio::spawn(follow(api, selector, version, Arc::clone(&states)));
-        Ok(Self { states, watch })
+        let watch = tokio::spawn(follow(api, selector, version, Arc::clone(&recorded)));
+        Ok(Self { recorded, watch })
     }
 
     /// Waits until each of these crashes has caused a restart. Ignores crashes in pods that were deleted.
@@ -62,11 +62,11 @@ impl Restarts {
         Wait::for_it("every killed container has restarted")
             .silently()
             .until(async || {
-                let states = self.states.lock().expect("the lock is not poisoned");
+                let recorded = self.recorded.lock().expect("the lock is not poisoned");
                 let behind: Vec<_> = tallied(crashes)
                     .into_iter()
                     .filter(|(container, count)| {
-                        states
+                        recorded
                             .get(container)
                             .is_some_and(|seen| !seen.is_gone && seen.restarts - seen.before < *count)
                     })
@@ -79,8 +79,8 @@ impl Restarts {
     /// Returns descriptions of the restarts that these crashes do not explain.
     pub fn unexplained(&self, crashes: &[Container]) -> Vec<String> {
         let induced = tallied(crashes);
-        let states = self.states.lock().expect("the lock is not poisoned");
-        states
+        let recorded = self.recorded.lock().expect("the lock is not poisoned");
+        recorded
             .iter()
             .filter_map(|(container, seen)| {
                 let ours = induced.get(container).copied().unwrap_or_default();
@@ -112,39 +112,39 @@ fn tallied(crashes: &[Container]) -> BTreeMap<Container, i32> {
     tally
 }
 
-async fn relist(api: &Api<Pod>, selector: &str, states: &ContainerStates) -> anyhow::Result<String> {
+async fn relist(api: &Api<Pod>, selector: &str, recorded: &ContainerStates) -> anyhow::Result<String> {
     let list = api.list(&ListParams::default().labels(selector)).await;
     let list = list.context("listing pods")?;
     for pod in &list.items {
-        note(states, pod);
+        note(recorded, pod);
     }
     list.metadata.resource_version.context("a list without a version")
 }
 
-async fn follow(api: Api<Pod>, selector: String, mut version: String, states: ContainerStates) {
+async fn follow(api: Api<Pod>, selector: String, mut version: String, recorded: ContainerStates) {
     loop {
-        let ended = follow_from(&api, &selector, &version, &states).await;
+        let ended = follow_from(&api, &selector, &version, &recorded).await;
         // A watch usually ends without an error; after an error, waits a moment before the next request.
         if ended.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
-        if let Ok(next) = relist(&api, &selector, &states).await {
+        if let Ok(next) = relist(&api, &selector, &recorded).await {
             version = next;
         }
     }
 }
 
-async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, states: &ContainerStates) -> anyhow::Result<()> {
+async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, recorded: &ContainerStates) -> anyhow::Result<()> {
     let parameters = WatchParams::default().labels(selector);
     let mut events = Box::pin(api.watch(&parameters, version).await?);
     while let Some(event) = events.try_next().await? {
         match event {
-            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => note(states, &pod),
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => note(recorded, &pod),
             WatchEvent::Deleted(pod) => {
-                note(states, &pod);
+                note(recorded, &pod);
                 let uid = pod.uid().unwrap_or_default();
-                let mut states = states.lock().expect("the lock is not poisoned");
-                for (container, seen) in states.iter_mut() {
+                let mut recorded = recorded.lock().expect("the lock is not poisoned");
+                for (container, seen) in recorded.iter_mut() {
                     seen.is_gone |= container.pod == uid;
                 }
             }
@@ -155,8 +155,8 @@ async fn follow_from(api: &Api<Pod>, selector: &str, version: &str, states: &Con
     Ok(())
 }
 
-fn note(states: &ContainerStates, pod: &Pod) {
-    let mut states = states.lock().expect("the lock is not poisoned");
+fn note(recorded: &ContainerStates, pod: &Pod) {
+    let mut recorded = recorded.lock().expect("the lock is not poisoned");
     let Some(status) = &pod.status else { return };
     let containers = [&status.init_container_statuses, &status.container_statuses];
     for container in containers.into_iter().flatten().flatten() {
@@ -164,7 +164,7 @@ fn note(states: &ContainerStates, pod: &Pod) {
             pod: pod.uid().unwrap_or_default(),
             name: container.name.clone(),
         };
-        let seen = states.entry(key).or_default();
+        let seen = recorded.entry(key).or_default();
         seen.pod = pod.name_any();
         if container.restart_count > seen.restarts {
             seen.restarts = container.restart_count;
@@ -204,11 +204,11 @@ mod tests {
 
     #[tokio::test]
     async fn unexplained_excludes_restarts_of_killed_containers() {
-        let states = ContainerStates::default();
-        note(&states, &pod(1, 137));
-        note(&states, &pod(2, 1));
+        let recorded = ContainerStates::default();
+        note(&recorded, &pod(1, 137));
+        note(&recorded, &pod(2, 1));
         let watch = tokio::spawn(async {});
-        let restarts = Restarts { states, watch };
+        let restarts = Restarts { recorded, watch };
         let crash = Container {
             pod: "1".to_owned(),
             name: "contour".to_owned(),
