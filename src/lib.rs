@@ -1,6 +1,6 @@
 //! Slipway runs Project Contour and its Envoys from one custom resource, `ContourDeployment`, in any start-up order.
 //!
-//! Data flows one way: watch → observe → plan → apply → status. `docs/design.md` states the invariants and their reasons.
+//! Data flows one way: watch → observe → plan → apply → status. `docs/architecture.md` states the invariants, and `docs/decisions` the reasons.
 
 pub mod api;
 mod contour;

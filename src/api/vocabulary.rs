@@ -38,7 +38,7 @@ pub mod annotations {
     words! {
         /// The hash of the content that Slipway last wrote. It distinguishes a change of the desired content from a change by another user.
         APPLIED = "contour.slipway.dev/applied";
-        /// On a stand-in: its persisted state (JSON; docs/design.md, "Rules of a stand-in", 7).
+        /// On a stand-in: its persisted state (JSON; docs/decisions/0007-persisted-state.md).
         PERSISTED_STATE = "contour.slipway.dev/persisted-state";
         /// On Contour's pod template: the inputs that a container captures at its start (JSON: the ContourConfiguration, its uid,
         /// generation and spec, and the stand-ins).

@@ -1,7 +1,7 @@
 //! The watches: each has its own backoff, feeds the cache, and says which ContourDeployments to look at again.
 //!
 //! All triggers of a kube-runtime `Controller` share one backoff, so that one failing watch would delay every other one's
-//! events (docs/design.md, "Watches"). Here errors are counted and dropped before anything reaches the controller.
+//! events (docs/decisions/0016-one-cache.md). Here errors are counted and dropped before anything reaches the controller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! The properties that must hold in every state and at every step. The numbers are those of the invariants in docs/design.md.
+//! The properties that must hold in every state and at every step. The numbers are those of the invariants in docs/architecture.md.
 
 use serde_json::Value;
 use slipway::api::vocabulary::annotations;
@@ -12,7 +12,7 @@ use crate::requests::key_of;
 use crate::scopes::{ALICE, AUTH};
 use crate::state::{Container, State};
 
-/// Reasons that are about the target of a stand-in (docs/design.md, "Rules of a stand-in", 3).
+/// Reasons that are about the target of a stand-in (docs/decisions/0005-withdrawn-and-retired.md).
 const WITHDRAWING: [&str; 4] = [
     "ServiceUnresolvedReference",
     "UnsupportedServiceType",
@@ -178,7 +178,7 @@ impl Model {
     }
 
     /// Returns the stand-ins that a write of the operator makes unusable for running containers. The operator may not have
-    /// observed the deletion of the user's Service when it planned (docs/design.md, "Limits"). The operator must respect the
+    /// observed the deletion of the user's Service when it planned (docs/limits.md). The operator must respect the
     /// state that it had observed, and its own objects.
     pub fn check_captured(&self, before: &State, after: &State) -> Vec<String> {
         let mut problems = Vec::new();

@@ -48,7 +48,7 @@ impl Model {
     }
 
     /// Reports whether Contour is about to write the first verdict on the user's object in its current form, or on a trial.
-    /// (Slipway never nudges Contour for a first verdict on a stand-in: docs/design.md, "Limits".)
+    /// (Slipway never nudges Contour for a first verdict on a stand-in: docs/limits.md.)
     pub fn may_be_lost(&self, state: &State, slot: Slot) -> bool {
         let is_the_users = self.item(slot.live).owner.is_none();
         let matters = is_the_users || self.is_trial(slot.key);

@@ -1,7 +1,7 @@
 //! Stand-ins: the ExtensionServices that Contour's configuration references in place of the users' ExtensionServices. A stand-in for each
 //! role always exists, so Contour can always start. The target of the stand-in decides how requests are treated.
 //!
-//! The rules are in docs/design.md, "Rules of a stand-in". `decision` determines the target of a stand-in and the reason, `evidence`
+//! The rules are in docs/decisions (rules 1 to 14). `decision` determines the target of a stand-in and the reason, `evidence`
 //! collects the facts for the decision, and `name` determines which stand-in is planned. This file plans the stand-ins for each reference
 //! and for older containers. `persisted` defines the persisted state, and `trial` gets a verdict on objects that Contour never judges.
 //! `nudge` makes Contour reconcile again. `object` and `blackhole` build the objects.

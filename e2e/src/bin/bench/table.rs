@@ -43,7 +43,7 @@ impl Row {
         self
     }
 
-    /// Sets the goal of docs/design.md. The goal is only printed, not checked.
+    /// Sets the goal. The goal is only printed, not checked.
     #[must_use]
     pub fn goal(mut self, goal: impl Into<String>) -> Self {
         self.goal = goal.into();
@@ -72,7 +72,7 @@ impl Table {
                 row.goal.clone(),
             ]
         };
-        let head = ["what", "measured", "beside baseline", "goal (docs/design.md)"].map(str::to_owned);
+        let head = ["what", "measured", "beside baseline", "goal"].map(str::to_owned);
         let lines: Vec<[String; 4]> = std::iter::once(head).chain(self.rows.iter().map(cells)).collect();
         let widths: [usize; 4] =
             std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
