@@ -74,7 +74,7 @@ undeploy: ## Uninstall Slipway: delete every ContourDeployment, then the operato
 build: ## Build the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
 
-##@ Proofs (each writes its rows of docs/proof.md; an interrupted proof continues where it stopped)
+##@ Proofs (each writes its rows of docs/proof-results.md; an interrupted proof continues where it stopped)
 
 .PHONY: prove
 prove: prove-model prove-drift prove-faults prove-orders prove-flap ## Run all proofs, one after the other

@@ -1,4 +1,4 @@
-//! The results of the proofs: rows of `docs/proof.md`, and a journal of finished steps. An interrupted proof resumes from its
+//! The results of the proofs: rows of `docs/proof-results.md`, and a journal of finished steps. An interrupted proof resumes from its
 //! journal.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::places;
 
 /// The path of the page in the repository.
-const PAGE: &str = "docs/proof.md";
+const PAGE: &str = "docs/proof-results.md";
 
 /// One row of a proof's table.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

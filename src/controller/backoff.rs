@@ -1,46 +1,161 @@
-//! How long to wait after a failure, by ContourDeployment; kube has nothing of that kind (its error policy is not told of
-//! successes).
+//! The time to wait after a failed reconcile, for each ContourDeployment. kube has no such back-off: its error policy is not informed of
+//! successes.
+//!
+//! A thousand ContourDeployments that cannot succeed, because the cluster has no more addresses for example, must not keep the API server
+//! busy. So the longest wait grows with the number of ContourDeployments that have failed for a while. When one of them succeeds after
+//! all, or another one is deleted, the cause may be gone for the others, too: those that have waited longest are woken, a few at a time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::plan::NamespacedName;
 
+/// The wait after the first failure. Each further failure doubles the wait.
 const FIRST: Duration = Duration::from_millis(200);
+
+/// The longest wait of a ContourDeployment that fails alone.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// The failures in a row.
+/// A ContourDeployment that has failed so often in a row belongs to the crowd. The waits before this add up to 6 s.
+const LASTING: u32 = 5;
+
+/// The time that each ContourDeployment of the crowd has for itself. A retry sends about three requests that fail, so that all of them
+/// together cause at most five in a second.
+const SHARE: Duration = Duration::from_millis(600);
+
+/// The number of ContourDeployments that a success wakes. Each of them wakes as many if it succeeds, too.
+const WOKEN: usize = 8;
+
+/// The ContourDeployments that fail.
 #[derive(Default)]
 pub struct Backoff {
-    failures: Mutex<HashMap<NamespacedName, u32>>,
+    failing: Mutex<HashMap<NamespacedName, Failures>>,
     seed: RandomState,
 }
 
+/// The failures of one ContourDeployment.
+struct Failures {
+    /// The failures in a row.
+    count: u32,
+    /// The time of the last failure, or of the last time that another one's success woke this ContourDeployment.
+    last: Instant,
+}
+
 impl Backoff {
-    /// The time to wait after one more failure.
+    /// Counts a failure and returns the time to wait.
     pub fn next(&self, whose: &NamespacedName) -> Duration {
-        let mut failures = self.failures.lock().expect("nobody panics with the lock");
-        let count = failures.entry(whose.clone()).or_default();
-        let delay = FIRST.saturating_mul(1 << (*count).min(16)).min(LONGEST);
-        *count += 1;
-        self.jittered(delay)
+        let mut failing = self.failing.lock().expect("nobody panics with the lock");
+        let now = Instant::now();
+        let failures = failing.entry(whose.clone()).or_insert(Failures { count: 0, last: now });
+        let delay = FIRST.saturating_mul(1 << failures.count.min(16));
+        failures.count = failures.count.saturating_add(1);
+        failures.last = now;
+        let is_lasting = failures.count > LASTING;
+        let crowd = failing.values().filter(|failures| failures.count > LASTING).count();
+        let shared = SHARE.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX));
+        let delay = delay.min(LONGEST);
+        self.jittered(if is_lasting { delay.max(shared) } else { delay })
     }
 
-    /// It succeeded, or is gone.
-    pub fn reset(&self, whose: &NamespacedName) {
-        self.failures.lock().expect("nobody panics with the lock").remove(whose);
+    /// Forgets the failures of a ContourDeployment that has succeeded. Returns the others to retry now.
+    pub fn succeeded(&self, whose: &NamespacedName) -> Vec<NamespacedName> {
+        let mut failing = self.failing.lock().expect("nobody panics with the lock");
+        match failing.remove(whose) {
+            Some(_) => wake(&mut failing),
+            None => Vec::new(),
+        }
     }
 
-    /// How many have failed and not succeeded since.
+    /// Forgets a ContourDeployment that is deleted. Returns the others to retry now: they may lack what it used.
+    pub fn deleted(&self, whose: &NamespacedName) -> Vec<NamespacedName> {
+        let mut failing = self.failing.lock().expect("nobody panics with the lock");
+        failing.remove(whose);
+        wake(&mut failing)
+    }
+
+    /// Returns the number of ContourDeployments that have failed and not succeeded since.
     pub fn len(&self) -> usize {
-        self.failures.lock().expect("nobody panics with the lock").len()
+        self.failing.lock().expect("nobody panics with the lock").len()
     }
 
-    /// A duration that differs by up to a fifth, so that what started together does not stay together.
+    /// Returns a duration that differs by up to a fifth, so that reconciles that began together do not stay together.
     pub fn jittered(&self, duration: Duration) -> Duration {
-        let random = self.seed.hash_one(std::time::Instant::now()) % 401;
+        let random = self.seed.hash_one(Instant::now()) % 401;
         duration.mul_f64(0.8 + f64::from(u32::try_from(random).unwrap_or_default()) / 1000.0)
+    }
+}
+
+/// Returns those of the crowd that have waited longest.
+fn wake(failing: &mut HashMap<NamespacedName, Failures>) -> Vec<NamespacedName> {
+    let mut crowd: Vec<_> = failing
+        .iter()
+        .filter(|(_, failures)| failures.count > LASTING)
+        .map(|(whose, failures)| (failures.last, whose.clone()))
+        .collect();
+    crowd.sort();
+    let woken: Vec<_> = crowd.into_iter().take(WOKEN).map(|(_, whose)| whose).collect();
+    let now = Instant::now();
+    for whose in &woken {
+        if let Some(failures) = failing.get_mut(whose) {
+            failures.last = now;
+        }
+    }
+    woken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> NamespacedName {
+        NamespacedName::new("edge", format!("edge-{number}"))
+    }
+
+    /// Lets this many fail this often, in turns.
+    fn failing(many: usize, times: u32) -> Backoff {
+        let backoff = Backoff::default();
+        for _ in 0..times {
+            for number in 0..many {
+                drop(backoff.next(&id(number)));
+            }
+        }
+        backoff
+    }
+
+    #[test]
+    fn a_thousand_failing_ones_retry_at_most_twice_a_second_together() {
+        let backoff = failing(1000, 12);
+        let retries: f64 = (0..1000).map(|number| 1.0 / backoff.next(&id(number)).as_secs_f64()).sum();
+        assert!(retries < 2.0, "{retries} retries a second");
+    }
+
+    #[test]
+    fn the_wait_of_one_that_fails_alone_doubles_up_to_a_minute() {
+        let backoff = Backoff::default();
+        let waits: Vec<f64> = (0..14).map(|_| backoff.next(&id(0)).as_secs_f64()).collect();
+        for (round, wait) in (0..).zip(&waits) {
+            let expected = (0.2 * f64::powi(2.0, round)).min(60.0);
+            assert!((0.79..1.21).contains(&(wait / expected)), "{round}: {wait}");
+        }
+    }
+
+    #[test]
+    fn a_new_failure_does_not_wait_for_the_crowd() {
+        let backoff = failing(1000, 12);
+        assert!(backoff.next(&id(5000)) < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_success_wakes_a_few_others_and_each_of_them_once() {
+        let backoff = failing(100, 12);
+        let first = backoff.succeeded(&id(0));
+        let second = backoff.deleted(&id(5000));
+        assert_eq!((first.len(), second.len()), (WOKEN, WOKEN));
+        assert!(first.iter().all(|whose| !second.contains(whose)), "{first:?} {second:?}");
+        assert!(backoff.succeeded(&id(5000)).is_empty(), "it had not failed");
+        assert!(failing(100, 3).succeeded(&id(0)).is_empty(), "the others retry soon anyway");
+        assert_eq!(backoff.len(), 99);
     }
 }

@@ -1,5 +1,5 @@
 //! The full run: searches every scope to its end, and every removed guard to its counterexample, two searches at a time. Writes
-//! rows for docs/proof.md. A journal records completed searches, so that an interrupted run continues.
+//! rows for docs/proof-results.md. A journal records completed searches, so that an interrupted run continues.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -18,7 +18,7 @@ use crate::scopes::{self, Scope};
 use crate::search::search;
 use crate::trace;
 
-/// The number of concurrent searches: one for each core of the machine that the figures in docs/proof.md are about.
+/// The number of concurrent searches: one for each core of the machine that the figures in docs/proof-results.md are about.
 const AT_ONCE: usize = 2;
 
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub struct Options {
     /// Skip the searches in this journal, and append completed searches to the journal.
     #[arg(long)]
     journal: Option<PathBuf>,
-    /// Write the rows for docs/proof.md to this file, as JSON.
+    /// Write the rows for docs/proof-results.md to this file, as JSON.
     #[arg(long)]
     rows: Option<PathBuf>,
     /// Write the paths to bad states to this folder.

@@ -15,7 +15,7 @@ use slipway_e2e::faults::{selection, tally};
 use slipway_e2e::narration::say;
 use slipway_e2e::proof::{self, Journal};
 
-/// The section of `docs/proof.md`.
+/// The section of `docs/proof-results.md`.
 const PROOF: &str = "prove-faults";
 
 /// Proves that no fault between the operator and the API server leaves a trace.

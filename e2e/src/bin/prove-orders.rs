@@ -1,7 +1,7 @@
 //! `make prove-orders`: creates Slipway, Contour's CRDs and their prerequisites in every possible order, on real API servers, and some
 //! orders also with real pods.
 //!
-//! An interrupted proof resumes where it stopped. A complete proof writes its rows of `docs/proof.md`. `--only CNSEDO` plays one order
+//! An interrupted proof resumes where it stopped. A complete proof writes its rows of `docs/proof-results.md`. `--only CNSEDO` plays one order
 //! (in the same way for the same `--seed`).
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! `record PROOF FILE`: writes the rows of a file (a JSON array) to `docs/proof.md`, for proofs outside of this crate.
+//! `record PROOF FILE`: writes the rows of a file (a JSON array) to `docs/proof-results.md`, for proofs outside of this crate.
 
 use anyhow::Context as _;
 use slipway_e2e::proof;

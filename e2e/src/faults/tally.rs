@@ -1,4 +1,4 @@
-//! The rows of a run for `docs/proof.md`: plans, failures, and the longest of the measured times.
+//! The rows of a run for `docs/proof-results.md`: plans, failures, and the longest of the measured times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
