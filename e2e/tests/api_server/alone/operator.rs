@@ -38,15 +38,15 @@ async fn readyz_names_what_is_not_read_yet_until_everything_is() {
         let mut rules = lab.read(&role).await?["rules"].clone();
         for rule in rules.as_array_mut().into_iter().flatten() {
             if let Some(resources) = rule["resources"].as_array_mut() {
-                resources.retain(|resource| resource != "leases");
+                resources.retain(|resource| resource != "daemonsets");
                 if resources.is_empty() {
                     resources.push(Value::from("nothing"));
                 }
             }
         }
         lab.patch(&role, &serde_json::json!({"rules": rules})).await?;
-        let may_list = ["auth", "can-i", "list", "leases", "-A", "--as", OPERATOR];
-        wait("the operator may not list Leases", PROMPT)
+        let may_list = ["auth", "can-i", "list", "daemonsets.apps", "-A", "--as", OPERATOR];
+        wait("the operator may not list DaemonSets", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.world.kubectl().run(&may_list).await.is_err(),
@@ -55,10 +55,10 @@ async fn readyz_names_what_is_not_read_yet_until_everything_is() {
             })
             .await?;
         lab.world.start_operator().await?;
-        wait("/readyz says that Leases are not read, and nothing else", PATIENT)
+        wait("/readyz says that DaemonSets are not read, and nothing else", PATIENT)
             .until(async || {
                 Ok(match operator::get(lab.world.address(), "/readyz").await {
-                    Ok((503, body)) if body.contains("Lease") && !body.contains("Pod") => Look::Reached(()),
+                    Ok((503, body)) if body.contains("DaemonSet") && !body.contains("Pod") => Look::Reached(()),
                     other => Look::NotYet(format!("{other:?}")),
                 })
             })
