@@ -127,7 +127,9 @@ mod tests {
     #[test]
     fn a_thousand_failing_ones_retry_at_most_twice_a_second_together() {
         let backoff = failing(1000, 12);
-        let retries: f64 = (0..1000).map(|number| 1.0 / backoff.next(&id(number)).as_secs_f64()).sum();
+        let retries: f64 = (0..1000)
+            .map(|number| 1.0 / backoff.next(&id(number)).as_secs_f64())
+            .sum();
         assert!(retries < 2.0, "{retries} retries a second");
     }
 
@@ -153,9 +155,15 @@ mod tests {
         let first = backoff.succeeded(&id(0));
         let second = backoff.deleted(&id(5000));
         assert_eq!((first.len(), second.len()), (WOKEN, WOKEN));
-        assert!(first.iter().all(|whose| !second.contains(whose)), "{first:?} {second:?}");
+        assert!(
+            first.iter().all(|whose| !second.contains(whose)),
+            "{first:?} {second:?}"
+        );
         assert!(backoff.succeeded(&id(5000)).is_empty(), "it had not failed");
-        assert!(failing(100, 3).succeeded(&id(0)).is_empty(), "the others retry soon anyway");
+        assert!(
+            failing(100, 3).succeeded(&id(0)).is_empty(),
+            "the others retry soon anyway"
+        );
         assert_eq!(backoff.len(), 99);
     }
 }

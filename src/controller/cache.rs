@@ -3,18 +3,21 @@
 //! Unlike kube's `Store` it is indexed by owner, tells which objects a relist found gone, and takes the answers of our own
 //! writes, so that the next plan sees them before their watch events arrive.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::decode::SERVICE_NAME;
-use crate::api::vocabulary::labels;
 use crate::plan::{Key, Kind, NamespacedName, Object, Owner};
+pub use store::owner;
+use store::{Store, is_same_but_status, version};
 
 /// How late the answer of a write may be; longer than any call is waited for.
 const LATE_ANSWERS: Duration = Duration::from_secs(30);
@@ -45,22 +48,28 @@ pub enum Scope {
     OwnedIn(String),
 }
 
-/// What an event was about.
+/// What is not as it was known of a set.
 #[derive(Clone, Debug)]
-pub enum Touched {
-    /// This object, now and before.
-    Object {
-        /// Which.
-        key: Key,
-        /// Whose, by its labels.
-        owners: BTreeSet<NamespacedName>,
-    },
-    /// Anything: the set was read anew.
-    Everything,
-    /// Anything in this namespace: a set of it was read anew.
-    Namespace(String),
-    /// Nothing that anybody can tell from what was known.
-    Nothing,
+pub struct Touched {
+    /// Which set.
+    pub set: StoreId,
+    /// The objects that have come, are other than before, or are gone.
+    pub changes: Vec<Change>,
+    /// Whether the set counted as unread until now.
+    pub is_first_read: bool,
+}
+
+/// An object that is not as it was known. Of EndpointSlices: a Service of which it is not true any more whether anybody is ready.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is or was.
+    pub owners: BTreeSet<NamespacedName>,
+    /// Whether it is or was held by our finalizer while nobody could tell whose it is.
+    pub is_nobodys: bool,
 }
 
 /// The stores.
@@ -68,24 +77,6 @@ pub struct Cache {
     stores: RwLock<HashMap<StoreId, Store>>,
     synced: watch::Sender<u64>,
     watches: AtomicU64,
-}
-
-#[derive(Default)]
-struct Store {
-    /// Which watch feeds it: an event of a former one says nothing of what is asked for now.
-    watch: u64,
-    /// What is asked for in a set of [`Scope::AllIn`]: names, of EndpointSlices those of their Services.
-    wanted: BTreeSet<String>,
-    objects: HashMap<Key, Arc<Object>>,
-    by_owner: HashMap<NamespacedName, BTreeSet<Key>>,
-    /// Since when each has been known in its present generation.
-    unchanged_since: HashMap<Key, Timestamp>,
-    /// What a read of the whole set has brought so far.
-    incoming: Option<Vec<Object>>,
-    synced: bool,
-    /// What was seen to leave the set lately, by uid, and at which version: the answer of a write may arrive after the event
-    /// of a later deletion, and would bring back what is gone for good.
-    left: VecDeque<(Instant, String, u64)>,
 }
 
 impl Default for Cache {
@@ -127,104 +118,45 @@ impl Cache {
         has_grown
     }
 
-    /// Takes an event of the watch with this number.
-    pub fn apply(&self, id: &StoreId, watch: u64, event: Event<Object>) -> Touched {
+    /// Takes an event of the watch with this number. Returns what is not as it was known, if anything is.
+    pub fn apply(&self, id: &StoreId, watch: u64, event: Event<Object>) -> Option<Touched> {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
-        let Some(store) = stores.get_mut(id).filter(|store| store.watch == watch) else {
-            return Touched::Nothing;
-        };
-        // What nobody asks for is as good as absent.
-        let event = match event {
-            Event::InitApply(object) if !store.takes(id, &object) => return Touched::Nothing,
-            Event::Apply(object) | Event::Delete(object) if !store.takes(id, &object) => {
-                if !store.objects.contains_key(&object.key()) {
-                    return Touched::Nothing;
-                }
-                Event::Delete(object)
-            }
-            event => event,
-        };
-        match event {
-            Event::Init => {
-                store.incoming = Some(Vec::new());
-                Touched::Nothing
-            }
-            Event::InitApply(object) => {
-                store.incoming.get_or_insert_default().push(object);
-                Touched::Nothing
-            }
-            Event::InitDone => {
-                let mut before = std::mem::take(store);
-                (store.watch, store.wanted) = (before.watch, std::mem::take(&mut before.wanted));
-                for object in before.incoming.take().unwrap_or_default() {
-                    let since = before.unchanged_since(&object);
-                    store.put(object, None, since);
-                }
-                store.synced = true;
-                store.left = before.left;
-                drop(stores);
-                self.synced.send_modify(|count| *count += 1);
-                match &id.scope {
-                    Scope::AllIn(namespace) => Touched::Namespace(namespace.clone()),
-                    _ => Touched::Everything,
-                }
-            }
-            Event::Apply(object) => {
-                let key = object.key();
-                let before = store.objects.get(&key);
-                if before.is_some_and(|before| version(before) > version(&object)) {
-                    return Touched::Nothing;
-                }
-                // Contour renews its Lease every two seconds; of that only the version is seen here.
-                let same = before.is_some_and(|before| is_same(before, &object));
-                let known = before.is_some_and(|before| before.uid() == object.uid());
-                // One that only lost its labels is still whose it was: nobody else would ever take our finalizer from it.
-                let whose = (known && object.has_our_finalizer())
-                    .then(|| store.whose(&key))
-                    .flatten();
-                let owners = [before.and_then(|before| owner(before)), owner(&object), whose.clone()]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                let since = store.unchanged_since(&object);
-                store.put(object, whose.as_ref(), since);
-                if same {
-                    Touched::Nothing
-                } else {
-                    Touched::Object { key, owners }
-                }
-            }
-            Event::Delete(object) => {
-                let key = object.key();
-                // A successor of the same name, which we wrote, may be known already.
-                let is_newer = |known: &Arc<Object>| known.uid() != object.uid() && version(known) > version(&object);
-                if store.objects.get(&key).is_some_and(is_newer) {
-                    return Touched::Nothing;
-                }
-                let before = store.remove(&key);
-                store.note_left(&object);
-                let owners = [before.as_deref().and_then(owner), owner(&object)]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                Touched::Object { key, owners }
-            }
+        let store = stores.get_mut(id).filter(|store| store.watch == watch)?;
+        let is_read = matches!(event, Event::InitDone);
+        let is_first_read = is_read && !store.synced;
+        let mut changes = store.take(id, event);
+        if !is_read {
+            changes.iter_mut().for_each(|change| forget_told(&stores, id, change));
         }
+        drop(stores);
+        if is_read {
+            self.synced.send_modify(|count| *count += 1);
+        }
+        (is_first_read || !changes.is_empty()).then(|| Touched {
+            set: id.clone(),
+            changes,
+            is_first_read,
+        })
     }
 
     /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
     pub fn note(&self, object: &Object, whose: &NamespacedName) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
-        let is_asked_for =
-            |id: &StoreId, store: &Store| !matches!(id.scope, Scope::AllIn(_)) || store.takes(id, object);
         for (id, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
-            if !is_asked_for(id, store) {
+            let is_shared = matches!(id.scope, Scope::AllIn(_));
+            if is_shared && !store.takes(id, object) {
                 continue;
             }
             let known = store.objects.get(&object.key());
             if known.is_none_or(|known| version(known) <= version(object)) && !store.has_left(object) {
+                // The answer to a write of the status may show an edit, of which the plan that the status is of did not know.
+                let is_root = object.kind == Kind::ContourDeployment;
+                let is_edited = is_root && known.is_some_and(|known| !is_same_but_status(known, object));
                 let since = store.unchanged_since(object);
                 store.put(object.clone(), Some(whose), since);
+                if is_shared || is_edited || owner(object).is_some_and(|owner| owner != *whose) {
+                    store.untold.insert(object.key());
+                }
             }
         }
     }
@@ -239,8 +171,49 @@ impl Cache {
                 .is_some_and(|known| uid.is_none_or(|uid| known.uid() == uid))
             {
                 store.remove(key);
+                store.untold.insert(key.clone());
             }
         }
+    }
+
+    /// Says which status of a ContourDeployment is about to be written. Its arrival is no news.
+    pub fn note_status(&self, key: &Key, status: &Value) {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        let store = stores.get_mut(&StoreId::all(key.kind));
+        if let Some(store) = store.filter(|store| store.objects.contains_key(key)) {
+            store.statuses.insert(key.clone(), status.clone());
+        }
+    }
+
+    /// Keeps a set that no watch feeds: it takes answers from now on.
+    pub fn open(&self, id: &StoreId) {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        stores.entry(id.clone()).or_default();
+    }
+
+    /// Takes all objects of this owner in a set of [`Scope::OwnedIn`] that no watch feeds, as they were listed; none if it is gone.
+    pub fn note_listed(&self, id: &StoreId, whose: &NamespacedName, objects: Option<Vec<Object>>) {
+        let mut stores = self.stores.write().expect("nobody panics with the lock");
+        let store = stores.entry(id.clone()).or_default();
+        let is_over = objects.is_none();
+        store.untold.clear();
+        for key in store.by_owner.get(whose).cloned().unwrap_or_default() {
+            store.remove(&key);
+        }
+        for object in objects.into_iter().flatten().filter(|object| !is_stray(id, object)) {
+            let since = store.unchanged_since(&object);
+            store.put(object, None, since);
+        }
+        if is_over && store.objects.is_empty() {
+            stores.remove(id);
+        }
+    }
+
+    /// The number of the watch that feeds a set.
+    #[cfg(test)]
+    pub fn watch(&self, id: &StoreId) -> u64 {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        stores.get(id).map_or(0, |store| store.watch)
     }
 
     /// Forgets a set that is not watched any more.
@@ -311,99 +284,19 @@ impl Cache {
             .collect()
     }
 
+    /// The Services with a ready endpoint in a namespace.
+    pub fn ready_services(&self, namespace: &str) -> Vec<NamespacedName> {
+        let stores = self.stores.read().expect("nobody panics with the lock");
+        let store = stores.get(&StoreId::all_in(Kind::EndpointSlice, namespace));
+        let ready = store.into_iter().flat_map(|store| store.ready.keys());
+        ready.map(|name| NamespacedName::new(namespace, name)).collect()
+    }
+
     /// Comes back when all these sets have been read.
     pub async fn wait_for(&self, ids: &[StoreId]) {
         let mut synced = self.synced.subscribe();
         // The sender lives as long as this does, so that waiting can't fail.
         let _ = synced.wait_for(|_| ids.iter().all(|id| self.is_synced(id))).await;
-    }
-}
-
-impl Store {
-    /// Whether an object is kept in this set.
-    fn takes(&self, id: &StoreId, object: &Object) -> bool {
-        let Scope::AllIn(_) = id.scope else {
-            return !is_stray(id, object);
-        };
-        let is_wanted = match object.kind {
-            Kind::EndpointSlice => object
-                .label(SERVICE_NAME)
-                .is_some_and(|name| self.wanted.contains(name)),
-            // A stand-in that lost its labels is not referred to by a name.
-            Kind::ExtensionService => self.wanted.contains(object.name()) || object.has_our_finalizer(),
-            _ => self.wanted.contains(object.name()),
-        };
-        let count = self.incoming.as_ref().map_or(self.objects.len(), Vec::len);
-        is_wanted && (count < MOST || self.objects.contains_key(&object.key()))
-    }
-
-    /// Remembers for a while that this object has left the set.
-    fn note_left(&mut self, object: &Object) {
-        while self
-            .left
-            .front()
-            .is_some_and(|(when, ..)| when.elapsed() > LATE_ANSWERS)
-        {
-            self.left.pop_front();
-        }
-        self.left
-            .push_back((Instant::now(), object.uid().to_owned(), version(object)));
-    }
-
-    /// Whether this is a state from before the object left the set. One that only lost its labels is there, and is read at
-    /// the version at which it left, or a later one.
-    fn has_left(&self, object: &Object) -> bool {
-        self.left
-            .iter()
-            .any(|(_, uid, at)| uid == object.uid() && version(object) < *at)
-    }
-
-    /// Whose an object is: by its labels, or as it was filed.
-    fn whose(&self, key: &Key) -> Option<NamespacedName> {
-        let filed = || self.by_owner.iter().find(|(_, keys)| keys.contains(key));
-        owner(self.objects.get(key)?).or_else(|| filed().map(|(owner, _)| owner.clone()))
-    }
-
-    /// When the generation of this object, which is not put here yet, was first seen: before, or now.
-    fn unchanged_since(&self, object: &Object) -> Timestamp {
-        let key = object.key();
-        let generation = |object: &Object| (object.uid().to_owned(), object.metadata.generation);
-        let known = self.objects.get(&key);
-        let is_known = known.is_some_and(|known| generation(known) == generation(object));
-        let since = self.unchanged_since.get(&key).filter(|_| is_known);
-        since.copied().unwrap_or_else(Timestamp::now)
-    }
-
-    fn put(&mut self, object: Object, whose: Option<&NamespacedName>, since: Timestamp) {
-        let key = object.key();
-        self.remove(&key);
-        self.unchanged_since.insert(key.clone(), since);
-        if let Some(owner) = owner(&object).or_else(|| whose.cloned()) {
-            self.by_owner.entry(owner).or_default().insert(key.clone());
-        }
-        self.objects.insert(key, Arc::new(object));
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
-        let object = self.objects.remove(key)?;
-        self.unchanged_since.remove(key);
-        // An object may be filed under an owner that its labels don't name (they were stripped), so that all are looked through
-        // in that rare case.
-        let filed = owner(&object).filter(|owner| self.by_owner.get(owner).is_some_and(|keys| keys.contains(key)));
-        match filed {
-            Some(owner) => {
-                let keys = self.by_owner.entry(owner.clone()).or_default();
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_owner.remove(&owner);
-                }
-            }
-            None => self.by_owner.retain(|_, keys| {
-                keys.remove(key);
-                !keys.is_empty()
-            }),
-        }
-        Some(object)
     }
 }
 
@@ -476,30 +369,28 @@ fn is_stray(id: &StoreId, object: &Object) -> bool {
     !matches!(object.kind, Kind::ExtensionService | Kind::Service) || !owner.is_stand_in(object.name())
 }
 
-/// Whose an object is, by its labels.
-pub fn owner(object: &Object) -> Option<NamespacedName> {
-    Some(NamespacedName::new(
-        object.label(labels::OWNER_NAMESPACE)?,
-        object.label(labels::OWNER_NAME)?,
-    ))
-}
-
-/// Whether two states of an object differ in nothing but their version.
-fn is_same(before: &Object, after: &Object) -> bool {
-    let mut metadata = before.metadata.clone();
-    metadata.resource_version.clone_from(&after.metadata.resource_version);
-    metadata == after.metadata && before.content == after.content
-}
-
-/// Versions of one resource grow (Kubernetes API conventions; numbers in every API server there is). One that is no number
-/// counts as newest: it is better to take an object twice than not at all.
-fn version(object: &Object) -> u64 {
-    object
-        .metadata
-        .resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(u64::MAX)
+/// Forgets the owners of an object that they know already in this state, by the other set that it is in. What they see is the newer of
+/// the two.
+fn forget_told(stores: &HashMap<StoreId, Store>, id: &StoreId, change: &mut Change) {
+    if id.kind != Kind::ExtensionService {
+        return;
+    }
+    let key = Key::new(id.kind, &change.namespace, &change.name);
+    let other = match &id.scope {
+        Scope::AllIn(_) => StoreId::owned(id.kind),
+        _ => StoreId::all_in(id.kind, &change.namespace),
+    };
+    let here = stores.get(id).and_then(|store| store.objects.get(&key));
+    let there = stores.get(&other).filter(|store| !store.untold.contains(&key));
+    let there = there.and_then(|store| store.objects.get(&key));
+    // One whose it was before sees another state of it in each set.
+    if let (Some(here), Some(there)) = (here, there)
+        && version(there) >= version(here)
+        && owner(there) == owner(here)
+        && change.owners.iter().all(|whose| owner(here).as_ref() == Some(whose))
+    {
+        change.owners.clear();
+    }
 }
 
 #[cfg(test)]

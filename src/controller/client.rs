@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use http::{Method, Request};
-use kube::Client;
+use kube::api::ListParams;
 use kube::core::Status;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::decode::{Decoded, Form};
 use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER};
 use crate::plan::{Key, Kind, Object, Target};
 
@@ -255,6 +257,19 @@ pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) 
         .collect::<Result<_, _>>()?)
 }
 
+/// Reads the same, and of each object what this form keeps.
+pub async fn list_form<F: Form>(
+    client: &Client,
+    kind: Kind,
+    namespace: &str,
+    selector: &str,
+) -> Result<Vec<Object>, Error> {
+    let api: Api<Decoded<F>> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let parameters = ListParams::default().labels(selector);
+    let found = answered(api.list(&parameters)).await?;
+    Ok(found.items.into_iter().map(|found| found.into_object(kind)).collect())
+}
+
 async fn send(
     client: &Client,
     kind: Kind,
@@ -286,7 +301,12 @@ async fn request(
         .header(http::header::CONTENT_TYPE, content)
         .body(body);
     let request = request.expect("method, URL and header are of valid characters");
-    match tokio::time::timeout(TIMEOUT, client.request::<Value>(request)).await {
+    answered(client.request::<Value>(request)).await
+}
+
+/// The answer to a request, if it comes in time.
+async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(TIMEOUT, request).await {
         Err(_) => Err(Error::TimedOut),
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(Error::Api(status)),

@@ -79,7 +79,7 @@ forms! {
     }
     /// What only has to be there.
     Existence {
-        const METADATA: Metadata = Metadata::Identity;
+        const METADATA: Metadata = Metadata::Existence;
         const CONTENT: Keep = Keep::Nothing;
         const METADATA_ONLY: bool = true;
         const PAGE: u32 = 16;
@@ -117,7 +117,7 @@ forms! {
     }
     /// EndpointSlices: whether anybody is ready.
     EndpointSlices {
-        const METADATA: Metadata = Metadata::Identity;
+        const METADATA: Metadata = Metadata::Slice;
         const CONTENT: Keep = Keep::Fields(&[("endpoints", Keep::OneReady)]);
     }
     /// ExtensionServices, the users' and ours.

@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use super::cache::{Cache, StoreId};
 use super::client;
-use super::decode::SERVICE_NAME;
-use super::watches::{self, Needs, Watches};
+use super::interest::Needs;
+use super::watches::{self, Watches};
 use crate::api::ContourDeployment;
 use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
 use crate::plan::{
     Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
-    bears_our_name, has_ready_endpoint, ours, services, stand_in_namespaces, targets,
+    bears_our_name, ours, services, stand_in_namespaces, targets,
 };
 
 /// How long to wait for sets of objects that are being read for the first time.
@@ -111,14 +111,26 @@ pub enum Gathered {
 impl Sources<'_> {
     /// Observes one ContourDeployment.
     pub fn gather(&self, whose: &NamespacedName) -> Gathered {
+        // What it did not ask for until now may have changed after it was read here, and others alone were told. What it asks for depends
+        // on what is there, so that this ends.
+        loop {
+            let (gathered, is_new) = self.gather_once(whose);
+            if !is_new {
+                return gathered;
+            }
+        }
+    }
+
+    /// Observes it, and says whether it asks for anything that it did not ask for before.
+    fn gather_once(&self, whose: &NamespacedName) -> (Gathered, bool) {
         let NamespacedName { namespace, name } = whose;
         let key = Key::new(Kind::ContourDeployment, namespace, name);
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
-            return Gathered::Gone;
+            return (Gathered::Gone, false);
         };
         let deployment = match read(&object) {
             Ok(deployment) => deployment,
-            Err(error) => return Gathered::Undecodable(error.to_string()),
+            Err(error) => return (Gathered::Undecodable(error.to_string()), false),
         };
         let owner = Owner::of(&deployment.metadata);
         let settings = &deployment.spec.runtime_settings;
@@ -172,7 +184,8 @@ impl Sources<'_> {
             wanted.insert(secrets.clone(), BTreeSet::new());
         }
         need(&wanted);
-        unread.extend(self.watches.need(whose, wanted));
+        let needed = self.watches.need(whose, wanted);
+        unread.extend(needed.unread);
         let observed = Box::new(Observed {
             now: Timestamp::now(),
             operator: self.operator.clone(),
@@ -192,7 +205,8 @@ impl Sources<'_> {
             objects,
             deployment: Arc::new(deployment),
         });
-        Gathered::Observed(observed, unread.into_iter().collect())
+        let gathered = Gathered::Observed(observed, unread.into_iter().collect());
+        (gathered, needed.is_new)
     }
 
     /// Observes one ContourDeployment once everything that it refers to has been read. That is waited for, but not for long: a
@@ -265,15 +279,9 @@ impl Sources<'_> {
     }
 
     fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
-        let slices = namespaces
-            .iter()
-            .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::EndpointSlice, namespace)));
-        slices
-            .filter(|slice| has_ready_endpoint(slice))
-            .filter_map(|slice| {
-                let service = slice.label(SERVICE_NAME)?;
-                Some(NamespacedName::new(slice.namespace(), service))
-            })
+        let namespaces = namespaces.iter();
+        namespaces
+            .flat_map(|namespace| self.cache.ready_services(namespace))
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The edge: watches, the gather step that fills `Observed`, the apply step that carries out a `Plan`, and the kube-runtime
 //! `Controller` that calls them. The only place with a client.
 
+mod agenda;
 mod apply;
 mod backoff;
 mod bounded;
@@ -9,6 +10,8 @@ mod client;
 mod connection;
 mod decode;
 mod gather;
+mod interest;
+mod leases;
 #[cfg(test)]
 mod played;
 mod reconcile;
@@ -24,8 +27,10 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::{BoxFuture, Shared};
+use kube::api::DynamicObject;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{EventType, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{Controller, WatchStreamExt, controller};
 use kube::{Client, Resource, ResourceExt};
@@ -37,11 +42,14 @@ use crate::plan::admission;
 use crate::plan::{Event, Kind, NamespacedName, ServiceAccountRef, Severity};
 use crate::telemetry::Telemetry;
 
+use agenda::Agenda;
 use backoff::Backoff;
 use cache::Cache;
 pub use client::Error as RequestError;
 use gather::Answers;
-use watches::{Needs, Watches};
+use interest::Needs;
+use leases::Leases;
+use watches::Watches;
 
 pub use connection::client as connect;
 
@@ -72,9 +80,13 @@ pub(crate) struct Context {
     watches: Arc<Watches>,
     answers: Answers,
     backoff: Backoff,
+    agenda: Agenda,
+    leases: Leases,
     options: Options,
     telemetry: Telemetry,
     recorder: Recorder,
+    /// The ContourDeployments to retry before their time.
+    retries: mpsc::UnboundedSender<NamespacedName>,
     new_bindings: Mutex<HashMap<NamespacedName, Instant>>,
     without_access: Mutex<HashMap<NamespacedName, Instant>>,
 }
@@ -103,6 +115,7 @@ pub async fn run(
         controller: "slipway".into(),
         instance: std::env::var("POD_NAME").ok(),
     };
+    let (retry, retries) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
@@ -110,8 +123,11 @@ pub async fn run(
         watches,
         answers: Answers::default(),
         backoff: Backoff::default(),
+        agenda: Agenda::default(),
+        leases: Leases::default(),
         options,
         telemetry,
+        retries: retry,
         new_bindings: Mutex::default(),
         without_access: Mutex::default(),
     });
@@ -136,42 +152,62 @@ pub async fn run(
     let triggers = futures::stream::unfold(triggers, |mut triggers| async {
         triggers.recv().await.map(|whose| (whose, triggers))
     });
-    let liveness = context.telemetry.liveness.clone();
-    let results = Controller::for_stream_with(
-        root.reflect(writer).applied_objects(),
-        reader,
-        watches::resource(Kind::ContourDeployment),
-    )
-    .reconcile_on(triggers)
-    .with_config(Config::default().concurrency(CONCURRENCY))
-    .graceful_shutdown_on(shutdown)
-    .run(
-        |object, context: Arc<Context>| async move {
-            let whose = NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any());
-            Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
-        },
-        |_, error, _| match *error {},
-        context,
-    )
-    .for_each(|result| {
-        match result {
-            Ok((object, _)) => debug!(%object, "reconciled"),
-            Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone"),
-            Err(error) => warn!(%error, "the controller reports an error"),
-        }
-        futures::future::ready(())
+    let retries = futures::stream::unfold(retries, |mut retries| async {
+        retries.recv().await.map(|whose| (reference(&whose), retries))
     });
+    let liveness = context.telemetry.liveness.clone();
+    // Whom an event wakes is said by the relay alone; the controller learns here which there are.
+    let silent = root
+        .reflect(writer)
+        .filter_map(|event| futures::future::ready(event.err().map(Err)));
+    let results = Controller::for_stream_with(silent, reader, watches::resource(Kind::ContourDeployment))
+        .reconcile_on(triggers)
+        .reconcile_on(retries)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown)
+        .run(
+            |object, context: Arc<Context>| async move {
+                let whose = NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any());
+                Ok::<Action, Infallible>(reconcile::reconcile(&context, &whose).await)
+            },
+            |_, error, _| match *error {},
+            context,
+        )
+        .for_each(|result| {
+            match result {
+                Ok((object, _)) => debug!(%object, "reconciled"),
+                Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone"),
+                Err(error) => warn!(%error, "the controller reports an error"),
+            }
+            futures::future::ready(())
+        });
     liveness.beat_while(results).await;
     relay.abort();
     Ok(())
 }
 
+/// Returns how the controller refers to a ContourDeployment.
+fn reference(whose: &NamespacedName) -> ObjectRef<DynamicObject> {
+    ObjectRef::new_with(&whose.name, watches::resource(Kind::ContourDeployment)).within(&whose.namespace)
+}
+
 impl Context {
+    /// Retries ContourDeployments that failed, before their time.
+    fn retry(&self, all: Vec<NamespacedName>) {
+        for whose in all {
+            // Nobody receives when the process ends.
+            let _ = self.retries.send(whose);
+        }
+    }
+
     /// Forgets a ContourDeployment that is gone.
     fn forget(&self, whose: &NamespacedName) {
         self.watches.need(whose, Needs::new());
         self.answers.forget(whose);
-        self.backoff.reset(whose);
+        self.retry(self.backoff.deleted(whose));
+        self.agenda.forget(whose);
+        self.leases.forget(whose);
+        self.cache.note_listed(&leases::store(whose), whose, None);
         self.telemetry.metrics.forget(&whose.namespace, &whose.name);
         self.new_bindings
             .lock()
@@ -246,51 +282,4 @@ impl Context {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::{Liveness, Metrics, Readiness};
-
-    /// A context whose API server never answers.
-    fn context() -> Context {
-        let client = played::client(|_, _| None);
-        let (touch, _) = mpsc::unbounded_channel();
-        let telemetry = Telemetry {
-            metrics: Metrics::new(),
-            readiness: Readiness::new([]),
-            liveness: Liveness::new(Duration::from_secs(1)),
-        };
-        let (metrics, readiness) = (telemetry.metrics.clone(), telemetry.readiness.clone());
-        let cache = Arc::new(Cache::default());
-        Context {
-            recorder: Recorder::new(client.clone(), "slipway".to_owned().into()),
-            watches: Arc::new(Watches::new(client.clone(), cache.clone(), touch, metrics, readiness)),
-            client,
-            cache,
-            answers: Answers::default(),
-            backoff: Backoff::default(),
-            options: Options {
-                operator: ServiceAccountRef {
-                    namespace: "slipway-system".to_owned(),
-                    name: "slipway".to_owned(),
-                },
-            },
-            telemetry,
-            new_bindings: Mutex::default(),
-            without_access: Mutex::default(),
-        }
-    }
-
-    #[tokio::test]
-    async fn one_of_the_same_name_waits_for_its_access_as_if_there_had_been_none() {
-        let context = context();
-        let whose = NamespacedName::new("projectcontour", "edge");
-        context.note_binding(&whose);
-        let long_ago = Instant::now().checked_sub(Duration::from_hours(1));
-        let long_ago = long_ago.expect("the clock has run for so long");
-        context.without_access.lock().unwrap().insert(whose.clone(), long_ago);
-        let a_minute = Duration::from_mins(1);
-        assert!(context.has_new_binding(&whose, a_minute) && !context.waits_for_access(&whose, a_minute));
-        context.forget(&whose);
-        assert!(!context.has_new_binding(&whose, a_minute) && context.waits_for_access(&whose, a_minute));
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! An API server for unit tests: it answers as the test says.
 
 use std::io;
+use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use kube::Client;
@@ -11,16 +12,27 @@ use serde_json::{Value, json};
 pub type Answer = Option<(u16, Value)>;
 
 /// A client of an API server that gives these answers.
-pub fn client(answer: impl Fn(&Method, &str) -> Answer + Send + 'static) -> Client {
+pub fn client(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) -> Client {
+    client_with_body(move |method, path, _| answer(method, path))
+}
+
+/// The same, where an answer depends on what was sent; null, if that is nothing.
+pub fn client_with_body(answer: impl Fn(&Method, &str, Value) -> Answer + Send + Sync + 'static) -> Client {
+    let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: Request<Body>| {
-        let response = match answer(request.method(), request.uri().path()) {
-            Some((code, body)) => Response::builder()
-                .status(code)
-                .body(Body::from(body.to_string().into_bytes()))
-                .map_err(io::Error::other),
-            None => Err(io::ErrorKind::ConnectionReset.into()),
-        };
-        std::future::ready(response)
+        let answer = answer.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let sent = body.collect_bytes().await.map_err(io::Error::other)?;
+            let sent = serde_json::from_slice(&sent).unwrap_or_default();
+            match answer(&parts.method, parts.uri.path(), sent) {
+                Some((code, body)) => Response::builder()
+                    .status(code)
+                    .body(Body::from(body.to_string().into_bytes()))
+                    .map_err(io::Error::other),
+                None => Err(io::ErrorKind::ConnectionReset.into()),
+            }
+        }
     });
     Client::new(service, "default")
 }

@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use super::apply::{self, Apply};
 use super::gather::{Gathered, Sources};
-use super::{Context, client, undecodable};
+use super::{Context, client, leases, undecodable};
 use crate::issuer;
 use crate::plan::{
     Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
@@ -19,7 +19,7 @@ use crate::telemetry::ReconcileOutcome;
 const ROUNDS: usize = 12;
 
 /// Everything is looked at again after this time, give or take a fifth, even if nothing happens.
-const RESYNC: Duration = Duration::from_mins(10);
+pub const RESYNC: Duration = Duration::from_mins(10);
 
 /// Nothing is looked at again before this time, unless something happens.
 const AT_LEAST: Duration = Duration::from_millis(50);
@@ -36,6 +36,9 @@ const POLICY_SETTLES: Duration = Duration::from_secs(35);
 
 /// Reconciles one ContourDeployment. Never fails: what went wrong is in its status, and is tried again.
 pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
+    if let Some(left) = context.agenda.begin(whose) {
+        return Action::requeue(left);
+    }
     let started = Instant::now();
     let (action, outcome) = rounds(context, whose).await;
     context.telemetry.metrics.objects_in_backoff(context.backoff.len());
@@ -46,45 +49,29 @@ pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     action
 }
 
-async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, ReconcileOutcome) {
-    let sources = Sources {
-        cache: &context.cache,
-        watches: &context.watches,
-        answers: &context.answers,
-        operator: &context.options.operator,
-    };
+/// How a reconcile ends.
+type End = (Action, ReconcileOutcome);
+
+async fn rounds(context: &Context, whose: &NamespacedName) -> End {
+    let mut leases_are_read = leases::read_if_due(context, whose).await;
     for round in 1..=ROUNDS {
-        let mut observed = match sources.gather_read(whose).await {
-            Gathered::Observed(observed, _) => observed,
-            Gathered::Gone => {
-                context.forget(whose);
-                return (Action::await_change(), ReconcileOutcome::Success);
-            }
-            Gathered::Unread => {
-                warn!(
-                    ?whose,
-                    "the ExtensionServices that it references have not been read; no plan is made until they are"
-                );
-                return (Action::requeue(UNREAD), ReconcileOutcome::Error("unread"));
-            }
-            Gathered::Undecodable(message) => {
-                let action = undecodable::report(context, whose, &message).await;
-                return (action, ReconcileOutcome::Error("undecodable"));
-            }
+        let (mut observed, mut planned) = match observe_and_plan(context, whose).await {
+            Ok(seen) => seen,
+            Err(end) => return end,
         };
-        let mut planned = plan(&observed);
-        if let Some(Question::Certificates(request)) = planned
-            .questions
-            .iter()
-            .find(|question| matches!(question, Question::Certificates(_)))
-        {
-            match issuer::issue(request, observed.now) {
-                Ok(issued) => {
-                    observed.issued = Some(issued);
-                    planned = plan(&observed);
-                }
-                Err(error) => warn!(%error, "certificates could not be issued"),
+        if !leases_are_read && leases::decide(&observed, &planned) {
+            if let Err(error) = leases::read(context, whose).await {
+                warn!(?whose, %error, "the Leases could not be listed; the deletion waits");
+                return (
+                    Action::requeue(context.backoff.next(whose)),
+                    ReconcileOutcome::Error("leases"),
+                );
             }
+            leases_are_read = true;
+            (observed, planned) = match observe_and_plan(context, whose).await {
+                Ok(seen) => seen,
+                Err(end) => return end,
+            };
         }
         if planned.is_settled() {
             return settle(context, whose, &observed, planned).await;
@@ -112,6 +99,52 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> (Action, Reconcile
     unreachable!("the last round settles or fails")
 }
 
+/// Observes a ContourDeployment and makes a plan, unless there is none to make.
+async fn observe_and_plan(context: &Context, whose: &NamespacedName) -> Result<(Box<Observed>, Plan), End> {
+    let mut observed = match sources(context).gather_read(whose).await {
+        Gathered::Observed(observed, _) => observed,
+        Gathered::Gone => {
+            context.forget(whose);
+            return Err((Action::await_change(), ReconcileOutcome::Success));
+        }
+        Gathered::Unread => {
+            warn!(
+                ?whose,
+                "the ExtensionServices that it references have not been read; no plan is made until they are"
+            );
+            return Err((Action::requeue(UNREAD), ReconcileOutcome::Error("unread")));
+        }
+        Gathered::Undecodable(message) => {
+            let action = undecodable::report(context, whose, &message).await;
+            return Err((action, ReconcileOutcome::Error("undecodable")));
+        }
+    };
+    let mut planned = plan(&observed);
+    if let Some(Question::Certificates(request)) = planned
+        .questions
+        .iter()
+        .find(|question| matches!(question, Question::Certificates(_)))
+    {
+        match issuer::issue(request, observed.now) {
+            Ok(issued) => {
+                observed.issued = Some(issued);
+                planned = plan(&observed);
+            }
+            Err(error) => warn!(%error, "certificates could not be issued"),
+        }
+    }
+    Ok((observed, planned))
+}
+
+fn sources(context: &Context) -> Sources<'_> {
+    Sources {
+        cache: &context.cache,
+        watches: &context.watches,
+        answers: &context.answers,
+        operator: &context.options.operator,
+    }
+}
+
 /// Nothing is left to write: says how it is.
 async fn settle(
     context: &Context,
@@ -119,7 +152,7 @@ async fn settle(
     observed: &Observed,
     planned: Plan,
 ) -> (Action, ReconcileOutcome) {
-    context.backoff.reset(whose);
+    context.retry(context.backoff.succeeded(whose));
     context.has_access(whose);
     if let Err(error) = report(context, whose, observed, &planned).await {
         let delay = context.backoff.next(whose);
@@ -130,11 +163,11 @@ async fn settle(
         resync: context.backoff.jittered(RESYNC),
         requeue_after: planned.requeue_after,
         refusal: context.answers.asks_again_in(whose),
+        leases: leases::requeue_after(context, whose, observed),
     };
-    (
-        Action::requeue(waits.shortest(&observed.settings)),
-        ReconcileOutcome::Success,
-    )
+    let wait = waits.shortest(&observed.settings);
+    context.agenda.settle(whose, wait);
+    (Action::requeue(wait), ReconcileOutcome::Success)
 }
 
 /// What a settled ContourDeployment is looked at again for, although nothing happens, and in what time.
@@ -145,6 +178,8 @@ struct Waits {
     requeue_after: Option<Duration>,
     /// For a refusal of the API server's that was remembered: it may take the same settings later.
     refusal: Option<Duration>,
+    /// For its Leases, which nothing tells of.
+    leases: Duration,
 }
 
 impl Waits {
@@ -152,7 +187,7 @@ impl Waits {
         // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
         let is_refused = matches!(settings, SettingsVerdict::Refused { .. });
         let refusal = self.refusal.filter(|_| is_refused);
-        let waits = [self.requeue_after, refusal].into_iter().flatten();
+        let waits = [self.requeue_after, refusal, Some(self.leases)].into_iter().flatten();
         waits.fold(self.resync, Duration::min).max(AT_LEAST)
     }
 }
@@ -180,13 +215,7 @@ async fn fail(
         warn!(?whose, object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
     }
     // What was written meanwhile is in the cache; the status is about that.
-    let sources = Sources {
-        cache: &context.cache,
-        watches: &context.watches,
-        answers: &context.answers,
-        operator: &context.options.operator,
-    };
-    if let Gathered::Observed(fresh, _) = sources.gather(whose) {
+    if let Gathered::Observed(fresh, _) = sources(context).gather(whose) {
         observed = *fresh;
     }
     observed.failures = failures;
@@ -247,6 +276,7 @@ async fn report(
     let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
     // The object may just have gone with its finalizer.
     let status = serde_json::to_value(&planned.status)?;
+    context.cache.note_status(&key, &status);
     match client::replace_status(&context.client, &key, &status).await {
         Ok(object) => context.cache.note(&object, whose),
         Err(error) if error.code() == 404 => return Ok(()),
@@ -265,35 +295,4 @@ fn note_bindings(context: &Context, whose: &NamespacedName, planned: &Plan) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_first_is_waited_for_and_an_old_refusal_wakes_nobody() {
-        let refused = SettingsVerdict::Refused {
-            hash: String::new(),
-            message: String::new(),
-        };
-        let unchecked = SettingsVerdict::Unchecked;
-        let [hour, minute, second] = [3600, 60, 1].map(Duration::from_secs);
-        for (requeue_after, refusal, settings, expected) in [
-            (None, None, &unchecked, hour),
-            (Some(minute), None, &unchecked, minute),
-            (Some(minute), Some(second), &refused, second),
-            (Some(second), Some(minute), &refused, second),
-            (Some(minute), Some(Duration::ZERO), &unchecked, minute),
-            (Some(Duration::ZERO), None, &unchecked, AT_LEAST),
-        ] {
-            let waits = Waits {
-                resync: hour,
-                requeue_after,
-                refusal,
-            };
-            assert_eq!(
-                waits.shortest(settings),
-                expected,
-                "{requeue_after:?} {refusal:?} {settings:?}"
-            );
-        }
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ pub async fn report(context: &Context, whose: &NamespacedName, error: &str) -> A
     warn!(?whose, %error, "this ContourDeployment can't be read");
     match write(context, whose, error).await {
         Ok(()) => {
-            context.backoff.reset(whose);
+            context.retry(context.backoff.succeeded(whose));
             Action::await_change()
         }
         Err(error) => {
@@ -44,7 +44,9 @@ async fn write(context: &Context, whose: &NamespacedName, error: &str) -> Result
     if before.as_ref() == Some(&status) {
         return Ok(());
     }
-    match client::replace_status(&context.client, &key, &serde_json::to_value(&status)?).await {
+    let status = serde_json::to_value(&status)?;
+    context.cache.note_status(&key, &status);
+    match client::replace_status(&context.client, &key, &status).await {
         Ok(object) => context.cache.note(&object, whose),
         // It has just gone.
         Err(error) if error.code() == 404 => {}

@@ -3,8 +3,8 @@
 //! All triggers of a kube-runtime `Controller` share one backoff, so that one failing watch would delay every other one's
 //! events (docs/decisions/0016-one-cache.md). Here errors are counted and dropped before anything reaches the controller.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -13,13 +13,13 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::cache::{Cache, Scope, StoreId, Touched};
 use super::decode::{self, Decoded, Form, Ours};
+use super::interest::{Interest, Needs};
 use crate::api::contour;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
@@ -30,6 +30,9 @@ use crate::telemetry::{Metrics, Readiness};
 /// a minute (kube adds 5 s).
 pub const WATCH_SECONDS: u32 = 50;
 
+/// Our own CRD.
+const OUR_CRD: &str = "contourdeployments.contour.slipway.dev";
+
 /// The CRD of ExtensionServices.
 pub const EXTENSION_SERVICES: &str = "extensionservices.projectcontour.io";
 
@@ -39,7 +42,6 @@ pub fn always() -> Vec<StoreId> {
         Kind::RoleBinding,
         Kind::ClusterRoleBinding,
         Kind::ServiceAccount,
-        Kind::Lease,
         Kind::Service,
         Kind::Deployment,
         Kind::DaemonSet,
@@ -79,11 +81,16 @@ pub struct Watches {
     readiness: Readiness,
     running: Mutex<BTreeMap<StoreId, JoinHandle<()>>>,
     /// Who needs which of the sets that depend on what is referenced.
-    needs: Mutex<BTreeMap<NamespacedName, Needs>>,
+    interest: Mutex<Interest>,
 }
 
-/// Sets that somebody needs, and of those of [`Scope::AllIn`] the names that are asked for.
-pub type Needs = BTreeMap<StoreId, BTreeSet<String>>;
+/// What came of it that a ContourDeployment said what it needs.
+pub struct Needed {
+    /// Sets that are asked for more than before. They count as unread until they have been read anew.
+    pub unread: Vec<StoreId>,
+    /// Whether it asks for anything that it did not ask for before. What happened to that until now may have been told to others only.
+    pub is_new: bool,
+}
 
 impl Watches {
     /// None yet.
@@ -101,7 +108,7 @@ impl Watches {
             metrics,
             readiness,
             running: Mutex::default(),
-            needs: Mutex::default(),
+            interest: Mutex::default(),
         }
     }
 
@@ -140,7 +147,7 @@ impl Watches {
                         if done && matches!(id.scope, Scope::All | Scope::Owned) {
                             readiness.set(id.kind.name(), true);
                         }
-                        if !matches!(touched, Touched::Nothing) && triggers.send(touched).is_err() {
+                        if touched.is_some_and(|touched| triggers.send(touched).is_err()) {
                             return;
                         }
                     }
@@ -162,32 +169,30 @@ impl Watches {
         }
     }
 
-    /// Says what a ContourDeployment needs; what nobody needs any more is dropped. What nobody asked for until now is read anew: these
-    /// sets are returned, and count as unread until then.
-    pub fn need(&self, whose: &NamespacedName, wanted: Needs) -> Vec<StoreId> {
-        let mut needs = self.needs.lock().expect("nobody panics with the lock");
-        let mut touched: BTreeSet<StoreId> = wanted.keys().cloned().collect();
-        let before = if wanted.is_empty() {
-            needs.remove(whose)
-        } else {
-            needs.insert(whose.clone(), wanted)
-        };
-        touched.extend(before.into_iter().flat_map(Needs::into_keys));
-        let mut grown = Vec::new();
-        for id in touched {
-            if !needs.values().any(|needs| needs.contains_key(&id)) {
+    /// Says what a ContourDeployment needs; what nobody needs any more is dropped. What nobody asked for until now is read anew.
+    pub fn need(&self, whose: &NamespacedName, wanted: Needs) -> Needed {
+        let mut interest = self.interest();
+        let change = interest.set(whose, wanted);
+        let mut unread = Vec::new();
+        for id in change.sets {
+            if !interest.is_needed(&id) {
                 self.stop(&id);
-                continue;
-            }
-            let wanted = needs.values().filter_map(|needs| needs.get(&id)).flatten().cloned();
-            if self.cache.want(&id, wanted.collect()) {
+            } else if self.cache.want(&id, interest.names(&id)) {
                 self.restart(&id);
-                grown.push(id);
+                unread.push(id);
             } else {
                 self.start(&id);
             }
         }
-        grown
+        Needed {
+            unread,
+            is_new: change.has_grown,
+        }
+    }
+
+    /// Who needs which of the sets that depend on what is referenced.
+    pub fn interest(&self) -> MutexGuard<'_, Interest> {
+        self.interest.lock().expect("nobody panics with the lock")
     }
 
     /// The watches of Contour's own kinds that run now.
@@ -200,7 +205,8 @@ impl Watches {
             .collect()
     }
 
-    /// The watch of ContourDeployments, for kube's controller; it feeds the cache like the others.
+    /// The watch of ContourDeployments, for kube's controller, which gets references alone. It feeds the cache like the others, and what it
+    /// saw is told like what the others saw.
     pub fn root(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Send + use<> {
         let id = StoreId::all(Kind::ContourDeployment);
         let (cache, triggers, metrics, readiness) = (
@@ -210,21 +216,18 @@ impl Watches {
             self.readiness.clone(),
         );
         let number = cache.begin(&id);
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(id.kind));
-        let events = watch::watcher(api, config(&id, Ours::PAGE)).backoff(backoff());
-        events.filter_map(move |event| {
+        events_of::<Ours>(&self.client, &id).filter_map(move |event| {
             let passed_on = match event {
                 Ok(event) => {
                     if matches!(event, Event::InitDone) {
                         readiness.set(id.kind.name(), true);
                     }
-                    // The controller sees arrivals by itself; what it does not see is an end.
-                    let ends = matches!(event, Event::Delete(_) | Event::InitDone);
-                    let touched = cache.apply(&id, number, map(event.clone(), from_dynamic(id.kind)));
-                    if ends {
+                    let reference = map(borrowed(&event), reference);
+                    if let Some(touched) = cache.apply(&id, number, event) {
+                        // Nobody listens any more when the process ends.
                         let _ = triggers.send(touched);
                     }
-                    Some(Ok(event))
+                    Some(Ok(reference))
                 }
                 Err(error) => {
                     metrics.watch_failed(id.kind.name());
@@ -290,7 +293,7 @@ pub fn missing_crds(cache: &Cache) -> Vec<String> {
 fn events(client: &Client, id: &StoreId) -> Events {
     match (id.kind, &id.scope) {
         (Kind::Namespace | Kind::CustomResourceDefinition, _) => events_of::<decode::Existence>(client, id),
-        (Kind::Lease | Kind::ControllerRevision, _) => events_of::<decode::Marks>(client, id),
+        (Kind::ControllerRevision, _) => events_of::<decode::Marks>(client, id),
         (Kind::Pod, _) => events_of::<decode::Pods>(client, id),
         (Kind::ReplicaSet, _) => events_of::<decode::ReplicaSets>(client, id),
         (Kind::EndpointSlice, _) => events_of::<decode::EndpointSlices>(client, id),
@@ -312,7 +315,7 @@ fn events_of<F: Form>(client: &Client, id: &StoreId) -> Events {
     let kind = id.kind;
     watch::watcher(api, config(id, F::PAGE))
         .backoff(backoff())
-        .map_ok(move |event| map(event, |found| found.into_object(kind)))
+        .map_ok(move |event| map(event, |found: Decoded<F>| found.into_object(kind)))
         .try_filter(|event| futures::future::ready(is_wanted(event)))
         .boxed()
 }
@@ -327,12 +330,16 @@ fn config(id: &StoreId, page: u32) -> watch::Config {
 }
 
 /// Whether an event is about an object that anybody asks for. Of policies that is ours alone; they can't be chosen by a label, which
-/// is what somebody might take off.
+/// is what somebody might take off. Of CRDs it is ours and those that Contour needs.
 fn is_wanted(event: &Event<Object>) -> bool {
     match event {
-        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-            !is_policy(object.kind) || admission::is_ours(object)
-        }
+        Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => match object.kind {
+            kind if is_policy(kind) => admission::is_ours(object),
+            Kind::CustomResourceDefinition => {
+                contour::REQUIRED_CRDS.contains(&object.name()) || object.name() == OUR_CRD
+            }
+            _ => true,
+        },
         Event::Init | Event::InitDone => true,
     }
 }
@@ -367,29 +374,30 @@ fn backoff() -> ExponentialBackoff {
     ExponentialBackoff::from(builder)
 }
 
-fn map<K>(event: Event<K>, to_object: impl Fn(K) -> Object) -> Event<Object> {
+fn map<K, T>(event: Event<K>, convert: impl Fn(K) -> T) -> Event<T> {
     match event {
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
-        Event::InitApply(found) => Event::InitApply(to_object(found)),
-        Event::Apply(found) => Event::Apply(to_object(found)),
-        Event::Delete(found) => Event::Delete(to_object(found)),
+        Event::InitApply(found) => Event::InitApply(convert(found)),
+        Event::Apply(found) => Event::Apply(convert(found)),
+        Event::Delete(found) => Event::Delete(convert(found)),
     }
 }
 
-fn from_dynamic(kind: Kind) -> impl Fn(DynamicObject) -> Object {
-    move |found| {
-        let content = match found.data {
-            Value::Object(content) => content,
-            _ => Map::new(),
-        };
-        let mut object = Object {
-            kind,
-            metadata: found.metadata,
-            content,
-            creation_entry: None,
-        };
-        object.forget_managed_fields();
-        object
+fn borrowed<K>(event: &Event<K>) -> Event<&K> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(found) => Event::InitApply(found),
+        Event::Apply(found) => Event::Apply(found),
+        Event::Delete(found) => Event::Delete(found),
     }
 }
+
+/// The name of a ContourDeployment, as kube's controller knows one.
+fn reference(object: &Object) -> DynamicObject {
+    DynamicObject::new(object.name(), &resource(object.kind)).within(object.namespace())
+}
+
+#[cfg(test)]
+mod tests;

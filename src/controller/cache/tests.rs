@@ -1,7 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::vocabulary::FINALIZER;
+use crate::api::vocabulary::{FINALIZER, labels};
+use crate::controller::decode::SERVICE_NAME;
 
 fn secret(version: &str) -> Object {
     let labels = json!({labels::OWNER_NAMESPACE: "a", labels::OWNER_NAME: "edge"});
@@ -80,10 +81,8 @@ fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_objec
             1,
             Event::Apply(stand_in(version, "1", json!({"version": version}))),
         );
-        let Touched::Object { owners, .. } = touched else {
-            panic!("{touched:?}")
-        };
-        assert!(owners.contains(&whose), "nobody is told");
+        let change = only(touched);
+        assert!(change.owners.contains(&whose) && !change.is_nobodys, "{change:?}");
         assert_eq!(cache.owned(&whose).len(), 1);
     }
     cache.apply(&id, 1, Event::Apply(stand_in("4", "2", json!({}))));
@@ -117,7 +116,13 @@ fn wanted(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn read(cache: &Cache, id: &StoreId, watch: u64, objects: impl IntoIterator<Item = Object>) -> Touched {
+fn only(touched: Option<Touched>) -> Change {
+    let changes = touched.expect("something is not as it was").changes;
+    let [change] = <[Change; 1]>::try_from(changes).expect("one change");
+    change
+}
+
+fn read(cache: &Cache, id: &StoreId, watch: u64, objects: impl IntoIterator<Item = Object>) -> Option<Touched> {
     cache.apply(id, watch, Event::Init);
     for object in objects {
         cache.apply(id, watch, Event::InitApply(object));
@@ -136,10 +141,13 @@ fn of_a_referenced_namespace_what_is_referred_to_is_kept_and_nobody_is_woken_for
         };
         let others = (0..1_000).map(|number| object(&format!("other-{number}"), "1"));
         let touched = read(&cache, &id, 1, others.chain([object("x", "1")]));
-        assert!(matches!(touched, Touched::Namespace(namespace) if namespace == "auth"));
+        let touched = touched.expect("somebody waits for it");
+        // A Service behind which nobody is ready is no change.
+        let changes = usize::from(kind != Kind::EndpointSlice);
+        assert!(touched.is_first_read && touched.changes.len() == changes, "{touched:?}");
         assert_eq!(names(&cache, &id), wanted(&["x"]));
         for event in [Event::Apply(object("other", "2")), Event::Delete(object("other", "3"))] {
-            assert!(matches!(cache.apply(&id, 1, event), Touched::Nothing));
+            assert!(cache.apply(&id, 1, event).is_none());
         }
         cache.note(&object("other", "4"), &NamespacedName::new("home", "edge"));
         assert_eq!(names(&cache, &id), wanted(&["x"]));
@@ -161,7 +169,7 @@ fn what_is_referred_to_later_is_unread_until_the_set_was_read_anew_by_a_watch_th
     assert!(cache.want(&id, wanted(&["x", "y"])));
     assert!(!cache.is_synced(&id));
     assert_eq!(cache.begin(&id), 2);
-    assert!(matches!(cache.apply(&id, 1, Event::InitDone), Touched::Nothing));
+    assert!(cache.apply(&id, 1, Event::InitDone).is_none());
     assert!(
         !cache.is_synced(&id),
         "a former watch says nothing of what is asked for now"
@@ -184,10 +192,7 @@ fn what_bears_our_finalizer_is_kept_although_nobody_refers_to_it() {
     read(&cache, &id, 1, [stand_in.clone()]);
     assert_eq!(cache.unlabelled(&id).len(), 1);
     (stand_in.metadata.finalizers, stand_in.metadata.resource_version) = (None, Some("2".to_owned()));
-    assert!(matches!(
-        cache.apply(&id, 1, Event::Apply(stand_in)),
-        Touched::Object { .. }
-    ));
+    assert!(cache.apply(&id, 1, Event::Apply(stand_in)).is_some());
     assert!(cache.all(&id).is_empty());
 }
 
@@ -228,7 +233,7 @@ fn what_a_tenant_marks_elsewhere_is_not_kept() {
         let (cache, id) = begun(StoreId::owned(kind));
         let touched = cache.apply(&id, 1, Event::Apply(labelled(kind, name, "1", labels)));
         assert_eq!(cache.all(&id).len(), usize::from(is_kept), "{kind} {name} {labels}");
-        assert_eq!(!matches!(touched, Touched::Nothing), is_kept, "{kind} {name} {labels}");
+        assert_eq!(touched.is_some(), is_kept, "{kind} {name} {labels}");
     }
 }
 
@@ -252,4 +257,85 @@ fn of_an_object_in_two_sets_the_newer_state_counts() {
     assert_eq!(seen(), [5]);
     cache.apply(&beside, 2, Event::Apply(stand_in("6")));
     assert_eq!(seen(), [6]);
+}
+
+#[test]
+fn of_a_set_that_is_read_anew_only_what_has_come_or_is_other_or_gone_is_told() {
+    let (cache, id) = begun(StoreId::owned(Kind::Pod));
+    let pod = |number: usize, version: &str, mark: &str| {
+        let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge", "mark": mark});
+        labelled(Kind::Pod, &format!("home/{number}"), version, &labels)
+    };
+    let first = read(&cache, &id, 1, (0..100).map(|number| pod(number, "1", "")));
+    assert!(first.is_some_and(|touched| touched.is_first_read && touched.changes.len() == 100));
+    let again = read(&cache, &id, 1, (0..100).map(|number| pod(number, "2", "")));
+    assert!(again.is_none(), "another version is no change: {again:?}");
+    let others = [pod(1, "3", "other"), pod(100, "3", "")];
+    let same = (2..100).map(|number| pod(number, "2", ""));
+    let touched = read(&cache, &id, 1, same.chain(others)).expect("it is other than before");
+    let names: Vec<_> = touched.changes.iter().map(|change| change.name.as_str()).collect();
+    assert!(!touched.is_first_read);
+    assert_eq!(names, ["0", "1", "100"], "one is gone, one is other, one has come");
+    assert!(touched.changes.iter().all(|change| change.owners.len() == 1));
+}
+
+#[test]
+fn what_an_answer_changed_is_told_to_others_when_its_event_arrives() {
+    let ours = StoreId::owned(Kind::ExtensionService);
+    let (cache, beside) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
+    assert_eq!(cache.begin(&ours), 2);
+    let both = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+    let stand_in = |version: &str| {
+        let mut object = labelled(Kind::ExtensionService, "auth/edge-ext-auth-0123456789", version, &both);
+        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        object.annotate("version", version.to_owned());
+        object
+    };
+    cache.note(&stand_in("5"), &NamespacedName::new("home", "edge"));
+    assert!(
+        cache.apply(&ours, 2, Event::Apply(stand_in("5"))).is_none(),
+        "its owner knows it"
+    );
+    let change = only(cache.apply(&beside, 1, Event::Apply(stand_in("5"))));
+    assert!(change.owners.is_empty(), "who asks for it by name does not: {change:?}");
+    assert!(cache.apply(&beside, 1, Event::Apply(stand_in("6"))).is_some());
+    // The same state by the other set.
+    assert!(
+        only(cache.apply(&ours, 2, Event::Apply(stand_in("6"))))
+            .owners
+            .is_empty()
+    );
+    // It becomes another's: whose it was sees a former state in the other set until that has it as well.
+    let mut taken = stand_in("7");
+    let labels = taken.metadata.labels.as_mut().expect("it has some");
+    labels.insert(labels::OWNER_NAMESPACE.to_owned(), "elsewhere".to_owned());
+    for (id, watch) in [(&beside, 1), (&ours, 2)] {
+        let change = only(cache.apply(id, watch, Event::Apply(taken.clone())));
+        assert_eq!(change.owners.len(), 2);
+    }
+    // One that is gone by an answer is missed by others when the set is read anew.
+    cache.note_gone(&taken.key(), None);
+    let touched = read(&cache, &beside, 1, []).expect("it was unread");
+    assert_eq!(touched.changes.len(), 1);
+}
+
+#[test]
+fn what_is_listed_is_one_owner_s_and_takes_answers() {
+    let id = StoreId::owned_in(Kind::Lease, "home");
+    let lease = |owner: &str, name: &str| {
+        let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: owner});
+        labelled(Kind::Lease, &format!("home/{name}"), "1", &labels)
+    };
+    let cache = Cache::default();
+    let [edge, other] = ["edge", "other"].map(|name| NamespacedName::new("home", name));
+    cache.open(&id);
+    cache.note(&lease("edge", "made"), &edge);
+    cache.note_listed(&id, &other, Some(vec![lease("other", "other")]));
+    assert_eq!(names(&cache, &id), wanted(&["made", "other"]));
+    cache.note_listed(&id, &edge, Some(vec![lease("edge", "left")]));
+    assert_eq!(names(&cache, &id), wanted(&["left", "other"]));
+    for whose in [&edge, &other] {
+        cache.note_listed(&id, whose, None);
+    }
+    assert!(cache.stores.read().expect("no panic").is_empty());
 }

@@ -22,7 +22,11 @@ const EVERYWHERE: [&str; 2] = ["app.kubernetes.io/managed-by", "app.kubernetes.i
 /// What is kept of metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata {
-    /// Which object it is, its times, and the name of its Service, if it is an EndpointSlice.
+    /// Which object it is, and when its deletion began.
+    Existence,
+    /// Which object it is, and the name of its Service.
+    Slice,
+    /// Which object it is, and its times.
     Identity,
     /// Everything but `managedFields`; of labels and the like at most so many.
     Most,
@@ -50,7 +54,9 @@ impl<'de> Visitor<'de> for MetadataSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut metadata, mut creation_entry) = (ObjectMeta::default(), None);
-        let more = self.0 != Metadata::Identity;
+        let more = matches!(self.0, Metadata::Most | Metadata::Whole);
+        let has_times = more || self.0 == Metadata::Identity;
+        let may_go = has_times || self.0 == Metadata::Existence;
         let most = if self.0 == Metadata::Whole { usize::MAX } else { ENTRIES };
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
@@ -58,12 +64,16 @@ impl<'de> Visitor<'de> for MetadataSeed {
                 "namespace" => metadata.namespace = map.next_value()?,
                 "uid" => metadata.uid = map.next_value()?,
                 "resourceVersion" => metadata.resource_version = map.next_value()?,
-                "generation" => metadata.generation = map.next_value()?,
-                "creationTimestamp" => metadata.creation_timestamp = map.next_value()?,
-                "deletionTimestamp" => metadata.deletion_timestamp = map.next_value()?,
-                "deletionGracePeriodSeconds" => metadata.deletion_grace_period_seconds = map.next_value()?,
+                "generation" if has_times => metadata.generation = map.next_value()?,
+                "creationTimestamp" if has_times => metadata.creation_timestamp = map.next_value()?,
+                "deletionTimestamp" if may_go => metadata.deletion_timestamp = map.next_value()?,
+                "deletionGracePeriodSeconds" if has_times => {
+                    metadata.deletion_grace_period_seconds = map.next_value()?
+                }
                 "labels" if more => metadata.labels = map.next_value_seed(Entries(most, is_read))?,
-                "labels" => metadata.labels = map.next_value_seed(Entries(0, |key| key == SERVICE_NAME))?,
+                "labels" if self.0 == Metadata::Slice => {
+                    metadata.labels = map.next_value_seed(Entries(0, |key| key == SERVICE_NAME))?;
+                }
                 "annotations" if more => metadata.annotations = map.next_value_seed(Entries(most, is_read))?,
                 "ownerReferences" if more => {
                     metadata.owner_references = map.next_value_seed(First(most, |_: &OwnerReference| false))?;

@@ -133,12 +133,32 @@ fn of_an_endpoint_slice_is_kept_whose_it_is_and_whether_anybody_is_ready() {
         let whole = Object::from_json(Kind::EndpointSlice, json).expect("an object");
         assert_eq!(has_ready_endpoint(&whole), is_ready, "{conditions}");
         assert_eq!(found.label(SERVICE_NAME), Some("auth"));
-        assert!(length(&found) < 1_000, "{}", length(&found));
+        assert!(length(&found) < 250, "{}", length(&found));
     }
     for endpoints in [json!([]), json!(null)] {
         let json = json!({"metadata": {"name": "a"}, "endpoints": endpoints});
         assert!(!has_ready_endpoint(&kept::<EndpointSlices>(Kind::EndpointSlice, &json)));
     }
+}
+
+#[test]
+fn of_a_namespace_or_a_crd_is_kept_which_it_is_and_whether_it_is_being_deleted() {
+    let found = kept::<Existence>(
+        Kind::Namespace,
+        &json!({"metadata": large_metadata(), "spec": {"a": "b"}}),
+    );
+    assert!(found.is_terminating() && found.content.is_empty());
+    assert!(length(&found) < 200, "{}", length(&found));
+    let mut altered = large_metadata();
+    altered["resourceVersion"] = json!("8");
+    altered["generation"] = json!(4);
+    altered["labels"] = json!({SERVICE_NAME: "other"});
+    let mut altered = kept::<Existence>(Kind::Namespace, &json!({"metadata": altered}));
+    altered
+        .metadata
+        .resource_version
+        .clone_from(&found.metadata.resource_version);
+    assert_eq!(altered, found);
 }
 
 #[test]

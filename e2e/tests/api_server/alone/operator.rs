@@ -42,15 +42,15 @@ async fn readyz_names_the_kinds_that_are_not_read_yet() {
         let mut rules = lab.read(&role).await?["rules"].clone();
         for rule in rules.as_array_mut().into_iter().flatten() {
             if let Some(resources) = rule["resources"].as_array_mut() {
-                resources.retain(|resource| resource != "leases");
+                resources.retain(|resource| resource != "daemonsets");
                 if resources.is_empty() {
                     resources.push(Value::from("nothing"));
                 }
             }
         }
         lab.patch(&role, &serde_json::json!({"rules": rules})).await?;
-        let may_list = ["auth", "can-i", "list", "leases", "-A", "--as", OPERATOR];
-        wait("the operator may not list Leases", PROMPT)
+        let may_list = ["auth", "can-i", "list", "daemonsets.apps", "-A", "--as", OPERATOR];
+        wait("the operator may not list DaemonSets", PROMPT)
             .until(async || {
                 Ok(Look::when(
                     lab.world.kubectl().run(&may_list).await.is_err(),
@@ -59,14 +59,17 @@ async fn readyz_names_the_kinds_that_are_not_read_yet() {
             })
             .await?;
         lab.world.start_operator().await?;
-        wait("/readyz reports that Leases are not read, and names no Pods", PATIENT)
-            .until(async || {
-                Ok(match operator::get(lab.world.address(), "/readyz").await {
-                    Ok((503, body)) if body.contains("Lease") && !body.contains("Pod") => Look::Reached(()),
-                    other => Look::NotYet(format!("{other:?}")),
-                })
+        wait(
+            "/readyz reports that DaemonSets are not read, and names no Pods",
+            PATIENT,
+        )
+        .until(async || {
+            Ok(match operator::get(lab.world.address(), "/readyz").await {
+                Ok((503, body)) if body.contains("DaemonSet") && !body.contains("Pod") => Look::Reached(()),
+                other => Look::NotYet(format!("{other:?}")),
             })
-            .await?;
+        })
+        .await?;
         let (code, _) = operator::get(lab.world.address(), "/livez").await?;
         ensure!(code == 200, "/livez returns {code}, but a restart would not help");
         // The next operator starts with the restored role. This operator's next retry may be far in the future.
