@@ -1,5 +1,5 @@
-//! Contour's Leases. Each is renewed every two seconds, so that they are not watched. They are listed when a ContourDeployment is
-//! first looked at, every ten minutes from then on, and when its deletion needs to know which are left.
+//! Contour's Leases. Contour renews each of them every two seconds, so the operator does not watch them. It lists them at the first
+//! reconcile of a ContourDeployment, after each change of its spec, every ten minutes, and when its deletion depends on them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -12,7 +12,7 @@ use super::decode::Marks;
 use super::reconcile::RESYNC;
 use super::{Context, client};
 use crate::api::vocabulary::labels;
-use crate::plan::{Kind, NamespacedName, Observed, Plan, Write};
+use crate::plan::{Key, Kind, NamespacedName, Observed, Plan, Write};
 
 /// A list that failed is tried again after this time.
 const FAILED: Duration = Duration::from_mins(1);
@@ -22,12 +22,22 @@ const HELD: Duration = Duration::from_secs(5);
 
 /// When the Leases of each ContourDeployment are listed next.
 #[derive(Default)]
-pub struct Leases(Mutex<HashMap<NamespacedName, Instant>>);
+pub struct Leases(Mutex<HashMap<NamespacedName, Next>>);
+
+/// The next list of the Leases of a ContourDeployment.
+#[derive(Clone, Copy, Default)]
+struct Next {
+    /// The time of the list.
+    due: Option<Instant>,
+    /// The generation of the ContourDeployment at the last list. Another generation makes a list due.
+    generation: Option<i64>,
+}
 
 impl Leases {
-    /// How long until they are listed next.
-    pub fn wait(&self, whose: &NamespacedName) -> Duration {
-        let due = self.lock().get(whose).copied();
+    /// Returns the time until the next list for a ContourDeployment of this generation.
+    fn wait(&self, whose: &NamespacedName, generation: Option<i64>) -> Duration {
+        let next = self.lock().get(whose).copied().unwrap_or_default();
+        let due = next.due.filter(|_| next.generation == generation);
         due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
     }
 
@@ -36,12 +46,12 @@ impl Leases {
         self.lock().remove(whose);
     }
 
-    fn list_in(&self, whose: &NamespacedName, wait: Duration) {
-        let now = Instant::now();
-        self.lock().insert(whose.clone(), now.checked_add(wait).unwrap_or(now));
+    fn list_in(&self, whose: &NamespacedName, generation: Option<i64>, wait: Duration) {
+        let due = Instant::now().checked_add(wait);
+        self.lock().insert(whose.clone(), Next { due, generation });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NamespacedName, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NamespacedName, Next>> {
         self.0.lock().expect("nobody panics with the lock")
     }
 }
@@ -54,13 +64,16 @@ pub fn store(whose: &NamespacedName) -> StoreId {
 /// Reads the Leases of a ContourDeployment, if it is time to. Whether they were read. A failure holds nothing up: Contour's Lease is made
 /// by a create, which tells if it is there.
 pub async fn read_if_due(context: &Context, whose: &NamespacedName) -> bool {
-    if !context.leases.wait(whose).is_zero() {
+    let generation = generation(context, whose);
+    if !context.leases.wait(whose, generation).is_zero() {
         return false;
     }
     let read = read(context, whose).await;
     if let Err(error) = &read {
         warn!(?whose, %error, "the Leases could not be listed; it is tried again");
-        context.leases.list_in(whose, context.backoff.jittered(FAILED));
+        context
+            .leases
+            .list_in(whose, generation, context.backoff.jittered(FAILED));
     }
     read.is_ok()
 }
@@ -69,11 +82,14 @@ pub async fn read_if_due(context: &Context, whose: &NamespacedName) -> bool {
 pub async fn read(context: &Context, whose: &NamespacedName) -> Result<(), client::Error> {
     let NamespacedName { namespace, name } = whose;
     let selector = format!("{}={namespace},{}={name}", labels::OWNER_NAMESPACE, labels::OWNER_NAME);
+    let generation = generation(context, whose);
     // What is written to one meanwhile, or without a list, is known as well.
     context.cache.open(&store(whose));
     let found = client::list_form::<Marks>(&context.client, Kind::Lease, namespace, &selector).await?;
     context.cache.note_listed(&store(whose), whose, Some(found));
-    context.leases.list_in(whose, context.backoff.jittered(RESYNC));
+    context
+        .leases
+        .list_in(whose, generation, context.backoff.jittered(RESYNC));
     Ok(())
 }
 
@@ -86,8 +102,14 @@ pub fn decide(observed: &Observed, planned: &Plan) -> bool {
 
 /// How long until a ContourDeployment that has settled is looked at because of its Leases.
 pub fn requeue_after(context: &Context, whose: &NamespacedName, observed: &Observed) -> Duration {
-    let wait = context.leases.wait(whose);
+    let wait = context.leases.wait(whose, observed.deployment.metadata.generation);
     if is_held_up(observed) { wait.min(HELD) } else { wait }
+}
+
+/// Returns the generation of a ContourDeployment, if it exists.
+fn generation(context: &Context, whose: &NamespacedName) -> Option<i64> {
+    let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
+    context.cache.get(&StoreId::all(key.kind), &key)?.metadata.generation
 }
 
 fn is_held_up(observed: &Observed) -> bool {

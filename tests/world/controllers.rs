@@ -236,7 +236,7 @@ impl Cluster {
             match self.unresolved(&object) {
                 None => self.contour_writes_verdict(&object.key(), Ok(())),
                 Some(message) => {
-                    self.contour_writes_verdict(&object.key(), Err(("ServiceUnresolvedReference", &message)))
+                    self.contour_writes_verdict(&object.key(), Err(("ServiceUnresolvedReference", &message)));
                 }
             }
         }

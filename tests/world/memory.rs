@@ -13,7 +13,7 @@ use crate::scene::{is_blackhole, points_at, points_at_with_timeout};
 fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {
     let key = cluster.stand_in().key();
     cluster.api.edit(&key, |object| {
-        object.annotate(annotations::PERSISTED_STATE, text.to_owned())
+        object.annotate(annotations::PERSISTED_STATE, text.to_owned());
     });
     cluster.settle();
     cluster

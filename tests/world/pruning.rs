@@ -131,7 +131,7 @@ fn a_changed_pod_annotation_neither_frees_nor_alters_its_inputs() {
         let pods: Vec<Key> = cluster.contour_pods().filter(ending).map(Object::key).collect();
         for key in &pods {
             cluster.api.edit(key, |pod| {
-                pod.annotate(annotations::STARTUP_INPUTS, annotation.to_string())
+                pod.annotate(annotations::STARTUP_INPUTS, annotation.to_string());
             });
         }
         cluster.reconcile();

@@ -96,7 +96,7 @@ fn life(mut check: impl FnMut(&Cluster, &ContourDeploymentStatus)) {
     });
     step(&mut cluster, &Cluster::contour_judges);
     step(&mut cluster, &|cluster| {
-        cluster.forbidden_name = Some("edge-envoy".into())
+        cluster.forbidden_name = Some("edge-envoy".into());
     });
     step(&mut cluster, &|cluster| {
         let mut spec = asks_auth();

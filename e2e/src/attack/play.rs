@@ -18,7 +18,7 @@ use super::snapshot::{self, Snapshot};
 use super::{Attack, Attacker, Initial, OperatorState, Outcome, Step, rights, table};
 use crate::lab::contour::Contour;
 use crate::lab::players::Kubelet;
-use crate::lab::{Lab, PROMPT, RECONCILE_TRIGGER, audit, specification, wait};
+use crate::lab::{Lab, PROMPT, RECONCILE_TRIGGER, Thing, audit, specification, wait};
 use crate::narration::say;
 use crate::wait::Look;
 
@@ -319,7 +319,7 @@ impl Game<'_> {
         let snapshot = Snapshot::of(self.lab).await?;
         for (number, place) in places.iter().enumerate().filter(|(_, place)| at_once(place)) {
             let mut wrong = self.written(place, &entries);
-            wrong.extend(self.changed(place, &snapshot));
+            wrong.extend(self.changed(place, &snapshot, phase));
             if !wrong.is_empty() {
                 findings.entry((number, phase)).or_default().extend(wrong);
             }
@@ -391,14 +391,16 @@ impl Game<'_> {
 
     /// Returns all differences from the state before the attacks.
     #[allow(clippy::unused_self)] // one of several kinds of observation
-    fn changed(&self, place: &Place, snapshot: &Snapshot) -> Vec<String> {
+    fn changed(&self, place: &Place, snapshot: &Snapshot, phase: Phase) -> Vec<String> {
         let now = snapshot.status(&place.victim);
         let mut changed = objects(place, snapshot);
         let pruned = place
             .rows
             .iter()
             .filter(|row| row.attack.outcome(self.is_guarded) == Outcome::Pruned);
-        for thing in pruned.flat_map(|row| &row.made) {
+        // The operator lists Leases at its start and every ten minutes, and does not watch them.
+        let is_listed_later = |thing: &Thing| thing.kind == "Lease" && phase == Phase::Running;
+        for thing in pruned.flat_map(|row| &row.made).filter(|thing| !is_listed_later(thing)) {
             let metadata = &snapshot.object(thing.kind, &thing.namespace, &thing.name)["metadata"];
             if metadata.is_object() && metadata["deletionTimestamp"].is_null() {
                 changed.push(format!("not pruned: {thing}"));

@@ -345,6 +345,7 @@ impl<'a> Stage<'a> {
         if target.is_shared() && owned::is_as_created(&target.before) {
             let mut told = self.watches.listen();
             let done = target.unlabel(self.lab).await?;
+            self.list_leases(&target).await?;
             told.first(done.version()?, PROMPT, |seen| repaired(&target, &done, seen))
                 .await
                 .context("repairing a removed label")?;
@@ -358,6 +359,7 @@ impl<'a> Stage<'a> {
 
         let mut told = self.watches.listen();
         let done = target.disturb(self.lab, what, rng).await?;
+        self.list_leases(&target).await?;
         let answered = Instant::now();
         let may_be_succeeded = what.may_cost_a_name() && target.is_startup_input();
         let may_go = target.thing.kind == "ContourConfiguration";
@@ -381,6 +383,15 @@ impl<'a> Stage<'a> {
         Ok(times)
     }
 
+    /// Makes the operator list the Leases, if the object is one: the operator does not watch Leases, but lists them every ten minutes and
+    /// after each change of the spec.
+    async fn list_leases(&self, target: &Target) -> anyhow::Result<()> {
+        if target.thing.kind == "Lease" {
+            self.wait_for_reconcile().await?;
+        }
+        Ok(())
+    }
+
     /// Deletes an object with another user's finalizer, and removes the finalizer. Slipway must not change the object until then.
     /// Afterwards Slipway recreates the object, or has already created its successor.
     async fn delete_after_hold(&self, target: &Target) -> anyhow::Result<Option<Duration>> {
@@ -390,6 +401,7 @@ impl<'a> Stage<'a> {
         let nothing = AppliedPerturbation::unchanged(&now);
         let mut told = self.watches.listen();
         target.remove_finalizer(self.lab).await?;
+        self.list_leases(target).await?;
         let answered = Instant::now();
         if target.is_startup_input() {
             let gone = |seen: &Change| {

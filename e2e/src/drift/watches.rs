@@ -54,7 +54,7 @@ pub struct Change {
 pub struct Watches {
     objects: Arc<Mutex<BTreeMap<Thing, Arc<Value>>>>,
     told: Sender<Change>,
-    watches: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watches {
@@ -63,7 +63,7 @@ impl Watches {
         let objects = Arc::<Mutex<BTreeMap<Thing, Arc<Value>>>>::default();
         // The capacity exceeds the number of events during any pause of a receiver. A receiver that misses events returns an error.
         let (told, _) = broadcast::channel(1 << 14);
-        let watches = created_kinds().chain(["ContourDeployment"]).map(|kind| {
+        let tasks = created_kinds().chain(["ContourDeployment"]).map(|kind| {
             let mut events = watcher::watcher(lab.api(kind, ""), watcher::Config::default()).boxed();
             let (objects, told) = (Arc::clone(&objects), told.clone());
             tokio::spawn(async move {
@@ -110,8 +110,8 @@ impl Watches {
                 }
             })
         });
-        let watches = watches.collect();
-        Self { objects, told, watches }
+        let tasks = tasks.collect();
+        Self { objects, told, tasks }
     }
 
     /// Returns a listener for events from now on.
@@ -152,8 +152,8 @@ impl Watches {
 
 impl Drop for Watches {
     fn drop(&mut self) {
-        for watch in &self.watches {
-            watch.abort();
+        for task in &self.tasks {
+            task.abort();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Runs the shell blocks of the README and of the task pages, in order, as a user would.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ async fn every_command_of_the_readme_and_the_task_pages_works() {
         }
         pages.push(places::repository().join("docs/troubleshooting.md"));
         pages[1..].sort();
-        let tools = tools(stage).await?;
+        let tools = tools(stage)?;
         for page in pages {
             stage.remove(&stage.edge).await?;
             stage
@@ -46,7 +47,7 @@ async fn every_command_of_the_readme_and_the_task_pages_works() {
 }
 
 /// Creates a folder with the programs that the pages use.
-async fn tools(stage: &Stage) -> anyhow::Result<PathBuf> {
+fn tools(stage: &Stage) -> anyhow::Result<PathBuf> {
     let folder = places::target().join("documentation-tools");
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -69,7 +70,7 @@ async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
     } in &blocks
     {
         match treatment {
-            Treatment::Run(_) => script.push_str(&format!("echo '{MARK}{line}'\n{commands}")),
+            Treatment::Run(_) => write!(script, "echo '{MARK}{line}'\n{commands}")?,
             Treatment::Skip(reason) => say(format!("line {line} is skipped: {reason}")),
         }
     }

@@ -120,14 +120,23 @@ async fn they_are_listed_once_in_ten_minutes_and_a_list_that_fails_holds_nothing
         assert_eq!(read_if_due(&context, &whose()).await, expected);
     }
     assert_eq!(context.cache.owned(&whose()).len(), 1);
-    let wait = context.leases.wait(&whose());
+    let wait = context.leases.wait(&whose(), None);
     assert!(wait > RESYNC / 2 && wait <= RESYNC * 2, "{wait:?}");
-    context.leases.list_in(&whose(), Duration::ZERO);
+    context.leases.list_in(&whose(), None, Duration::ZERO);
     *leases.lock().unwrap() = None;
     assert!(!read_if_due(&context, &whose()).await);
     assert_eq!(context.cache.owned(&whose()).len(), 1, "what is known stays known");
-    assert!(context.leases.wait(&whose()) <= FAILED * 2);
+    assert!(context.leases.wait(&whose(), None) <= FAILED * 2);
     assert_eq!(asked.lock().unwrap().len(), 2);
     context.forget(&whose());
-    assert!(context.cache.owned(&whose()).is_empty() && context.leases.wait(&whose()).is_zero());
+    assert!(context.cache.owned(&whose()).is_empty() && context.leases.wait(&whose(), None).is_zero());
+}
+
+#[test]
+fn another_generation_makes_a_list_due() {
+    let leases = Leases::default();
+    assert!(leases.wait(&whose(), Some(1)).is_zero());
+    leases.list_in(&whose(), Some(1), Duration::from_hours(1));
+    assert!(!leases.wait(&whose(), Some(1)).is_zero());
+    assert!(leases.wait(&whose(), Some(2)).is_zero());
 }
