@@ -216,7 +216,14 @@ pub const DEGRADED: &[Rule] = &[
 
 /// Returns the first rule of a chain that holds, with its reason and message.
 pub fn first(chain: &'static [Rule], input: &Input<'_>) -> Option<(&'static Rule, Told)> {
-    chain.iter().find_map(|rule| Some((rule, (rule.holds)(input)?)))
+    let (rule, told) = chain.iter().find_map(|rule| Some((rule, (rule.holds)(input)?)))?;
+    debug_assert!(
+        rule.reasons.is_empty() || rule.reasons.contains(&told.0),
+        "the rule \"{}\" does not list the reason {}",
+        rule.when,
+        told.0
+    );
+    Some((rule, told))
 }
 
 const CONTOUR: &str = "Contour";
@@ -251,10 +258,9 @@ fn reason_of(cause: FailureCause) -> &'static str {
 /// Returns the rank of a failure. The lowest rank is the worst failure.
 pub fn rank(failure: &Failure) -> usize {
     let reason = reason_of(failure.cause);
-    FAILURES
-        .iter()
-        .position(|other| *other == reason)
-        .unwrap_or(FAILURES.len())
+    let rank = FAILURES.iter().position(|other| *other == reason);
+    debug_assert!(rank.is_some(), "FAILURES does not rank {reason}");
+    rank.unwrap_or(FAILURES.len())
 }
 
 fn failed(failure: &Failure) -> Told {
