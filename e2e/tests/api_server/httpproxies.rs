@@ -152,7 +152,7 @@ async fn only_permitted_users_exempt_requests_from_authorization() {
             let message = refused(tenant.create(&object, true).await, &object.to_string())?;
             for part in [
                 field,
-                "excepted",
+                "exempted",
                 "--clusterrole=slipway-httpproxy-exempter",
                 &lab.name("tenant"),
             ] {

@@ -140,7 +140,7 @@ async fn the_operator_cannot_grant_itself_more_rights() {
             })
             .await?;
         let outcome = try_create(lab, OPERATOR, &binding("slipway-secrets", &json!({}))).await?;
-        ensure!(outcome.as_ref().is_err_and(|text| text.contains("its own bindings only")), "without the label: {outcome:?}");
+        ensure!(outcome.as_ref().is_err_and(|text| text.contains("only its own bindings")), "without the label: {outcome:?}");
         let mut for_others = binding("slipway-secrets", &labels);
         for_others["subjects"][0]["name"] = json!("default");
         let outcome = try_create(lab, OPERATOR, &for_others).await?;
@@ -162,7 +162,7 @@ async fn the_operator_cannot_change_objects_of_other_users() {
                 let arguments = [verb, &["-n", &lab.namespace, object]].concat();
                 let arguments = if verb[0] == "label" { [&arguments[..], &["contour.slipway.dev/contourdeployment=edge"]].concat() } else { arguments };
                 let outcome = as_user(lab, OPERATOR, &arguments).await;
-                ensure!(outcome.as_ref().is_err_and(|text| text.contains("its own objects only")), "{arguments:?}: {outcome:?}");
+                ensure!(outcome.as_ref().is_err_and(|text| text.contains("only its own objects")), "{arguments:?}: {outcome:?}");
             }
         }
         let patch = json!({"spec": {"contour": {"logLevel": "debug"}}}).to_string();

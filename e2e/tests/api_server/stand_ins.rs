@@ -42,13 +42,19 @@ async fn state_is(lab: &Lab, edge: &Edge, state: &str, traffic: &str) -> anyhow:
         ("contourdeployment_namespace", edge.namespace()),
         ("contourdeployment", edge.name()),
     ];
-    let all = [&owner[..], &[("role", "GlobalExternalAuthorization"), ("name", "auth")]].concat();
+    let all = [
+        &owner[..],
+        &[("role", "GlobalExternalAuthorization"), ("extension_service", "auth")],
+    ]
+    .concat();
     wait("the metrics report the same state as the status", PROMPT)
         .until(async || {
             let metrics = lab.metrics().await?;
             let available: Vec<_> = metrics.of("slipway_extension_service_available", &all).collect();
             let expected = f64::from(u8::from(state == "Available"));
-            let has_namespace = available.iter().all(|(labels, _)| labels.contains_key("namespace"));
+            let has_namespace = available
+                .iter()
+                .all(|(labels, _)| labels.contains_key("extension_service_namespace"));
             let shown: Vec<_> = metrics
                 .of("slipway_extension_service_state", &all)
                 .filter(|(_, value)| *value > 0.0)
@@ -162,8 +168,8 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
             ("contourdeployment_namespace", lab.namespace.as_str()),
             ("contourdeployment", "edge"),
             ("role", "GlobalExternalAuthorization"),
-            ("namespace", &auth),
-            ("name", "auth"),
+            ("extension_service_namespace", &auth),
+            ("extension_service", "auth"),
         ];
         let available = lab.metrics().await?.sum("slipway_extension_service_available", &labels);
         ensure!(available > 0.5, "with {labels:?} the metric is {available}");

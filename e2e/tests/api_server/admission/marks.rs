@@ -49,7 +49,7 @@ async fn only_the_operator_creates_objects_with_marks() {
                 )?;
                 let name = object["metadata"]["name"].as_str().context("a name")?;
                 ensure!(
-                    message.contains(named) && message.contains(name) && message.contains("eave it out"),
+                    message.contains(named) && message.contains(name) && message.contains("Omit it"),
                     "{message}"
                 );
             }
