@@ -30,6 +30,22 @@ pub fn since(world: &World, mark: Mark) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
+/// The same without what was created and deleted again.
+pub fn net(counts: &Counts) -> Counts {
+    let of = |verb: &str, object: &str| counts.get(&format!("{verb} {object}")).copied().unwrap_or_default();
+    let objects = counts
+        .keys()
+        .filter_map(|key| key.split_once(' '))
+        .map(|(_, object)| object);
+    let mut net = Counts::new();
+    for object in objects {
+        let (created, deleted) = (of("create", object), of("delete", object));
+        net.insert(format!("create {object}"), created.saturating_sub(deleted));
+        net.insert(format!("delete {object}"), deleted.saturating_sub(created));
+    }
+    net
+}
+
 /// Where two differ, in words.
 pub fn differences(expected: &Counts, found: &Counts) -> Vec<String> {
     let all = expected
@@ -40,4 +56,30 @@ pub fn differences(expected: &Counts, found: &Counts) -> Vec<String> {
         (expected != found).then(|| format!("{key}: {found} times, expected {expected}"))
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_created_and_deleted_again_does_not_count() {
+        let counts = |all: &[(&str, usize)]| {
+            all.iter()
+                .map(|(key, count)| ((*key).to_owned(), *count))
+                .collect::<Counts>()
+        };
+        let expected = counts(&[("create services a/b", 1), ("delete pods a/c", 1)]);
+        let moved = counts(&[
+            ("create services a/b", 2),
+            ("delete services a/b", 1),
+            ("delete pods a/c", 1),
+            ("create services a/d", 1),
+            ("delete services a/d", 1),
+        ]);
+        assert_ne!(differences(&expected, &moved), Vec::<String>::new());
+        assert_eq!(differences(&net(&expected), &net(&moved)), Vec::<String>::new());
+        let left = counts(&[("create services a/b", 2), ("delete pods a/c", 1)]);
+        assert_ne!(differences(&net(&expected), &net(&left)), Vec::<String>::new());
+    }
 }

@@ -26,6 +26,15 @@ impl Plan {
         let reports = ["patch:contourdeployments/status/", "create:events", "patch:events"];
         matches!(self.fault, Fault::Request(_)) && reports.iter().any(|report| self.place.starts_with(report))
     }
+
+    /// Whether the fault refuses the creation of a stand-in or of its blackhole for good. Then the role falls back to a blackhole beside the
+    /// ContourDeployment until the creation is tried again, and Contour is rolled for each of the two moves (docs/design.md, "Rules of
+    /// a stand-in", 14).
+    pub fn moves_the_stand_in(&self) -> bool {
+        let creations = ["create:extensionservices/", "create:services/edge-ext-"];
+        self.fault == Fault::Request(OnRequest::Answer(422))
+            && creations.iter().any(|creation| self.place.starts_with(creation))
+    }
 }
 
 /// What goes wrong.

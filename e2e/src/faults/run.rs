@@ -206,7 +206,7 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
         stage.proxy.remember().await?;
         script.begin(None);
         workload.act(&stage.lab, &stage.auth).await?;
-        well(stage, expected, Killed::StartsAgain, || true)
+        well(stage, plan, expected, Killed::StartsAgain, || true)
             .await
             .context("before the view becomes stale")?;
         stage.seat.kill();
@@ -229,9 +229,9 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
                 dead.count()
             ));
         }
-        well(stage, expected, Killed::IsElsewhere, || true).await
+        well(stage, plan, expected, Killed::IsElsewhere, || true).await
     } else {
-        well(stage, expected, Killed::StartsAgain, || {
+        well(stage, plan, expected, Killed::StartsAgain, || {
             script.has_fired() && script.is_over()
         })
         .await
@@ -245,10 +245,12 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
     let (commits, wrong) = history(stage).await?;
     outcome.commits = commits;
     outcome.wrong.extend(wrong);
-    outcome.wrong.extend(counts::differences(
-        &expected.counts,
-        &counts::since(stage.world, mark)?,
-    ));
+    let counted = counts::since(stage.world, mark)?;
+    outcome.wrong.extend(if plan.moves_the_stand_in() {
+        counts::differences(&counts::net(&expected.counts), &counts::net(&counted))
+    } else {
+        counts::differences(&expected.counts, &counted)
+    });
     let longest = script
         .seen()
         .into_iter()
@@ -307,14 +309,28 @@ enum Rest {
 }
 
 /// Waits until everything is as it is without a fault, and nothing is left to do.
-async fn well(stage: &Stage, expected: &Reference, killed: Killed, is_done: impl Fn() -> bool) -> anyhow::Result<Rest> {
+async fn well(
+    stage: &Stage,
+    plan: &Plan,
+    expected: &Reference,
+    killed: Killed,
+    is_done: impl Fn() -> bool,
+) -> anyhow::Result<Rest> {
+    let comparable = |state: State| {
+        if plan.moves_the_stand_in() {
+            state::without_rollouts(state)
+        } else {
+            state
+        }
+    };
+    let expected = comparable(expected.state.clone());
     let started = Instant::now();
     let mut busy = Instant::now();
     loop {
         if killed == Killed::StartsAgain {
             stage.seat.take()?;
         }
-        let found = state::differences(&expected.state, &stage.state().await?);
+        let found = state::differences(&expected, &comparable(stage.state().await?));
         if !found.is_empty() || !stage.is_quiet() {
             busy = Instant::now();
         } else if is_done() {

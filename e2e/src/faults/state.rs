@@ -125,6 +125,24 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
     object
 }
 
+/// The same without what tells how often Contour was rolled, and how often a stand-in was succeeded.
+pub fn without_rollouts(mut state: State) -> State {
+    for (name, object) in &mut state {
+        if name.starts_with("Deployment ") {
+            mask(object, "/metadata/generation");
+            mask(object, "/metadata/annotations/deployment.kubernetes.io~1revision");
+        } else if name.starts_with("ExtensionService ") {
+            let memory = "/metadata/annotations/contour.slipway.dev~1memory";
+            change_json(object, memory, |memory| {
+                if let Some(memory) = memory.as_object_mut() {
+                    memory.remove("moves");
+                }
+            });
+        }
+    }
+    state
+}
+
 /// Changes the JSON that an annotation holds.
 fn change_json(object: &mut Value, annotation: &str, change: impl FnOnce(&mut Value)) {
     let Some(Value::String(text)) = object.pointer_mut(annotation) else {
