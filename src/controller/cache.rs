@@ -126,7 +126,9 @@ impl Cache {
         let is_first_read = is_read && !store.synced;
         let mut changes = store.take(id, event);
         if !is_read {
-            changes.iter_mut().for_each(|change| forget_told(&stores, id, change));
+            for change in &mut changes {
+                forget_told(&stores, id, change);
+            }
         }
         drop(stores);
         if is_read {

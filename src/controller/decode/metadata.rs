@@ -68,7 +68,7 @@ impl<'de> Visitor<'de> for MetadataSeed {
                 "creationTimestamp" if has_times => metadata.creation_timestamp = map.next_value()?,
                 "deletionTimestamp" if may_go => metadata.deletion_timestamp = map.next_value()?,
                 "deletionGracePeriodSeconds" if has_times => {
-                    metadata.deletion_grace_period_seconds = map.next_value()?
+                    metadata.deletion_grace_period_seconds = map.next_value()?;
                 }
                 "labels" if more => metadata.labels = map.next_value_seed(Entries(most, is_read))?,
                 "labels" if self.0 == Metadata::Slice => {
