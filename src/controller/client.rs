@@ -257,7 +257,7 @@ pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) 
         .collect::<Result<_, _>>()?)
 }
 
-/// Reads the same, and of each object what this form keeps.
+/// Reads the same page by page, and of each object what this form keeps.
 pub async fn list_form<F: Form>(
     client: &Client,
     kind: Kind,
@@ -265,9 +265,16 @@ pub async fn list_form<F: Form>(
     selector: &str,
 ) -> Result<Vec<Object>, Error> {
     let api: Api<Decoded<F>> = Api::namespaced_with(client.clone(), namespace, &kind);
-    let parameters = ListParams::default().labels(selector);
-    let found = answered(api.list(&parameters)).await?;
-    Ok(found.items.into_iter().map(|found| found.into_object(kind)).collect())
+    let mut parameters = ListParams::default().labels(selector).limit(F::PAGE);
+    let mut found = Vec::new();
+    loop {
+        let page = answered(api.list(&parameters)).await?;
+        found.extend(page.items.into_iter().map(|found| found.into_object(kind)));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
 }
 
 async fn send(

@@ -30,7 +30,7 @@ pub fn since(world: &World, mark: Mark) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// The same without what was created and deleted again.
+/// Returns the counts without the objects that were created and deleted again.
 pub fn net(counts: &Counts) -> Counts {
     let of = |verb: &str, object: &str| counts.get(&format!("{verb} {object}")).copied().unwrap_or_default();
     let objects = counts
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_created_and_deleted_again_does_not_count() {
+    fn a_creation_and_a_deletion_cancel_each_other() {
         let counts = |all: &[(&str, usize)]| {
             all.iter()
                 .map(|(key, count)| ((*key).to_owned(), *count))

@@ -27,9 +27,9 @@ impl Plan {
         matches!(self.fault, Fault::Request(_)) && reports.iter().any(|report| self.place.starts_with(report))
     }
 
-    /// Whether the fault refuses the creation of a stand-in or of its blackhole for good. Then the role falls back to a blackhole beside the
-    /// ContourDeployment until the creation is tried again, and Contour is rolled for each of the two moves (docs/design.md, "Rules of
-    /// a stand-in", 14).
+    /// Reports whether the API server finally refuses the creation of a stand-in or of its blackhole. Then the role falls back to a blackhole
+    /// beside the ContourDeployment until Slipway retries, and Contour is rolled out for each of the two moves
+    /// (docs/decisions/0006-namespace-of-a-stand-in.md).
     pub fn moves_the_stand_in(&self) -> bool {
         let creations = ["create:extensionservices/", "create:services/edge-ext-"];
         self.fault == Fault::Request(OnRequest::Answer(422))

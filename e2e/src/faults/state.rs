@@ -125,17 +125,17 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
     object
 }
 
-/// The same without what tells how often Contour was rolled, and how often a stand-in was succeeded.
+/// Returns the state without the numbers of Contour's rollouts and of a stand-in's predecessors.
 pub fn without_rollouts(mut state: State) -> State {
     for (name, object) in &mut state {
         if name.starts_with("Deployment ") {
             mask(object, "/metadata/generation");
             mask(object, "/metadata/annotations/deployment.kubernetes.io~1revision");
         } else if name.starts_with("ExtensionService ") {
-            let memory = "/metadata/annotations/contour.slipway.dev~1memory";
-            change_json(object, memory, |memory| {
-                if let Some(memory) = memory.as_object_mut() {
-                    memory.remove("moves");
+            let persisted = "/metadata/annotations/contour.slipway.dev~1persisted-state";
+            change_json(object, persisted, |persisted| {
+                if let Some(persisted) = persisted.as_object_mut() {
+                    persisted.remove("moves");
                 }
             });
         }
