@@ -48,8 +48,6 @@ impl World {
         installation::contour_crds(&cluster).await?;
         let authority = installation::backend(&cluster).await?;
         installation::slipway(&cluster).await?;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        cluster.kubectl().apply(&namespace).await?;
         Ok(Self { cluster, authority })
     }
 }
@@ -180,7 +178,10 @@ impl Stage {
                 "runtimeSettings": settings,
             },
         });
-        self.world.cluster.kubectl().apply(&object).await.map(drop)
+        // The commands of the documentation delete the namespace.
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        self.cluster().kubectl().apply(&namespace).await?;
+        self.cluster().kubectl().apply(&object).await.map(drop)
     }
 
     /// Waits until `edge` has settled and its status reports this state of the authorization service.
