@@ -4,7 +4,6 @@
 //! tests run one at a time.
 
 mod attacks;
-mod documentation;
 mod stage;
 
 use anyhow::{Context as _, ensure};

@@ -8,12 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use slipway_e2e::cluster::Cluster;
 use slipway_e2e::documentation::{Block, Treatment, blocks};
-use slipway_e2e::narration::say;
-use slipway_e2e::{images, places};
+use slipway_e2e::narration::{say, title};
+use slipway_e2e::{images, installation, places};
 use tokio::process::Command;
-
-use crate::stage::{Stage, play};
 
 /// The limit for all blocks of a page.
 const PAGE: Duration = Duration::from_mins(10);
@@ -23,43 +22,67 @@ const MARK: &str = "@@ line ";
 
 #[tokio::test]
 async fn every_command_of_the_readme_and_the_task_pages_works() {
-    play("the commands of the documentation", async |stage| {
-        let mut pages = vec![places::repository().join("README.md")];
-        let tasks = places::repository().join("docs/tasks");
-        for entry in fs::read_dir(&tasks).with_context(|| format!("reading {}", tasks.display()))? {
-            pages.push(entry?.path());
-        }
-        pages.push(places::repository().join("docs/troubleshooting.md"));
-        pages[1..].sort();
-        let tools = tools(stage)?;
-        for page in pages {
-            stage.remove(&stage.edge).await?;
-            stage
-                .kubectl(&["delete", "namespace", "auth", "--ignore-not-found", "--timeout=120s"])
-                .await?;
-            run(stage, &page, &tools)
-                .await
-                .with_context(|| format!("{}", page.display()))?;
-        }
-        Ok(())
-    })
-    .await;
+    let cluster = installed()
+        .await
+        .unwrap_or_else(|error| panic!("the start of the cluster failed: {error:#}"));
+    if let Err(error) = play(&cluster).await {
+        installation::diagnose(&cluster).await;
+        panic!("{error:#}");
+    }
+}
+
+/// Starts a cluster with Slipway, as `make cluster` does.
+async fn installed() -> anyhow::Result<Cluster> {
+    // `CLUSTER=name` selects a running cluster, for daily work.
+    let cluster = match std::env::var("CLUSTER") {
+        Ok(name) if !name.is_empty() => Cluster::attach(&name).await?,
+        _ => Cluster::start("docs").await?,
+    };
+    cluster.load(&images::build().await?).await?;
+    installation::contour_crds(&cluster).await?;
+    installation::slipway(&cluster).await?;
+    Ok(cluster)
+}
+
+/// Runs the pages one after the other.
+async fn play(cluster: &Cluster) -> anyhow::Result<()> {
+    let tasks = places::repository().join("docs/tasks");
+    let mut pages = Vec::new();
+    for entry in fs::read_dir(&tasks).with_context(|| format!("reading {}", tasks.display()))? {
+        pages.push(entry?.path());
+    }
+    pages.sort();
+    pages.insert(0, places::repository().join("README.md"));
+    pages.push(places::repository().join("docs/troubleshooting.md"));
+    let tools = tools(cluster)?;
+    for page in pages {
+        let name = page
+            .strip_prefix(places::repository())
+            .unwrap_or(&page)
+            .display()
+            .to_string();
+        title(&name);
+        run(cluster, &page, &tools).await.context(name)?;
+        let left = cluster.kubectl().run(&["get", "cdep", "-A", "-o", "name"]).await?;
+        ensure!(left.is_empty(), "{}: the page does not delete {left}", page.display());
+    }
+    Ok(())
 }
 
 /// Creates a folder with the programs that the pages use.
-fn tools(stage: &Stage) -> anyhow::Result<PathBuf> {
+fn tools(cluster: &Cluster) -> anyhow::Result<PathBuf> {
     let folder = places::target().join("documentation-tools");
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let slipway = images::binary("slipway")?;
-    for (name, program) in [("kubectl", stage.cluster().kubectl().program()), ("slipway", &slipway)] {
+    for (name, program) in [("kubectl", cluster.kubectl().program()), ("slipway", &slipway)] {
         symlink(program, folder.join(name)).with_context(|| format!("linking {name}"))?;
     }
     Ok(folder)
 }
 
 /// Runs the blocks of a page in one shell.
-async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
+async fn run(cluster: &Cluster, page: &Path, tools: &Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(page).context("reading the page")?;
     let blocks = blocks(&text)?;
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
@@ -74,7 +97,7 @@ async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
             Treatment::Skip(reason) => say(format!("line {line} is skipped: {reason}")),
         }
     }
-    let output = shell(stage, &script, tools).await?;
+    let output = shell(cluster, &script, tools).await?;
     for block in &blocks {
         let Treatment::Run(Some(expected)) = &block.treatment else {
             continue;
@@ -90,7 +113,7 @@ async fn run(stage: &Stage, page: &Path, tools: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs a script and returns its output. The error names the line of the page at which the script failed.
-async fn shell(stage: &Stage, script: &str, tools: &Path) -> anyhow::Result<String> {
+async fn shell(cluster: &Cluster, script: &str, tools: &Path) -> anyhow::Result<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let file = tools.join("page.sh");
     fs::write(&file, script).with_context(|| format!("writing {}", file.display()))?;
@@ -98,7 +121,7 @@ async fn shell(stage: &Stage, script: &str, tools: &Path) -> anyhow::Result<Stri
         .arg(&file)
         .current_dir(places::repository())
         .env("PATH", format!("{}:{path}", tools.display()))
-        .env("KUBECONFIG", stage.cluster().kubectl().kubeconfig())
+        .env("KUBECONFIG", cluster.kubectl().kubeconfig())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
