@@ -159,7 +159,10 @@ impl Stage {
     /// Applies the ContourDeployment `edge`.
     pub async fn apply_edge(&self, without: Without) -> anyhow::Result<()> {
         let reference = json!({"namespace": "auth", "name": "auth"});
-        let settings = json!({"globalExtAuth": {"extensionRef": reference, "failOpen": without == Without::Passed}});
+        // By default, Envoy denies a request whose check takes more than 200 ms. On a busy machine, some checks take longer.
+        let settings = json!({
+            "globalExtAuth": {"extensionRef": reference, "failOpen": without == Without::Passed, "responseTimeout": "10s"},
+        });
         self.apply_deployment("edge", &settings).await
     }
 
