@@ -80,15 +80,7 @@ mod tests {
 
     #[test]
     fn ports_without_valid_settings_are_contours_defaults() {
-        let defaults = Ports {
-            contour_health: 8000,
-            contour_metrics: 8000,
-            contour_debug: 6060,
-            envoy_http: 8080,
-            envoy_https: 8443,
-            envoy_metrics: 8002,
-            envoy_health: 8002,
-        };
+        let defaults = Version::DEFAULT.facts().ports;
         assert_eq!(of(json!({})), defaults);
         assert_eq!(
             of(json!({"health": {"port": 0}, "envoy": {"http": {"port": 70_000}, "https": {"port": "8443"}}})),
