@@ -9,10 +9,12 @@ CRD := crds/contour.slipway.dev_contourdeployments.yaml
 REFERENCE := docs/reference.md
 KUBECTL ?= kubectl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The folder of the binaries: .cargo/config.toml names the target, so that one build serves the tests and the images.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+BIN = $(TARGET)/$(HOST)/debug
 
-# Builds the whole workspace at once, so that all packages share one set of features and dependencies are compiled once.
-BUILD := cargo build --quiet --locked --workspace --bins
+# `--workspace` selects the features of all packages, so that every command uses the same artifacts.
+BUILD := e2e/step "build the binaries" cargo build --locked --workspace
 
 ##@ Daily work
 
@@ -22,8 +24,15 @@ help: ## Show this list
 
 .PHONY: demo
 demo: ## Demonstrate Slipway on a real cluster (installs everything needed; STOCK=0 skips stock Contour, RUNS=n repeats the measurement)
-	$(BUILD)
-	$(TARGET)/debug/demo
+	@$(MAKE) --no-print-directory --jobs=2 demo-binaries testbed
+	$(BIN)/demo
+
+# The testbed is installed while the compiler works: downloads wait for the network, and crates wait for one another.
+.PHONY: demo-binaries testbed
+demo-binaries:
+	@$(BUILD) --bin demo --bin slipway --bin ext-authz
+testbed:
+	@e2e/step "install the testbed" $(TESTBED) install
 
 .PHONY: test
 test: ## Run all tests: format, lints, generated files, unit, API server, end to end on a real cluster
@@ -43,16 +52,16 @@ golden: ## Regenerate the golden files of the core; review the difference before
 
 .PHONY: generate
 generate: ## Regenerate the CRD and the reference page
-	$(BUILD)
-	$(TARGET)/debug/slipway crd > $(CRD).new && mv $(CRD).new $(CRD)
-	$(TARGET)/debug/slipway reference > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE)
+	@$(BUILD) --bin slipway
+	$(BIN)/slipway crd > $(CRD).new && mv $(CRD).new $(CRD)
+	$(BIN)/slipway reference > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE)
 
 ##@ A cluster for development
 
 .PHONY: cluster
 cluster: ## Start a real one-node cluster with Contour's CRDs and Slipway; prints instructions
-	$(BUILD)
-	$(TARGET)/debug/cluster
+	@$(BUILD) --bin cluster --bin slipway --bin ext-authz
+	$(BIN)/cluster
 
 .PHONY: cluster-down
 cluster-down: ## Delete that cluster
@@ -72,7 +81,7 @@ undeploy: ## Uninstall Slipway: delete every ContourDeployment, then the operato
 
 .PHONY: build
 build: ## Build the static release binary
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway
+	cargo build --release --locked -p slipway
 
 ##@ Proofs (each writes its rows of docs/proof-results.md; an interrupted proof continues where it stopped)
 
@@ -84,31 +93,31 @@ PROVED = $(TARGET)/prove/model-$(shell git describe --always --dirty --abbrev=10
 
 .PHONY: prove-model
 prove-model: ## Search all states of a model for one in which the core does harm or never settles
-	$(BUILD)
+	@$(BUILD) --bins
 	mkdir -p $(TARGET)/prove
 	rm -f $(TARGET)/prove/model-*-dirty
 	cargo test --release --locked -p slipway --test model -- prove --journal $(PROVED) --ways $(abspath $(TARGET))/prove/model --rows $(abspath $(TARGET))/prove/model.json
-	$(TARGET)/debug/record prove-model $(TARGET)/prove/model.json
+	$(BIN)/record prove-model $(TARGET)/prove/model.json
 
 .PHONY: prove-faults
 prove-faults: ## Prove that no fault between the operator and the API server has a lasting effect (SEED=n; ONLY=plan repeats one)
-	$(BUILD)
-	SLIPWAY_BIN=$(abspath $(TARGET)/debug/slipway) $(TARGET)/debug/prove-faults $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
+	@$(BUILD) --bins
+	$(BIN)/prove-faults $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: prove-drift
 prove-drift: ## Prove that Slipway repairs every change to each object and leaves nothing behind (SEED=n ONLY="edge-envoy (Service)")
-	$(BUILD)
-	$(TARGET)/debug/prove-drift $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+	@$(BUILD) --bins
+	$(BIN)/prove-drift $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-orders
 prove-orders: ## Apply the objects in every order on real API servers, some orders with real pods (SEED=n)
-	$(BUILD)
-	$(TARGET)/debug/prove-orders $(if $(SEED),--seed $(SEED))
+	@$(BUILD) --bins
+	$(BIN)/prove-orders $(if $(SEED),--seed $(SEED))
 
 .PHONY: prove-flap
 prove-flap: ## Prove on a real cluster that a flapping ExtensionService lets no request pass unchecked and breaks nothing (SEED=n)
-	$(BUILD)
-	$(TARGET)/debug/prove-flap $(if $(SEED),--seed $(SEED))
+	@$(BUILD) --bins
+	$(BIN)/prove-flap $(if $(SEED),--seed $(SEED))
 
 # Tools of these exact versions, in a directory next to the testbed's cache.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway-tools
@@ -120,13 +129,13 @@ $(TOOLS)/%:
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Test a thousand mutants of the core; the tests must detect each (ONLY=src/plan/usage.rs)
-	$(BUILD)
-	$(TARGET)/debug/mutants --tool $(CARGO_MUTANTS) $(if $(ONLY),--only $(ONLY))
+	@$(BUILD) --bins
+	$(BIN)/mutants --tool $(CARGO_MUTANTS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: fuzz
 fuzz: $(CARGO_FUZZ) ## Fuzz the core, ten minutes for each target (SEED=n; ONLY=events REPLAY=file replays a crash)
-	$(BUILD)
-	$(TARGET)/debug/fuzz --tool $(CARGO_FUZZ) $(if $(SEED),--seed $(SEED)) \
+	@$(BUILD) --bins
+	$(BIN)/fuzz --tool $(CARGO_FUZZ) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(REPLAY),--replay $(REPLAY))
 
 ##@ Occasional tasks
@@ -134,7 +143,7 @@ fuzz: $(CARGO_FUZZ) ## Fuzz the core, ten minutes for each target (SEED=n; ONLY=
 .PHONY: bench
 bench: ## Measure the core (criterion), and reaction time and memory on a real cluster, compared with a bare server-side-apply loop
 	cargo bench --locked -p slipway --bench plan
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p slipway -p slipway-e2e --bin bench
+	cargo build --release --locked --workspace --bin bench --bin slipway --bin ext-authz
 	$(TARGET)/$(HOST)/release/bench
 
 .PHONY: deny

@@ -3,6 +3,7 @@
 
 pub mod attack;
 pub mod authorizer;
+pub mod binaries;
 pub mod certificate;
 pub mod cluster;
 pub mod command;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use slipway_e2e::cluster::Cluster;
 use slipway_e2e::documentation::{Block, Treatment, blocks};
 use slipway_e2e::narration::{say, title};
-use slipway_e2e::{images, installation, places};
+use slipway_e2e::{binaries, images, installation, places};
 use tokio::process::Command;
 
 /// The limit for all blocks of a page.
@@ -54,7 +54,7 @@ async fn play(cluster: &Cluster) -> anyhow::Result<()> {
     pages.sort();
     pages.insert(0, places::repository().join("README.md"));
     pages.push(places::repository().join("docs/troubleshooting.md"));
-    let tools = tools(cluster)?;
+    let tools = tools(cluster).await?;
     for page in pages {
         let name = page
             .strip_prefix(places::repository())
@@ -70,12 +70,12 @@ async fn play(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// Creates a folder with the programs that the pages use.
-fn tools(cluster: &Cluster) -> anyhow::Result<PathBuf> {
+async fn tools(cluster: &Cluster) -> anyhow::Result<PathBuf> {
     let folder = places::target().join("documentation-tools");
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let slipway = images::binary("slipway")?;
-    for (name, program) in [("kubectl", cluster.kubectl().program()), ("slipway", &slipway)] {
+    let slipway = &binaries::built().await?.slipway;
+    for (name, program) in [("kubectl", cluster.kubectl().program()), ("slipway", slipway.as_path())] {
         symlink(program, folder.join(name)).with_context(|| format!("linking {name}"))?;
     }
     Ok(folder)

@@ -7,12 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::wait::{Look, Wait};
-use crate::{command, places};
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 
 use crate::lab::world::SYSTEM;
 
@@ -44,41 +41,6 @@ pub struct Exit {
     pub status: ExitStatus,
     /// The time from the signal to the exit.
     pub took: Duration,
-}
-
-/// Returns the path of the binary: `SLIPWAY_BIN`, or the output of one cargo build.
-pub async fn binary() -> anyhow::Result<&'static Path> {
-    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
-    BINARY.get_or_try_init(build).await.map(PathBuf::as_path)
-}
-
-async fn build() -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SLIPWAY_BIN").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
-        ensure!(path.is_file(), "SLIPWAY_BIN: {} is not a file", path.display());
-        return Ok(path);
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = tokio::process::Command::new(cargo);
-    build.args([
-        "build",
-        "--locked",
-        "--package",
-        "slipway",
-        "--bin",
-        "slipway",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let printed = command::watched(build.current_dir(places::repository()))
-        .await
-        .context("building the operator")?;
-    let messages = printed
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = messages
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back();
-    executable.context("cargo does not report the path of the operator; set SLIPWAY_BIN to the path")
 }
 
 /// Returns an address with a port that is free now.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::{self, Cluster};
 use crate::kubectl::Kubectl;
 use crate::narration::{say, show};
-use crate::places;
 use crate::wait::{Look, Wait};
+use crate::{binaries, places};
 use anyhow::{Context as _, bail, ensure};
 use futures::FutureExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -135,7 +135,7 @@ impl World {
 
     /// Does the same as [`without_operator`](Self::without_operator), with these options of `testbed up`.
     pub async fn start_with(name: &str, options: &[&str]) -> anyhow::Result<Self> {
-        let binary = operator::binary().await?;
+        let binary = binaries::slipway().await?;
         let guard = if std::env::var("KEEP").is_ok_and(|value| value == "1") {
             None
         } else {

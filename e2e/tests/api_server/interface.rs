@@ -92,7 +92,7 @@ async fn kubectl_get_shows_the_state_in_columns() {
 
 #[tokio::test]
 async fn the_crd_in_the_repository_equals_the_output_of_the_binary() {
-    let binary = slipway_e2e::lab::operator::binary().await.expect("the operator builds");
+    let binary = slipway_e2e::binaries::slipway().await.expect("the operator builds");
     let printed = command::output(binary, &["crd"], None)
         .await
         .expect("the operator prints the CRD");

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use slipway_e2e::command;
 use slipway_e2e::lab::created::{FINALIZER, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::{Takes, alone};
-use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, operator, specification, wait};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
 use slipway_e2e::wait::Look;
+use slipway_e2e::{binaries, command};
 
 use slipway_e2e::drift::leaks::wait_until_namespace_is_deleted;
 
@@ -49,7 +49,7 @@ async fn releaser(lab: &Lab) -> anyhow::Result<Thing> {
 
 /// Runs `slipway release` as a user who has only ClusterRole slipway-releaser. Returns stdout.
 async fn release(lab: &Lab, arguments: &[&str]) -> anyhow::Result<String> {
-    let mut slipway = tokio::process::Command::new(operator::binary().await?);
+    let mut slipway = tokio::process::Command::new(binaries::slipway().await?);
     slipway
         .arg("release")
         .args(arguments)
