@@ -12,3 +12,12 @@ pub mod reference_page;
 pub mod render;
 #[cfg(feature = "operator")]
 pub mod telemetry;
+
+#[cfg(all(test, feature = "one-test-binary"))]
+extern crate self as slipway;
+#[cfg(all(test, feature = "one-test-binary"))]
+#[path = "../tests/golden.rs"]
+mod golden;
+#[cfg(all(test, feature = "one-test-binary"))]
+#[path = "../tests/world/main.rs"]
+mod world;

@@ -3,17 +3,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value, json};
 use slipway::api::vocabulary::{FINALIZER, labels};
 use slipway::plan::{Kind, Object};
 
 /// The current time. The time stands still. When an actor waits for the time, the model [ages](aged) existing objects instead.
-pub const NOW: &str = "2026-11-23T01:20:00Z";
-
-pub fn now() -> jiff::Timestamp {
-    NOW.parse().expect("a time")
-}
+pub const NOW: Timestamp = Timestamp::constant(1_795_396_800, 0);
 
 /// The reason for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +34,14 @@ pub fn is_a_name(name: &str) -> bool {
 pub fn created(mut object: Object, uid: String) -> Object {
     object.metadata.uid = Some(uid);
     object.metadata.generation = Some(1);
-    object.metadata.creation_timestamp = Some(Time(now()));
+    object.metadata.creation_timestamp = Some(Time(NOW));
     object
 }
 
 /// Returns the object with a creation time one hour earlier.
 pub fn aged(object: &Object) -> Object {
     let mut object = object.clone();
-    let made = object.metadata.creation_timestamp.map_or(now(), |Time(made)| made);
+    let made = object.metadata.creation_timestamp.map_or(NOW, |Time(made)| made);
     object.metadata.creation_timestamp = Some(Time(made - Duration::from_hours(1)));
     object
 }
@@ -52,7 +49,7 @@ pub fn aged(object: &Object) -> Object {
 /// Returns the age of an object in hours.
 pub fn hours_of(object: &Object) -> i64 {
     let made = object.metadata.creation_timestamp.as_ref();
-    made.map_or(0, |Time(made)| now().duration_since(*made).as_hours())
+    made.map_or(0, |Time(made)| NOW.duration_since(*made).as_hours())
 }
 
 /// Performs a forced server-side apply: the desired values replace the live values. Lists are replaced as a whole, because no
@@ -109,7 +106,7 @@ pub fn replaced(live: &Object, object: &Object) -> Result<Option<Object>, Refusa
 pub fn deleted(live: &Object) -> Option<Object> {
     let mut object = live.clone();
     if !object.is_terminating() {
-        object.metadata.deletion_timestamp = Some(Time(now()));
+        object.metadata.deletion_timestamp = Some(Time(NOW));
         // As in a real API server, a deletion increments the generation.
         raise(&mut object);
     }
@@ -165,7 +162,7 @@ fn raise(object: &mut Object) {
         Kind::ExtensionService if object.label(labels::OWNER_NAME).is_none() => {
             object.metadata.generation = Some(generation + 1);
             // The age of these objects is the age of the generation, as in the operator's cache.
-            object.metadata.creation_timestamp = Some(Time(now()));
+            object.metadata.creation_timestamp = Some(Time(NOW));
         }
         // No actor reads a verdict on another generation than the current generation.
         Kind::ExtensionService => {

@@ -68,11 +68,7 @@ impl Model {
     /// state shows that Slipway repairs such a spec.
     fn is_closed(&self, state: &State, item: &Item, owner: Option<usize>) -> bool {
         let name = &self.items.key(item.key).name;
-        let has_a_way_out = |service: KeyId| {
-            let ways = ["/spec/selector", "/spec/externalName"];
-            let service = self.live(state, service);
-            service.is_some_and(|service| ways.iter().any(|way| service.object.at(way).is_some()))
-        };
+        let has_a_way_out = |service: KeyId| self.live(state, service).is_some_and(|service| service.has_a_way_out);
         let is_blackhole = item
             .services
             .iter()

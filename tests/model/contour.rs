@@ -62,7 +62,7 @@ impl Model {
 
     fn is_judged(&self, state: &State, slot: Slot) -> bool {
         let item = self.item(slot.live);
-        item.said == Said::OfAnother || item.said == self.verdict(state, item).said()
+        item.said == Said::OfAnother || self.verdict(state, item).is(&item.said)
     }
 
     /// Marks, after a step from `before`, the verdicts that are out of date without a reason for Contour to judge again.
@@ -210,12 +210,12 @@ impl Model {
         self.change(state, key, Change::Verdict(verdict), |object| {
             let mut object = object.clone();
             let generation = object.metadata.generation;
-            let condition = match verdict.said() {
-                Said::Invalid(reason) => json!({
+            let condition = match verdict.reason() {
+                Some(reason) => json!({
                     "type": "Valid", "status": "False", "observedGeneration": generation,
                     "errors": [{"type": "ServiceError", "status": "True", "reason": reason, "message": "not usable"}],
                 }),
-                _ => json!({"type": "Valid", "status": "True", "observedGeneration": generation}),
+                None => json!({"type": "Valid", "status": "True", "observedGeneration": generation}),
             };
             object
                 .content
@@ -232,11 +232,20 @@ fn is_same_generation(one: &Item, other: &Item) -> bool {
 }
 
 impl Verdict {
-    fn said(self) -> Said {
+    /// Reports whether an object has this verdict.
+    fn is(self, said: &Said) -> bool {
+        match said {
+            Said::Valid => self == Self::Valid,
+            Said::Invalid(reason) => self.reason() == Some(reason.as_str()),
+            Said::Nothing | Said::OfAnother => false,
+        }
+    }
+
+    fn reason(self) -> Option<&'static str> {
         match self {
-            Self::Valid => Said::Valid,
-            Self::Unresolved => Said::Invalid("ServiceUnresolvedReference".into()),
-            Self::SecretNotValid => Said::Invalid("SecretNotValid".into()),
+            Self::Valid => None,
+            Self::Unresolved => Some("ServiceUnresolvedReference"),
+            Self::SecretNotValid => Some("SecretNotValid"),
         }
     }
 }

@@ -8,14 +8,14 @@
 //! - A generation is 1 (as created) or 2 (changed since), and a controller has observed either the current generation or not. The
 //!   few generations of the user's ExtensionService and of ContourConfigurations are counted.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap as HashMap;
 use serde_json::{Value, json};
 use slipway::api::contour::{ExtensionService, Verdict};
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::scopes::{ALICE, AUTH, OWNERS};
 
@@ -97,6 +97,36 @@ pub struct Item {
     pub stand_ins: Vec<KeyId>,
     /// For a pod, a ReplicaSet or a Deployment: the ContourConfiguration that the containers read.
     pub configuration: Option<KeyId>,
+    /// The desired number of replicas.
+    pub replicas: i64,
+    /// Whether a controller has observed the current generation.
+    pub is_observed: bool,
+    /// The numbers in the status of a workload, or None before a controller has observed the workload.
+    pub reported: Option<Replicas>,
+    /// For a Service: whether the Service leads to endpoints or to an external name.
+    pub has_a_way_out: bool,
+}
+
+/// The numbers of replicas in the status of a Deployment or a ReplicaSet. An absent number is -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    pub all: i64,
+    pub updated: i64,
+    pub ready: i64,
+    pub available: i64,
+}
+
+impl Replicas {
+    fn reported(object: &Object) -> Option<Self> {
+        object.at("/status/observedGeneration")?;
+        let number = |field: &str| object.at(field).and_then(Value::as_i64).unwrap_or(-1);
+        Some(Self {
+            all: number("/status/replicas"),
+            updated: number("/status/updatedReplicas"),
+            ready: number("/status/readyReplicas"),
+            available: number("/status/availableReplicas"),
+        })
+    }
 }
 
 impl Item {
@@ -106,17 +136,6 @@ impl Item {
 
     pub fn is_terminating(&self) -> bool {
         self.object.is_terminating()
-    }
-
-    /// Returns the desired number of replicas.
-    pub fn replicas(&self) -> i64 {
-        self.object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
-    }
-
-    /// Reports whether a controller has observed the current generation.
-    pub fn is_observed(&self) -> bool {
-        let observed = self.object.at("/status/observedGeneration").and_then(Value::as_i64);
-        observed.is_some() && observed == self.object.metadata.generation
     }
 }
 
@@ -266,8 +285,14 @@ impl Items {
         let mentions = Uid::mentioned(text);
         let is_renamed = |uid: &&Uid| self.kind(uid.key) != Kind::ContourConfiguration;
         let renamed: Vec<Uid> = mentions.iter().filter(is_renamed).copied().collect();
+        let observed = object.at("/status/observedGeneration").and_then(Value::as_i64);
+        let ways_out = ["/spec/selector", "/spec/externalName"];
         Item {
             key,
+            replicas: object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1),
+            is_observed: observed.is_some() && observed == object.metadata.generation,
+            reported: Replicas::reported(&object),
+            has_a_way_out: ways_out.iter().any(|way| object.at(way).is_some()),
             is_plain: renamed.iter().all(|uid| uid.number == 0),
             mentions,
             renamed,
@@ -291,15 +316,9 @@ fn is_aside(key: &Key) -> bool {
     key.namespace == ALICE || (key.namespace == AUTH && !may_be_ours)
 }
 
-/// Returns 128 bits of `SipHash`. Two different contents never have the same fingerprint in practice.
+/// Returns a hash of 128 bits. Two different contents never have the same hash in practice.
 pub fn fingerprint(bytes: &[u8]) -> u128 {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u8(salt);
-        hasher.write(bytes);
-        u128::from(hasher.finish())
-    };
-    half(1) << 64 | half(2)
+    xxh3_128(bytes)
 }
 
 fn number(count: usize) -> u32 {

@@ -24,14 +24,14 @@ impl Model {
             let running = self
                 .pods_of(state, set)
                 .any(|pod| !self.item(pod.live).is_terminating());
-            let wanted = set.replicas() > 0;
-            if !running && (wanted || !set.is_observed()) {
+            let wanted = set.replicas > 0;
+            if !running && (wanted || !set.is_observed) {
                 actions.push(Action::ReplicaSetMakesPod(slot.key));
             }
             if running && !wanted {
                 actions.push(Action::ReplicaSetEndsPod(slot.key));
             }
-            if running == wanted && !set.is_observed() {
+            if running == wanted && !set.is_observed {
                 actions.push(Action::ReplicaSetCatchesUp(slot.key));
             }
         }
@@ -78,7 +78,7 @@ impl Model {
         let is_mine = |item: &Item| item.references.first() == deployment.uid.as_ref();
         match self.live(state, seen) {
             Some(set) if !is_mine(set) => {}
-            Some(set) if set.replicas() > 0 && (seen != present || deployment.is_observed()) => {}
+            Some(set) if set.replicas > 0 && (seen != present || deployment.is_observed) => {}
             _ => actions.push(Action::DeploymentActs(key)),
         }
         let is_up = |set: KeyId| {
@@ -87,7 +87,7 @@ impl Model {
         };
         for slot in state.of_kind(&self.items, Kind::ReplicaSet) {
             let set = self.item(slot.live);
-            let is_old = slot.key != seen && is_mine(set) && set.replicas() > 0;
+            let is_old = slot.key != seen && is_mine(set) && set.replicas > 0;
             // The controller first scales down a ReplicaSet whose pod does not run.
             if is_old && (is_up(seen) || !is_up(slot.key)) {
                 actions.push(Action::DeploymentScalesDown(slot.key));
@@ -114,7 +114,7 @@ impl Model {
             Action::ReplicaSetMakesPod(key) => {
                 step.name = "a ReplicaSet creates its pod";
                 self.make_pod(&mut step.to, key);
-                if self.live(&step.to, key).is_some_and(|set| set.replicas() > 0) {
+                if self.live(&step.to, key).is_some_and(|set| set.replicas > 0) {
                     self.observe_replica_set(&mut step.to, key);
                 }
             }
@@ -161,7 +161,7 @@ impl Model {
     fn begin_to_end(&mut self, state: &mut State, key: KeyId) {
         self.change(state, key, Change::EndOfPod, |pod| {
             let mut pod = pod.clone();
-            let end = api_server::now() + std::time::Duration::from_secs(30);
+            let end = api_server::NOW + std::time::Duration::from_secs(30);
             pod.metadata.deletion_timestamp.get_or_insert(Time(end));
             Some(pod)
         });
@@ -294,22 +294,18 @@ impl Model {
                 ready += running;
                 if set.key == present {
                     updated += there;
-                } else if item.replicas() == 0 && item.is_observed() && pods.is_empty() {
+                } else if item.replicas == 0 && item.is_observed && pods.is_empty() {
                     state.set_live(set.key, 0);
                     continue;
                 }
                 self.report_available(state, set.key, running);
             }
             self.number(state, key, &sets);
-            let object = &self.item(live).object;
-            let number = |field: &str| object.at(field).and_then(Value::as_i64).unwrap_or(-1);
-            let told = (
-                number("/status/replicas"),
-                number("/status/updatedReplicas"),
-                number("/status/readyReplicas"),
-            );
             // A Deployment has no status before the controller has observed the Deployment.
-            if told == (all, updated, ready) || object.at("/status/observedGeneration").is_none() {
+            let Some(told) = self.item(live).reported else {
+                continue;
+            };
+            if (told.all, told.updated, told.ready) == (all, updated, ready) {
                 continue;
             }
             self.change(state, key, Change::Report(all, updated, ready), |deployment| {
@@ -329,9 +325,8 @@ impl Model {
 
 impl Model {
     fn report_available(&mut self, state: &mut State, key: KeyId, available: i64) {
-        let object = &self.item(state.live(key)).object;
-        let told = object.at("/status/availableReplicas").and_then(Value::as_i64);
-        if told.unwrap_or_default() == available || object.at("/status/observedGeneration").is_none() {
+        let told = self.item(state.live(key)).reported;
+        if told.is_none_or(|told| told.available.max(0) == available) {
             return;
         }
         self.change(state, key, Change::Available(available), |set| {

@@ -1,8 +1,7 @@
 //! The model: maps a state to the possible next states. The steps of each actor are in the other files. This file contains what
 //! the actors share.
 
-use std::collections::HashMap;
-
+use rustc_hash::FxHashMap as HashMap;
 use serde_json::Value;
 use slipway::plan::{Key, Kind, Object, SettingsVerdict};
 
@@ -165,6 +164,8 @@ pub struct Model {
     pub foreign: Vec<u32>,
     /// Specs of the user's ExtensionService, by form.
     pub forms: [u32; 3],
+    /// Specs of the ContourDeployment, by wish.
+    pub wishes: Vec<u32>,
     pub furniture: Vec<Furniture>,
     pub furnished: HashMap<(u32, u32), u32>,
     pub verdicts: Vec<SettingsVerdict>,
@@ -203,6 +204,7 @@ impl Model {
                 .collect(),
         };
         let forms = crate::scopes::Form::ALL.map(|form| items.spec(&form.spec()));
+        let wishes = scope.wishes.iter().map(|wish| items.spec(&wish.spec())).collect();
         Self {
             scope,
             breakage,
@@ -210,19 +212,20 @@ impl Model {
             plans: Plans::default(),
             keys,
             captured: Vec::new(),
-            originals: HashMap::new(),
+            originals: HashMap::default(),
             foreign: Vec::new(),
             forms,
+            wishes,
             furniture: vec![Furniture::default()],
-            furnished: HashMap::new(),
-            changes: HashMap::new(),
+            furnished: HashMap::default(),
+            changes: HashMap::default(),
             verdicts: vec![SettingsVerdict::Unchecked],
             refused: vec![Vec::new()],
-            renamed: HashMap::new(),
-            renamed_furniture: HashMap::new(),
-            replica_sets: HashMap::new(),
-            templates: HashMap::new(),
-            ends: HashMap::new(),
+            renamed: HashMap::default(),
+            renamed_furniture: HashMap::default(),
+            replica_sets: HashMap::default(),
+            templates: HashMap::default(),
+            ends: HashMap::default(),
         }
     }
 

@@ -172,7 +172,7 @@ impl Model {
                 .metadata
                 .creation_timestamp
                 .as_ref()
-                .is_some_and(|made| made.0 == api_server::now())
+                .is_some_and(|made| made.0 == api_server::NOW)
         })
     }
 

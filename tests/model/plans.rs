@@ -1,10 +1,11 @@
 //! The plans that the real core makes for the operator's cache. The model caches plans by the observed state and by their
 //! content, so that each plan is made only once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap as HashMap;
 use serde_json::{Value, json};
 use slipway::api::ContourDeployment;
 use slipway::plan::{
@@ -194,7 +195,7 @@ impl Model {
             namespaces.insert(object.name().to_owned(), phase);
         }
         Some(Observed {
-            now: api_server::now(),
+            now: api_server::NOW,
             deployment: Arc::new(deployment),
             operator: ServiceAccountRef {
                 namespace: "slipway-system".into(),

@@ -59,7 +59,7 @@ impl Model {
                 message: format!("{:?}", one.refusal),
             };
             let ago = if one.waits { 0 } else { 60 };
-            let when = api_server::now() - Duration::from_secs(ago);
+            let when = api_server::NOW - Duration::from_secs(ago);
             attempts.failed(&one.write(), failure, when);
         }
         attempts

@@ -5,8 +5,10 @@
 //! without certain steps must be the right final state. A cycle of certain steps that contains a write never settles. (A cycle
 //! without writes ends with the first watch that catches up, because such a step stays possible until the step happens.)
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap as HashMap;
 
 use crate::items::fingerprint;
 use crate::model::{Action, Model};
@@ -45,7 +47,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Searches a scope to its end, or to the first counterexample. Gives up after `most` states.
 pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, usize)) -> Found {
     let start = model.start();
-    let mut known: HashMap<u128, u32> = HashMap::new();
+    let mut known: HashMap<u128, u32> = HashMap::default();
     let mut graph = Graph {
         parents: Vec::new(),
         begins: Vec::new(),

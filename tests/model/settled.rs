@@ -149,11 +149,7 @@ impl Model {
 
     fn wish_of(&self, state: &State, owner: usize) -> Option<u8> {
         let item = self.live(state, self.keys.deployments[owner])?;
-        let index = self
-            .scope
-            .wishes
-            .iter()
-            .position(|wish| item.object.at("/spec") == Some(&wish.spec()));
+        let index = self.wishes.iter().position(|wish| *wish == item.spec);
         Some(u8::try_from(index.expect("a wish")).expect("few"))
     }
 

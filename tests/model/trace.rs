@@ -266,11 +266,11 @@ impl Model {
                 }
             }
             Kind::ReplicaSet | Kind::Deployment => {
-                words.push(format!("replicas {}", item.replicas()));
+                words.push(format!("replicas {}", item.replicas));
                 if let Some(configuration) = item.configuration.filter(|_| item.kind() == Kind::Deployment) {
                     words.push(self.items.key(configuration).name.clone());
                 }
-                if !item.is_observed() {
+                if !item.is_observed {
                     words.push("not observed".to_owned());
                 }
             }

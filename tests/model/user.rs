@@ -55,8 +55,8 @@ impl Model {
                         actions.push(Action::UserDeletesContourDeployment(owner));
                     }
                     if budgets.respecifications > 0 {
-                        for (index, wish) in self.scope.wishes.iter().enumerate() {
-                            if item.object.at("/spec") != Some(&wish.spec()) {
+                        for (index, wish) in self.wishes.iter().enumerate() {
+                            if item.spec != *wish {
                                 actions.push(Action::UserRespecifies(owner, u8::try_from(index).expect("few")));
                             }
                         }

@@ -13,8 +13,8 @@ use slipway::plan::{
 };
 use slipway::render::answered;
 
-use crate::api_server::{ApiServer, By, Refusal};
-use crate::controllers::Trigger;
+use super::api_server::{ApiServer, By, Refusal};
+use super::controllers::Trigger;
 
 /// The namespace and name of the ContourDeployment in all tests.
 pub const NAMESPACE: &str = "projectcontour";
@@ -204,7 +204,7 @@ impl Cluster {
             }
             let mut failures = Vec::new();
             'waves: for wave in &planned.waves {
-                crate::invariants::check_live_read(wave, &observed);
+                super::invariants::check_live_read(wave, &observed);
                 for write in &wave.writes {
                     if written.len() == survived {
                         self.restart();
@@ -302,9 +302,9 @@ impl Cluster {
         {
             assert!(matches!(write, Write::Create(_)), "not Slipway's: {}", describe(write));
         }
-        crate::invariants::check_place(write, observed, self);
-        crate::invariants::check_configuration(write, observed, self);
-        let before = crate::invariants::unusable_startup_inputs(self);
+        super::invariants::check_place(write, observed, self);
+        super::invariants::check_configuration(write, observed, self);
+        let before = super::invariants::unusable_startup_inputs(self);
         let result = match write {
             Write::Create(object) => self.api.create(object.clone(), By::Slipway),
             Write::Apply { object, adopt_creation } => self.api.apply(object, adopt_creation.as_ref()),
@@ -313,7 +313,7 @@ impl Cluster {
             Write::Hold(target) => self.api.set_finalizer(target, true),
             Write::Release(target) => self.api.set_finalizer(target, false),
         };
-        let after = crate::invariants::unusable_startup_inputs(self);
+        let after = super::invariants::unusable_startup_inputs(self);
         let worse: Vec<_> = after.difference(&before).collect();
         // Without its CRDs Contour has lost its configuration in any case.
         assert!(

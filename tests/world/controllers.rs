@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object};
 
-use crate::api_server::By;
-use crate::cluster::{Cluster, NAMESPACE};
+use super::api_server::By;
+use super::cluster::{Cluster, NAMESPACE};
 
 /// The uid and generation of an object whose change makes Contour process all ExtensionServices.
 pub type Trigger = (String, Option<i64>);

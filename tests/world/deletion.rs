@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, NAME, NAMESPACE, deployment_key, described};
-use crate::scene::points_at;
+use super::cluster::{Cluster, NAME, NAMESPACE, deployment_key, described};
+use super::scene::points_at;
 
 /// Returns a settled cluster in which the ContourDeployment has just been deleted.
 fn deleting() -> Cluster {
@@ -156,7 +156,7 @@ fn startup_inputs_remain_while_a_replica_set_can_create_a_pod() {
 fn a_contour_deployment_with_a_refused_spec_can_be_deleted() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.refuses_settings = Some("no".into());
-    let mut asks = crate::scene::asks_auth();
+    let mut asks = super::scene::asks_auth();
     asks["runtimeSettings"]["foo"] = 1.into();
     cluster.specify(asks);
     cluster.reconcile();
@@ -168,7 +168,7 @@ fn a_contour_deployment_with_a_refused_spec_can_be_deleted() {
 #[test]
 fn a_deletion_before_the_first_reconcile_releases_the_owner() {
     let mut cluster = Cluster::new();
-    cluster.specify(crate::scene::asks_auth());
+    cluster.specify(super::scene::asks_auth());
     cluster.delete(Kind::ContourDeployment, NAMESPACE, NAME);
     assert_eq!(cluster.writes(), [""; 0]);
     assert_eq!(left(&cluster), [""; 0]);
@@ -221,7 +221,7 @@ fn a_foreign_finalizer_delays_a_deletion_only_at_home() {
 fn a_terminating_namespace_receives_no_new_objects() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     cluster.delete(Kind::Namespace, "", NAMESPACE);
-    cluster.specify(crate::scene::asks_auth_fail_open());
+    cluster.specify(super::scene::asks_auth_fail_open());
     assert_eq!(cluster.writes(), [""; 0]);
     assert_eq!(cluster.condition("Stalled"), "True/NamespaceTerminating");
 }

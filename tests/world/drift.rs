@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::{annotations, labels};
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, NAMESPACE, deployment_key, described};
-use crate::scene::points_at;
+use super::cluster::{Cluster, NAMESPACE, deployment_key, described};
+use super::scene::points_at;
 
 /// Returns a settled cluster and the keys of all objects that Slipway has created.
 fn converged() -> (Cluster, Vec<Key>) {

@@ -3,8 +3,8 @@
 use serde_json::json;
 use slipway::plan::{Key, Kind};
 
-use crate::cluster::{Cluster, NAMESPACE};
-use crate::scene::{asks_auth, id, is_blackhole, points_at, points_at_with_timeout};
+use super::cluster::{Cluster, NAMESPACE};
+use super::scene::{asks_auth, id, is_blackhole, points_at, points_at_with_timeout};
 
 fn asks(namespace: &str, name: &str) -> serde_json::Value {
     json!({"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": namespace, "name": name}}}})

@@ -8,8 +8,8 @@ use slipway::api::Role;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Kind, Object, Observed, Wave, Write};
 
-use crate::api_server::ApiServer;
-use crate::cluster::{Cluster, NAMESPACE, describe, key_of, startup_inputs};
+use super::api_server::ApiServer;
+use super::cluster::{Cluster, NAMESPACE, describe, key_of, startup_inputs};
 
 /// Checks that a configuration is valid when Slipway creates the configuration: the configuration has every block of the spec
 /// with the same `failOpen`, and references only stand-ins that exist. Contour's Deployment must name such a configuration.

@@ -6,8 +6,8 @@ use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::Kind;
 
-use crate::cluster::Cluster;
-use crate::scene::{is_blackhole, points_at, points_at_with_timeout};
+use super::cluster::Cluster;
+use super::scene::{is_blackhole, points_at, points_at_with_timeout};
 
 /// Overwrites the persisted state of the planned stand-in, and settles.
 fn with_memory(mut cluster: Cluster, text: &str) -> Cluster {

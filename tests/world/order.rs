@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::{annotations, labels};
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::Cluster;
-use crate::scene::{asks_auth, points_at_with_timeout};
+use super::cluster::Cluster;
+use super::scene::{asks_auth, points_at_with_timeout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use slipway::api::Traffic;
 use slipway::plan::Kind;
 
-use crate::api_server::MOST_ANNOTATIONS;
-use crate::cluster::Cluster;
-use crate::scene::{auth, is_blackhole, persisted_state, points_at};
+use super::api_server::MOST_ANNOTATIONS;
+use super::cluster::Cluster;
+use super::scene::{auth, is_blackhole, persisted_state, points_at};
 
 /// Returns a spec that Contour accepts and that is too large for an annotation.
 fn huge() -> Value {

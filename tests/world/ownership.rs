@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object, Write};
 
-use crate::cluster::{Cluster, NAMESPACE, key_of};
-use crate::scene::{asks_auth, points_at};
+use super::cluster::{Cluster, NAMESPACE, key_of};
+use super::scene::{asks_auth, points_at};
 
 /// Returns the keys of all objects that a fresh installation creates.
 fn created() -> Vec<Key> {
@@ -141,7 +141,7 @@ fn a_forbidden_write_is_reported_and_stops_no_independent_write() {
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     cluster.reconcile();
     assert!(
-        crate::scene::is_blackhole(cluster.stand_in()),
+        super::scene::is_blackhole(cluster.stand_in()),
         "the stand-in follows its service while another write fails"
     );
     cluster.forbidden_name = None;

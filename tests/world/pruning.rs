@@ -4,8 +4,8 @@ use serde_json::json;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Write};
 
-use crate::cluster::{Cluster, NAMESPACE, described};
-use crate::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
+use super::cluster::{Cluster, NAMESPACE, described};
+use super::scene::{asks_auth_fail_open, auth, id, points_at, points_at_with_timeout};
 
 /// Returns a cluster in which the stand-in and the configuration have successors and every old pod still exists, and the keys of
 /// the old objects.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use slipway::plan::{Key, Kind};
 
-use crate::cluster::{Cluster, NAMESPACE};
+use super::cluster::{Cluster, NAMESPACE};
 
 /// Returns a spec with another image of Contour, which also changes the bootstrap container in Envoy's pods.
 fn upgraded() -> serde_json::Value {
@@ -185,7 +185,7 @@ fn a_refused_spec_changes_nothing_and_a_repaired_spec_rolls_out() {
 
 #[test]
 fn the_status_names_all_stand_ins_while_a_spec_is_refused() {
-    let mut cluster = Cluster::enforcing(&crate::scene::points_at("auth"));
+    let mut cluster = Cluster::enforcing(&super::scene::points_at("auth"));
     let auth = json!({"namespace": "auth", "name": "auth"});
     let mut asks = json!({"runtimeSettings": {
         "globalExtAuth": {"extensionRef": auth}, "tracing": {"extensionService": auth},
@@ -209,17 +209,17 @@ fn the_status_names_all_stand_ins_while_a_spec_is_refused() {
 
 #[test]
 fn stand_ins_follow_their_services_while_a_spec_is_refused() {
-    let spec = crate::scene::points_at("auth");
+    let spec = super::scene::points_at("auth");
     let mut cluster = Cluster::enforcing(&spec);
     cluster.refuses_settings = Some("spec.foo: unknown".into());
-    let mut asks = crate::scene::asks_auth();
+    let mut asks = super::scene::asks_auth();
     asks["runtimeSettings"]["foo"] = 1.into();
     cluster.specify(asks);
     cluster.reconcile();
     assert_eq!(cluster.condition("Stalled"), "True/ConfigurationRefused");
     cluster.delete(Kind::ExtensionService, "auth", "auth");
     assert_eq!(cluster.writes().len(), 1);
-    assert!(crate::scene::is_blackhole(cluster.stand_in()));
+    assert!(super::scene::is_blackhole(cluster.stand_in()));
     cluster.create_extension_service("auth", "auth", &spec);
     cluster.contour_judges();
     cluster.reconcile();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, described, startup_inputs};
+use super::cluster::{Cluster, described, startup_inputs};
 
 /// Returns a spec that references `auth/auth` for external authorization, with `failOpen: false`.
 pub fn asks_auth() -> Value {

@@ -6,8 +6,8 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{Cluster, described};
-use crate::scene::{points_at, points_at_with_timeout};
+use super::cluster::{Cluster, described};
+use super::scene::{points_at, points_at_with_timeout};
 
 fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
     let fields: Map<_, _> = fields

@@ -3,8 +3,8 @@
 use serde_json::json;
 use slipway::plan::Kind;
 
-use crate::cluster::{Cluster, NAMESPACE, describe};
-use crate::scene::{
+use super::cluster::{Cluster, NAMESPACE, describe};
+use super::scene::{
     asks_auth, asks_auth_fail_open, asks_everything, auth, id, is_blackhole, persisted_state, points_at,
     points_at_with_timeout,
 };

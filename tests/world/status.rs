@@ -6,8 +6,8 @@ use serde_json::json;
 use slipway::api::{ContourDeploymentStatus, ExtensionServiceState, Traffic};
 use slipway::plan::{Key, Kind};
 
-use crate::cluster::Cluster;
-use crate::scene::{asks_auth, asks_auth_fail_open, auth, points_at};
+use super::cluster::Cluster;
+use super::scene::{asks_auth, asks_auth_fail_open, auth, points_at};
 
 /// Returns a cluster in which `auth/auth` has this state, with this value of `failOpen` and of `readiness`.
 fn in_state(state: ExtensionServiceState, fail_open: bool, readiness: &str) -> Cluster {
@@ -125,7 +125,7 @@ fn every_status_has_all_condition_types_with_the_generation() {
     let mut seen = 0;
     life(|cluster, status| {
         seen += 1;
-        let generation = cluster.api.objects[&crate::cluster::deployment_key()]
+        let generation = cluster.api.objects[&super::cluster::deployment_key()]
             .metadata
             .generation;
         assert_eq!(status.observed_generation, generation);

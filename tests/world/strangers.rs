@@ -5,8 +5,8 @@ use slipway::api::Traffic;
 use slipway::api::vocabulary::{FINALIZER, annotations};
 use slipway::plan::{Key, Kind, Object, hash, hash_json};
 
-use crate::cluster::{Cluster, NAME, NAMESPACE};
-use crate::scene::{asks_auth, is_blackhole, points_at};
+use super::cluster::{Cluster, NAME, NAMESPACE};
+use super::scene::{asks_auth, is_blackhole, points_at};
 
 /// Returns both labels of the ContourDeployment and the component label of Contour's pods.
 fn marks() -> Value {
@@ -253,7 +253,7 @@ fn a_stand_in_whose_successor_is_refused_stays_in_use() {
     let mut cluster = Cluster::enforcing(&points_at("auth"));
     let stand_in = cluster.stand_in().key();
     cluster.full.insert("auth".to_owned());
-    cluster.edit_auth(crate::scene::points_at_with_timeout("auth", "9s"));
+    cluster.edit_auth(super::scene::points_at_with_timeout("auth", "9s"));
     cluster.contour_judges_if_triggered();
     cluster.settle();
     assert_eq!(cluster.stand_in().key(), stand_in);

@@ -7,8 +7,8 @@ use slipway::api::Traffic;
 use slipway::api::vocabulary::annotations;
 use slipway::plan::{Key, Kind, Object, Owner, bears_our_name};
 
-use crate::cluster::{Cluster, NAMESPACE, described, startup_inputs};
-use crate::scene::{asks_auth, auth, is_blackhole, persisted_state, points_at, points_at_with_timeout};
+use super::cluster::{Cluster, NAMESPACE, described, startup_inputs};
+use super::scene::{asks_auth, auth, is_blackhole, persisted_state, points_at, points_at_with_timeout};
 
 /// Disables authorization in the configuration that Contour's Deployment names, as another user would. Returns the key of the
 /// configuration.
@@ -200,7 +200,7 @@ fn each_rollout_renews_the_mark_of_the_last_good_configuration() {
     let spec =
         serde_json::to_value(&cluster.observe().expect("the ContourDeployment exists").deployment.spec).expect("JSON");
     let (first, before) = (cluster.configuration().key(), mark(&cluster));
-    for spec in [crate::scene::asks_auth_fail_open(), spec] {
+    for spec in [super::scene::asks_auth_fail_open(), spec] {
         cluster.api.now += Duration::from_mins(2);
         cluster.specify(spec);
         cluster.settle();

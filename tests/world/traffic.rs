@@ -3,8 +3,8 @@
 use slipway::api::Traffic;
 use slipway::plan::{Key, Kind};
 
-use crate::cluster::Cluster;
-use crate::scene::{asks_auth, asks_auth_fail_open, asks_everything, auth, points_at};
+use super::cluster::Cluster;
+use super::scene::{asks_auth, asks_auth_fail_open, asks_everything, auth, points_at};
 
 fn traffic(cluster: &Cluster) -> Traffic {
     cluster.status().extension_services[0].traffic

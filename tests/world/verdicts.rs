@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use slipway::plan::{Key, Kind, Write};
 
-use crate::cluster::Cluster;
-use crate::scene::{asks_auth, auth, is_blackhole, points_at};
+use super::cluster::Cluster;
+use super::scene::{asks_auth, auth, is_blackhole, points_at};
 
 fn service() -> Key {
     Key::new(Kind::Service, "auth", "auth")

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use slipway::plan::{Key, Kind, Object};
 
-use crate::cluster::{Cluster, NAMESPACE};
-use crate::scene::{asks_auth, points_at};
+use super::cluster::{Cluster, NAMESPACE};
+use super::scene::{asks_auth, points_at};
 
 fn containers(object: &mut Object) -> Option<&mut Vec<Value>> {
     let spec = object.content.get_mut("spec")?;
