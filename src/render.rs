@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::ContourDeployment;
-use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::annotations;
 use crate::issuer::issue_with;
 use crate::plan::issuing::{Issued, Request};
+use crate::plan::observe::{self, Facts, View, phase};
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
+    Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan, Question,
     ServiceAccountRef, SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
 };
 
@@ -70,7 +70,7 @@ fn continued(mut planned: Plan, mut observed: Observed) -> Plan {
     for mut object in created {
         object.metadata.uid = Some(NO_UID.to_owned());
         object.metadata.generation = Some(1);
-        place(&mut observed, object);
+        observed.objects.insert(object.key(), Arc::new(object));
     }
     let rest = plan(&observed);
     let rest_of_waves = rest.waves.into_iter().skip(planned.waves.len());
@@ -202,34 +202,34 @@ impl From<FailedWrite> for Failure {
 
 fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: ClusterFacts) -> Observed {
     let metadata = &mut deployment.metadata;
-    metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
     metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     metadata.generation.get_or_insert(1);
-    let mut observed = Observed {
-        now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
-        operator: ServiceAccountRef {
-            namespace: "slipway-system".to_owned(),
-            name: "slipway".to_owned(),
-        },
+    let mut documents = Documents {
+        owner: Owner::of(metadata),
+        namespaces: BTreeMap::from([(namespace, NamespacePhase::Active)]),
         objects: BTreeMap::new(),
-        namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
-        missing_crds: facts.missing_crds,
-        admission_problems: Vec::new(),
-        extension_services: BTreeMap::new(),
-        unchanged_since: BTreeMap::new(),
-        services: BTreeMap::new(),
-        ready_services: BTreeSet::new(),
-        references_synced: true,
-        secrets_synced: true,
-        settings: SettingsVerdict::Unchecked,
-        issued: None,
-        failures: facts.failures.into_iter().map(Failure::from).collect(),
-        attempts: Arc::default(),
-        deployment: Arc::new(deployment),
+        ready: BTreeSet::new(),
     };
     for object in objects {
-        place(&mut observed, object);
+        documents.add(object);
     }
+    let mut observed = observe::observe(
+        &mut documents,
+        Arc::new(deployment),
+        Facts {
+            now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
+            operator: ServiceAccountRef {
+                namespace: "slipway-system".to_owned(),
+                name: "slipway".to_owned(),
+            },
+            missing_crds: facts.missing_crds,
+            admission_problems: Vec::new(),
+            settings: SettingsVerdict::Unchecked,
+            attempts: Arc::default(),
+        },
+    );
+    observed.failures = facts.failures.into_iter().map(Failure::from).collect();
     if let Some(message) = facts.refused
         && let Some(hash) = settings_question(&plan(&observed))
     {
@@ -238,59 +238,88 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Clus
     observed
 }
 
+/// The documents as a source of objects.
+struct Documents {
+    owner: Owner,
+    namespaces: BTreeMap<String, NamespacePhase>,
+    objects: BTreeMap<Key, Arc<Object>>,
+    /// The Services with a ready endpoint.
+    ready: BTreeSet<NamespacedName>,
+}
+
+impl Documents {
+    fn add(&mut self, object: Object) {
+        if object.kind == Kind::Namespace {
+            self.namespaces.insert(object.name().to_owned(), phase(&object));
+            return;
+        }
+        if object.kind.is_namespaced() {
+            let namespace = object.namespace().to_owned();
+            self.namespaces.entry(namespace).or_insert(NamespacePhase::Active);
+        }
+        if has_ready_endpoint(&object)
+            && let Some(service) = object.label("kubernetes.io/service-name")
+        {
+            self.ready.insert(NamespacedName::new(object.namespace(), service));
+        }
+        self.objects.insert(object.key(), Arc::new(object));
+    }
+
+    fn named<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+        names: &'a BTreeSet<String>,
+    ) -> impl Iterator<Item = Arc<Object>> + 'a {
+        names
+            .iter()
+            .filter_map(move |name| self.objects.get(&Key::new(kind, namespace, name)).cloned())
+    }
+}
+
+impl View for Documents {
+    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
+        let owned = self.objects.iter().filter(|(_, object)| self.owner.owns(object));
+        owned.map(|(key, object)| (key.clone(), object.clone())).collect()
+    }
+
+    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let is_here = |object: &&Arc<Object>| {
+            object.kind == Kind::ExtensionService && object.namespace() == namespace && !self.owner.owns(object)
+        };
+        self.objects.values().filter(is_here).cloned().collect()
+    }
+
+    fn extension_services(
+        &mut self,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
+        let found = self.named(Kind::ExtensionService, namespace, names);
+        found.map(|object| (object, None)).collect()
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
+        let found = self.named(Kind::Service, namespace, names);
+        found
+            .map(|service| {
+                let is_ready = self.ready.contains(&service.id());
+                (service, is_ready)
+            })
+            .collect()
+    }
+
+    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+        self.namespaces.get(name).copied()
+    }
+}
+
 /// Returns the hash of the settings that the plan wants the API server to check, or None if the plan asks no such question.
 fn settings_question(planned: &Plan) -> Option<String> {
     planned.questions.iter().find_map(|question| match question {
         Question::Settings { hash, .. } => Some(hash.clone()),
         Question::Certificates(_) => None,
     })
-}
-
-/// Adds an object to the part of the observation to which the controller's gather step adds it.
-fn place(observed: &mut Observed, object: Object) {
-    let id = object.id();
-    let ours = observed.owner().owns(&object);
-    if object.kind != Kind::Namespace && object.kind.is_namespaced() {
-        observed
-            .namespaces
-            .entry(id.namespace.clone())
-            .or_insert(NamespacePhase::Active);
-    }
-    match object.kind {
-        Kind::Namespace => {
-            let phase = if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            observed.namespaces.insert(id.name, phase);
-        }
-        Kind::ExtensionService if !ours => {
-            if let Ok(service) = object.parse::<ExtensionService>() {
-                observed.extension_services.insert(id, Arc::new(service));
-            }
-        }
-        Kind::EndpointSlice => {
-            if let Some(service) = object.label("kubernetes.io/service-name")
-                && has_ready_endpoint(&object)
-            {
-                observed
-                    .ready_services
-                    .insert(NamespacedName::new(id.namespace, service));
-            }
-        }
-        Kind::Service => {
-            let object = Arc::new(object);
-            observed.services.insert(id, object.clone());
-            if ours {
-                observed.objects.insert(object.key(), object);
-            }
-        }
-        _ if ours => {
-            observed.objects.insert(object.key(), Arc::new(object));
-        }
-        _ => {}
-    }
 }
 
 /// Returns the documents of a YAML stream, without empty documents.

@@ -1,8 +1,9 @@
-//! Which ContourDeployment has to be looked at. Between the time at which it has settled and the time to look again, it is looked
-//! at only if something woke it.
+//! The ContourDeployments that need a reconcile. After a ContourDeployment has settled, it is reconciled again when an event wakes it, or
+//! when its requeue time has come.
 //!
-//! What wakes is noted after the cache has taken it and before kube's controller is told; a reconcile takes the note away before it
-//! reads the cache. So what arrives meanwhile counts for the next one, which the controller starts when this one has ended.
+//! The order of steps makes sure that no event is lost. An event is recorded after the cache has stored it and before kube's controller is
+//! informed. A reconcile removes the record before it reads the cache. So an event that arrives during a reconcile causes another
+//! reconcile.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -10,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use crate::plan::NamespacedName;
 
-/// The ContourDeployments that are known.
+/// The known ContourDeployments.
 #[derive(Default)]
 pub struct Agenda(Mutex<HashMap<NamespacedName, Entry>>);
 
 #[derive(Default)]
 struct Entry {
-    /// Something happened that has not been looked at yet.
+    /// An event has not been processed yet.
     is_woken: bool,
-    /// Nothing is left to do until then. None: the last reconcile did not settle, or one is under way.
+    /// Nothing is left to do until this time. None: the last reconcile did not settle, or a reconcile is in progress.
     settled_until: Option<Instant>,
 }
 
 impl Agenda {
-    /// Something happened to a ContourDeployment.
+    /// Records an event for a ContourDeployment.
     pub fn wake(&self, whose: &NamespacedName) {
         self.lock().entry(whose.clone()).or_default().is_woken = true;
     }
 
-    /// A reconcile begins. If there is nothing to look at: how long until there is.
+    /// Begins a reconcile. If no reconcile is needed, returns the time until the next one.
     pub fn begin(&self, whose: &NamespacedName) -> Option<Duration> {
         let mut entries = self.lock();
         let entry = entries.entry(whose.clone()).or_default();
@@ -42,9 +43,9 @@ impl Agenda {
         None
     }
 
-    /// A reconcile found nothing left to do, and everything is told. It is looked at again after this time.
+    /// Records that a reconcile has settled and that the status is written. The next reconcile is due after this time.
     pub fn settle(&self, whose: &NamespacedName, wait: Duration) {
-        // One that was forgotten meanwhile stays forgotten.
+        // A ContourDeployment that was deleted meanwhile stays forgotten.
         if let Some(entry) = self.lock().get_mut(whose) {
             entry.settled_until = Instant::now().checked_add(wait);
         }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_that_has_settled_is_left_alone_and_only_until_something_happens_or_its_time_has_come() {
+    fn a_settled_one_rests_until_an_event_or_its_requeue_time() {
         let (agenda, whose) = (Agenda::default(), NamespacedName::new("a", "edge"));
         let an_hour = Duration::from_hours(1);
         assert_eq!(agenda.begin(&whose), None, "nothing is known");
@@ -74,7 +75,7 @@ mod tests {
         assert!(agenda.begin(&whose).is_some_and(|left| left <= an_hour));
         agenda.wake(&whose);
         assert_eq!(agenda.begin(&whose), None, "something happened");
-        // It happens while it is looked at.
+        // The event arrives during the reconcile.
         agenda.wake(&whose);
         agenda.settle(&whose, an_hour);
         assert_eq!(agenda.begin(&whose), None, "something happened meanwhile");

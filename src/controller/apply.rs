@@ -1,5 +1,5 @@
-//! Carries out the waves of a plan. Nothing is decided here: an answer that shows that the world is not as it was observed
-//! goes into the cache, and the next plan decides.
+//! Executes the waves of a plan. This module makes no decisions. An answer that contradicts the observed state goes into the cache, and the
+//! next plan decides.
 
 use futures::StreamExt;
 use futures::stream;
@@ -13,37 +13,37 @@ use super::gather::{self, Answers};
 use crate::plan::{Failure, FailureCause, Key, NamespacedName, Observed, Owner, Wave, Write, plan};
 use crate::telemetry::{Metrics, WriteOutcome};
 
-/// Requests of one wave that are under way at once.
+/// The number of concurrent requests of one wave.
 const AT_ONCE: usize = 8;
 
-/// Carries out waves.
+/// Executes waves.
 pub struct Apply<'a> {
-    /// The API server.
+    /// The client of the API server.
     pub client: &'a Client,
-    /// Gets the answers.
+    /// Receives the answers.
     pub cache: &'a Cache,
-    /// Remembers what came of each write.
+    /// Records the result of each write.
     pub answers: &'a Answers,
     /// Counts the writes.
     pub metrics: &'a Metrics,
-    /// Whose waves they are.
+    /// The ContourDeployment of the waves.
     pub owner: &'a Owner,
 }
 
-/// What came of a write.
+/// The result of a write.
 enum WriteResult {
     Done,
-    /// The world is not as it was observed, or somebody changed the object as it was written; what it is like is in the cache now.
+    /// The observed state is out of date, or another controller changed the object during the write. The cache contains the current object.
     Stale,
-    /// A namespace of somebody else's refuses the creation: another plan is needed.
+    /// The namespace of another user refuses the creation. Another plan is needed.
     Refused,
-    /// It failed in a namespace of somebody else's. That holds nothing up; the next plan knows of it.
+    /// The write failed in the namespace of another user. The failure blocks nothing, and the next plan takes the failure into account.
     Aside,
     Failed(Failure),
 }
 
 impl Apply<'_> {
-    /// Carries out the waves, one after the other, up to the first that does not succeed as a whole.
+    /// Executes the waves in order, and stops after the first wave that does not succeed completely.
     pub async fn waves(&self, waves: &[Wave], observed: &Observed) -> Vec<Failure> {
         for wave in waves.iter().filter(|wave| !wave.writes.is_empty()) {
             let writes = match self.writes(wave, observed).await {
@@ -71,8 +71,8 @@ impl Apply<'_> {
         Vec::new()
     }
 
-    /// The writes of a wave; of one that takes away what a container may have captured, those that still stand after a look at
-    /// the API server itself.
+    /// Returns the writes of a wave. If the wave deletes possible startup inputs of a container, returns only the writes that are still
+    /// planned after a live read.
     async fn writes(&self, wave: &Wave, observed: &Observed) -> Result<Vec<Write>, Failure> {
         if !wave.needs_live_read {
             return Ok(wave.writes.clone());
@@ -82,7 +82,7 @@ impl Apply<'_> {
             .map_err(|error| Failure {
                 key: Key::new(crate::plan::Kind::Pod, &self.owner.namespace, &self.owner.contour()),
                 cause: FailureCause::Transient,
-                message: format!("could not look which configurations are in use: {error}"),
+                message: format!("the live read of Contour's Deployment, ReplicaSets and pods failed: {error}"),
             })?;
         let still: Vec<Write> = plan(&fresh)
             .waves
@@ -98,7 +98,7 @@ impl Apply<'_> {
             .collect())
     }
 
-    /// Carries out a write and counts it.
+    /// Executes a write and counts it.
     async fn write(&self, write: Write) -> WriteResult {
         let (verb, key) = describe(&write);
         let whose: NamespacedName = NamespacedName::new(&*self.owner.namespace, &*self.owner.name);
@@ -138,7 +138,7 @@ impl Apply<'_> {
                 if matches!(error.reason(), "AlreadyExists" | "Conflict" | "NotFound")
                     || is_failed_test(&error, &write) =>
             {
-                debug!(%key, verb, %error, "not as observed");
+                debug!(%key, verb, %error, "the object is not as observed");
                 match self.read_after(&write, &key, &whose, &error).await {
                     WriteResult::Failed(failure) => self.failed(&write, failure, &whose),
                     outcome => outcome,
@@ -150,8 +150,8 @@ impl Apply<'_> {
         outcome
     }
 
-    /// What fails in the ContourDeployment's own namespace stops what comes after it. Elsewhere it is remembered instead, and the next
-    /// plan does without; only a creation that may succeed yet is waited for.
+    /// Classifies a failure. A failure in the ContourDeployment's own namespace stops the later waves. A failure in another namespace is
+    /// only recorded, and the next plan works without the object. A creation that may still succeed is the exception.
     fn failed(&self, write: &Write, failure: Failure, whose: &NamespacedName) -> WriteResult {
         if !self.owner.is_elsewhere(&failure.key) {
             return WriteResult::Failed(failure);
@@ -178,7 +178,7 @@ impl Apply<'_> {
         client::apply(self.client, object).await
     }
 
-    /// Reads what is really there.
+    /// Reads the current object.
     async fn read_after(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> WriteResult {
         match client::get(self.client, key).await {
             Ok(Some(live)) if matches!(write, Write::Create(_)) && !self.owner.owns(&live) => {
@@ -203,7 +203,7 @@ impl Apply<'_> {
     }
 }
 
-/// How a write is counted. A name that is taken is an error only if what is there is somebody else's.
+/// Returns the metric label of a write. A name that is already in use is an error only if another user owns the object.
 fn counted(outcome: &WriteResult, refused: Option<&'static str>) -> WriteOutcome {
     match outcome {
         WriteResult::Done => WriteOutcome::Success,
@@ -225,7 +225,7 @@ fn describe(write: &Write) -> (&'static str, Key) {
     }
 }
 
-/// What was tested before the creation was adopted has changed.
+/// Reports whether the object has changed between its creation and the adoption of the creation.
 fn is_failed_test(error: &Error, write: &Write) -> bool {
     let adopts = matches!(
         write,
@@ -237,18 +237,18 @@ fn is_failed_test(error: &Error, write: &Write) -> bool {
     adopts && error.is_failed_test()
 }
 
-/// What is in the way.
+/// Returns the failure that an error of the API server describes.
 pub fn failure(key: Key, error: &Error) -> Failure {
     let cause = match error.code() {
         403 if error.is_namespace_terminating() => FailureCause::NamespaceTerminating,
         403 => FailureCause::Forbidden,
-        // The policy's parameters are the ContourDeployments of the namespace. One that was just made may not be in the API
-        // server's cache yet; it then says 422 (config/admission/operator-access.yaml).
+        // The policy's parameters are the ContourDeployments of the namespace. The API server's cache may lack a new ContourDeployment. The
+        // API server then answers 422 (config/admission/operator-access.yaml).
         422 if error.to_string().contains("'slipway-operator-access'") => FailureCause::AccessPending,
         400 | 422 => FailureCause::Refused,
         // Server-side apply of a field that the CRD does not declare (Kubernetes 1.34).
         500 if error.to_string().contains("field not declared in schema") => FailureCause::Refused,
-        // etcd takes no request of more than 1.5 MiB (`--max-request-bytes`, etcd 3.6).
+        // etcd rejects requests of more than 1.5 MiB (`--max-request-bytes`, etcd 3.6).
         500 if error.to_string().contains("request is too large") => FailureCause::Refused,
         _ => FailureCause::Transient,
     };

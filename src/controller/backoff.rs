@@ -1,9 +1,10 @@
 //! The time to wait after a failed reconcile, for each ContourDeployment. kube has no such back-off: its error policy is not informed of
 //! successes.
 //!
-//! A thousand ContourDeployments that cannot succeed, because the cluster has no more addresses for example, must not keep the API server
-//! busy. So the longest wait grows with the number of ContourDeployments that have failed for a while. When one of them succeeds after
-//! all, or another one is deleted, the cause may be gone for the others, too: those that have waited longest are woken, a few at a time.
+//! A thousand ContourDeployments may fail together, for example because the cluster has no free addresses. They must not overload the API
+//! server. So the longest wait grows with the number of ContourDeployments that have failed for some time. If one of them succeeds, or
+//! another ContourDeployment is deleted, the cause may be gone for the others. Then the ContourDeployments that have waited longest are
+//! woken, a few at a time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,17 +16,17 @@ use crate::plan::NamespacedName;
 /// The wait after the first failure. Each further failure doubles the wait.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// The longest wait of a ContourDeployment that fails alone.
+/// The longest wait of a ContourDeployment, if no others fail.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// A ContourDeployment that has failed so often in a row belongs to the crowd. The waits before this add up to 6 s.
+/// The number of failures in a row after which a ContourDeployment belongs to the crowd. The waits before this number add up to 6 s.
 const LASTING: u32 = 5;
 
-/// The time that each ContourDeployment of the crowd has for itself. A retry sends about three requests that fail, so that all of them
-/// together cause at most five in a second.
+/// The share of time of each ContourDeployment in the crowd. A retry sends about three requests that fail, so that the whole crowd causes
+/// at most five failing requests a second.
 const SHARE: Duration = Duration::from_millis(600);
 
-/// The number of ContourDeployments that a success wakes. Each of them wakes as many if it succeeds, too.
+/// The number of ContourDeployments that one success wakes. Each of these wakes as many if it succeeds.
 const WOKEN: usize = 8;
 
 /// The ContourDeployments that fail.
@@ -39,7 +40,7 @@ pub struct Backoff {
 struct Failures {
     /// The failures in a row.
     count: u32,
-    /// The time of the last failure, or of the last time that another one's success woke this ContourDeployment.
+    /// The time of the last failure, or of the last time that the success of another ContourDeployment woke this one.
     last: Instant,
 }
 
@@ -68,7 +69,7 @@ impl Backoff {
         }
     }
 
-    /// Forgets a ContourDeployment that is deleted. Returns the others to retry now: they may lack what it used.
+    /// Forgets a deleted ContourDeployment. Returns the others to retry now, because they may lack what the deleted one used.
     pub fn deleted(&self, whose: &NamespacedName) -> Vec<NamespacedName> {
         let mut failing = self.failing.lock().expect("nobody panics with the lock");
         failing.remove(whose);
@@ -80,14 +81,14 @@ impl Backoff {
         self.failing.lock().expect("nobody panics with the lock").len()
     }
 
-    /// Returns a duration that differs by up to a fifth, so that reconciles that began together do not stay together.
+    /// Returns a duration that differs by up to a fifth, so that reconciles that started together drift apart.
     pub fn jittered(&self, duration: Duration) -> Duration {
         let random = self.seed.hash_one(Instant::now()) % 401;
         duration.mul_f64(0.8 + f64::from(u32::try_from(random).unwrap_or_default()) / 1000.0)
     }
 }
 
-/// Returns those of the crowd that have waited longest.
+/// Returns the members of the crowd that have waited longest.
 fn wake(failing: &mut HashMap<NamespacedName, Failures>) -> Vec<NamespacedName> {
     let mut crowd: Vec<_> = failing
         .iter()
@@ -113,7 +114,7 @@ mod tests {
         NamespacedName::new("edge", format!("edge-{number}"))
     }
 
-    /// Lets this many fail this often, in turns.
+    /// Lets this number of ContourDeployments fail this number of times, in turns.
     fn failing(many: usize, times: u32) -> Backoff {
         let backoff = Backoff::default();
         for _ in 0..times {
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_failing_ones_retry_at_most_twice_a_second_together() {
+    fn a_thousand_failing_ones_retry_at_most_twice_a_second() {
         let backoff = failing(1000, 12);
         let retries: f64 = (0..1000)
             .map(|number| 1.0 / backoff.next(&id(number)).as_secs_f64())
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_of_one_that_fails_alone_doubles_up_to_a_minute() {
+    fn the_wait_of_a_single_failing_one_doubles_up_to_a_minute() {
         let backoff = Backoff::default();
         let waits: Vec<f64> = (0..14).map(|_| backoff.next(&id(0)).as_secs_f64()).collect();
         for (round, wait) in (0..).zip(&waits) {
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_wakes_a_few_others_and_each_of_them_once() {
+    fn a_success_wakes_a_few_others_and_each_only_once() {
         let backoff = failing(100, 12);
         let first = backoff.succeeded(&id(0));
         let second = backoff.deleted(&id(5000));

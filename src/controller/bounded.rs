@@ -1,4 +1,5 @@
-//! A JSON value that is decoded only as far as it is short enough to be kept. What is left of a longer one is skipped, and takes no memory.
+//! A JSON value that is decoded only if the value is short enough. The decoder skips the rest of a longer value, so that the rest takes no
+//! memory.
 
 use std::fmt;
 
@@ -6,11 +7,11 @@ use serde::Deserialize as _;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// How much longer the value may become, as compact JSON (with no escapes counted in strings); `None` once it was too long.
+/// The remaining length of the value as compact JSON, without escapes in strings. `None`: the value is too long.
 pub struct Bounded<'a>(&'a mut Option<usize>);
 
 impl Bounded<'_> {
-    /// The value, if it is at most so long.
+    /// The value, if the value has at most the permitted length.
     pub fn decode<'de, D: Deserializer<'de>>(most: usize, deserializer: D) -> Result<Option<Value>, D::Error> {
         let mut left = Some(most);
         let value = Bounded(&mut left).deserialize(deserializer)?;
@@ -56,7 +57,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
-        // The braces; each entry counts a comma, so that one of them is counted there.
+        // The braces. Each entry counts a comma, so one brace is counted there.
         self.take(1);
         while !self.is_over() {
             let Some(key) = map.next_key::<String>()? else {
@@ -65,7 +66,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
                 }
                 return Ok(Value::Object(kept));
             };
-            // Quotes, a colon and a comma.
+            // The quotes, a colon and a comma.
             self.take(key.len() + 4);
             let value = map.next_value_seed(self.again())?;
             kept.insert(key, value);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_kept_whole_or_not_at_all_by_the_length_of_its_json() {
+    fn a_value_is_kept_if_its_json_is_short_enough() {
         for value in [
             json!({}),
             json!([]),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decoded_of_a_long_value_is_bounded() {
+    fn the_decoded_part_of_a_long_value_is_limited() {
         let text = json!({"services": vec![json!({"name": "a", "port": 1}); 45_000]}).to_string();
         let mut left = Some(1_000);
         let kept = Bounded(&mut left)

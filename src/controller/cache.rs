@@ -1,7 +1,7 @@
-//! What the watches have seen, and what the last writes have answered. Objects are found by key and by owner.
+//! The objects that the watches have received and that the last writes have returned, by key and by owner.
 //!
-//! Unlike kube's `Store` it is indexed by owner, tells which objects a relist found gone, and takes the answers of our own
-//! writes, so that the next plan sees them before their watch events arrive.
+//! Unlike kube's `Store`, the cache has an index by owner, reports the objects that a relist did not return, and stores the answers to
+//! Slipway's own writes. So the next plan observes a write before its watch event arrives.
 
 mod store;
 
@@ -19,60 +19,60 @@ use crate::plan::{Key, Kind, NamespacedName, Object, Owner};
 pub use store::owner;
 use store::{Store, is_same_but_status, version};
 
-/// How late the answer of a write may be; longer than any call is waited for.
+/// The maximum delay of the answer to a write. The delay is longer than the timeout of any call.
 const LATE_ANSWERS: Duration = Duration::from_secs(30);
 
-/// Objects of one referenced namespace that are kept of a kind. Only there others decide how many there are: EndpointSlices of one
-/// Service. Who makes more than these hides what comes after them, and has a right to that: who answers is theirs to say.
+/// The maximum number of objects of a kind in one referenced namespace. Other users decide how many objects exist there. A user who creates
+/// more objects hides the objects after this number. A user with this right may decide about these objects anyway.
 const MOST: usize = 4096;
 
-/// One watched set of objects.
+/// A watched set of objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId {
-    /// Their kind.
+    /// The kind of the objects.
     pub kind: Kind,
-    /// Which of them.
+    /// The objects of this kind that belong to the set.
     pub scope: Scope,
 }
 
-/// Which objects of a kind.
+/// The objects of a kind that belong to a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// All.
+    /// All objects.
     All,
-    /// Those with our labels.
+    /// The objects with Slipway's labels.
     Owned,
-    /// Those in one namespace that somebody refers to, and what bears our finalizer there.
+    /// The objects of one namespace that a ContourDeployment references, and the objects with Slipway's finalizer there.
     AllIn(String),
-    /// Those with our labels in one namespace.
+    /// The objects of one namespace with Slipway's labels.
     OwnedIn(String),
 }
 
-/// What is not as it was known of a set.
+/// The changes of a set.
 #[derive(Clone, Debug)]
 pub struct Touched {
-    /// Which set.
+    /// The set.
     pub set: StoreId,
-    /// The objects that have come, are other than before, or are gone.
+    /// The objects that were created, changed or deleted.
     pub changes: Vec<Change>,
-    /// Whether the set counted as unread until now.
+    /// Whether the set was unread before.
     pub is_first_read: bool,
 }
 
-/// An object that is not as it was known. Of EndpointSlices: a Service of which it is not true any more whether anybody is ready.
+/// A changed object. In a set of EndpointSlices: a Service whose readiness has changed.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Its namespace; empty for cluster-scoped kinds.
+    /// The namespace. Empty for cluster-scoped kinds.
     pub namespace: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Whose it is or was.
+    /// The present and former owners.
     pub owners: BTreeSet<NamespacedName>,
-    /// Whether it is or was held by our finalizer while nobody could tell whose it is.
+    /// Whether the object has or had Slipway's finalizer while its owner was unknown.
     pub is_nobodys: bool,
 }
 
-/// The stores.
+/// The sets.
 pub struct Cache {
     stores: RwLock<HashMap<StoreId, Store>>,
     synced: watch::Sender<u64>,
@@ -90,7 +90,8 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// Begins a watch of a set, which is unread until that has read it. What is known stays known until then. Returns the watch's number.
+    /// Begins a watch of a set. The set is unread until the watch has listed it, and keeps its objects until then. Returns the number of
+    /// the watch.
     pub fn begin(&self, id: &StoreId) -> u64 {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.entry(id.clone()).or_default();
@@ -100,8 +101,8 @@ impl Cache {
         store.watch
     }
 
-    /// Says what is asked for in a set of [`Scope::AllIn`]. What is not, is forgotten. Whether something is asked for that was not before:
-    /// then the set counts as unread, and has to be read anew.
+    /// Sets the wanted names of a set of [`Scope::AllIn`], and forgets objects with other names. Returns true if a name is new. The set
+    /// then counts as unread, and must be listed again.
     pub fn want(&self, id: &StoreId, wanted: BTreeSet<String>) -> bool {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.entry(id.clone()).or_default();
@@ -118,7 +119,7 @@ impl Cache {
         has_grown
     }
 
-    /// Takes an event of the watch with this number. Returns what is not as it was known, if anything is.
+    /// Applies an event of the watch with this number. Returns the changes, or None if nothing changed.
     pub fn apply(&self, id: &StoreId, watch: u64, event: Event<Object>) -> Option<Touched> {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.get_mut(id).filter(|store| store.watch == watch)?;
@@ -141,7 +142,7 @@ impl Cache {
         })
     }
 
-    /// Takes the API server's answer to a write, or to a read of one object, that belongs to this owner.
+    /// Stores the API server's answer to a write, or to a read of one object, for this owner.
     pub fn note(&self, object: &Object, whose: &NamespacedName) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         for (id, store) in stores.iter_mut().filter(|(id, _)| id.holds(object)) {
@@ -151,7 +152,7 @@ impl Cache {
             }
             let known = store.objects.get(&object.key());
             if known.is_none_or(|known| version(known) <= version(object)) && !store.has_left(object) {
-                // The answer to a write of the status may show an edit, of which the plan that the status is of did not know.
+                // The answer to a status update may contain a change of the spec that the plan did not know.
                 let is_root = object.kind == Kind::ContourDeployment;
                 let is_edited = is_root && known.is_some_and(|known| !is_same_but_status(known, object));
                 let since = store.unchanged_since(object);
@@ -163,7 +164,7 @@ impl Cache {
         }
     }
 
-    /// An object turned out to be gone. `uid`: only if it is still this one.
+    /// Removes an object that does not exist. With `uid`, removes only the object with this uid.
     pub fn note_gone(&self, key: &Key, uid: Option<&str>) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         for (_, store) in stores.iter_mut().filter(|(id, _)| id.kind == key.kind) {
@@ -178,7 +179,7 @@ impl Cache {
         }
     }
 
-    /// Says which status of a ContourDeployment is about to be written. Its arrival is no news.
+    /// Records the status that is about to be written to a ContourDeployment. The event of this write is then not a change.
     pub fn note_status(&self, key: &Key, status: &Value) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.get_mut(&StoreId::all(key.kind));
@@ -187,13 +188,13 @@ impl Cache {
         }
     }
 
-    /// Keeps a set that no watch feeds: it takes answers from now on.
+    /// Creates a set without a watch. The set stores answers from now on.
     pub fn open(&self, id: &StoreId) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         stores.entry(id.clone()).or_default();
     }
 
-    /// Takes all objects of this owner in a set of [`Scope::OwnedIn`] that no watch feeds, as they were listed; none if it is gone.
+    /// Replaces the objects of this owner in a set of [`Scope::OwnedIn`] without a watch by the listed objects. None: the owner is deleted.
     pub fn note_listed(&self, id: &StoreId, whose: &NamespacedName, objects: Option<Vec<Object>>) {
         let mut stores = self.stores.write().expect("nobody panics with the lock");
         let store = stores.entry(id.clone()).or_default();
@@ -211,19 +212,19 @@ impl Cache {
         }
     }
 
-    /// The number of the watch that feeds a set.
+    /// Returns the number of the watch that feeds a set.
     #[cfg(test)]
     pub fn watch(&self, id: &StoreId) -> u64 {
         let stores = self.stores.read().expect("nobody panics with the lock");
         stores.get(id).map_or(0, |store| store.watch)
     }
 
-    /// Forgets a set that is not watched any more.
+    /// Forgets a set that is no longer watched.
     pub fn forget(&self, id: &StoreId) {
         self.stores.write().expect("nobody panics with the lock").remove(id);
     }
 
-    /// One object of a set.
+    /// Returns one object of a set.
     pub fn get(&self, id: &StoreId, key: &Key) -> Option<Arc<Object>> {
         self.stores
             .read()
@@ -234,13 +235,14 @@ impl Cache {
             .cloned()
     }
 
-    /// Since when an object of a set has been known in its present generation. A process that starts knows none.
+    /// Returns the time since which an object of a set has been observed in its current generation. A new process does not know earlier
+    /// times.
     pub fn unchanged_since(&self, id: &StoreId, key: &Key) -> Option<Timestamp> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         stores.get(id)?.unchanged_since.get(key).copied()
     }
 
-    /// All objects of a set.
+    /// Returns all objects of a set.
     pub fn all(&self, id: &StoreId) -> Vec<Arc<Object>> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         stores
@@ -250,7 +252,7 @@ impl Cache {
             .collect()
     }
 
-    /// All objects that belong to this ContourDeployment. One that is in two sets is taken as the newer of the two has it.
+    /// Returns all objects of this ContourDeployment. If two sets contain an object, returns the newer state.
     pub fn owned(&self, whose: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         let owned = stores.iter().filter(|(id, _)| id.is_ours()).flat_map(|(_, store)| {
@@ -267,7 +269,7 @@ impl Cache {
         newest
     }
 
-    /// Whether a set has been read.
+    /// Reports whether a set has been read.
     pub fn is_synced(&self, id: &StoreId) -> bool {
         self.stores
             .read()
@@ -276,7 +278,7 @@ impl Cache {
             .is_some_and(|store| store.synced)
     }
 
-    /// The objects of a set that nobody's label is on.
+    /// Returns the objects of a set that have Slipway's finalizer and no owner labels.
     pub fn unlabelled(&self, id: &StoreId) -> Vec<Arc<Object>> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         let objects = stores.get(id).into_iter().flat_map(|store| store.objects.values());
@@ -286,7 +288,7 @@ impl Cache {
             .collect()
     }
 
-    /// The Services with a ready endpoint in a namespace.
+    /// Returns the Services of a namespace that have a ready endpoint.
     pub fn ready_services(&self, namespace: &str) -> Vec<NamespacedName> {
         let stores = self.stores.read().expect("nobody panics with the lock");
         let store = stores.get(&StoreId::all_in(Kind::EndpointSlice, namespace));
@@ -294,10 +296,10 @@ impl Cache {
         ready.map(|name| NamespacedName::new(namespace, name)).collect()
     }
 
-    /// Comes back when all these sets have been read.
+    /// Waits until all these sets have been read.
     pub async fn wait_for(&self, ids: &[StoreId]) {
         let mut synced = self.synced.subscribe();
-        // The sender lives as long as this does, so that waiting can't fail.
+        // The sender lives as long as the cache, so the wait cannot fail.
         let _ = synced.wait_for(|_| ids.iter().all(|id| self.is_synced(id))).await;
     }
 }
@@ -311,7 +313,7 @@ impl StoreId {
         }
     }
 
-    /// Our objects of a kind.
+    /// Slipway's objects of a kind.
     pub fn owned(kind: Kind) -> Self {
         Self {
             kind,
@@ -327,7 +329,7 @@ impl StoreId {
         }
     }
 
-    /// Our objects of a kind in a namespace.
+    /// Slipway's objects of a kind in a namespace.
     pub fn owned_in(kind: Kind, namespace: &str) -> Self {
         Self {
             kind,
@@ -335,12 +337,12 @@ impl StoreId {
         }
     }
 
-    /// Whether objects in this set are counted among their owner's.
+    /// Reports whether the objects of this set count as objects of their owner.
     fn is_ours(&self) -> bool {
         matches!(self.scope, Scope::Owned | Scope::OwnedIn(_)) || self.kind == Kind::ExtensionService
     }
 
-    /// Whether an object of ours belongs into this set.
+    /// Reports whether an object of Slipway belongs to this set.
     fn holds(&self, object: &Object) -> bool {
         self.kind == object.kind
             && match &self.scope {
@@ -350,9 +352,9 @@ impl StoreId {
     }
 }
 
-/// Whether an object of a set of ours says that it belongs to a ContourDeployment of another namespace, and can't: only stand-ins and
-/// blackholes are anywhere else. The same is one that has not both labels, if it is of a kind that everybody may label. Nobody is woken for
-/// it, and nothing of it is kept.
+/// Reports whether the labels of an object cannot be true: they name a ContourDeployment of another namespace, and only stand-ins and
+/// blackholes may be in other namespaces. An object without both labels counts as well, if everyone may label objects of its kind. Such an
+/// object wakes nobody, and the cache does not store it.
 fn is_stray(id: &StoreId, object: &Object) -> bool {
     if !matches!(id.scope, Scope::Owned | Scope::OwnedIn(_)) || !object.kind.is_namespaced() {
         return false;
@@ -371,8 +373,8 @@ fn is_stray(id: &StoreId, object: &Object) -> bool {
     !matches!(object.kind, Kind::ExtensionService | Kind::Service) || !owner.is_stand_in(object.name())
 }
 
-/// Forgets the owners of an object that they know already in this state, by the other set that it is in. What they see is the newer of
-/// the two.
+/// Removes from a change the owners that already know this state of the object from the other set that contains the object. Owners observe
+/// the newer of the two states.
 fn forget_told(stores: &HashMap<StoreId, Store>, id: &StoreId, change: &mut Change) {
     if id.kind != Kind::ExtensionService {
         return;
@@ -385,7 +387,7 @@ fn forget_told(stores: &HashMap<StoreId, Store>, id: &StoreId, change: &mut Chan
     let here = stores.get(id).and_then(|store| store.objects.get(&key));
     let there = stores.get(&other).filter(|store| !store.untold.contains(&key));
     let there = there.and_then(|store| store.objects.get(&key));
-    // One whose it was before sees another state of it in each set.
+    // A former owner observes another state in each set.
     if let (Some(here), Some(there)) = (here, there)
         && version(there) >= version(here)
         && owner(there) == owner(here)

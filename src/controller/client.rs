@@ -1,4 +1,4 @@
-//! Requests to the API server: one function for each verb, every kind in the same form, every call bounded in time.
+//! Requests to the API server: one function for each verb. All kinds have the same form, and each call has a timeout.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::decode::{Decoded, Form};
 use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER};
 use crate::plan::{Key, Kind, Object, Target};
 
-/// A request that has no answer by then has failed; what it did will be seen.
+/// A request without an answer after this time has failed. The watches show its effect.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The reasons that the API server gives (`StatusReason…` in apimachinery v0.34, `pkg/apis/meta/v1/types.go`).
+/// The reasons of the API server (`StatusReason…` in apimachinery v0.34, `pkg/apis/meta/v1/types.go`).
 const REASONS: [&str; 19] = [
     "AlreadyExists",
     "BadRequest",
@@ -38,25 +38,25 @@ const REASONS: [&str; 19] = [
     "UnsupportedMediaType",
 ];
 
-/// Why a request failed.
+/// The reason for a failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server's own word.
+    /// The API server refused the request.
     #[error("{}", .0.message)]
     Api(Box<Status>),
-    /// There was no answer in time.
+    /// The API server did not answer in time.
     #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
-    /// There was no answer.
+    /// The request got no answer.
     #[error("no answer of the API server: {0}")]
     Transport(#[source] kube::Error),
-    /// The answer was not an object.
+    /// The answer is not an object.
     #[error("an answer of the API server could not be read: {0}")]
     Answer(#[from] serde_json::Error),
 }
 
 impl Error {
-    /// The HTTP status, if there was an answer.
+    /// Returns the HTTP status, or 0 without an answer.
     pub fn code(&self) -> u16 {
         match self {
             Self::Api(status) => status.code,
@@ -64,7 +64,7 @@ impl Error {
         }
     }
 
-    /// `AlreadyExists`, `Conflict`, `NotFound`, …
+    /// Returns the reason, for example `AlreadyExists`, `Conflict` or `NotFound`.
     pub fn reason(&self) -> &str {
         match self {
             Self::Api(status) => &status.reason,
@@ -72,7 +72,7 @@ impl Error {
         }
     }
 
-    /// The reason as a label of metrics. A webhook, or a proxy on the way, may say anything; this is one of few words.
+    /// Returns the reason as a metric label. A webhook or a proxy may send any text. The label is one of a fixed set.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Api(status) => {
@@ -85,8 +85,8 @@ impl Error {
         }
     }
 
-    /// Whether a `test` of a JSON patch did not hold. The API server (1.34) says so by a 422 in general words; one that is
-    /// about the object names causes.
+    /// Reports whether a `test` of a JSON patch failed. The API server (1.34) answers such a patch with a 422 without causes. A 422 about
+    /// the content of the object has causes.
     pub fn is_failed_test(&self) -> bool {
         match self {
             Self::Api(status) => {
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// Whether the namespace is being deleted (a cause in a 403's details).
+    /// Reports whether the namespace is being deleted (a cause in the details of a 403).
     pub fn is_namespace_terminating(&self) -> bool {
         match self {
             Self::Api(status) => {
@@ -108,7 +108,7 @@ impl Error {
     }
 }
 
-/// Makes an object that must not exist. Strict: a field that the API server does not know is an error. `dry_run`: only tries.
+/// Creates an object. Strict: an unknown field is an error. `dry_run`: only validates.
 pub async fn create(client: &Client, object: &Object, dry_run: bool) -> Result<Object, Error> {
     let mode = if dry_run { "&dryRun=All" } else { "" };
     let url = format!(
@@ -126,7 +126,7 @@ pub async fn create(client: &Client, object: &Object, dry_run: bool) -> Result<O
     .await
 }
 
-/// Server-side apply, forced.
+/// Performs a forced server-side apply.
 pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
     let url = format!(
         "{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict",
@@ -143,7 +143,7 @@ pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
     .await
 }
 
-/// Makes the entry that our creation left in `managedFields` one of server-side apply, so that apply can take fields away.
+/// Changes the entry of the creation in `managedFields` to an entry of server-side apply, so that a later apply can remove fields.
 pub async fn adopt_creation(client: &Client, key: &Key, entry: usize, resource_version: &str) -> Result<Object, Error> {
     let patch = json!([
         {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
@@ -161,7 +161,7 @@ pub async fn adopt_creation(client: &Client, key: &Key, entry: usize, resource_v
     .await
 }
 
-/// Replaces an object, at the resourceVersion that it carries.
+/// Replaces an object, if the object still has the resourceVersion of `object`.
 pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> {
     let url = format!("{}?fieldManager={FIELD_MANAGER}", url(&object.key()));
     send(
@@ -175,7 +175,7 @@ pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> 
     .await
 }
 
-/// Deletes an object, if it is still the one with this uid. The answer is the object, if it stays for its finalizers.
+/// Deletes an object, if the object still has this uid. Returns the object if finalizers keep it.
 pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, Error> {
     let body = json!({
         "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
@@ -201,7 +201,7 @@ pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, 
         .then_some(object))
 }
 
-/// Sets or takes away our finalizer, at the resourceVersion that was seen.
+/// Adds or removes Slipway's finalizer, if the object still has the observed resourceVersion.
 pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Result<Object, Error> {
     let mut finalizers = target.other_finalizers.clone();
     if held {
@@ -220,8 +220,8 @@ pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Resu
     .await
 }
 
-/// Replaces the status of a ContourDeployment. Not by server-side apply: that needs the whole object to be of the schema's
-/// form, and the status of one that is not must be written, too.
+/// Replaces the status of a ContourDeployment. Server-side apply would require a valid object, and Slipway must also report the status of
+/// an invalid one.
 pub async fn replace_status(client: &Client, key: &Key, status: &Value) -> Result<Object, Error> {
     let url = format!("{}/status?fieldManager={FIELD_MANAGER}-status", url(key));
     let patch = json!([{"op": "add", "path": "/status", "value": status}]);
@@ -236,7 +236,7 @@ pub async fn replace_status(client: &Client, key: &Key, status: &Value) -> Resul
     .await
 }
 
-/// Reads one object, from the API server itself.
+/// Reads one object from the API server.
 pub async fn get(client: &Client, key: &Key) -> Result<Option<Object>, Error> {
     match request(client, Method::GET, &url(key), "application/json", None).await {
         Ok(answer) => Ok(Some(Object::from_json(key.kind, answer)?)),
@@ -245,7 +245,7 @@ pub async fn get(client: &Client, key: &Key) -> Result<Option<Object>, Error> {
     }
 }
 
-/// Reads the objects of a kind in a namespace that match a label selector, from the API server itself.
+/// Lists the objects of a kind in a namespace that match a label selector, from the API server.
 pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) -> Result<Vec<Object>, Error> {
     let selector = selector.replace('=', "%3D").replace(',', "%2C").replace('/', "%2F");
     let url = format!("{}?labelSelector={selector}", collection(kind, namespace));
@@ -257,7 +257,7 @@ pub async fn list(client: &Client, kind: Kind, namespace: &str, selector: &str) 
         .collect::<Result<_, _>>()?)
 }
 
-/// Reads the same page by page, and of each object what this form keeps.
+/// Lists the same objects page by page, and decodes only the parts that `form` keeps.
 pub async fn list_form<F: Form>(
     client: &Client,
     kind: Kind,
@@ -311,7 +311,7 @@ async fn request(
     answered(client.request::<Value>(request)).await
 }
 
-/// The answer to a request, if it comes in time.
+/// Returns the answer to a request, or an error after the timeout.
 async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(TIMEOUT, request).await {
         Err(_) => Err(Error::TimedOut),

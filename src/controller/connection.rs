@@ -1,9 +1,9 @@
-//! Connections to the API server: how they are made, and how it is noticed that nobody is at the other end any more. Requests and
-//! bodies pass; nothing is looked at but whether a request is a watch.
+//! Connections to the API server, and the detection of dead connections. Requests and bodies pass unchanged. The module only distinguishes
+//! watches from other requests.
 //!
-//! kube's own stack bounds none of this: it sets no TCP keepalive, and neither the list before a watch nor the beginning of a watch
-//! has a limit there, so that a packet filter that drops silently, or a server that accepts and does not answer, would stop a
-//! watch for as long as the kernel tries (Linux: two hours without traffic).
+//! kube's own stack has none of these limits. It sets no TCP keepalive, and it does not limit the list before a watch or the start of a
+//! watch. So a packet filter that drops packets silently, or a server that accepts connections without answering, would stop a watch for as
+//! long as the kernel retries (Linux: two hours without traffic).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,30 +21,31 @@ use tower::retry::RetryLayer;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_http::timeout::TimeoutBody;
 
-/// A connection that is not there by then, TLS included, has failed.
+/// The time limit for a new connection, including TLS.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A connection that takes no bytes for this long is dead.
+/// A connection that accepts no bytes for this time is dead.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// An idle connection is tried after this time, then at this interval; without an answer for [`DEAD`] it is closed. So a dead one
-/// is noticed after 13 s: the first try after the limit (Linux looks at the limit when it tries).
+/// The first keepalive probe of an idle connection follows after this time, and further probes follow at this interval. A connection
+/// without an answer for [`DEAD`] is closed. So a dead connection is detected after 13 s, with the first probe after the limit (Linux
+/// checks the limit with each probe).
 const IDLE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 const TRIES: u32 = 4;
 const DEAD: Duration = Duration::from_secs(12);
 
-/// A connection that was idle for longer is not used again. It is less than an answer may take, so that the next try of a
-/// request whose connection was dead does not go out on another one that died with it (which would then be noticed only after
-/// [`DEAD`] more: what is not acknowledged is not probed).
+/// A connection that was idle for longer is not reused. The limit is shorter than an answer may take. So after a request on a dead
+/// connection, the retry does not use another connection that died at the same time. (Such a connection would be detected only after
+/// another [`DEAD`], because Linux does not probe while data is unacknowledged.)
 const REUSE: Duration = Duration::from_secs(5);
 
-/// How long an answer may take, and how long it may pause.
+/// The time limits of an answer.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
-    /// Until an answer begins, retries included; and, but for watches, between two pieces of it.
+    /// The time until an answer begins, including retries, and between two parts of an answer. Watches are excluded from the latter.
     answer: Duration,
-    /// Between two events of a watch. The watcher itself gives up before that.
+    /// The time between two events of a watch. The watcher itself gives up earlier.
     events: Duration,
 }
 
@@ -55,7 +56,7 @@ const PATIENCE: Patience = Patience {
 
 const _: () = assert!(REUSE.as_secs() < PATIENCE.answer.as_secs());
 
-/// A client for the API server of this configuration.
+/// Returns a client for the API server of this configuration.
 pub fn client(config: &Config) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -83,7 +84,7 @@ pub fn client(config: &Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
-/// Bounds the time until an answer begins, and the pauses in it.
+/// Limits the time until an answer begins, and the pauses in the answer.
 #[derive(Clone, Debug)]
 struct Bounded<S> {
     inner: S,
@@ -138,8 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_idle_is_closed_so_that_nothing_goes_out_on_one_that_has_died() -> std::io::Result<()>
-    {
+    async fn an_idle_connection_is_closed_before_it_can_be_reused_dead() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
         let client = client(&Config::new(address.parse().expect("an address"))).expect("a client");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_does_not_begin_is_an_error_for_watches_too() {
+    async fn an_answer_that_does_not_begin_is_an_error_also_for_watches() {
         for uri in ["/api/v1/pods", "/api/v1/pods?&watch=true"] {
             let silent = service_fn(|_| std::future::pending::<Result<Response<Full<&[u8]>>, BoxError>>());
             let bounded = Bounded {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_stops_in_the_middle_is_an_error_and_a_quiet_watch_is_none() {
+    async fn a_stalled_answer_is_an_error_and_a_quiet_watch_is_not() {
         let stops = service_fn(|_| {
             let body = StreamBody::new(futures::stream::pending::<Result<http_body::Frame<&[u8]>, BoxError>>());
             futures::future::ready(Ok::<_, BoxError>(Response::new(body)))

@@ -1,8 +1,8 @@
-//! How objects are decoded: straight into what is kept of them.
+//! Decodes objects directly into the parts that the cache keeps.
 //!
-//! Others decide how many objects there are and how large each is: up to 1.5 MB as it is stored, and a JSON tree of that takes more
-//! than 30 MB. So nothing is decoded into a tree before it is known that it is kept, and what is kept of an object that somebody else
-//! may have written is bounded. A page of a list is decoded object by object; how many are in a page is [`Form::PAGE`].
+//! Other users decide on the number and size of objects: up to 1.5 MB each as stored, and the JSON tree of such an object takes more than
+//! 30 MB. So the decoder builds a tree only of the kept parts, and the kept part of an object that another user may have written has a
+//! maximum size. A page of a list is decoded object by object. [`Form::PAGE`] is the number of objects in a page.
 
 mod metadata;
 
@@ -23,43 +23,45 @@ use crate::plan::{Kind, Object};
 use metadata::MetadataSeed;
 pub use metadata::{Metadata, SERVICE_NAME};
 
-/// The longest `status` of an ExtensionService that is kept. Contour's own messages are at most 32 KiB long, and are in it twice.
+/// The maximum length of the kept `status` of an ExtensionService. Contour's own messages have at most 32 KiB, and the status contains each
+/// message twice.
 const LONGEST_STATUS: usize = 128 * 1024;
 
-/// The longest metadata of a pod template that are kept. Kubernetes bounds annotations to 256 KiB.
+/// The maximum length of the kept metadata of a pod template. Kubernetes limits annotations to 256 KiB.
 const LONGEST_TEMPLATE: usize = 512 * 1024;
 
-/// Ports of a Service that are kept.
+/// The maximum number of kept ports of a Service.
 const PORTS: usize = 128;
 
-/// What is kept of the objects of a set, and how many are read at once.
+/// The kept parts of the objects of a set, and the number of objects in a page.
 pub trait Form: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Of the metadata.
+    /// The kept metadata.
     const METADATA: Metadata = Metadata::Most;
-    /// Of everything else.
+    /// The kept parts of the rest.
     const CONTENT: Keep;
-    /// Whether the API server is asked for metadata alone.
+    /// Whether the operator requests only metadata from the API server.
     const METADATA_ONLY: bool = false;
-    /// Objects in a page of a list. Three copies of a page's text are in memory for a moment (kube's client makes them).
+    /// The number of objects in a page of a list. Memory briefly contains three copies of a page's text, because kube's client copies the
+    /// text.
     const PAGE: u32 = 8;
 }
 
-/// What is kept of a value.
+/// The kept part of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
     /// Nothing.
     Nothing,
-    /// Everything.
+    /// The whole value.
     Whole,
-    /// Everything, if it is at most so long as JSON; else nothing.
+    /// The whole value if its JSON has at most this length, or else nothing.
     AtMost(usize),
-    /// Everything, if it is at most so long as JSON; else an empty object.
+    /// The whole value if its JSON has at most this length, or else an empty object.
     AtMostOrEmpty(usize),
     /// These fields of an object.
     Fields(&'static [(&'static str, Keep)]),
-    /// Of a list of ports their numbers.
+    /// The numbers in a list of ports.
     PortNumbers,
-    /// Of a list of endpoints one that is ready, if there is one.
+    /// One ready endpoint of a list of endpoints, if there is one.
     OneReady,
 }
 
@@ -71,29 +73,29 @@ macro_rules! forms {
 }
 
 forms! {
-    /// What nobody else can make, as long as the admission policies are there.
+    /// Kinds that no other user can create while the admission policies are in force.
     Ours {
         const METADATA: Metadata = Metadata::Whole;
         const CONTENT: Keep = Keep::Whole;
         const PAGE: u32 = 50;
     }
-    /// What only has to be there.
+    /// Kinds of which only the existence matters.
     Existence {
         const METADATA: Metadata = Metadata::Existence;
         const CONTENT: Keep = Keep::Nothing;
         const METADATA_ONLY: bool = true;
         const PAGE: u32 = 16;
     }
-    /// What only has to be there and be ours.
+    /// Kinds of which only the existence and the owner matter.
     Marks {
         const CONTENT: Keep = Keep::Nothing;
         const METADATA_ONLY: bool = true;
     }
-    /// Pods: their phase.
+    /// Pods: the phase.
     Pods {
         const CONTENT: Keep = Keep::Fields(&[("status", Keep::Fields(&[("phase", Keep::Whole)]))]);
     }
-    /// ReplicaSets: how many pods there are, and what is written on their template.
+    /// ReplicaSets: the numbers of pods, and the annotations of the template.
     ReplicaSets {
         const CONTENT: Keep = Keep::Fields(&[
             ("spec", Keep::Fields(&[
@@ -108,19 +110,19 @@ forms! {
             ])),
         ]);
     }
-    /// The users' Services: what a copy that points at them needs to know.
+    /// Services of users: the parts that decide whether a copy can point at the Service.
     Services {
         const METADATA: Metadata = Metadata::Identity;
         const CONTENT: Keep = Keep::Fields(&[
             ("spec", Keep::Fields(&[("type", Keep::Whole), ("ports", Keep::PortNumbers)])),
         ]);
     }
-    /// EndpointSlices: whether anybody is ready.
+    /// EndpointSlices: whether an endpoint is ready.
     EndpointSlices {
         const METADATA: Metadata = Metadata::Slice;
         const CONTENT: Keep = Keep::Fields(&[("endpoints", Keep::OneReady)]);
     }
-    /// ExtensionServices, the users' and ours.
+    /// ExtensionServices, of users and of Slipway.
     ExtensionServices {
         const CONTENT: Keep = Keep::Fields(&[
             ("spec", Keep::AtMostOrEmpty(LARGEST_SPEC)),
@@ -129,7 +131,7 @@ forms! {
     }
 }
 
-/// What was kept of an object.
+/// The kept parts of an object.
 #[derive(Clone, Debug)]
 pub struct Decoded<F> {
     metadata: ObjectMeta,
@@ -139,7 +141,7 @@ pub struct Decoded<F> {
 }
 
 impl<F> Decoded<F> {
-    /// As an object of this kind.
+    /// Returns the kept parts as an object of this kind.
     pub fn into_object(self, kind: Kind) -> Object {
         Object {
             kind,
@@ -248,8 +250,8 @@ impl<'de> DeserializeSeed<'de> for Keep {
     }
 }
 
-/// For what keeps a part of an object or a list. What is neither is kept not at all, and is no error: one object that is not of the form
-/// that is known here must not keep others from being read.
+/// Decodes a kept part of an object or a list. A value of another type is dropped without an error, so that one malformed object does not
+/// block the others.
 struct KeepVisitor(Keep);
 
 impl<'de> Visitor<'de> for KeepVisitor {

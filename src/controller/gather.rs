@@ -1,4 +1,4 @@
-//! Fills an [`Observed`] from the cache. No request is made here, but for the live look before a deletion.
+//! Fills an [`Observed`] from the cache. The only request of this module is the live read before a deletion.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -13,23 +13,22 @@ use super::client;
 use super::interest::Needs;
 use super::watches::{self, Watches};
 use crate::api::ContourDeployment;
-use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
+use crate::plan::observe::{Facts, View, observe, phase};
 use crate::plan::{
-    Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
-    bears_our_name, ours, services, stand_in_namespaces, targets,
+    Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict,
 };
 
-/// How long to wait for sets of objects that are being read for the first time.
+/// The time to wait for sets that are being read for the first time.
 const READING: Duration = Duration::from_secs(2);
 
-/// A refusal is asked about again after this time: it depends on more than the settings. Contour's CRD may have been replaced
-/// by one that knows them, and what stands between us and the API server may have said so in its place.
+/// A refusal of the settings counts for this time, because a refusal depends on more than the settings. For example, Contour's CRD may have
+/// been replaced by one that knows the settings, or a webhook may have refused them.
 const REFUSED: Duration = Duration::from_mins(1);
 
-/// Answers that cost a request, by ContourDeployment: what the API server said of its settings, and when; and what came of the last
-/// writes.
+/// The answers to questions that cost a request, by ContourDeployment: the API server's verdict on the settings with its time, and the
+/// results of the last writes.
 #[derive(Default)]
 pub struct Answers {
     settings: Mutex<HashMap<NamespacedName, (SettingsVerdict, Instant)>>,
@@ -37,7 +36,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Remembers an answer.
+    /// Stores a verdict.
     pub fn put(&self, whose: &NamespacedName, verdict: SettingsVerdict) {
         self.settings
             .lock()
@@ -45,7 +44,7 @@ impl Answers {
             .insert(whose.clone(), (verdict, Instant::now()));
     }
 
-    /// Remembers what came of a write.
+    /// Records the result of a write.
     pub fn note<T>(&self, whose: &NamespacedName, note: impl FnOnce(&mut Attempts) -> T) -> T {
         let mut all = self.attempts.lock().expect("nobody panics with the lock");
         note(Arc::make_mut(all.entry(whose.clone()).or_default()))
@@ -56,7 +55,7 @@ impl Answers {
         all.get(whose).cloned().unwrap_or_default()
     }
 
-    /// How long a refusal still counts, if there is one.
+    /// Returns the time for which a refusal still counts, or None if there is no refusal.
     pub fn asks_again_in(&self, whose: &NamespacedName) -> Option<Duration> {
         let answers = self.settings.lock().expect("nobody panics with the lock");
         match answers.get(whose)? {
@@ -84,47 +83,46 @@ impl Answers {
     }
 }
 
-/// Where an [`Observed`] comes from.
+/// The sources of an [`Observed`].
 pub struct Sources<'a> {
-    /// What the watches have seen.
+    /// The cache.
     pub cache: &'a Cache,
-    /// The watches; those that this ContourDeployment needs are started.
+    /// The watches. An observation starts the watches that the ContourDeployment needs.
     pub watches: &'a Watches,
-    /// What was asked.
+    /// The stored answers.
     pub answers: &'a Answers,
-    /// Who we are.
+    /// The ServiceAccount of the operator.
     pub operator: &'a ServiceAccountRef,
 }
 
-/// What came of it.
+/// The result of an observation.
 pub enum Gathered {
-    /// It does not exist any more.
+    /// The ContourDeployment does not exist.
     Gone,
-    /// It is not of the form that this version reads; in words.
+    /// This version can't decode the ContourDeployment. The text is the decoder's message.
     Undecodable(String),
-    /// ExtensionServices that matter to it have not been read yet.
+    /// Referenced ExtensionServices have not been read yet.
     Unread,
-    /// This; and what it refers to and has not been read yet.
+    /// The observed state, and the sets of referenced objects that have not been read yet.
     Observed(Box<Observed>, Vec<StoreId>),
 }
 
 impl Sources<'_> {
     /// Observes one ContourDeployment.
     pub fn gather(&self, whose: &NamespacedName) -> Gathered {
-        // What it did not ask for until now may have changed after it was read here, and others alone were told. What it asks for depends
-        // on what is there, so that this ends.
+        // An object that nobody asked for until now may have changed after this observation read it, and the change woke only those who had
+        // asked. So observe again. The loop ends, because the objects that a ContourDeployment asks for depend on existing objects only.
         loop {
-            let (gathered, is_new) = self.gather_once(whose);
-            if !is_new {
+            let (gathered, asks_for_more) = self.gather_once(whose);
+            if !asks_for_more {
                 return gathered;
             }
         }
     }
 
-    /// Observes it, and says whether it asks for anything that it did not ask for before.
+    /// Observes one ContourDeployment. The second value reports whether the ContourDeployment asks for more than before.
     fn gather_once(&self, whose: &NamespacedName) -> (Gathered, bool) {
-        let NamespacedName { namespace, name } = whose;
-        let key = Key::new(Kind::ContourDeployment, namespace, name);
+        let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
             return (Gathered::Gone, false);
         };
@@ -132,86 +130,43 @@ impl Sources<'_> {
             Ok(deployment) => deployment,
             Err(error) => return (Gathered::Undecodable(error.to_string()), false),
         };
-        let owner = Owner::of(&deployment.metadata);
-        let settings = &deployment.spec.runtime_settings;
-        let mut objects = self.cache.owned(whose);
-        let places = stand_in_namespaces(&owner, settings, objects.values().map(AsRef::as_ref));
-        // A stand-in that lost its labels while nobody looked is known by its name.
-        for place in &places {
-            let nameless = self.cache.unlabelled(&StoreId::all_in(Kind::ExtensionService, place));
-            let nameless = nameless.into_iter().filter(|object| bears_our_name(&owner, object));
-            objects.extend(nameless.map(|object| (object.key(), object)));
-        }
-        let targets = targets(settings, ours(&owner, settings, &objects));
-        let is_served = self.cache.is_synced(&StoreId::owned(Kind::ExtensionService));
+        let mut view = CacheView::of(self.cache);
         let mut missing_crds = watches::missing_crds(self.cache);
-        // The CRD may have come just now; what is not watched yet is not decided on.
-        if !is_served && missing_crds.is_empty() {
+        // The CRD may have been created just now. An unwatched kind counts as missing.
+        if !view.serves_extension_services && missing_crds.is_empty() {
             missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
         }
-        // What is unread now counts as unread, whatever is read meanwhile: what follows may have been looked up before.
-        let mut unread = BTreeSet::new();
-        let mut need = |wanted: &Needs| {
-            unread.extend(wanted.keys().filter(|id| !self.cache.is_synced(id)).cloned());
-        };
-        let mut wanted = Needs::new();
-        if is_served {
-            for place in places {
-                let here = targets.iter().filter(|target| target.namespace == place);
-                let names = here.map(|target| target.name.clone()).collect();
-                wanted.insert(StoreId::all_in(Kind::ExtensionService, &place), names);
-            }
-        }
-        need(&wanted);
-        let extension_services = self.extension_services(&targets);
-        let unchanged_since = self.unchanged_since(&targets);
-        let referenced: BTreeSet<String> = targets.iter().map(|target| target.namespace.clone()).collect();
-        let services = services(&extension_services, ours(&owner, settings, &objects));
-        for namespace in &referenced {
-            let here = services.iter().filter(|service| service.namespace == *namespace);
-            let names: BTreeSet<String> = here.map(|service| service.name.clone()).collect();
-            for kind in [Kind::Service, Kind::EndpointSlice] {
-                wanted.insert(StoreId::all_in(kind, namespace), names.clone());
-            }
-        }
-        let secrets = StoreId::owned_in(Kind::Secret, namespace);
-        // Secrets can be read only where our own binding allows it.
-        let binding = |object: &Arc<Object>| {
-            object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
-        };
-        let around: Vec<StoreId> = wanted.keys().cloned().collect();
-        if objects.values().any(binding) {
-            wanted.insert(secrets.clone(), BTreeSet::new());
-        }
-        need(&wanted);
-        let needed = self.watches.need(whose, wanted);
-        unread.extend(needed.unread);
-        let observed = Box::new(Observed {
+        let facts = Facts {
             now: Timestamp::now(),
             operator: self.operator.clone(),
-            namespaces: self.namespaces(referenced.iter().chain([namespace])),
             missing_crds,
             admission_problems: admission::problems(self.operator, policies(self.cache).iter().map(AsRef::as_ref)),
-            extension_services,
-            unchanged_since,
-            services: self.services(&referenced),
-            ready_services: self.ready_services(&referenced),
-            references_synced: around.iter().all(|id| !unread.contains(id)),
-            secrets_synced: self.cache.is_synced(&secrets),
             settings: self.answers.get(whose),
-            issued: None,
-            failures: Vec::new(),
             attempts: self.answers.attempts(whose),
-            objects,
-            deployment: Arc::new(deployment),
-        });
-        let gathered = Gathered::Observed(observed, unread.into_iter().collect());
+        };
+        let mut observed = observe(&mut view, Arc::new(deployment), facts);
+        let secrets = StoreId::owned_in(Kind::Secret, &whose.namespace);
+        observed.secrets_synced = self.cache.is_synced(&secrets);
+        let CacheView {
+            mut needs, mut unread, ..
+        } = view;
+        let around: Vec<StoreId> = needs.keys().cloned().collect();
+        if observed.objects.values().any(|object| permits_secrets(object)) {
+            if !observed.secrets_synced {
+                unread.insert(secrets.clone());
+            }
+            needs.insert(secrets, BTreeSet::new());
+        }
+        let needed = self.watches.need(whose, needs);
+        unread.extend(needed.unread);
+        observed.references_synced = !around.iter().any(|id| unread.contains(id));
+        let gathered = Gathered::Observed(Box::new(observed), unread.into_iter().collect());
         (gathered, needed.is_new)
     }
 
-    /// Observes one ContourDeployment once everything that it refers to has been read. That is waited for, but not for long: a
-    /// namespace that can't be read must not keep the rest from being looked after. Without ExtensionServices there is no plan: one
-    /// that was not read yet would be taken for deleted. Only a deletion needs none.
+    /// Observes one ContourDeployment once the referenced objects have been read, or after [`READING`]: a namespace that can't be read must
+    /// not block the other roles. Without the ExtensionServices there is no observation, because an unread ExtensionService would count as
+    /// deleted. Only a deletion needs no ExtensionServices.
     pub async fn gather_read(&self, whose: &NamespacedName) -> Gathered {
         let deadline = tokio::time::Instant::now() + READING;
         loop {
@@ -223,70 +178,108 @@ impl Sources<'_> {
             if tokio::time::timeout_at(deadline, is_read).await.is_ok() {
                 continue;
             }
-            let is_going = observed.deployment.metadata.deletion_timestamp.is_some();
-            let is_blind = unread.iter().any(|id| id.kind == Kind::ExtensionService) && !is_going;
-            return if is_blind {
+            let is_deleted = observed.deployment.metadata.deletion_timestamp.is_some();
+            let lacks_services = unread.iter().any(|id| id.kind == Kind::ExtensionService);
+            return if lacks_services && !is_deleted {
                 Gathered::Unread
             } else {
                 Gathered::Observed(observed, unread)
             };
         }
     }
+}
 
-    fn namespaces<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, NamespacePhase> {
-        let phase = |name: &String| {
-            let namespace = self
-                .cache
-                .get(&StoreId::all(Kind::Namespace), &Key::new(Kind::Namespace, "", name))?;
-            let phase = if namespace.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            Some((name.clone(), phase))
-        };
-        names.filter_map(phase).collect()
+/// The operator's cache as a source of objects. The view records each set that a lookup needs. A set that is unread before the lookup
+/// counts as unread, even if the set is read meanwhile.
+struct CacheView<'a> {
+    cache: &'a Cache,
+    /// Whether ExtensionServices are watched.
+    serves_extension_services: bool,
+    needs: Needs,
+    unread: BTreeSet<StoreId>,
+}
+
+impl<'a> CacheView<'a> {
+    fn of(cache: &'a Cache) -> Self {
+        Self {
+            cache,
+            serves_extension_services: cache.is_synced(&StoreId::owned(Kind::ExtensionService)),
+            needs: Needs::new(),
+            unread: BTreeSet::new(),
+        }
     }
 
-    fn extension_services(
-        &self,
-        targets: &BTreeSet<NamespacedName>,
-    ) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
-        let parse = |target: &NamespacedName| {
-            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
-            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
-            let object = self.cache.get(&id, &key)?;
-            // One that can't be read is as good as absent; the API server's schema lets none through.
-            Some((target.clone(), Arc::new(object.parse().ok()?)))
-        };
-        targets.iter().filter_map(parse).collect()
+    fn need(&mut self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> StoreId {
+        let id = StoreId::all_in(kind, namespace);
+        self.check_read(&id);
+        self.needs.insert(id.clone(), names.clone());
+        id
     }
 
-    fn unchanged_since(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Timestamp> {
-        let since = |target: &NamespacedName| {
-            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
-            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
-            Some((target.clone(), self.cache.unchanged_since(&id, &key)?))
-        };
-        targets.iter().filter_map(since).collect()
-    }
-
-    fn services(&self, namespaces: &BTreeSet<String>) -> BTreeMap<NamespacedName, Arc<Object>> {
-        let all = namespaces
-            .iter()
-            .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
-        all.map(|service| (service.id(), service)).collect()
-    }
-
-    fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
-        let namespaces = namespaces.iter();
-        namespaces
-            .flat_map(|namespace| self.cache.ready_services(namespace))
-            .collect()
+    fn check_read(&mut self, id: &StoreId) {
+        if !self.cache.is_synced(id) {
+            self.unread.insert(id.clone());
+        }
     }
 }
 
-/// The ContourDeployment; without its status, if only that can't be read: another version wrote it, and it is written anew.
+impl View for CacheView<'_> {
+    fn owned(&self, deployment: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
+        self.cache.owned(deployment)
+    }
+
+    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let id = StoreId::all_in(Kind::ExtensionService, namespace);
+        if self.serves_extension_services {
+            self.check_read(&id);
+        }
+        self.cache.unlabelled(&id)
+    }
+
+    fn extension_services(
+        &mut self,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
+        if !self.serves_extension_services {
+            return Vec::new();
+        }
+        let id = self.need(Kind::ExtensionService, namespace, names);
+        let found = names.iter().filter_map(|name| {
+            let key = Key::new(Kind::ExtensionService, namespace, name);
+            Some((self.cache.get(&id, &key)?, self.cache.unchanged_since(&id, &key)))
+        });
+        found.collect()
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
+        let id = self.need(Kind::Service, namespace, names);
+        self.need(Kind::EndpointSlice, namespace, names);
+        let ready = self.cache.ready_services(namespace);
+        let found = names.iter().filter_map(|name| {
+            let service = self.cache.get(&id, &Key::new(Kind::Service, namespace, name))?;
+            let is_ready = ready.contains(&service.id());
+            Some((service, is_ready))
+        });
+        found.collect()
+    }
+
+    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+        let key = Key::new(Kind::Namespace, "", name);
+        self.cache
+            .get(&StoreId::all(Kind::Namespace), &key)
+            .as_deref()
+            .map(phase)
+    }
+}
+
+/// Reports whether an object is the binding that permits the operator to read the Secrets of a namespace.
+fn permits_secrets(object: &Object) -> bool {
+    object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
+}
+
+/// Decodes a ContourDeployment. If only the status can't be decoded, another version wrote the status. The result then has no status, and
+/// Slipway replaces the status.
 fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
     object.parse().or_else(|_| {
         let mut bare = object.clone();
@@ -295,7 +288,7 @@ fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
     })
 }
 
-/// The admission policies and bindings that are ours.
+/// Returns Slipway's admission policies and bindings.
 pub fn policies(cache: &Cache) -> Vec<Arc<Object>> {
     [Kind::ValidatingAdmissionPolicy, Kind::ValidatingAdmissionPolicyBinding]
         .into_iter()
@@ -303,7 +296,7 @@ pub fn policies(cache: &Cache) -> Vec<Arc<Object>> {
         .collect()
 }
 
-/// The same, with Contour's Deployment, ReplicaSets and pods as the API server has them now: a watch may lag behind.
+/// Returns the observed state with Contour's Deployment, ReplicaSets and pods as they are on the API server. A watch may lag behind.
 pub async fn read_live(client: &Client, observed: &Observed) -> Result<Observed, client::Error> {
     let owner = observed.owner();
     let selector = format!(
@@ -331,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_that_cannot_be_read_is_left_out_and_a_specification_is_not() {
+    fn an_undecodable_status_is_dropped_and_such_a_spec_is_not() {
         let object = |replicas: Value, state: &str| {
             let service = json!({
                 "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
@@ -352,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_asked_about_again_and_an_acceptance_is_not() {
+    fn a_refusal_expires_and_an_acceptance_does_not() {
         let whose = NamespacedName::new("a", "edge");
         let long_ago = Instant::now()
             .checked_sub(REFUSED)

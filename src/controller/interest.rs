@@ -1,38 +1,38 @@
-//! Which ContourDeployment asks for what in the sets that depend on what is referenced: from it to the names, and from a name to
-//! those that ask for it.
+//! The interest of each ContourDeployment in the sets of referenced objects, as an index in both directions: from a ContourDeployment to
+//! the names that it asks for, and from a name to the ContourDeployments that ask for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::cache::StoreId;
 use crate::plan::{Kind, NamespacedName};
 
-/// Sets that somebody needs, and of those of [`super::cache::Scope::AllIn`] the names that are asked for.
+/// The needed sets. For each set of [`super::cache::Scope::AllIn`], the names that are asked for.
 pub type Needs = BTreeMap<StoreId, BTreeSet<String>>;
 
-/// What every ContourDeployment needs.
+/// The needs of all ContourDeployments.
 #[derive(Default)]
 pub struct Interest {
     needs: HashMap<NamespacedName, Needs>,
     sets: HashMap<StoreId, Askers>,
 }
 
-/// Those that need a set.
+/// The ContourDeployments that need a set.
 #[derive(Default)]
 struct Askers {
     all: BTreeSet<NamespacedName>,
     by_name: BTreeMap<String, BTreeSet<NamespacedName>>,
 }
 
-/// What came of it that a ContourDeployment needs something else than before.
+/// The effect of new needs of a ContourDeployment.
 pub struct Change {
-    /// The sets that it needs, or needed before.
+    /// The sets that the ContourDeployment needs now or needed before.
     pub sets: BTreeSet<StoreId>,
-    /// Whether it asks for anything that it did not ask for before.
+    /// Whether the ContourDeployment asks for a name or a set that it did not ask for before.
     pub has_grown: bool,
 }
 
 impl Interest {
-    /// Says what a ContourDeployment needs from now on.
+    /// Replaces the needs of a ContourDeployment.
     pub fn set(&mut self, whose: &NamespacedName, wanted: Needs) -> Change {
         let before = self.needs.remove(whose).unwrap_or_default();
         let is_known = |(id, names): (&StoreId, &BTreeSet<String>)| {
@@ -53,18 +53,18 @@ impl Interest {
         change
     }
 
-    /// Those that need this set.
+    /// Returns the ContourDeployments that need this set.
     pub fn needing(&self, id: &StoreId) -> impl Iterator<Item = &NamespacedName> {
         self.sets.get(id).into_iter().flat_map(|askers| &askers.all)
     }
 
-    /// Those that ask for this name in this set.
+    /// Returns the ContourDeployments that ask for this name in this set.
     pub fn asking(&self, id: &StoreId, name: &str) -> impl Iterator<Item = &NamespacedName> {
         let askers = self.sets.get(id).and_then(|askers| askers.by_name.get(name));
         askers.into_iter().flatten()
     }
 
-    /// Those that need any set in this namespace.
+    /// Returns the ContourDeployments that need any set in this namespace.
     pub fn around(&self, namespace: &str) -> BTreeSet<NamespacedName> {
         let kinds = [Kind::ExtensionService, Kind::Service, Kind::EndpointSlice];
         let all = kinds.map(|kind| StoreId::all_in(kind, namespace));
@@ -73,12 +73,12 @@ impl Interest {
             .collect()
     }
 
-    /// Whether anybody needs this set.
+    /// Reports whether any ContourDeployment needs this set.
     pub fn is_needed(&self, id: &StoreId) -> bool {
         self.sets.contains_key(id)
     }
 
-    /// The names that anybody asks for in this set.
+    /// Returns the names that are asked for in this set.
     pub fn names(&self, id: &StoreId) -> BTreeSet<String> {
         let askers = self.sets.get(id).into_iter();
         askers.flat_map(|askers| askers.by_name.keys().cloned()).collect()
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_agree_whatever_is_asked_for_next() {
+    fn both_directions_of_the_index_always_agree() {
         let set = |namespace: &str| StoreId::all_in(Kind::Service, namespace);
         let needs = |names: &[(&str, &[&str])]| -> Needs {
             let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(interest.needing(&set("rate")).collect::<Vec<_>>(), [&b]);
         assert_eq!(interest.around("auth").len(), 2);
         assert_eq!(interest.names(&set("auth")), ["x".to_owned(), "y".to_owned()].into());
-        // Less than before, and the same again.
+        // Fewer names than before, and the same names again.
         for _ in 0..2 {
             assert!(!interest.set(&a, needs(&[("auth", &["y"])])).has_grown);
             assert_eq!((asking(&interest, "auth", "x"), asking(&interest, "auth", "y")), (1, 1));

@@ -14,13 +14,13 @@ use super::{Context, client};
 use crate::api::vocabulary::labels;
 use crate::plan::{Key, Kind, NamespacedName, Observed, Plan, Write};
 
-/// A list that failed is tried again after this time.
+/// The time until the next attempt after a failed list.
 const FAILED: Duration = Duration::from_mins(1);
 
-/// A Lease that holds up a deletion is looked at again after this time: somebody else's finalizer is on it.
+/// The time until the next list while a Lease blocks a deletion, because the Lease has a finalizer of another user.
 const HELD: Duration = Duration::from_secs(5);
 
-/// When the Leases of each ContourDeployment are listed next.
+/// The times of the next lists.
 #[derive(Default)]
 pub struct Leases(Mutex<HashMap<NamespacedName, Next>>);
 
@@ -56,13 +56,13 @@ impl Leases {
     }
 }
 
-/// Where they are kept.
+/// Returns the set that contains the Leases of a ContourDeployment.
 pub fn store(whose: &NamespacedName) -> StoreId {
     StoreId::owned_in(Kind::Lease, &whose.namespace)
 }
 
-/// Reads the Leases of a ContourDeployment, if it is time to. Whether they were read. A failure holds nothing up: Contour's Lease is made
-/// by a create, which tells if it is there.
+/// Lists the Leases of a ContourDeployment if a list is due. Returns true after a list. A failure blocks nothing: Slipway creates Contour's
+/// Lease, and the answer to the creation shows whether the Lease exists.
 pub async fn read_if_due(context: &Context, whose: &NamespacedName) -> bool {
     let generation = generation(context, whose);
     if !context.leases.wait(whose, generation).is_zero() {
@@ -70,7 +70,7 @@ pub async fn read_if_due(context: &Context, whose: &NamespacedName) -> bool {
     }
     let read = read(context, whose).await;
     if let Err(error) = &read {
-        warn!(?whose, %error, "the Leases could not be listed; it is tried again");
+        warn!(?whose, %error, "the list of the Leases failed; the operator retries");
         context
             .leases
             .list_in(whose, generation, context.backoff.jittered(FAILED));
@@ -78,12 +78,12 @@ pub async fn read_if_due(context: &Context, whose: &NamespacedName) -> bool {
     read.is_ok()
 }
 
-/// Reads the Leases of a ContourDeployment from the API server.
+/// Lists the Leases of a ContourDeployment.
 pub async fn read(context: &Context, whose: &NamespacedName) -> Result<(), client::Error> {
     let NamespacedName { namespace, name } = whose;
     let selector = format!("{}={namespace},{}={name}", labels::OWNER_NAMESPACE, labels::OWNER_NAME);
     let generation = generation(context, whose);
-    // What is written to one meanwhile, or without a list, is known as well.
+    // The cache also stores a Lease that is written meanwhile, or without a list.
     context.cache.open(&store(whose));
     let found = client::list_form::<Marks>(&context.client, Kind::Lease, namespace, &selector).await?;
     context.cache.note_listed(&store(whose), whose, Some(found));
@@ -93,14 +93,14 @@ pub async fn read(context: &Context, whose: &NamespacedName) -> Result<(), clien
     Ok(())
 }
 
-/// Whether a plan for a deletion depends on which Leases are left now: one was there, or the end has come.
+/// Reports whether a plan for a deletion depends on the remaining Leases: a Lease existed, or the deletion is about to end.
 pub fn decide(observed: &Observed, planned: &Plan) -> bool {
     let is_end = |write: &Write| matches!(write, Write::Release(target) if target.key.kind == Kind::ContourDeployment);
     let mut writes = planned.waves.iter().flat_map(|wave| &wave.writes);
     is_held_up(observed) || (is_deleted(observed) && writes.any(is_end))
 }
 
-/// How long until a ContourDeployment that has settled is looked at because of its Leases.
+/// Returns the time until a settled ContourDeployment is reconciled because of its Leases.
 pub fn requeue_after(context: &Context, whose: &NamespacedName, observed: &Observed) -> Duration {
     let wait = context.leases.wait(whose, observed.deployment.metadata.generation);
     if is_held_up(observed) { wait.min(HELD) } else { wait }

@@ -1,5 +1,5 @@
-//! The edge: watches, the gather step that fills `Observed`, the apply step that carries out a `Plan`, and the kube-runtime
-//! `Controller` that calls them. The only place with a client.
+//! The edge: the watches, the gather step that fills `Observed`, the apply step that executes a `Plan`, and the kube-runtime `Controller`
+//! that calls these steps. Only the edge has a client.
 
 mod agenda;
 mod apply;
@@ -53,27 +53,27 @@ use watches::Watches;
 
 pub use connection::client as connect;
 
-/// Nothing ends it but the shutdown.
+/// The controller ends only with the shutdown.
 pub type Error = Infallible;
 
-/// ContourDeployments that are reconciled at the same time.
+/// The number of ContourDeployments that are reconciled concurrently.
 const CONCURRENCY: u16 = 16;
 
-/// What the operator is told at its start.
+/// The options of the operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who it is: the subject of its own bindings.
+    /// The ServiceAccount of the operator, which is the subject of the operator's own bindings.
     pub operator: ServiceAccountRef,
 }
 
-/// The names of the parts that `/readyz` waits for: one for each kind that is watched from the start, and Contour's two.
+/// Returns the names of the parts that `/readyz` waits for: one for each kind that is watched from the start, and Contour's two kinds.
 pub fn parts() -> Vec<&'static str> {
     let contours = watches::with_contour().map(|(_, id)| id.kind.name());
     let always = watches::always().into_iter().map(|id| id.kind.name());
     always.chain(contours).chain([Kind::ContourDeployment.name()]).collect()
 }
 
-/// What a reconcile needs.
+/// The context of a reconcile.
 pub(crate) struct Context {
     client: Client,
     cache: Arc<Cache>,
@@ -91,7 +91,7 @@ pub(crate) struct Context {
     without_access: Mutex<HashMap<NamespacedName, Instant>>,
 }
 
-/// Runs until the shutdown begins; reconciles that are under way are finished.
+/// Runs until the shutdown begins. Reconciles in progress are completed.
 pub async fn run(
     client: Client,
     options: Options,
@@ -131,7 +131,7 @@ pub async fn run(
         new_bindings: Mutex::default(),
         without_access: Mutex::default(),
     });
-    info!("reading what is there");
+    info!("listing the existing objects");
     tokio::select! {
         () = context.cache.wait_for(&always) => {}
         () = shutdown.clone() => return Ok(()),
@@ -144,7 +144,7 @@ pub async fn run(
     }
     info!("reconciling");
 
-    // Every watch speaks through one channel; the controller gets names, never errors.
+    // All watches send to one channel. The controller receives names and never errors.
     let (trigger, triggers) = mpsc::unbounded_channel();
     let relay = tokio::spawn(triggers::relay(context.clone(), touched, trigger));
     let writer = Writer::new(watches::resource(Kind::ContourDeployment));
@@ -156,7 +156,7 @@ pub async fn run(
         retries.recv().await.map(|whose| (reference(&whose), retries))
     });
     let liveness = context.telemetry.liveness.clone();
-    // Whom an event wakes is said by the relay alone; the controller learns here which there are.
+    // Only the relay decides which ContourDeployments an event wakes. The controller learns here which ContourDeployments exist.
     let silent = root
         .reflect(writer)
         .filter_map(|event| futures::future::ready(event.err().map(Err)));
@@ -192,15 +192,15 @@ fn reference(whose: &NamespacedName) -> ObjectRef<DynamicObject> {
 }
 
 impl Context {
-    /// Retries ContourDeployments that failed, before their time.
+    /// Retries ContourDeployments that failed, before their wait ends.
     fn retry(&self, all: Vec<NamespacedName>) {
         for whose in all {
-            // Nobody receives when the process ends.
+            // The receiver is gone when the process ends.
             let _ = self.retries.send(whose);
         }
     }
 
-    /// Forgets a ContourDeployment that is gone.
+    /// Forgets a deleted ContourDeployment.
     fn forget(&self, whose: &NamespacedName) {
         self.watches.need(whose, Needs::new());
         self.answers.forget(whose);
@@ -216,7 +216,7 @@ impl Context {
         self.has_access(whose);
     }
 
-    /// Shows in the metrics which admission policies are there.
+    /// Updates the metrics of the admission policies.
     fn count_policies(&self) {
         let found = gather::policies(&self.cache);
         for policy in admission::policies(&self.options.operator, found.iter().map(AsRef::as_ref)) {
@@ -225,7 +225,7 @@ impl Context {
         }
     }
 
-    /// One of our own bindings was just made.
+    /// Records that one of the operator's own bindings was created.
     fn note_binding(&self, whose: &NamespacedName) {
         self.new_bindings
             .lock()
@@ -233,7 +233,7 @@ impl Context {
             .insert(whose.clone(), Instant::now());
     }
 
-    /// Whether one of our own bindings was made within this time.
+    /// Reports whether one of the operator's own bindings was created within this time.
     fn has_new_binding(&self, whose: &NamespacedName, within: Duration) -> bool {
         self.new_bindings
             .lock()
@@ -242,13 +242,13 @@ impl Context {
             .is_some_and(|made| made.elapsed() < within)
     }
 
-    /// Access was refused; whether that may still be because the API server has not noticed that it is due.
+    /// Records that access was refused. Reports whether the reason may still be that the API server has not processed the new access.
     fn waits_for_access(&self, whose: &NamespacedName, within: Duration) -> bool {
         let mut since = self.without_access.lock().expect("nobody panics with the lock");
         since.entry(whose.clone()).or_insert_with(Instant::now).elapsed() < within
     }
 
-    /// Access was given, or nobody waits for it any more.
+    /// Records that access was granted, or that nothing waits for access any more.
     fn has_access(&self, whose: &NamespacedName) {
         self.without_access
             .lock()
@@ -256,7 +256,7 @@ impl Context {
             .remove(whose);
     }
 
-    /// Tells with Events. Nothing waits for them, and nothing fails because of them.
+    /// Publishes Events. Nothing waits for an Event, and a failure has no consequence.
     fn tell(&self, about: &ContourDeployment, events: &[Event]) {
         let reference = about.object_ref(&());
         for event in events {
@@ -267,7 +267,7 @@ impl Context {
                     Severity::Warning => EventType::Warning,
                 },
                 reason: event.reason.clone(),
-                // The API takes 1 kB.
+                // The API limits a note to 1 kB.
                 note: Some(event.note.chars().take(900).collect()),
                 action: "Reconcile".to_owned(),
                 secondary: None,

@@ -1,4 +1,4 @@
-//! An API server for unit tests: it answers as the test says.
+//! A simulated API server for unit tests. The test determines the answers.
 
 use std::io;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-/// An answer: HTTP status and body; none if the connection breaks.
+/// An answer: HTTP status and body. None: the connection breaks.
 pub type Answer = Option<(u16, Value)>;
 
-/// A client of an API server that gives these answers.
+/// Returns a client of an API server that gives these answers.
 pub fn client(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) -> Client {
     client_with_body(move |method, path, _| answer(method, path))
 }
 
-/// The same, where an answer depends on what was sent; null, if that is nothing.
+/// Returns a client of an API server whose answers depend on the body of the request. The body is null if the request has no body.
 pub fn client_with_body(answer: impl Fn(&Method, &str, Value) -> Answer + Send + Sync + 'static) -> Client {
     let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -37,7 +37,7 @@ pub fn client_with_body(answer: impl Fn(&Method, &str, Value) -> Answer + Send +
     Client::new(service, "default")
 }
 
-/// A refusal in the API server's own form.
+/// Returns a refusal in the format of the API server.
 #[allow(clippy::unnecessary_wraps)] // as all answers are
 pub fn refusal(code: u16, reason: &str) -> Answer {
     let status = json!({

@@ -1,4 +1,4 @@
-//! One reconcile: gather, plan, apply, and again until nothing is left to write; then the status.
+//! One reconcile: gather, plan and apply until nothing is left to write, and then write the status.
 
 use std::time::{Duration, Instant};
 
@@ -15,26 +15,26 @@ use crate::plan::{
 };
 use crate::telemetry::ReconcileOutcome;
 
-/// Plans that may follow each other in one reconcile; more than any sequence of waves needs.
+/// The maximum number of plans in one reconcile. No sequence of waves needs more.
 const ROUNDS: usize = 12;
 
-/// Everything is looked at again after this time, give or take a fifth, even if nothing happens.
+/// The time until the next reconcile if nothing happens, plus or minus a fifth.
 pub const RESYNC: Duration = Duration::from_mins(10);
 
-/// Nothing is looked at again before this time, unless something happens.
+/// The minimum time until the next reconcile if nothing happens.
 const AT_LEAST: Duration = Duration::from_millis(50);
 
-/// What could not be read is waited for again after this time. Its arrival is noticed at once.
+/// The time until the next reconcile if objects could not be read. A successful read wakes the ContourDeployment at once.
 const UNREAD: Duration = Duration::from_secs(5);
 
-/// An API server takes this long to know of a binding that was just made.
+/// The time that an API server needs to process a new binding.
 const BINDING_SETTLES: Duration = Duration::from_secs(5);
 
-/// An API server takes this long to know of the ContourDeployments that an admission policy looks for: milliseconds as a rule,
-/// up to 22 s were seen right after the CRD was installed (Kubernetes 1.34).
+/// The time that an API server needs to process the ContourDeployments that an admission policy refers to. Usually milliseconds; 22 s were
+/// observed right after the installation of the CRD (Kubernetes 1.34).
 const POLICY_SETTLES: Duration = Duration::from_secs(35);
 
-/// Reconciles one ContourDeployment. Never fails: what went wrong is in its status, and is tried again.
+/// Reconciles one ContourDeployment. Never fails: the status reports failures, and the operator retries.
 pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     if let Some(left) = context.agenda.begin(whose) {
         return Action::requeue(left);
@@ -49,7 +49,7 @@ pub async fn reconcile(context: &Context, whose: &NamespacedName) -> Action {
     action
 }
 
-/// How a reconcile ends.
+/// The end of a reconcile.
 type End = (Action, ReconcileOutcome);
 
 async fn rounds(context: &Context, whose: &NamespacedName) -> End {
@@ -61,7 +61,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> End {
         };
         if !leases_are_read && leases::decide(&observed, &planned) {
             if let Err(error) = leases::read(context, whose).await {
-                warn!(?whose, %error, "the Leases could not be listed; the deletion waits");
+                warn!(?whose, %error, "the list of the Leases failed; the deletion waits");
                 return (
                     Action::requeue(context.backoff.next(whose)),
                     ReconcileOutcome::Error("leases"),
@@ -99,7 +99,7 @@ async fn rounds(context: &Context, whose: &NamespacedName) -> End {
     unreachable!("the last round settles or fails")
 }
 
-/// Observes a ContourDeployment and makes a plan, unless there is none to make.
+/// Observes a ContourDeployment and computes a plan, unless no plan is possible.
 async fn observe_and_plan(context: &Context, whose: &NamespacedName) -> Result<(Box<Observed>, Plan), End> {
     let mut observed = match sources(context).gather_read(whose).await {
         Gathered::Observed(observed, _) => observed,
@@ -145,7 +145,7 @@ fn sources(context: &Context) -> Sources<'_> {
     }
 }
 
-/// Nothing is left to write: says how it is.
+/// Ends a reconcile after which nothing is left to write.
 async fn settle(
     context: &Context,
     whose: &NamespacedName,
@@ -170,21 +170,21 @@ async fn settle(
     (Action::requeue(wait), ReconcileOutcome::Success)
 }
 
-/// What a settled ContourDeployment is looked at again for, although nothing happens, and in what time.
+/// The reason for the next reconcile of a settled ContourDeployment, if nothing happens, and the time until then.
 struct Waits {
-    /// For whatever may have been missed.
+    /// An event may have been missed.
     resync: Duration,
-    /// For what the plan says.
+    /// The plan requests a time.
     requeue_after: Option<Duration>,
-    /// For a refusal of the API server's that was remembered: it may take the same settings later.
+    /// A stored refusal expires. The API server may accept the same settings later.
     refusal: Option<Duration>,
-    /// For its Leases, which nothing tells of.
+    /// The Leases are not watched.
     leases: Duration,
 }
 
 impl Waits {
     fn shortest(&self, settings: &SettingsVerdict) -> Duration {
-        // An old refusal that nobody goes by (while it is deleted, say) is not asked about.
+        // An expired refusal that no plan uses (for example during a deletion) causes no question.
         let is_refused = matches!(settings, SettingsVerdict::Refused { .. });
         let refusal = self.refusal.filter(|_| is_refused);
         let waits = [self.requeue_after, refusal, Some(self.leases)].into_iter().flatten();
@@ -192,7 +192,7 @@ impl Waits {
     }
 }
 
-/// Something could not be written: says what, and tries again later.
+/// Ends a reconcile with failed writes: reports the failures and backs off.
 async fn fail(
     context: &Context,
     whose: &NamespacedName,
@@ -214,7 +214,7 @@ async fn fail(
     for failure in &failures {
         warn!(?whose, object = %failure.key, cause = ?failure.cause, message = %failure.message, "a write failed");
     }
-    // What was written meanwhile is in the cache; the status is about that.
+    // The cache contains the writes that succeeded. The status describes this state.
     if let Gathered::Observed(fresh, _) = sources(context).gather(whose) {
         observed = *fresh;
     }
@@ -223,14 +223,14 @@ async fn fail(
     if let Err(error) = report(context, whose, &observed, &planned).await {
         warn!(?whose, %error, "the status could not be written");
     }
-    // A try that comes when patience ends: from then on the status calls a person.
+    // Retry when the patience ends, because the status then asks for help.
     let delay = context.backoff.next(whose);
     let patience = patience_left(&planned.status, observed.now);
     let delay = patience.map_or(delay, |left| delay.min(left + Duration::from_millis(100)));
     (Action::requeue(delay), ReconcileOutcome::Error("write"))
 }
 
-/// Gets the answers to the plan's questions.
+/// Gets the answers to the questions of a plan.
 async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Vec<Failure> {
     let mut failures = Vec::new();
     for question in &planned.questions {
@@ -259,7 +259,7 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
     failures
 }
 
-/// Writes the status, if it differs, and tells what changed.
+/// Writes the status if it differs, and publishes Events about the changes.
 async fn report(
     context: &Context,
     whose: &NamespacedName,
@@ -274,7 +274,7 @@ async fn report(
         return Ok(());
     }
     let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
-    // The object may just have gone with its finalizer.
+    // The object may have been deleted with the removal of its finalizer.
     let status = serde_json::to_value(&planned.status)?;
     context.cache.note_status(&key, &status);
     match client::replace_status(&context.client, &key, &status).await {
@@ -286,7 +286,8 @@ async fn report(
     Ok(())
 }
 
-/// Remembers when our own bindings were made: for some seconds a 403 may only mean that the API server does not know yet.
+/// Records the creation of the operator's own bindings. For some seconds afterwards, a 403 may only mean that the API server has not
+/// processed the binding yet.
 fn note_bindings(context: &Context, whose: &NamespacedName, planned: &Plan) {
     let binding = |write: &Write| matches!(write, Write::Create(object) if object.kind == Kind::RoleBinding);
     if planned.waves.iter().flat_map(|wave| &wave.writes).any(binding) {

@@ -1,7 +1,8 @@
-//! `slipway release`: takes our finalizers away where no operator is there any more to do it. It was uninstalled before the
-//! ContourDeployments were deleted, say, and they and the namespaces with stand-ins in them hang in Terminating.
+//! `slipway release`: removes Slipway's finalizers if no operator exists to remove them. For example, if a user uninstalls the operator
+//! before the ContourDeployments, then the ContourDeployments and the namespaces with stand-ins stay in Terminating.
 //!
-//! It makes no plan: what an operator would do in an order that keeps HTTPS hosts, is done here at once.
+//! The command makes no plan. The operator would remove the finalizers in an order that keeps HTTPS hosts. The command removes them at
+//! once.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +12,18 @@ use super::cache::owner;
 use super::client::{self, Error};
 use crate::plan::{Kind, NamespacedName, Object, Target};
 
-/// Whose objects are let go.
+/// The ContourDeployments whose objects are released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// Those of ContourDeployments that are being deleted or gone.
+    /// ContourDeployments that are being deleted or do not exist.
     Ended,
-    /// Those of all ContourDeployments.
+    /// All ContourDeployments.
     Everybodys,
 }
 
-/// What is held by our finalizer and may be let go, in the order in which an operator would let it go: stand-ins, blackholes,
-/// ContourDeployments.
+/// Returns the objects with Slipway's finalizer that may be released, in the operator's order: stand-ins, blackholes, ContourDeployments.
 ///
-/// Errors: something could not be listed. A kind that the API server does not serve holds nothing.
+/// Errors: a list failed. A kind that the API server does not serve has no objects.
 pub async fn held(client: &Client, whose: Whose) -> Result<Vec<Target>, Error> {
     let deployments = all(client, Kind::ContourDeployment).await?;
     let running: BTreeSet<NamespacedName> = deployments
@@ -37,7 +37,7 @@ pub async fn held(client: &Client, whose: Whose) -> Result<Vec<Target>, Error> {
         } else {
             owner(object)
         };
-        // One that lost its labels may be anybody's.
+        // An object without labels may belong to anyone.
         named.map_or(running.is_empty(), |name| !running.contains(&name))
     };
     let mut held = all(client, Kind::ExtensionService).await?;
@@ -50,9 +50,9 @@ pub async fn held(client: &Client, whose: Whose) -> Result<Vec<Target>, Error> {
         .collect())
 }
 
-/// Takes our finalizer off an object, unless it changed since it was listed; one that is gone is fine.
+/// Removes Slipway's finalizer from an object, unless the object has changed since the list. An object that does not exist is no error.
 ///
-/// Errors: the API server refuses it.
+/// Errors: the API server refuses the change.
 pub async fn release(client: &Client, target: &Target) -> Result<(), Error> {
     match client::set_finalizer(client, target, false).await {
         Err(error) if error.code() != 404 => Err(error),

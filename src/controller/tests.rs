@@ -5,7 +5,7 @@ use crate::plan::Object;
 use crate::telemetry::{Liveness, Metrics, Readiness};
 use cache::{StoreId, Touched};
 
-/// A context with this client, and what its watches saw.
+/// Returns a context with this client, and the receiver of the watches' changes.
 pub fn context(client: Client) -> (Context, mpsc::UnboundedReceiver<Touched>) {
     let (touch, touched) = mpsc::unbounded_channel();
     let telemetry = Telemetry {
@@ -38,7 +38,7 @@ pub fn context(client: Client) -> (Context, mpsc::UnboundedReceiver<Touched>) {
     (context, touched)
 }
 
-/// Makes a set hold these objects.
+/// Fills a set with these objects.
 pub fn holds(cache: &Cache, set: &StoreId, objects: impl IntoIterator<Item = Object>) -> Touched {
     let number = cache.begin(set);
     let objects = objects.into_iter().map(Event::InitApply);
@@ -48,8 +48,8 @@ pub fn holds(cache: &Cache, set: &StoreId, objects: impl IntoIterator<Item = Obj
 }
 
 #[tokio::test]
-async fn one_of_the_same_name_waits_for_its_access_as_if_there_had_been_none() {
-    // An API server that never answers.
+async fn a_successor_of_the_same_name_waits_for_access_from_the_start() {
+    // This API server never answers.
     let (context, _touched) = context(played::client(|_, _| None));
     let whose = NamespacedName::new("projectcontour", "edge");
     context.note_binding(&whose);

@@ -1,8 +1,8 @@
-//! From what a watch saw to the ContourDeployments that it matters to. Too many is harmless, and one too few is not; where it can't be
-//! told, all that may be meant are woken.
+//! Maps the changes that a watch has received to the ContourDeployments that depend on them. A superfluous wake-up is harmless, a missing
+//! one is not. If a change does not identify the ContourDeployments, all candidates are woken.
 //!
-//! This is the only way by which anything wakes a ContourDeployment, beside the time after which it wants to be looked at again. For each
-//! part of [`crate::plan::Observed`] docs/decisions/0016-one-cache.md names the event that wakes for it.
+//! Nothing else wakes a ContourDeployment, except its requeue time. For each part of [`crate::plan::Observed`],
+//! docs/decisions/0016-one-cache.md names the event that wakes for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::watches;
 use super::{Context, reference};
 use crate::plan::{Key, Kind, NamespacedName};
 
-/// Passes on what the watches saw, as names of ContourDeployments, until nobody listens any more.
+/// Forwards changes as names of ContourDeployments until the receiver is gone.
 pub async fn relay(
     context: Arc<Context>,
     mut touched: mpsc::UnboundedReceiver<Touched>,
@@ -32,7 +32,7 @@ pub async fn relay(
     }
 }
 
-/// Does what has to be done at once, and notes who is woken.
+/// Executes immediate reactions, and records the woken ContourDeployments.
 pub fn wake(context: &Context, touched: &Touched) -> BTreeSet<NamespacedName> {
     match touched.set.kind {
         Kind::CustomResourceDefinition => context.watches.follow_crds(),
@@ -53,7 +53,7 @@ pub fn wake(context: &Context, touched: &Touched) -> BTreeSet<NamespacedName> {
     woken
 }
 
-/// The ContourDeployments that this matters to.
+/// Returns the ContourDeployments that depend on these changes.
 fn concerned(cache: &Cache, interest: &Interest, touched: &Touched) -> BTreeSet<NamespacedName> {
     let set = &touched.set;
     let all = || cache.all(&StoreId::all(Kind::ContourDeployment));

@@ -1,4 +1,4 @@
-//! A stored ContourDeployment that this version can't read, after a downgrade for instance: its status says so.
+//! Reports a stored ContourDeployment that this version can't decode, for example after a downgrade.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,13 +11,13 @@ use crate::api::ContourDeploymentStatus;
 use crate::api::vocabulary::{conditions, reasons};
 use crate::plan::{Key, Kind, NamespacedName};
 
-/// As much of the error as fits a screen: it quotes what it can't read, which may be longer than the API allows.
+/// The maximum length of the error in the message. The error quotes the value, which may be longer than the API permits.
 const LONGEST_ERROR: usize = 512;
 
-/// Says that it can't be read, unless the status says so already. What is there counts, not the generation that it names:
-/// another version may have found the same generation Ready.
+/// Reports that a ContourDeployment can't be decoded, unless the status reports this already. The present conditions decide, not their
+/// generation: another version may have reported the same generation as Ready.
 pub async fn report(context: &Context, whose: &NamespacedName, error: &str) -> Action {
-    warn!(?whose, %error, "this ContourDeployment can't be read");
+    warn!(?whose, %error, "the ContourDeployment can't be decoded");
     match write(context, whose, error).await {
         Ok(()) => {
             context.retry(context.backoff.succeeded(whose));
@@ -48,14 +48,14 @@ async fn write(context: &Context, whose: &NamespacedName, error: &str) -> Result
     context.cache.note_status(&key, &status);
     match client::replace_status(&context.client, &key, &status).await {
         Ok(object) => context.cache.note(&object, whose),
-        // It has just gone.
+        // The object was just deleted.
         Err(error) if error.code() == 404 => {}
         Err(error) => return Err(error),
     }
     Ok(())
 }
 
-/// Not Ready, and a person must act. Nothing else is known.
+/// Returns the conditions: not Ready, and a user must act. Nothing else is known.
 fn status(
     before: Option<&ContourDeploymentStatus>,
     generation: Option<i64>,
@@ -63,8 +63,7 @@ fn status(
     now: Timestamp,
 ) -> ContourDeploymentStatus {
     let error: String = error.chars().take(LONGEST_ERROR).collect();
-    let message =
-        format!("the stored object is not of the form that this version of Slipway reads: {error}; write it anew");
+    let message = format!("this version of Slipway cannot decode the stored object: {error}; apply a valid object");
     let condition = |type_: &str, status: &str| {
         let conditions = before.into_iter().flat_map(|before| &before.conditions);
         let mut same = conditions.filter(|condition| condition.type_ == type_ && condition.status == status);
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_once_and_whatever_another_version_said_of_the_same_generation() {
+    fn the_report_is_written_once_and_replaces_older_reports() {
         let ready = Condition {
             type_: conditions::READY.to_owned(),
             status: "True".to_owned(),

@@ -1,7 +1,7 @@
-//! The watches: each has its own backoff, feeds the cache, and says which ContourDeployments to look at again.
+//! The watches. Each watch has its own backoff, feeds the cache, and reports its changes to the relay.
 //!
-//! All triggers of a kube-runtime `Controller` share one backoff, so that one failing watch would delay every other one's
-//! events (docs/decisions/0016-one-cache.md). Here errors are counted and dropped before anything reaches the controller.
+//! All triggers of a kube-runtime `Controller` share one backoff, so one failing watch would delay the events of all others
+//! (docs/decisions/0016-one-cache.md). Here, errors are counted and dropped before they reach the controller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,17 +26,17 @@ use crate::plan::admission;
 use crate::plan::{Key, Kind, NamespacedName, Object};
 use crate::telemetry::{Metrics, Readiness};
 
-/// A watch is asked for no longer than this and resumed where it ended, so that a stream that went silent is noticed within
-/// a minute (kube adds 5 s).
+/// The maximum duration of a watch request. The next request resumes the watch. So a silent stream is detected within a minute (kube adds 5
+/// s).
 pub const WATCH_SECONDS: u32 = 50;
 
-/// Our own CRD.
+/// Slipway's CRD.
 const OUR_CRD: &str = "contourdeployments.contour.slipway.dev";
 
 /// The CRD of ExtensionServices.
 pub const EXTENSION_SERVICES: &str = "extensionservices.projectcontour.io";
 
-/// The sets that are watched from the start, whatever is installed.
+/// Returns the sets that are watched from the start.
 pub fn always() -> Vec<StoreId> {
     let owned = [
         Kind::RoleBinding,
@@ -61,7 +61,7 @@ pub fn always() -> Vec<StoreId> {
         .collect()
 }
 
-/// The sets that can be watched only while Contour's CRDs are there.
+/// Returns the sets that can be watched only while Contour's CRDs exist.
 pub fn with_contour() -> [(&'static str, StoreId); 2] {
     [
         (EXTENSION_SERVICES, StoreId::owned(Kind::ExtensionService)),
@@ -80,20 +80,21 @@ pub struct Watches {
     metrics: Metrics,
     readiness: Readiness,
     running: Mutex<BTreeMap<StoreId, JoinHandle<()>>>,
-    /// Who needs which of the sets that depend on what is referenced.
+    /// The needs of the ContourDeployments for sets of referenced objects.
     interest: Mutex<Interest>,
 }
 
-/// What came of it that a ContourDeployment said what it needs.
+/// The result of new needs of a ContourDeployment.
 pub struct Needed {
-    /// Sets that are asked for more than before. They count as unread until they have been read anew.
+    /// The sets with additional names. These sets count as unread until they have been listed again.
     pub unread: Vec<StoreId>,
-    /// Whether it asks for anything that it did not ask for before. What happened to that until now may have been told to others only.
+    /// Whether the ContourDeployment asks for a name or a set that it did not ask for before. Earlier changes of such an object may have
+    /// woken only others.
     pub is_new: bool,
 }
 
 impl Watches {
-    /// None yet.
+    /// Returns an instance without running watches.
     pub fn new(
         client: Client,
         cache: Arc<Cache>,
@@ -112,7 +113,7 @@ impl Watches {
         }
     }
 
-    /// Starts the watch of a set, if it does not run.
+    /// Starts the watch of a set, if the watch does not run.
     pub fn start(&self, id: &StoreId) {
         let mut running = self.running.lock().expect("nobody panics with the lock");
         if !running.contains_key(id) {
@@ -120,7 +121,7 @@ impl Watches {
         }
     }
 
-    /// Watches a set anew: it is asked for more than before.
+    /// Restarts the watch of a set, because additional names are asked for.
     fn restart(&self, id: &StoreId) {
         let mut running = self.running.lock().expect("nobody panics with the lock");
         if let Some(former) = running.insert(id.clone(), self.watch(id)) {
@@ -153,23 +154,24 @@ impl Watches {
                     }
                     Err(error) => {
                         metrics.watch_failed(id.kind.name());
-                        warn!(kind = %id.kind, scope = ?id.scope, %error, "a watch failed; it is tried again");
+                        warn!(kind = %id.kind, scope = ?id.scope, %error, "a watch failed; the operator retries");
                     }
                 }
             }
         })
     }
 
-    /// Ends the watch of a set, and forgets what it brought.
+    /// Stops the watch of a set, and forgets the objects of the set.
     pub fn stop(&self, id: &StoreId) {
         if let Some(task) = self.running.lock().expect("nobody panics with the lock").remove(id) {
-            debug!(kind = %id.kind, scope = ?id.scope, "not watching any more");
+            debug!(kind = %id.kind, scope = ?id.scope, "stopped watching");
             task.abort();
             self.cache.forget(id);
         }
     }
 
-    /// Says what a ContourDeployment needs; what nobody needs any more is dropped. What nobody asked for until now is read anew.
+    /// Sets the needs of a ContourDeployment. Stops the watches of sets that no ContourDeployment needs, and lists sets with additional
+    /// names again.
     pub fn need(&self, whose: &NamespacedName, wanted: Needs) -> Needed {
         let mut interest = self.interest();
         let change = interest.set(whose, wanted);
@@ -190,12 +192,12 @@ impl Watches {
         }
     }
 
-    /// Who needs which of the sets that depend on what is referenced.
+    /// Returns the needs of the ContourDeployments for sets of referenced objects.
     pub fn interest(&self) -> MutexGuard<'_, Interest> {
         self.interest.lock().expect("nobody panics with the lock")
     }
 
-    /// The watches of Contour's own kinds that run now.
+    /// Returns the running watches of Contour's own kinds.
     pub fn of_contour(&self) -> Vec<StoreId> {
         let running = self.running.lock().expect("nobody panics with the lock");
         with_contour()
@@ -205,8 +207,8 @@ impl Watches {
             .collect()
     }
 
-    /// The watch of ContourDeployments, for kube's controller, which gets references alone. It feeds the cache like the others, and what it
-    /// saw is told like what the others saw.
+    /// Returns the watch of ContourDeployments for kube's controller, which receives only references. This watch feeds the cache and
+    /// reports its changes like the other watches.
     pub fn root(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + Send + use<> {
         let id = StoreId::all(Kind::ContourDeployment);
         let (cache, triggers, metrics, readiness) = (
@@ -224,14 +226,14 @@ impl Watches {
                     }
                     let reference = map(borrowed(&event), reference);
                     if let Some(touched) = cache.apply(&id, number, event) {
-                        // Nobody listens any more when the process ends.
+                        // The receiver is gone when the process ends.
                         let _ = triggers.send(touched);
                     }
                     Some(Ok(reference))
                 }
                 Err(error) => {
                     metrics.watch_failed(id.kind.name());
-                    warn!(kind = %id.kind, %error, "a watch failed; it is tried again");
+                    warn!(kind = %id.kind, %error, "a watch failed; the operator retries");
                     None
                 }
             };
@@ -239,7 +241,8 @@ impl Watches {
         })
     }
 
-    /// Follows the CRDs of Contour: their arrival starts the watches of their kinds at once, their end ends them.
+    /// Follows Contour's CRDs: starts the watches of their kinds when the CRDs are created, and stops the watches when the CRDs are
+    /// deleted.
     pub fn follow_crds(&self) {
         for (crd, id) in with_contour() {
             let key = Key::new(Kind::CustomResourceDefinition, "", crd);
@@ -270,7 +273,7 @@ impl Watches {
     }
 }
 
-/// Contour's CRDs that can't be used now: absent, being deleted, or not read yet.
+/// Returns Contour's CRDs that cannot be used now: absent, being deleted, or not read yet.
 pub fn missing_crds(cache: &Cache) -> Vec<String> {
     let is_unusable = |crd: &str| {
         let key = Key::new(Kind::CustomResourceDefinition, "", crd);
@@ -289,7 +292,7 @@ pub fn missing_crds(cache: &Cache) -> Vec<String> {
         .collect()
 }
 
-/// The events of one set. An error is an item, after which the stream goes on by its own backoff.
+/// Returns the events of one set. An error is an item. The stream continues after the error with its own backoff.
 fn events(client: &Client, id: &StoreId) -> Events {
     match (id.kind, &id.scope) {
         (Kind::Namespace | Kind::CustomResourceDefinition, _) => events_of::<decode::Existence>(client, id),
@@ -329,8 +332,8 @@ fn config(id: &StoreId, page: u32) -> watch::Config {
     }
 }
 
-/// Whether an event is about an object that anybody asks for. Of policies that is ours alone; they can't be chosen by a label, which
-/// is what somebody might take off. Of CRDs it is ours and those that Contour needs.
+/// Reports whether an event is about an object that matters. Of policies, only Slipway's own matter. A label selector can't select them,
+/// because another user might remove the label. Of CRDs, only Slipway's own and Contour's matter.
 fn is_wanted(event: &Event<Object>) -> bool {
     match event {
         Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => match object.kind {
@@ -344,7 +347,7 @@ fn is_wanted(event: &Event<Object>) -> bool {
     }
 }
 
-/// Whether this is the kind of an admission policy, or of the binding of one.
+/// Reports whether this is the kind of an admission policy or of its binding.
 pub fn is_policy(kind: Kind) -> bool {
     matches!(
         kind,
@@ -352,7 +355,7 @@ pub fn is_policy(kind: Kind) -> bool {
     )
 }
 
-/// How kube addresses a kind.
+/// Returns kube's description of a kind.
 pub fn resource(kind: Kind) -> ApiResource {
     ApiResource {
         group: kind.group().into(),
@@ -363,7 +366,7 @@ pub fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-/// The first tries come soon: right after a CRD or a binding is made, the API server still says no for some milliseconds.
+/// The first retries follow quickly: right after the creation of a CRD or a binding, the API server refuses requests for some milliseconds.
 fn backoff() -> ExponentialBackoff {
     let builder = backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
@@ -394,7 +397,7 @@ fn borrowed<K>(event: &Event<K>) -> Event<&K> {
     }
 }
 
-/// The name of a ContourDeployment, as kube's controller knows one.
+/// Returns the name of a ContourDeployment from the reference of kube's controller.
 fn reference(object: &Object) -> DynamicObject {
     DynamicObject::new(object.name(), &resource(object.kind)).within(object.namespace())
 }

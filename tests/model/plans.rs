@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustc_hash::FxHashMap as HashMap;
 use serde_json::{Value, json};
 use slipway::api::ContourDeployment;
+use slipway::plan::observe::{Facts, View, observe, phase};
 use slipway::plan::{
-    Key, Kind, NamespacePhase, Object, Observed, Owner, Plan, Question, ServiceAccountRef, SettingsVerdict, Write,
-    bears_our_name, ours, plan, targets,
+    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict,
+    Write, plan,
 };
 use slipway::render::answered;
 
@@ -84,6 +86,71 @@ impl Plans {
     }
 }
 
+/// The content of the operator's cache: the objects of one ContourDeployment, and those of users.
+struct Seen<'a> {
+    items: Vec<&'a Item>,
+    furniture: &'a BTreeMap<Key, Arc<Object>>,
+}
+
+impl Seen<'_> {
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
+        let items = self.items.iter().filter(move |item| item.kind() == kind);
+        items.map(|item| &item.object)
+    }
+
+    fn named(&self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> impl Iterator<Item = Arc<Object>> {
+        let is_named = move |object: &&Arc<Object>| object.namespace() == namespace && names.contains(object.name());
+        self.of_kind(kind).filter(is_named).cloned()
+    }
+}
+
+impl View for Seen<'_> {
+    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
+        let owned = self.items.iter().filter(|item| item.owner.is_some());
+        let mut objects: BTreeMap<_, _> = owned.map(|item| (item.object.key(), item.object.clone())).collect();
+        objects.extend(self.furniture.clone());
+        objects
+    }
+
+    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let is_unlabelled = |item: &&&Item| {
+            item.kind() == Kind::ExtensionService && item.owner.is_none() && item.object.namespace() == namespace
+        };
+        let unlabelled = self.items.iter().filter(is_unlabelled);
+        unlabelled.map(|item| item.object.clone()).collect()
+    }
+
+    fn extension_services(
+        &mut self,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
+        let found = self.named(Kind::ExtensionService, namespace, names);
+        found.map(|object| (object, None)).collect()
+    }
+
+    /// The user's Service has a ready endpoint as long as the Service exists.
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
+        let found = self.named(Kind::Service, namespace, names);
+        found
+            .map(|service| {
+                let is_ready = service.at("/spec/selector").is_some();
+                (service, is_ready)
+            })
+            .collect()
+    }
+
+    /// The namespaces of the ContourDeployments always exist.
+    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+        let mut namespaces = self.of_kind(Kind::Namespace);
+        let found = namespaces.find(|object| object.name() == name);
+        let is_home = OWNERS.iter().any(|(home, _)| *home == name);
+        found
+            .map(|object| phase(object))
+            .or(is_home.then_some(NamespacePhase::Active))
+    }
+}
+
 impl Model {
     /// Returns the number of the plan for the operator's cache. `fresh`: Contour's Deployment, ReplicaSets and pods are read
     /// live.
@@ -151,71 +218,25 @@ impl Model {
         Some(seen)
     }
 
-    /// Gathers the observed state as the controller does.
+    /// Observes as the operator does.
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
         let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
-        let items: Vec<&Item> = seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect();
-        let owner = Owner::of(&deployment.metadata);
-        // The controller identifies a stand-in that lost its labels while the operator was down by the name of the stand-in.
-        let is_shown = |item: &&&Item| {
-            let is_nameless = item.owner.is_none() && item.kind() == Kind::ExtensionService;
-            item.owner.is_some() || (is_nameless && bears_our_name(&owner, &item.object))
-        };
-        let shown = items.iter().filter(is_shown).map(|item| item.object.clone());
-        let mut objects: BTreeMap<Key, Arc<Object>> = shown.map(|object| (object.key(), object)).collect();
-        objects.extend(self.furniture[seen[2] as usize].objects.clone());
-        let settings = &deployment.spec.runtime_settings;
-        let wanted = targets(settings, ours(&owner, settings, &objects));
-        let id = Object::id;
-        let of_kind = |kind: Kind| {
-            items
-                .iter()
-                .filter(move |item| item.kind() == kind)
-                .map(|item| &item.object)
-        };
-        let extension_services = of_kind(Kind::ExtensionService)
-            .filter(|object| wanted.contains(&id(object)))
-            .map(|object| (id(object), Arc::new(object.parse().expect("an ExtensionService"))))
-            .collect();
-        let referenced: BTreeSet<&str> = wanted.iter().map(|target| target.namespace.as_str()).collect();
-        let services: BTreeMap<_, _> = of_kind(Kind::Service)
-            .filter(|object| referenced.contains(object.namespace()))
-            .map(|object| (id(object), object.clone()))
-            .collect();
-        // The user's Service has a ready endpoint as long as the Service exists.
-        let ready = services.values().filter(|object| object.at("/spec/selector").is_some());
-        let ready_services = ready.map(|object| id(object)).collect();
-        let mut namespaces = BTreeMap::from([(OWNERS[0].0.to_owned(), NamespacePhase::Active)]);
-        for object in of_kind(Kind::Namespace) {
-            let phase = if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            namespaces.insert(object.name().to_owned(), phase);
-        }
-        Some(Observed {
+        let facts = Facts {
             now: api_server::NOW,
-            deployment: Arc::new(deployment),
             operator: ServiceAccountRef {
                 namespace: "slipway-system".into(),
                 name: "slipway".into(),
             },
-            objects,
-            namespaces,
             missing_crds: Vec::new(),
             admission_problems: Vec::new(),
-            extension_services,
-            unchanged_since: BTreeMap::new(),
-            services,
-            ready_services,
-            references_synced: true,
-            secrets_synced: true,
             settings: self.verdicts[seen[1] as usize].clone(),
-            issued: None,
-            failures: Vec::new(),
             attempts: Arc::new(self.attempts(seen[4])),
-        })
+        };
+        let mut seen = Seen {
+            items: seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect(),
+            furniture: &self.furniture[seen[2] as usize].objects,
+        };
+        Some(observe(&mut seen, Arc::new(deployment), facts))
     }
 
     /// Returns the current observed state, for checks of other parts of the plan than the writes.

@@ -421,11 +421,26 @@ pub fn all() -> Vec<Scope> {
             mischief: &[Mischief::SayOfAnother],
             budgets: Budgets {
                 foreign: 1,
-                flaps: 2,
+                flaps: 1,
                 changes: 1,
                 ..Budgets::NONE
             },
             lags: &[Kind::ExtensionService],
+            ..base.clone()
+        },
+        Scope {
+            name: "edits and deletions after a verdict on another object",
+            what: "the same, and the ExtensionService is deleted and recreated once more; no watch lags",
+            start: Start::Settled,
+            forms: &[Form::Plain, Form::Timeout],
+            mischief: &[Mischief::SayOfAnother],
+            budgets: Budgets {
+                foreign: 1,
+                flaps: 2,
+                changes: 1,
+                ..Budgets::NONE
+            },
+            lags: &[],
             ..base.clone()
         },
         Scope {

@@ -53,7 +53,7 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
         begins: Vec::new(),
         certain: Vec::new(),
     };
-    let mut frontier: VecDeque<Box<[u32]>> = VecDeque::new();
+    let mut frontier: VecDeque<Box<[u8]>> = VecDeque::new();
     let mut found = Found {
         states: 0,
         steps: 0,
@@ -64,7 +64,7 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
     };
 
     let packed = start.pack();
-    known.insert(fingerprint_of(&packed), 0);
+    known.insert(fingerprint(&packed), 0);
     graph.parents.push((0, Action::Crash));
     frontier.push_back(packed.into());
     let mut index = 0_u32;
@@ -91,7 +91,7 @@ pub fn search(model: &mut Model, most: usize, progress: &mut dyn FnMut(usize, us
             }
             let next = step.to.pack();
             let fresh = number(graph.parents.len());
-            let to = *known.entry(fingerprint_of(&next)).or_insert(fresh);
+            let to = *known.entry(fingerprint(&next)).or_insert(fresh);
             if action.is_certain() {
                 is_end = false;
                 graph.certain.push(to | if step.wrote { WROTE } else { 0 });
@@ -227,11 +227,6 @@ impl Graph {
             })
         })
     }
-}
-
-fn fingerprint_of(packed: &[u32]) -> u128 {
-    let bytes: Vec<u8> = packed.iter().flat_map(|word| word.to_le_bytes()).collect();
-    fingerprint(&bytes)
 }
 
 fn number(count: usize) -> u32 {

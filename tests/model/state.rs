@@ -175,6 +175,9 @@ pub fn spend(budget: &mut u8) -> bool {
     }
 }
 
+/// The bit of a byte of a packed state that reports that the number continues.
+const CONTINUED: u32 = 0x80;
+
 /// A state of the whole model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -245,7 +248,35 @@ impl State {
             .retain(|slot| slot.live != 0 || slot.view != 0 || slot.extra != 0);
     }
 
-    pub fn pack(&self) -> Vec<u32> {
+    /// Returns the state as bytes. Nearly all numbers are small, so each number has as few bytes as possible.
+    pub fn pack(&self) -> Vec<u8> {
+        let words = self.words();
+        let mut packed = Vec::with_capacity(words.len() * 2);
+        for mut word in words {
+            while word >= CONTINUED {
+                packed.push((word & (CONTINUED - 1) | CONTINUED).to_le_bytes()[0]);
+                word >>= 7;
+            }
+            packed.push(word.to_le_bytes()[0]);
+        }
+        packed
+    }
+
+    pub fn unpack(packed: &[u8]) -> Self {
+        let mut words = Vec::with_capacity(packed.len());
+        let (mut word, mut shift) = (0, 0);
+        for byte in packed.iter().copied().map(u32::from) {
+            word |= (byte & (CONTINUED - 1)) << shift;
+            shift += 7;
+            if byte < CONTINUED {
+                words.push(word);
+                (word, shift) = (0, 0);
+            }
+        }
+        Self::of(&words)
+    }
+
+    fn words(&self) -> Vec<u32> {
         let mut packed = Vec::with_capacity(self.slots.len() * 4 + 20);
         packed.push(u32::try_from(self.slots.len()).expect("few"));
         for slot in &self.slots {
@@ -265,7 +296,7 @@ impl State {
         packed
     }
 
-    pub fn unpack(packed: &[u32]) -> Self {
+    fn of(packed: &[u32]) -> Self {
         let count = packed[0] as usize;
         let (slots, rest) = packed[1..].split_at(count * 4);
         let slots = slots

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Once};
 use std::{env, panic, process};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use slipway::api::vocabulary::annotations;
+use slipway::api::vocabulary::{annotations, labels};
 use slipway::api::{ContourDeployment, ContourDeploymentStatus};
+use slipway::plan::observe::{Facts, View, observe, phase};
 use slipway::plan::{
-    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
-    ServiceAccountRef, SettingsVerdict, Write, has_ready_endpoint, ours, plan, targets,
+    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan,
+    Question, ServiceAccountRef, SettingsVerdict, Write, has_ready_endpoint, plan,
 };
 use slipway::render::answered;
 
@@ -40,6 +42,75 @@ pub struct Cluster {
     pub judged_triggers: Option<BTreeSet<Trigger>>,
     answer: SettingsVerdict,
     attempts: Arc<Attempts>,
+}
+
+/// The operator's cache, which has caught up with the API server. Answers to writes have identified the objects without labels.
+struct Caught<'a> {
+    api: &'a ApiServer,
+    owner: Owner,
+}
+
+impl Caught<'_> {
+    fn all(&self, is: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
+        let found = self.api.objects.values().filter(|object| is(object));
+        found.cloned().map(Arc::new).collect()
+    }
+
+    fn named(&self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let found = names.iter().filter_map(|name| self.api.get(kind, namespace, name));
+        found.cloned().map(Arc::new).collect()
+    }
+
+    fn is_ready(&self, service: &Object) -> bool {
+        self.api.of_kind(Kind::EndpointSlice).any(|slice| {
+            slice.namespace() == service.namespace()
+                && slice.label("kubernetes.io/service-name") == Some(service.name())
+                && has_ready_endpoint(slice)
+        })
+    }
+}
+
+impl View for Caught<'_> {
+    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
+        let owned = self.all(|object| object.kind != Kind::ContourDeployment && self.owner.owns(object));
+        owned.into_iter().map(|object| (object.key(), object)).collect()
+    }
+
+    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        self.all(|object| {
+            object.kind == Kind::ExtensionService
+                && object.namespace() == namespace
+                && object.label(labels::OWNER_NAME).is_none()
+        })
+    }
+
+    fn extension_services(
+        &mut self,
+        namespace: &str,
+        names: &BTreeSet<String>,
+    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
+        let found = self.named(Kind::ExtensionService, namespace, names).into_iter();
+        found
+            .map(|object| {
+                let since = self.api.unchanged_since[&object.key()];
+                (object, Some(since))
+            })
+            .collect()
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
+        let found = self.named(Kind::Service, namespace, names).into_iter();
+        found
+            .map(|service| {
+                let is_ready = self.is_ready(&service);
+                (service, is_ready)
+            })
+            .collect()
+    }
+
+    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+        self.api.get(Kind::Namespace, "", name).map(phase)
+    }
 }
 
 impl Cluster {
@@ -88,76 +159,22 @@ impl Cluster {
             .get(&deployment_key())?
             .parse()
             .expect("a ContourDeployment");
-        let mut observed = Observed {
+        let facts = Facts {
             now: self.api.now,
-            deployment: Arc::new(deployment),
             operator: ServiceAccountRef {
                 namespace: "slipway-system".into(),
                 name: "slipway".into(),
             },
-            objects: BTreeMap::new(),
-            namespaces: BTreeMap::new(),
             missing_crds: self.missing_crds.clone(),
             admission_problems: Vec::new(),
-            extension_services: BTreeMap::new(),
-            unchanged_since: BTreeMap::new(),
-            services: BTreeMap::new(),
-            ready_services: BTreeSet::new(),
-            references_synced: true,
-            secrets_synced: true,
             settings: self.answer.clone(),
-            issued: None,
-            failures: Vec::new(),
             attempts: self.attempts.clone(),
         };
-        let owner = observed.owner();
-        let labelled = self
-            .api
-            .objects
-            .values()
-            .filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
-        observed.objects = labelled
-            .map(|object| (object.key(), Arc::new(object.clone())))
-            .collect();
-        let settings = &observed.deployment.spec.runtime_settings;
-        let targets = targets(settings, ours(&owner, settings, &observed.objects));
-        for target in &targets {
-            if let Some(object) = self.api.get(Kind::ExtensionService, &target.namespace, &target.name) {
-                let since = self.api.unchanged_since[&object.key()];
-                observed.unchanged_since.insert(target.clone(), since);
-                observed
-                    .extension_services
-                    .insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
-            }
-        }
-        let referenced: BTreeSet<&str> = targets.iter().map(|target| target.namespace.as_str()).collect();
-        for object in self
-            .api
-            .objects
-            .values()
-            .filter(|object| referenced.contains(object.namespace()))
-        {
-            let id = |name: &str| NamespacedName::new(object.namespace(), name);
-            if object.kind == Kind::Service {
-                observed.services.insert(id(object.name()), Arc::new(object.clone()));
-            } else if object.kind == Kind::EndpointSlice && has_ready_endpoint(object) {
-                observed
-                    .ready_services
-                    .extend(object.label("kubernetes.io/service-name").map(id));
-            }
-        }
-        let phase = |object: &Object| {
-            if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            }
+        let mut cache = Caught {
+            api: &self.api,
+            owner: Owner::of(&deployment.metadata),
         };
-        let namespaces = self.api.of_kind(Kind::Namespace);
-        observed.namespaces = namespaces
-            .map(|object| (object.name().to_owned(), phase(object)))
-            .collect();
-        Some(observed)
+        Some(observe(&mut cache, Arc::new(deployment), facts))
     }
 
     /// Returns the plan for the current state, with issued certificates.

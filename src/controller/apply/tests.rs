@@ -18,7 +18,7 @@ fn service(owner: &Owner) -> Object {
     Object::from_json(Kind::Service, json!({"metadata": metadata})).expect("an object")
 }
 
-/// The counters of writes after one of these that got this answer; a look at the object afterwards finds `there`.
+/// Returns the counters of writes after a write with this answer. A read of the object afterwards returns `there`.
 async fn counted_after(write: Write, answer: Answer, there: Option<Value>) -> Vec<String> {
     let client = played::client(move |method, _| match (method.as_str(), &there) {
         ("GET", Some(object)) => Some((200, object.clone())),
@@ -40,7 +40,7 @@ async fn counted_after(write: Write, answer: Answer, there: Option<Value>) -> Ve
 }
 
 #[tokio::test]
-async fn a_write_that_failed_is_counted_by_its_reason_and_one_that_came_too_late_is_no_error() {
+async fn a_failed_write_counts_by_its_reason_and_a_stale_one_does_not() {
     let ours = service(&owner());
     let foreign = json!({"metadata": {"namespace": "projectcontour", "name": "edge-envoy", "uid": "u-other"}});
     let create = || Write::Create(ours.clone());

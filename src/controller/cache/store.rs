@@ -1,4 +1,4 @@
-//! One watched set of objects, and what an event changes in it.
+//! A watched set of objects, and the effect of an event on the set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,37 +13,39 @@ use crate::api::vocabulary::labels;
 use crate::controller::decode::SERVICE_NAME;
 use crate::plan::{Key, Kind, NamespacedName, Object, has_ready_endpoint};
 
-/// One watched set of objects.
+/// A watched set of objects.
 #[derive(Default)]
 pub struct Store {
-    /// Which watch feeds it: an event of a former one says nothing of what is asked for now.
+    /// The number of the watch that feeds the set. Events of earlier watches are ignored, because they lack the names that were added
+    /// since.
     pub watch: u64,
-    /// What is asked for in a set of [`Scope::AllIn`]: names, of EndpointSlices those of their Services.
+    /// The names that are asked for in a set of [`Scope::AllIn`]. For EndpointSlices, the names of their Services.
     pub wanted: BTreeSet<String>,
     pub objects: HashMap<Key, Arc<Object>>,
     pub by_owner: HashMap<NamespacedName, BTreeSet<Key>>,
-    /// Since when each has been known in its present generation.
+    /// The time since which each object has been observed in its current generation.
     pub unchanged_since: HashMap<Key, Timestamp>,
     pub synced: bool,
-    /// What was changed here by the answer to a request of one ContourDeployment's. Others that look at it are told when its event arrives.
+    /// The objects that the answer to a request of one ContourDeployment has changed. The other ContourDeployments that depend on such an
+    /// object are woken when the event arrives.
     pub untold: BTreeSet<Key>,
-    /// The status that was last written here of each ContourDeployment.
+    /// The last written status of each ContourDeployment.
     pub statuses: HashMap<Key, Value>,
-    /// How many EndpointSlices with a ready endpoint each Service has.
+    /// The number of EndpointSlices with a ready endpoint, by Service.
     pub ready: BTreeMap<String, usize>,
-    /// What a read of the whole set has brought so far.
+    /// The objects of a list in progress.
     pub incoming: Option<Vec<Object>>,
-    /// What was seen to leave the set lately, by uid, and at which version: the answer of a write may arrive after the event
-    /// of a later deletion, and would bring back what is gone for good.
+    /// The objects that recently left the set, with uid and version. The answer to a write may arrive after the event of a later deletion.
+    /// Without this list, such an answer would add the deleted object again.
     left: VecDeque<(Instant, String, u64)>,
 }
 
 impl Store {
-    /// Takes an event. Returns what is not as it was known.
+    /// Applies an event. Returns the changes.
     pub fn take(&mut self, id: &StoreId, event: Event<Object>) -> Vec<Change> {
         match event {
             Event::Init => self.incoming = Some(Vec::new()),
-            // What nobody asks for is as good as absent.
+            // An object that nobody asks for counts as absent.
             Event::InitApply(object) if !self.takes(id, &object) => {}
             Event::InitApply(object) => self.incoming.get_or_insert_default().push(object),
             Event::InitDone => return self.read(id),
@@ -58,7 +60,7 @@ impl Store {
         Vec::new()
     }
 
-    /// The whole set was read: everything that has come, is other than before, or is gone.
+    /// Completes a list. Returns the objects that were created, changed or deleted.
     fn read(&mut self, id: &StoreId) -> Vec<Change> {
         let mut before = std::mem::take(self);
         (self.watch, self.synced) = (before.watch, true);
@@ -100,7 +102,7 @@ impl Store {
             .collect()
     }
 
-    /// An object has come, or is other than before.
+    /// Adds or updates an object.
     fn arrive(&mut self, id: &StoreId, object: Object) -> Vec<Change> {
         let key = object.key();
         let before = self.objects.get(&key).cloned();
@@ -115,7 +117,7 @@ impl Store {
         }
         let is_same = before.as_ref().is_some_and(|before| {
             is_same(before, &object)
-                // Our own word on it, which may be seen here before it is answered.
+                // The operator's own status, whose event may arrive before the answer to the request.
                 || (is_same_but_status(before, &object) && self.is_our_word(&object))
         });
         let mut change = Change::of(&key);
@@ -126,17 +128,17 @@ impl Store {
         let is_told = !self.untold.remove(&key);
         match (is_same, is_told) {
             (true, true) => return Vec::new(),
-            // Its owner knows already.
+            // The owner already knows this state.
             (true, false) if matches!(id.scope, Scope::AllIn(_)) => change.owners.clear(),
             _ => {}
         }
         vec![change]
     }
 
-    /// An object has left the set.
+    /// Removes an object.
     fn leave(&mut self, id: &StoreId, object: &Object) -> Vec<Change> {
         let key = object.key();
-        // A successor of the same name, which we wrote, may be known already.
+        // The cache may already contain a successor with the same name that Slipway has written.
         let is_newer = |known: &Arc<Object>| known.uid() != object.uid() && version(known) > version(object);
         if self.objects.get(&key).is_some_and(is_newer) {
             return Vec::new();
@@ -153,7 +155,7 @@ impl Store {
         vec![change]
     }
 
-    /// Does something with an EndpointSlice. Returns the Services of which it is not true any more whether anybody is ready.
+    /// Applies a change of an EndpointSlice. Returns the Services whose readiness has changed.
     fn whoever_is_ready(&mut self, id: &StoreId, slice: &Object, act: impl FnOnce(&mut Self, &Object)) -> Vec<Change> {
         let before = self.objects.get(&slice.key()).cloned();
         let services = [before.as_deref(), Some(slice)].into_iter().flatten();
@@ -165,7 +167,7 @@ impl Store {
         changed.map(|(name, _)| Change::of_service(id, name)).collect()
     }
 
-    /// Whether the status of a ContourDeployment is the one that was last written here.
+    /// Reports whether the status of a ContourDeployment is the last written one.
     fn is_our_word(&self, object: &Object) -> bool {
         let written = self.statuses.get(&object.key());
         written.is_some() && written == object.content.get("status")
@@ -179,14 +181,14 @@ impl Store {
         self.ready.contains_key(service)
     }
 
-    /// Whether an object is kept in this set.
+    /// Reports whether the set keeps an object.
     pub fn takes(&self, id: &StoreId, object: &Object) -> bool {
         let Scope::AllIn(_) = id.scope else {
             return !is_stray(id, object);
         };
         let is_wanted = match object.kind {
             Kind::EndpointSlice => service(object).is_some_and(|name| self.wanted.contains(name)),
-            // A stand-in that lost its labels is not referred to by a name.
+            // A stand-in that lost its labels is not referenced by name.
             Kind::ExtensionService => self.wanted.contains(object.name()) || object.has_our_finalizer(),
             _ => self.wanted.contains(object.name()),
         };
@@ -194,7 +196,7 @@ impl Store {
         is_wanted && (count < MOST || self.objects.contains_key(&object.key()))
     }
 
-    /// Remembers for a while that this object has left the set.
+    /// Records for some time that this object has left the set.
     fn note_left(&mut self, object: &Object) {
         while self
             .left
@@ -207,21 +209,21 @@ impl Store {
             .push_back((Instant::now(), object.uid().to_owned(), version(object)));
     }
 
-    /// Whether this is a state from before the object left the set. One that only lost its labels is there, and is read at
-    /// the version at which it left, or a later one.
+    /// Reports whether this state is older than the moment at which the object left the set. An object that only lost its labels still
+    /// exists, and later reads return the version at which it left the set, or a later one.
     pub fn has_left(&self, object: &Object) -> bool {
         self.left
             .iter()
             .any(|(_, uid, at)| uid == object.uid() && version(object) < *at)
     }
 
-    /// Whose an object is: by its labels, or as it was filed.
+    /// Returns the owner of an object: the owner in the labels, or else the owner for which the object is stored.
     pub fn whose(&self, key: &Key) -> Option<NamespacedName> {
         let filed = || self.by_owner.iter().find(|(_, keys)| keys.contains(key));
         owner(self.objects.get(key)?).or_else(|| filed().map(|(owner, _)| owner.clone()))
     }
 
-    /// Whose an object was that only lost its labels: nobody else would ever take our finalizer from it.
+    /// Returns the owner of an object that only lost its labels. No other user would remove Slipway's finalizer from such an object.
     fn still_whose(&self, object: &Object) -> Option<NamespacedName> {
         let key = object.key();
         let is_known = self.objects.get(&key).is_some_and(|known| known.uid() == object.uid());
@@ -229,7 +231,7 @@ impl Store {
         may_be_filed.then(|| self.whose(&key)).flatten()
     }
 
-    /// When the generation of this object, which is not put here yet, was first seen: before, or now.
+    /// Returns the time since which the generation of this object has been observed. The object is not stored yet.
     pub fn unchanged_since(&self, object: &Object) -> Timestamp {
         let key = object.key();
         let generation = |object: &Object| (object.uid().to_owned(), object.metadata.generation);
@@ -266,8 +268,8 @@ impl Store {
                 self.ready.remove(service);
             }
         }
-        // An object may be filed under an owner that its labels don't name (they were stripped), so that all are looked through
-        // in that rare case.
+        // An object may be stored for an owner that its labels do not name, because another user removed the labels. In this rare case,
+        // search all owners.
         let filed = owner(&object).filter(|owner| self.by_owner.get(owner).is_some_and(|keys| keys.contains(key)));
         match filed {
             Some(owner) => {
@@ -303,7 +305,7 @@ impl Change {
         Self::of(&Key::new(Kind::Service, namespace, name))
     }
 
-    /// The object was, or is, in this state, and is this one's.
+    /// Adds a former or present state of the object, and its owner.
     fn see(&mut self, object: Option<&Object>, whose: Option<NamespacedName>) {
         let Some(object) = object else { return };
         self.is_nobodys |= object.has_our_finalizer() && whose.is_none();
@@ -311,18 +313,18 @@ impl Change {
     }
 }
 
-/// The Service of an EndpointSlice.
+/// Returns the Service of an EndpointSlice.
 fn service(slice: &Object) -> Option<&str> {
     slice.label(SERVICE_NAME)
 }
 
-/// The Service of an EndpointSlice that has a ready endpoint.
+/// Returns the Service of an EndpointSlice, if the EndpointSlice has a ready endpoint.
 fn ready_service(object: &Object) -> Option<&str> {
     let is_ready = object.kind == Kind::EndpointSlice && has_ready_endpoint(object);
     service(object).filter(|_| is_ready)
 }
 
-/// Whose an object is, by its labels.
+/// Returns the owner in the labels of an object.
 pub fn owner(object: &Object) -> Option<NamespacedName> {
     Some(NamespacedName::new(
         object.label(labels::OWNER_NAMESPACE)?,
@@ -330,12 +332,12 @@ pub fn owner(object: &Object) -> Option<NamespacedName> {
     ))
 }
 
-/// Whether two states of an object differ in nothing but their version.
+/// Reports whether two states of an object differ only in their versions.
 fn is_same(before: &Object, after: &Object) -> bool {
     is_same_metadata(before, after) && before.content == after.content
 }
 
-/// Whether two states of a ContourDeployment differ in nothing but their version and status.
+/// Reports whether two states of a ContourDeployment differ only in their versions and statuses.
 pub fn is_same_but_status(before: &Object, after: &Object) -> bool {
     fn rest(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
         object.content.iter().filter(|(field, _)| *field != "status")
@@ -349,8 +351,8 @@ fn is_same_metadata(before: &Object, after: &Object) -> bool {
     metadata == after.metadata
 }
 
-/// Versions of one resource grow (Kubernetes API conventions; numbers in every API server there is). One that is no number
-/// counts as newest: it is better to take an object twice than not at all.
+/// Returns the version of an object as a number. Versions of one resource grow (Kubernetes API conventions; every known API server uses
+/// numbers). A version that is not a number counts as the newest, because processing an object twice is better than missing it.
 pub fn version(object: &Object) -> u64 {
     object
         .metadata

@@ -10,7 +10,7 @@ fn secret(version: &str) -> Object {
     Object::from_json(Kind::Secret, json!({"metadata": metadata})).expect("an object")
 }
 
-/// A cache in which the first watch, of this set, has begun.
+/// Returns a cache in which the first watch of this set has begun.
 fn begun(id: StoreId) -> (Cache, StoreId) {
     let cache = Cache::default();
     assert_eq!(cache.begin(&id), 1);
@@ -25,7 +25,7 @@ fn after_its_deletion() -> (Cache, StoreId, NamespacedName) {
 }
 
 #[test]
-fn an_object_is_unchanged_since_its_generation_was_first_seen_whatever_else_changes() {
+fn unchanged_since_depends_on_the_generation_only() {
     let object = |version: u32, uid: &str, generation: u32| {
         let metadata = json!({
             "namespace": "auth", "name": "auth", "uid": uid, "resourceVersion": version.to_string(), "generation": generation,
@@ -56,14 +56,14 @@ fn an_object_is_unchanged_since_its_generation_was_first_seen_whatever_else_chan
 }
 
 #[test]
-fn an_answer_that_arrives_after_the_deletion_brings_nothing_back() {
+fn an_answer_after_the_deletion_does_not_restore_the_object() {
     let (cache, _, whose) = after_its_deletion();
     cache.note(&secret("8"), &whose);
     assert!(cache.owned(&whose).is_empty());
 }
 
 #[test]
-fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_object() {
+fn an_unlabelled_stand_in_keeps_its_owner_while_its_uid_stays() {
     let stand_in = |version: &str, uid: &str, labels: Value| {
         let metadata = json!({
             "namespace": "auth", "name": "edge-ext-auth-x", "uid": uid, "resourceVersion": version, "labels": labels,
@@ -90,13 +90,13 @@ fn a_stand_in_without_its_labels_is_still_whose_it_was_until_it_is_another_objec
 }
 
 #[test]
-fn an_object_that_only_left_the_set_is_known_once_it_was_read() {
+fn an_object_that_only_left_the_set_is_known_after_a_read() {
     let (cache, id, whose) = after_its_deletion();
     cache.note(&secret("9"), &whose);
     assert!(cache.get(&id, &secret("9").key()).is_some());
 }
 
-/// An object of a kind, with these labels.
+/// Returns an object of a kind with these labels.
 fn labelled(kind: Kind, id: &str, version: &str, labels: &Value) -> Object {
     let (namespace, name) = id.split_once('/').expect("a namespace and a name");
     let metadata =
@@ -131,7 +131,7 @@ fn read(cache: &Cache, id: &StoreId, watch: u64, objects: impl IntoIterator<Item
 }
 
 #[test]
-fn of_a_referenced_namespace_what_is_referred_to_is_kept_and_nobody_is_woken_for_the_rest() {
+fn only_referenced_names_of_a_namespace_are_kept_and_wake() {
     for kind in [Kind::ExtensionService, Kind::Service, Kind::EndpointSlice] {
         let (cache, id) = begun(StoreId::all_in(kind, "auth"));
         assert!(cache.want(&id, wanted(&["x"])), "it was not asked for before");
@@ -142,7 +142,7 @@ fn of_a_referenced_namespace_what_is_referred_to_is_kept_and_nobody_is_woken_for
         let others = (0..1_000).map(|number| object(&format!("other-{number}"), "1"));
         let touched = read(&cache, &id, 1, others.chain([object("x", "1")]));
         let touched = touched.expect("somebody waits for it");
-        // A Service behind which nobody is ready is no change.
+        // A Service without ready endpoints is no change.
         let changes = usize::from(kind != Kind::EndpointSlice);
         assert!(touched.is_first_read && touched.changes.len() == changes, "{touched:?}");
         assert_eq!(names(&cache, &id), wanted(&["x"]));
@@ -151,20 +151,20 @@ fn of_a_referenced_namespace_what_is_referred_to_is_kept_and_nobody_is_woken_for
         }
         cache.note(&object("other", "4"), &NamespacedName::new("home", "edge"));
         assert_eq!(names(&cache, &id), wanted(&["x"]));
-        // Nobody refers to it any more.
+        // No ContourDeployment references the object any more.
         assert!(!cache.want(&id, wanted(&[])));
         assert!(cache.is_synced(&id) && cache.all(&id).is_empty());
     }
 }
 
 #[test]
-fn what_is_referred_to_later_is_unread_until_the_set_was_read_anew_by_a_watch_that_began_after_that() {
+fn a_new_name_is_unread_until_a_later_watch_has_listed_the_set() {
     let (cache, id) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
     let object = |name: &str| plain(Kind::ExtensionService, &format!("auth/{name}"));
     cache.want(&id, wanted(&["x"]));
     read(&cache, &id, 1, [object("x"), object("y")]);
     assert!(cache.is_synced(&id));
-    // The first watch is in the middle of reading everything when somebody asks for another.
+    // The first watch is listing the set when a ContourDeployment asks for another name.
     cache.apply(&id, 1, Event::Init);
     assert!(cache.want(&id, wanted(&["x", "y"])));
     assert!(!cache.is_synced(&id));
@@ -178,14 +178,14 @@ fn what_is_referred_to_later_is_unread_until_the_set_was_read_anew_by_a_watch_th
     read(&cache, &id, 2, [object("x"), object("y")]);
     assert!(cache.is_synced(&id));
     assert_eq!(names(&cache, &id), wanted(&["x", "y"]));
-    // A watch that was ended brings nothing back.
+    // A stopped watch restores nothing.
     cache.forget(&id);
     read(&cache, &id, 2, [object("x")]);
     assert!(!cache.is_synced(&id) && cache.all(&id).is_empty());
 }
 
 #[test]
-fn what_bears_our_finalizer_is_kept_although_nobody_refers_to_it() {
+fn objects_with_slipways_finalizer_are_kept_unreferenced() {
     let (cache, id) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
     let mut stand_in = plain(Kind::ExtensionService, "auth/edge-ext-auth-x");
     stand_in.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
@@ -197,7 +197,7 @@ fn what_bears_our_finalizer_is_kept_although_nobody_refers_to_it() {
 }
 
 #[test]
-fn the_endpoint_slices_of_a_service_are_bounded() {
+fn the_number_of_endpoint_slices_of_a_service_is_limited() {
     let (cache, id) = begun(StoreId::all_in(Kind::EndpointSlice, "auth"));
     cache.want(&id, wanted(&["x"]));
     let slice = |number: usize| {
@@ -210,14 +210,14 @@ fn the_endpoint_slices_of_a_service_are_bounded() {
     assert_eq!(cache.all(&id).len(), MOST);
     read(&cache, &id, 1, (MOST..3 * MOST).map(slice));
     assert_eq!(cache.all(&id).len(), MOST);
-    // What is known is still followed.
+    // Events about known objects are still processed.
     let known = cache.all(&id)[0].clone();
     cache.apply(&id, 1, Event::Delete(Object::clone(&known)));
     assert_eq!(cache.all(&id).len(), MOST - 1);
 }
 
 #[test]
-fn what_a_tenant_marks_elsewhere_is_not_kept() {
+fn objects_that_a_tenant_labels_elsewhere_are_not_kept() {
     let both = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
     let one = json!({labels::OWNER_NAME: "edge"});
     for (kind, name, labels, is_kept) in [
@@ -238,7 +238,7 @@ fn what_a_tenant_marks_elsewhere_is_not_kept() {
 }
 
 #[test]
-fn of_an_object_in_two_sets_the_newer_state_counts() {
+fn the_newer_state_of_an_object_in_two_sets_counts() {
     let (cache, ours) = begun(StoreId::owned(Kind::ExtensionService));
     let beside = StoreId::all_in(Kind::ExtensionService, "auth");
     assert_eq!(cache.begin(&beside), 2);
@@ -260,7 +260,7 @@ fn of_an_object_in_two_sets_the_newer_state_counts() {
 }
 
 #[test]
-fn of_a_set_that_is_read_anew_only_what_has_come_or_is_other_or_gone_is_told() {
+fn a_relist_reports_only_changes() {
     let (cache, id) = begun(StoreId::owned(Kind::Pod));
     let pod = |number: usize, version: &str, mark: &str| {
         let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge", "mark": mark});
@@ -280,7 +280,7 @@ fn of_a_set_that_is_read_anew_only_what_has_come_or_is_other_or_gone_is_told() {
 }
 
 #[test]
-fn what_an_answer_changed_is_told_to_others_when_its_event_arrives() {
+fn the_event_of_an_answered_write_is_reported_to_others() {
     let ours = StoreId::owned(Kind::ExtensionService);
     let (cache, beside) = begun(StoreId::all_in(Kind::ExtensionService, "auth"));
     assert_eq!(cache.begin(&ours), 2);
@@ -299,13 +299,13 @@ fn what_an_answer_changed_is_told_to_others_when_its_event_arrives() {
     let change = only(cache.apply(&beside, 1, Event::Apply(stand_in("5"))));
     assert!(change.owners.is_empty(), "who asks for it by name does not: {change:?}");
     assert!(cache.apply(&beside, 1, Event::Apply(stand_in("6"))).is_some());
-    // The same state by the other set.
+    // The same state from the other set.
     assert!(
         only(cache.apply(&ours, 2, Event::Apply(stand_in("6"))))
             .owners
             .is_empty()
     );
-    // It becomes another's: whose it was sees a former state in the other set until that has it as well.
+    // The object gets another owner. The former owner observes the former state in the other set until that set has the new state, too.
     let mut taken = stand_in("7");
     let labels = taken.metadata.labels.as_mut().expect("it has some");
     labels.insert(labels::OWNER_NAMESPACE.to_owned(), "elsewhere".to_owned());
@@ -313,14 +313,14 @@ fn what_an_answer_changed_is_told_to_others_when_its_event_arrives() {
         let change = only(cache.apply(id, watch, Event::Apply(taken.clone())));
         assert_eq!(change.owners.len(), 2);
     }
-    // One that is gone by an answer is missed by others when the set is read anew.
+    // An answer showed that the object is gone. The others learn this from the relist.
     cache.note_gone(&taken.key(), None);
     let touched = read(&cache, &beside, 1, []).expect("it was unread");
     assert_eq!(touched.changes.len(), 1);
 }
 
 #[test]
-fn what_is_listed_is_one_owner_s_and_takes_answers() {
+fn a_listed_set_belongs_to_one_owner_and_stores_answers() {
     let id = StoreId::owned_in(Kind::Lease, "home");
     let lease = |owner: &str, name: &str| {
         let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: owner});

@@ -7,18 +7,18 @@ use super::*;
 use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER, labels};
 use crate::plan::has_ready_endpoint;
 
-/// What is kept of this object.
+/// Returns the kept parts of this object.
 fn kept<F: Form>(kind: Kind, json: &Value) -> Object {
     let found: Decoded<F> = serde_json::from_str(&json.to_string()).expect("an object");
     found.into_object(kind)
 }
 
-/// Its length as JSON, which is about what it takes in memory, as far as others decide it.
+/// Returns the length of the kept parts as JSON. The memory is about proportional to this length.
 fn length(object: &Object) -> usize {
     object.to_json().to_string().len()
 }
 
-/// Metadata that are as large as an object may be.
+/// Returns metadata of the maximum size of an object.
 fn large_metadata() -> Value {
     let entries: Map<String, Value> = (0..100_000).map(|number| (format!("a{number}"), json!(""))).collect();
     let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1"});
@@ -37,7 +37,7 @@ fn large_metadata() -> Value {
 }
 
 #[test]
-fn of_a_pod_the_phase_is_kept_and_metadata_are_bounded() {
+fn a_pod_keeps_its_phase_and_limited_metadata() {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": large_metadata(),
         "spec": {"containers": [{"env": vec![json!({"name": "a"}); 150_000]}]},
@@ -57,7 +57,7 @@ fn of_a_pod_the_phase_is_kept_and_metadata_are_bounded() {
     );
     assert!(pod.is_terminating() && metadata.creation_timestamp.is_some());
     assert_eq!(metadata.owner_references.as_ref().map(Vec::len), Some(ENTRIES));
-    // What is read here is kept, wherever it stands.
+    // Everything that the core reads is kept, wherever it is in the object.
     assert_eq!(pod.label(labels::OWNER_NAME), Some("edge"));
     assert_eq!(pod.label(labels::OWNER_NAMESPACE), Some("home"));
     assert!(pod.has_our_finalizer());
@@ -65,7 +65,7 @@ fn of_a_pod_the_phase_is_kept_and_metadata_are_bounded() {
 }
 
 #[test]
-fn of_a_replica_set_everything_is_kept_but_the_pod_s_spec() {
+fn a_replica_set_keeps_everything_except_the_pod_spec() {
     let set = |annotation: &str| {
         json!({
             "metadata": {"name": "a", "namespace": "alice"},
@@ -85,7 +85,7 @@ fn of_a_replica_set_everything_is_kept_but_the_pod_s_spec() {
         "status": {"observedGeneration": 1, "replicas": 2, "readyReplicas": 1, "availableReplicas": 0},
     });
     assert_eq!(Value::Object(kept_set.content), expected);
-    // Kubernetes itself takes no more than 256 KiB of annotations.
+    // Kubernetes itself permits at most 256 KiB of annotations.
     let longest = kept::<ReplicaSets>(Kind::ReplicaSet, &set(&"a".repeat(256 * 1024)));
     assert!(longest.at("/spec/template/metadata").is_some());
     let longer = kept::<ReplicaSets>(Kind::ReplicaSet, &set(&"a".repeat(LONGEST_TEMPLATE)));
@@ -93,7 +93,7 @@ fn of_a_replica_set_everything_is_kept_but_the_pod_s_spec() {
 }
 
 #[test]
-fn of_a_user_s_service_its_type_and_the_numbers_of_its_ports_are_kept() {
+fn a_users_service_keeps_its_type_and_port_numbers() {
     let ports = (1..=30_000).map(|port| json!({"name": format!("port-{port}"), "port": port, "protocol": "TCP"}));
     let service = json!({
         "metadata": large_metadata(),
@@ -112,7 +112,7 @@ fn of_a_user_s_service_its_type_and_the_numbers_of_its_ports_are_kept() {
 }
 
 #[test]
-fn of_an_endpoint_slice_is_kept_whose_it_is_and_whether_anybody_is_ready() {
+fn an_endpoint_slice_keeps_its_service_and_its_readiness() {
     let slice = |conditions: &Value| {
         let endpoint = json!({"addresses": vec!["192.0.2.1"; 100], "conditions": conditions});
         let unready = json!({"addresses": ["192.0.2.1"], "conditions": {"ready": false}});
@@ -142,7 +142,7 @@ fn of_an_endpoint_slice_is_kept_whose_it_is_and_whether_anybody_is_ready() {
 }
 
 #[test]
-fn of_a_namespace_or_a_crd_is_kept_which_it_is_and_whether_it_is_being_deleted() {
+fn a_namespace_or_crd_keeps_its_name_and_deletion() {
     let found = kept::<Existence>(
         Kind::Namespace,
         &json!({"metadata": large_metadata(), "spec": {"a": "b"}}),
@@ -162,12 +162,12 @@ fn of_a_namespace_or_a_crd_is_kept_which_it_is_and_whether_it_is_being_deleted()
 }
 
 #[test]
-fn a_spec_of_an_extension_service_that_is_too_long_is_kept_as_an_empty_one() {
+fn a_too_long_extension_service_spec_becomes_empty() {
     let object = |spec: &Value, status: &Value| json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
     let condition = json!({"type": "Valid", "status": "True", "observedGeneration": 3, "errors": []});
     let status = json!({"conditions": [condition], "loadBalancer": {"a": "b"}});
     let spec_of = |count: usize| json!({"services": vec![json!({"name": "a", "port": 1}); count], "protocol": "h2"});
-    // As long as possible, exactly.
+    // The exact maximum length.
     let mut longest = spec_of(2_900);
     let rest = LARGEST_SPEC - longest.to_string().len() - r#","a":"""#.len();
     longest["a"] = json!("a".repeat(rest));
@@ -191,7 +191,7 @@ fn a_spec_of_an_extension_service_that_is_too_long_is_kept_as_an_empty_one() {
 }
 
 #[test]
-fn an_object_of_an_unknown_form_keeps_no_other_from_being_read() {
+fn a_malformed_object_does_not_block_other_objects() {
     for strange in [
         json!(null),
         json!(1),
@@ -209,7 +209,7 @@ fn an_object_of_an_unknown_form_keeps_no_other_from_being_read() {
 }
 
 #[test]
-fn what_is_ours_is_kept_whole_and_its_creation_is_found_as_elsewhere() {
+fn slipways_objects_are_kept_whole_with_their_creation_entry() {
     let entry = |manager: &str| json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:a": {}}});
     let labels: Map<String, Value> = (0..1_000).map(|number| (format!("a{number}"), json!(""))).collect();
     let json = json!({
@@ -223,7 +223,7 @@ fn what_is_ours_is_kept_whole_and_its_creation_is_found_as_elsewhere() {
 }
 
 #[test]
-fn lists_and_events_are_decoded_in_whichever_order_they_come() {
+fn lists_and_events_are_decoded_in_any_field_order() {
     let item = r#"{"metadata":{"name":"a"},"spec":{"services":[{"name":"a","port":1}]}}"#;
     let list =
         format!(r#"{{"kind":"List","apiVersion":"v1","items":[{item},{item}],"metadata":{{"resourceVersion":"1"}}}}"#);
@@ -246,8 +246,8 @@ fn lists_and_events_are_decoded_in_whichever_order_they_come() {
     }
 }
 
-/// An object has at most 1.5 MB as it is stored; as JSON, a Pod, which is not stored as JSON, may have about twice that. Kube's client
-/// has the text of a page three times for a moment.
+/// A stored object has at most 1.5 MB. A Pod is not stored as JSON, and its JSON may have about twice this size. kube's client briefly
+/// holds three copies of a page's text.
 #[test]
 fn a_page_of_the_largest_objects_takes_less_than_100_mb() {
     fn page<F: Form>() -> u32 {

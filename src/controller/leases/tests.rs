@@ -13,7 +13,7 @@ fn whose() -> NamespacedName {
     NamespacedName::new("home", "edge")
 }
 
-/// A ContourDeployment that is being deleted, with our finalizer.
+/// Returns a ContourDeployment that is being deleted, with Slipway's finalizer.
 fn going() -> Object {
     let metadata = json!({
         "namespace": "home", "name": "edge", "uid": "1", "resourceVersion": "1", "finalizers": [FINALIZER],
@@ -27,7 +27,8 @@ fn lease() -> Value {
     json!({"metadata": {"namespace": "home", "name": "edge-contour", "uid": "2", "resourceVersion": "2", "labels": labels}})
 }
 
-/// What an API server with these Leases answers; none: it refuses to list them. And what it was asked, without what the watches ask.
+/// Returns the answers of an API server with these Leases, and the requests that it received, except those of watches. None: the API server
+/// refuses to list the Leases.
 fn server(leases: Arc<Mutex<Option<Vec<Value>>>>) -> (Context, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = asked.clone();
@@ -64,10 +65,10 @@ fn server(leases: Arc<Mutex<Option<Vec<Value>>>>) -> (Context, Arc<Mutex<Vec<Str
 }
 
 #[tokio::test]
-async fn the_end_of_a_contour_deployment_waits_for_a_list_of_its_leases() {
+async fn the_end_of_a_deletion_waits_for_a_list_of_the_leases() {
     let leases = Arc::new(Mutex::new(Some(Vec::new())));
     let (context, asked) = server(leases.clone());
-    // It was listed a minute ago; a deletion asks for itself.
+    // The Leases were listed a minute ago. A deletion lists them again.
     read(&context, &whose()).await.expect("it is listed");
     *leases.lock().unwrap() = None;
     for _ in 0..2 {
@@ -90,7 +91,7 @@ async fn the_end_of_a_contour_deployment_waits_for_a_list_of_its_leases() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_left_goes_before_the_contour_deployment() {
+async fn a_remaining_lease_is_deleted_before_the_contour_deployment() {
     let leases = Arc::new(Mutex::new(Some(Vec::new())));
     let (context, asked) = server(leases.clone());
     let namespace = json!({"metadata": {"name": "home"}});
@@ -113,7 +114,7 @@ async fn a_lease_that_is_left_goes_before_the_contour_deployment() {
 }
 
 #[tokio::test]
-async fn they_are_listed_once_in_ten_minutes_and_a_list_that_fails_holds_nothing_else_up() {
+async fn leases_are_listed_every_ten_minutes_and_failures_do_no_harm() {
     let leases = Arc::new(Mutex::new(Some(vec![lease()])));
     let (context, asked) = server(leases.clone());
     for expected in [true, false, false] {

@@ -10,7 +10,7 @@ use crate::controller::{played, triggers};
 use crate::plan::Object;
 
 #[test]
-fn what_comes_first_is_waited_for_and_an_old_refusal_wakes_nobody() {
+fn the_earliest_reason_decides_and_expired_refusals_do_not() {
     let refused = SettingsVerdict::Refused {
         hash: String::new(),
         message: String::new(),
@@ -39,7 +39,7 @@ fn what_comes_first_is_waited_for_and_an_old_refusal_wakes_nobody() {
     }
 }
 
-/// How many plans were made, as the metrics tell.
+/// Returns the number of plans, according to the metrics.
 fn plans(context: &Context) -> usize {
     let text = context.telemetry.metrics.encode(jiff::Timestamp::now());
     let counts = text
@@ -63,7 +63,7 @@ fn root(version: u32, annotation: &str, status: Option<&Value>) -> Object {
 }
 
 #[tokio::test]
-async fn one_that_has_settled_is_not_planned_again_until_something_other_than_our_own_word_arrives() {
+async fn a_settled_contour_deployment_ignores_its_own_status_event() {
     let written = Arc::new(Mutex::new(Vec::<Value>::new()));
     let requests = written.clone();
     let (context, _touched) = context(played::client_with_body(move |method, _, sent| {
@@ -78,13 +78,13 @@ async fn one_that_has_settled_is_not_planned_again_until_something_other_than_ou
     let roots = StoreId::all(Kind::ContourDeployment);
     let woken = holds(&context.cache, &roots, [root(1, "", None)]);
     assert_eq!(triggers::wake(&context, &woken), [whose.clone()].into());
-    // Contour's CRDs are not there, so that nothing is to be done but to say so.
+    // Contour's CRDs do not exist, so the plan only reports this.
     reconcile(&context, &whose).await;
     assert_eq!((plans(&context), written.lock().unwrap().len()), (1, 1));
     let status = written.lock().unwrap()[0].clone();
     assert_eq!(status["observedGeneration"], 1);
 
-    // Our own word on it, whichever comes first, the event or the answer.
+    // The operator's own status, whether the event or the answer arrives first.
     let see = |object: Object| {
         context
             .cache
@@ -98,7 +98,7 @@ async fn one_that_has_settled_is_not_planned_again_until_something_other_than_ou
     assert!(see(root(4, "", Some(&status))).is_some(), "somebody else's");
     context.cache.note_status(&root(2, "", None).key(), &status);
 
-    // An edit that is first seen in the answer is older than that, and is told when the event of the answer comes.
+    // An edit that the answer shows first is older than the answer, and is reported with the answer's event.
     context.cache.note(&root(7, "edited", Some(&status)), &whose);
     assert!(see(root(6, "edited", None)).is_none());
     assert!(see(root(7, "edited", Some(&status))).is_some());
@@ -124,7 +124,7 @@ async fn one_that_has_settled_is_not_planned_again_until_something_other_than_ou
 }
 
 #[tokio::test]
-async fn one_that_did_not_settle_is_planned_whenever_it_is_its_turn() {
+async fn an_unsettled_contour_deployment_is_planned_each_time() {
     let (context, _touched) = context(played::client(|_, _| played::refusal(500, "InternalError")));
     let whose = NamespacedName::new("home", "edge");
     holds(

@@ -1,4 +1,5 @@
-//! How many are woken. Of a hundred ContourDeployments with a namespace each, all refer to one namespace, each to a service of its own.
+//! Counts wake-ups. A hundred ContourDeployments have a namespace each. All reference one namespace, and each references its own service
+//! there.
 
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ const CROWD: usize = 100;
 
 const REFERENCED: [Kind; 3] = [Kind::ExtensionService, Kind::Service, Kind::EndpointSlice];
 
-/// What is kept of an object.
+/// Returns the kept parts of an object.
 fn kept<F: Form>(kind: Kind, metadata: &Value, rest: &Value) -> Object {
     let mut json = rest.clone();
     json["metadata"] = metadata.clone();
@@ -30,7 +31,7 @@ fn root(number: usize) -> Object {
     kept::<decode::Ours>(Kind::ContourDeployment, &metadata, &json!({}))
 }
 
-/// The stand-in of one of the crowd, with these labels.
+/// Returns the stand-in of one ContourDeployment of the crowd, with these labels.
 fn stand_in(number: usize, version: usize, labels: &Value) -> Object {
     let metadata = json!({
         "namespace": "auth", "name": format!("edge-ext-auth-{number:010}"), "uid": number.to_string(),
@@ -44,7 +45,7 @@ fn marks(number: usize) -> Value {
     json!({labels::OWNER_NAMESPACE: namespace, labels::OWNER_NAME: name})
 }
 
-/// What one of the crowd refers to.
+/// Returns the needs of one ContourDeployment of the crowd.
 fn users(kind: Kind, number: usize, version: usize) -> Object {
     let name = format!("auth-{number}");
     let metadata = json!({"namespace": "auth", "name": name, "uid": name, "resourceVersion": version.to_string()});
@@ -55,7 +56,7 @@ fn users(kind: Kind, number: usize, version: usize) -> Object {
     }
 }
 
-/// An EndpointSlice of one of these Services.
+/// Returns an EndpointSlice of one of these Services.
 fn slice(number: usize, which: usize, version: usize, endpoints: &Value) -> Object {
     let service = format!("auth-{number}");
     let metadata = json!({
@@ -112,21 +113,21 @@ impl Crowd {
         crowd
     }
 
-    /// Reads a set by a new watch.
+    /// Lists a set by a new watch.
     fn begin(&self, set: &StoreId, objects: impl IntoIterator<Item = Object>) -> usize {
-        // Sets begin in an order that makes no difference to these tests.
+        // The order in which the sets begin makes no difference to these tests.
         self.cache.begin(set);
         self.read(set, objects)
     }
 
-    /// Reads a set by the watch that has begun last.
+    /// Lists a set by the watch that began last.
     fn read(&self, set: &StoreId, objects: impl IntoIterator<Item = Object>) -> usize {
         let objects = objects.into_iter().map(Event::InitApply);
         let events = [Event::Init].into_iter().chain(objects).chain([Event::InitDone]);
         events.map(|event| self.see(set, event).len()).sum()
     }
 
-    /// Who is woken by an event.
+    /// Returns the ContourDeployments that an event wakes.
     fn see(&self, set: &StoreId, event: Event<Object>) -> BTreeSet<NamespacedName> {
         let touched = self.cache.apply(set, self.cache.watch(set), event);
         let woken = touched.map(|touched| concerned(&self.cache, &self.interest, &touched));
@@ -142,14 +143,14 @@ impl Crowd {
 }
 
 #[test]
-fn an_event_on_an_object_of_ours_wakes_its_owner_alone_and_once() {
+fn an_event_on_slipways_object_wakes_only_its_owner_and_once() {
     let crowd = Crowd::new();
     let [ours, beside] = [
         StoreId::owned(Kind::ExtensionService),
         StoreId::all_in(Kind::ExtensionService, "auth"),
     ];
     assert_eq!(crowd.woken_by(&ours, stand_in(7, 2, &marks(7))), [whose(7)]);
-    // Both sets have it, and the second event says nothing new.
+    // Both sets contain the object, and the second event reports nothing new.
     assert!(crowd.woken_by(&beside, stand_in(7, 2, &marks(7))).is_empty());
     assert_eq!(
         crowd.see(&ours, Event::Delete(stand_in(7, 3, &marks(7)))),
@@ -167,7 +168,7 @@ fn an_event_on_an_object_of_ours_wakes_its_owner_alone_and_once() {
 }
 
 #[test]
-fn an_event_on_what_is_referred_to_wakes_who_asks_for_that_name() {
+fn an_event_on_a_referenced_object_wakes_those_who_reference_it() {
     let mut crowd = Crowd::new();
     let unready = slice(7, 0, 2, &json!([{"conditions": {"ready": false}}]));
     let changes = [users(Kind::ExtensionService, 7, 2), users(Kind::Service, 7, 2), unready];
@@ -175,7 +176,7 @@ fn an_event_on_what_is_referred_to_wakes_who_asks_for_that_name() {
         let set = StoreId::all_in(change.kind, "auth");
         assert_eq!(crowd.woken_by(&set, change.clone()), [whose(7)], "{change:?}");
     }
-    // Two that ask for the same, one of which asks for something else later.
+    // Two ContourDeployments ask for the same name, and one of them asks for another name later.
     let set = StoreId::all_in(Kind::Service, "auth");
     let asks_for = |names: [&str; 2]| Needs::from([(set.clone(), names.map(str::to_owned).into())]);
     crowd.interest.set(&whose(8), asks_for(["auth-7", "auth-8"]));
@@ -189,7 +190,7 @@ fn an_event_on_what_is_referred_to_wakes_who_asks_for_that_name() {
 }
 
 #[test]
-fn a_stand_in_without_labels_wakes_whose_it_was_or_else_all_who_look_there() {
+fn a_stand_in_without_labels_wakes_its_former_owner_or_all() {
     let crowd = Crowd::new();
     let beside = StoreId::all_in(Kind::ExtensionService, "auth");
     crowd.woken_by(&beside, stand_in(7, 1, &marks(7)));
@@ -203,13 +204,13 @@ fn a_stand_in_without_labels_wakes_whose_it_was_or_else_all_who_look_there() {
 }
 
 #[test]
-fn of_endpoint_slices_nothing_wakes_but_whether_anybody_is_ready_behind_a_service() {
+fn only_a_changed_readiness_of_endpoint_slices_wakes() {
     let crowd = Crowd::new();
     let set = StoreId::all_in(Kind::EndpointSlice, "auth");
     let ready = json!([{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}]);
     let unready = json!([{"conditions": {"ready": false}}]);
     let more = json!([{"addresses": ["192.0.2.2"]}, {"conditions": {"ready": false}}]);
-    // Another version, generation, and label; other endpoints; a second slice that comes, and goes.
+    // Another version, generation and label; other endpoints; a second slice that is created and deleted.
     let of_no_interest = [
         Event::Apply(slice(7, 0, 2, &ready)),
         Event::Apply(slice(7, 0, 3, &more)),
@@ -231,7 +232,7 @@ fn of_endpoint_slices_nothing_wakes_but_whether_anybody_is_ready_behind_a_servic
     ] {
         assert_eq!(crowd.see(&set, event), [whose(7)].into());
     }
-    // Read anew: all have changed, and one has lost its last endpoint.
+    // The relist: all slices have changed, and one has lost its last endpoint.
     let one = |number: usize| slice(number, 0, 20, if number == 8 { &unready } else { &more });
     assert_eq!(
         crowd.read(&set, (0..CROWD).map(one)),
@@ -241,7 +242,7 @@ fn of_endpoint_slices_nothing_wakes_but_whether_anybody_is_ready_behind_a_servic
 }
 
 #[test]
-fn a_namespace_wakes_who_is_in_it_or_looks_into_it_and_only_when_its_phase_changes() {
+fn a_namespace_wakes_those_in_it_and_around_on_phase_changes() {
     let mut crowd = Crowd::new();
     let set = StoreId::all(Kind::Namespace);
     let quiet = ["auth", "home-7", "elsewhere"].map(|name| crowd.woken_by(&set, namespace(name, 2, false)).len());
@@ -255,7 +256,7 @@ fn a_namespace_wakes_who_is_in_it_or_looks_into_it_and_only_when_its_phase_chang
 }
 
 #[test]
-fn a_set_that_is_read_anew_wakes_whom_its_changes_matter_to() {
+fn a_relist_wakes_those_that_depend_on_its_changes() {
     let crowd = Crowd::new();
     for (set, change) in [
         (StoreId::all_in(Kind::ExtensionService, "auth"), 3),
@@ -274,12 +275,12 @@ fn a_set_that_is_read_anew_wakes_whom_its_changes_matter_to() {
     assert_eq!(crowd.read(&ours, (0..CROWD).map(one)), 1);
     let roots = StoreId::all(Kind::ContourDeployment);
     assert_eq!(crowd.read(&roots, (0..CROWD).map(root)), 0);
-    // One that has come while the set was read is in no other event.
+    // No other event reports an object that was created during the list.
     assert_eq!(crowd.read(&roots, (0..=CROWD).map(root)), 1);
 }
 
 #[test]
-fn the_first_read_of_a_set_wakes_who_waits_for_it_also_if_it_is_empty() {
+fn the_first_list_of_a_set_wakes_those_who_wait_for_it() {
     let mut crowd = Crowd::new();
     for set in [
         StoreId::all_in(Kind::ExtensionService, "rate"),
@@ -291,7 +292,7 @@ fn the_first_read_of_a_set_wakes_who_waits_for_it_also_if_it_is_empty() {
         assert_eq!(crowd.begin(&set, []), 1);
         assert_eq!(crowd.read(&set, []), 0, "once more");
     }
-    // Contour's kinds are served now.
+    // The API server now serves Contour's kinds.
     for kind in [Kind::ExtensionService, Kind::ContourConfiguration] {
         assert_eq!(crowd.begin(&StoreId::owned(kind), []), CROWD, "{kind}");
     }

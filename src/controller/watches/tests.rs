@@ -14,7 +14,7 @@ fn object(kind: Kind, name: &str) -> Object {
 }
 
 #[test]
-fn of_crds_only_contour_s_and_our_own_are_kept_or_wake_anybody() {
+fn only_contours_and_slipways_crds_are_kept_or_wake() {
     let is_wanted = |name: &str| is_wanted(&Event::Apply(object(Kind::CustomResourceDefinition, name)));
     assert!(contour::REQUIRED_CRDS.iter().all(|name| is_wanted(name)));
     assert!(with_contour().iter().all(|(name, _)| is_wanted(name)));
@@ -28,7 +28,7 @@ fn leases_are_not_watched() {
     assert!(always().iter().all(|id| id.kind != Kind::Lease));
 }
 
-/// A page of one ContourDeployment, and nothing after it.
+/// Returns a page with one ContourDeployment, and no events after the page.
 #[allow(clippy::unnecessary_wraps)] // as all answers are
 fn page(fields: &Value) -> played::Answer {
     let entry = json!({"manager": "kubectl", "operation": "Update", "fieldsV1": fields});
@@ -40,7 +40,7 @@ fn page(fields: &Value) -> played::Answer {
     Some((200, json!({"metadata": {"resourceVersion": "1"}, "items": items})))
 }
 
-/// Reads all ContourDeployments. What kube's controller got, in bytes of JSON, and what was seen.
+/// Lists all ContourDeployments. Returns what kube's controller received, in bytes of JSON, and the reported changes.
 async fn read(context: &crate::controller::Context, touched: &mut UnboundedReceiver<Touched>) -> (usize, Touched) {
     let mut root = pin!(context.watches.root());
     let mut bytes = 0;
@@ -55,7 +55,7 @@ async fn read(context: &crate::controller::Context, touched: &mut UnboundedRecei
 }
 
 #[tokio::test]
-async fn the_controller_gets_a_reference_and_managed_fields_are_not_decoded() {
+async fn the_controller_gets_references_without_managed_fields() {
     let fields: Value = json!(vec![json!({"f:a": {}}); 100_000]);
     let (context, mut touched) = context(played::client(move |_, _| page(&fields)));
     let (bytes, seen) = read(&context, &mut touched).await;
@@ -68,7 +68,7 @@ async fn the_controller_gets_a_reference_and_managed_fields_are_not_decoded() {
 }
 
 #[tokio::test]
-async fn the_arrival_of_contour_s_crd_starts_its_watch_and_its_first_read_wakes_everybody() {
+async fn contours_crd_starts_its_watch_whose_first_list_wakes_all() {
     let (context, mut touched) = context(played::client(|_, path| {
         let is_root = path.contains("contourdeployments");
         let empty = Some((200, json!({"metadata": {"resourceVersion": "1"}, "items": []})));
