@@ -12,13 +12,11 @@ use super::cache::{Cache, StoreId};
 use super::client;
 use super::interest::Needs;
 use super::watches::{self, Watches};
-use crate::api::ContourDeployment;
-use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
 use crate::plan::{
-    Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef, SettingsVerdict,
-    bears_our_name, ours, services, stand_in_namespaces, targets,
+    Attempts, Environment, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef,
+    SettingsVerdict, View, decode_deployment,
 };
 
 /// How long to wait for sets of objects that are being read for the first time.
@@ -128,85 +126,14 @@ impl Sources<'_> {
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
             return (Gathered::Gone, false);
         };
-        let deployment = match read(&object) {
+        let deployment = match decode_deployment(&object) {
             Ok(deployment) => deployment,
             Err(error) => return (Gathered::Undecodable(error.to_string()), false),
         };
-        let owner = Owner::of(&deployment.metadata);
-        let settings = &deployment.spec.runtime_settings;
-        let mut objects = self.cache.owned(whose);
-        let places = stand_in_namespaces(&owner, settings, objects.values().map(AsRef::as_ref));
-        // A stand-in that lost its labels while nobody looked is known by its name.
-        for place in &places {
-            let nameless = self.cache.unlabelled(&StoreId::all_in(Kind::ExtensionService, place));
-            let nameless = nameless.into_iter().filter(|object| bears_our_name(&owner, object));
-            objects.extend(nameless.map(|object| (object.key(), object)));
-        }
-        let targets = targets(settings, ours(&owner, settings, &objects));
-        let is_served = self.cache.is_synced(&StoreId::owned(Kind::ExtensionService));
-        let mut missing_crds = watches::missing_crds(self.cache);
-        // The CRD may have come just now; what is not watched yet is not decided on.
-        if !is_served && missing_crds.is_empty() {
-            missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
-        }
-        // What is unread now counts as unread, whatever is read meanwhile: what follows may have been looked up before.
-        let mut unread = BTreeSet::new();
-        let mut need = |wanted: &Needs| {
-            unread.extend(wanted.keys().filter(|id| !self.cache.is_synced(id)).cloned());
-        };
-        let mut wanted = Needs::new();
-        if is_served {
-            for place in places {
-                let here = targets.iter().filter(|target| target.namespace == place);
-                let names = here.map(|target| target.name.clone()).collect();
-                wanted.insert(StoreId::all_in(Kind::ExtensionService, &place), names);
-            }
-        }
-        need(&wanted);
-        let extension_services = self.extension_services(&targets);
-        let unchanged_since = self.unchanged_since(&targets);
-        let referenced: BTreeSet<String> = targets.iter().map(|target| target.namespace.clone()).collect();
-        let services = services(&extension_services, ours(&owner, settings, &objects));
-        for namespace in &referenced {
-            let here = services.iter().filter(|service| service.namespace == *namespace);
-            let names: BTreeSet<String> = here.map(|service| service.name.clone()).collect();
-            for kind in [Kind::Service, Kind::EndpointSlice] {
-                wanted.insert(StoreId::all_in(kind, namespace), names.clone());
-            }
-        }
-        let secrets = StoreId::owned_in(Kind::Secret, namespace);
-        // Secrets can be read only where our own binding allows it.
-        let binding = |object: &Arc<Object>| {
-            object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
-        };
-        let around: Vec<StoreId> = wanted.keys().cloned().collect();
-        if objects.values().any(binding) {
-            wanted.insert(secrets.clone(), BTreeSet::new());
-        }
-        need(&wanted);
-        let needed = self.watches.need(whose, wanted);
-        unread.extend(needed.unread);
-        let observed = Box::new(Observed {
-            now: Timestamp::now(),
-            operator: self.operator.clone(),
-            namespaces: self.namespaces(referenced.iter().chain([namespace])),
-            missing_crds,
-            admission_problems: admission::problems(self.operator, policies(self.cache).iter().map(AsRef::as_ref)),
-            extension_services,
-            unchanged_since,
-            services: self.services(&referenced),
-            ready_services: self.ready_services(&referenced),
-            references_synced: around.iter().all(|id| !unread.contains(id)),
-            secrets_synced: self.cache.is_synced(&secrets),
-            settings: self.answers.get(whose),
-            issued: None,
-            failures: Vec::new(),
-            attempts: self.answers.attempts(whose),
-            objects,
-            deployment: Arc::new(deployment),
-        });
-        let gathered = Gathered::Observed(observed, unread.into_iter().collect());
-        (gathered, needed.is_new)
+        let mut view = CacheView::new(self, whose);
+        let observed = Box::new(Observed::of(&mut view, deployment));
+        let gathered = Gathered::Observed(observed, view.unread.into_iter().collect());
+        (gathered, view.is_new)
     }
 
     /// Observes one ContourDeployment once everything that it refers to has been read. That is waited for, but not for long: a
@@ -232,67 +159,139 @@ impl Sources<'_> {
             };
         }
     }
+}
 
-    fn namespaces<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, NamespacePhase> {
-        let phase = |name: &String| {
-            let namespace = self
-                .cache
-                .get(&StoreId::all(Kind::Namespace), &Key::new(Kind::Namespace, "", name))?;
-            let phase = if namespace.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            Some((name.clone(), phase))
-        };
-        names.filter_map(phase).collect()
+/// The cache as a ContourDeployment sees it. Each lookup in a set that depends on references first records that the set is needed and
+/// whether the set is unread. Then the lookup reads the set. So a set that was unread at a lookup counts as unread, even if the set is
+/// read before the end of the observation.
+struct CacheView<'a> {
+    sources: &'a Sources<'a>,
+    whose: &'a NamespacedName,
+    /// Whether the ExtensionServices with Slipway's labels had been read before the first lookup.
+    is_served: bool,
+    /// Whether the Secrets had been read before the lookup of the objects.
+    secrets_synced: bool,
+    needs: Needs,
+    unread: BTreeSet<StoreId>,
+    /// Whether anything is needed that was not needed before.
+    is_new: bool,
+}
+
+impl<'a> CacheView<'a> {
+    fn new(sources: &'a Sources<'a>, whose: &'a NamespacedName) -> Self {
+        Self {
+            sources,
+            whose,
+            is_served: sources.cache.is_synced(&StoreId::owned(Kind::ExtensionService)),
+            secrets_synced: false,
+            needs: Needs::new(),
+            unread: BTreeSet::new(),
+            is_new: false,
+        }
     }
 
-    fn extension_services(
-        &self,
-        targets: &BTreeSet<NamespacedName>,
-    ) -> BTreeMap<NamespacedName, Arc<ExtensionService>> {
-        let parse = |target: &NamespacedName| {
-            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
-            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
-            let object = self.cache.get(&id, &key)?;
-            // One that can't be read is as good as absent; the API server's schema lets none through.
-            Some((target.clone(), Arc::new(object.parse().ok()?)))
-        };
-        targets.iter().filter_map(parse).collect()
+    /// Records that these names of a set are needed.
+    fn need<'n>(&mut self, id: &StoreId, names: impl IntoIterator<Item = &'n String>) {
+        // The API server may not serve ExtensionServices, and then they cannot be watched.
+        if id.kind == Kind::ExtensionService && !self.is_served {
+            return;
+        }
+        if !self.sources.cache.is_synced(id) {
+            self.unread.insert(id.clone());
+        }
+        let needed = self.needs.entry(id.clone()).or_default();
+        needed.extend(names.into_iter().cloned());
     }
 
-    fn unchanged_since(&self, targets: &BTreeSet<NamespacedName>) -> BTreeMap<NamespacedName, Timestamp> {
-        let since = |target: &NamespacedName| {
-            let id = StoreId::all_in(Kind::ExtensionService, &target.namespace);
-            let key = Key::new(Kind::ExtensionService, &target.namespace, &target.name);
-            Some((target.clone(), self.cache.unchanged_since(&id, &key)?))
-        };
-        targets.iter().filter_map(since).collect()
-    }
-
-    fn services(&self, namespaces: &BTreeSet<String>) -> BTreeMap<NamespacedName, Arc<Object>> {
-        let all = namespaces
-            .iter()
-            .flat_map(|namespace| self.cache.all(&StoreId::all_in(Kind::Service, namespace)));
-        all.map(|service| (service.id(), service)).collect()
-    }
-
-    fn ready_services(&self, namespaces: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
-        let namespaces = namespaces.iter();
-        namespaces
-            .flat_map(|namespace| self.cache.ready_services(namespace))
-            .collect()
+    fn secrets(&self) -> StoreId {
+        StoreId::owned_in(Kind::Secret, &self.whose.namespace)
     }
 }
 
-/// The ContourDeployment; without its status, if only that can't be read: another version wrote it, and it is written anew.
-fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
-    object.parse().or_else(|_| {
-        let mut bare = object.clone();
-        bare.content.remove("status");
-        bare.parse()
-    })
+impl View for CacheView<'_> {
+    fn objects(&mut self, _: &Owner) -> BTreeMap<Key, Arc<Object>> {
+        let (cache, secrets) = (self.sources.cache, self.secrets());
+        self.secrets_synced = cache.is_synced(&secrets);
+        let objects = cache.owned(self.whose);
+        // Slipway can read Secrets only where its own binding grants access to them.
+        let grants_access = |object: &Arc<Object>| {
+            object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
+        };
+        if objects.values().any(grants_access) {
+            if !self.secrets_synced {
+                self.unread.insert(secrets.clone());
+            }
+            self.needs.insert(secrets, BTreeSet::new());
+        }
+        objects
+    }
+
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let id = StoreId::all_in(Kind::ExtensionService, namespace);
+        self.need(&id, []);
+        self.sources.cache.unlabelled(&id)
+    }
+
+    fn extension_service(&mut self, service: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)> {
+        let id = StoreId::all_in(Kind::ExtensionService, &service.namespace);
+        self.need(&id, [&service.name]);
+        let key = Key::new(id.kind, &service.namespace, &service.name);
+        let object = self.sources.cache.get(&id, &key)?;
+        Some((object, self.sources.cache.unchanged_since(&id, &key)))
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let id = StoreId::all_in(Kind::Service, namespace);
+        self.need(&id, names);
+        let keys = names.iter().map(|name| Key::new(id.kind, namespace, name));
+        keys.filter_map(|key| self.sources.cache.get(&id, &key)).collect()
+    }
+
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        self.need(&StoreId::all_in(Kind::EndpointSlice, namespace), names);
+        let ready = self.sources.cache.ready_services(namespace).into_iter();
+        let ready = ready.map(|service| service.name);
+        ready.filter(|name| names.contains(name)).collect()
+    }
+
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase> {
+        let key = Key::new(Kind::Namespace, "", name);
+        let namespace = self.sources.cache.get(&StoreId::all(key.kind), &key)?;
+        Some(NamespacePhase::of(&namespace))
+    }
+
+    fn environment(&mut self) -> Environment {
+        let Sources {
+            cache,
+            watches,
+            answers,
+            operator,
+        } = *self.sources;
+        let references: Vec<StoreId> = self
+            .needs
+            .keys()
+            .filter(|id| id.kind != Kind::Secret)
+            .cloned()
+            .collect();
+        let needed = watches.need(self.whose, std::mem::take(&mut self.needs));
+        self.unread.extend(needed.unread);
+        self.is_new = needed.is_new;
+        let mut missing_crds = watches::missing_crds(cache);
+        // The CRD of ExtensionServices may have appeared during the observation. A plan without the stand-ins must not be made.
+        if !self.is_served && missing_crds.is_empty() {
+            missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
+        }
+        Environment {
+            now: Timestamp::now(),
+            operator: operator.clone(),
+            missing_crds,
+            admission_problems: admission::problems(operator, policies(cache).iter().map(AsRef::as_ref)),
+            references_synced: references.iter().all(|id| !self.unread.contains(id)),
+            secrets_synced: self.secrets_synced && cache.is_synced(&self.secrets()),
+            settings: answers.get(self.whose),
+            attempts: answers.attempts(self.whose),
+        }
+    }
 }
 
 /// The admission policies and bindings that are ours.
@@ -329,27 +328,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_status_that_cannot_be_read_is_left_out_and_a_specification_is_not() {
-        let object = |replicas: Value, state: &str| {
-            let service = json!({
-                "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
-            });
-            let json = json!({
-                "metadata": {"namespace": "a", "name": "edge"},
-                "spec": {"contour": {"deployment": {"replicas": replicas}}},
-                "status": {"observedGeneration": 1, "extensionServices": [service]},
-            });
-            Object::from_json(Kind::ContourDeployment, json).expect("an object")
-        };
-        let whole = read(&object(1.into(), "Missing")).expect("it is of this version's form");
-        assert_eq!(whole.status.expect("it has one").observed_generation, Some(1));
-        let bare = read(&object(1.into(), "Sulking")).expect("the specification is of this version's form");
-        assert_eq!((bare.spec, bare.status), (whole.spec, None));
-        let error = read(&object("two".into(), "Sulking")).expect_err("the specification is not");
-        assert!(error.to_string().contains("two"), "{error}");
-    }
+    use crate::controller::played;
+    use crate::controller::tests::{context, holds};
 
     #[test]
     fn a_refusal_is_asked_about_again_and_an_acceptance_is_not() {
@@ -379,5 +359,86 @@ mod tests {
         put(accepted, long_ago);
         assert!(matches!(answers.get(&whose), SettingsVerdict::Accepted { .. }));
         assert_eq!(answers.asks_again_in(&whose), None);
+    }
+
+    #[tokio::test]
+    async fn an_observation_needs_what_it_looks_up_and_reports_what_was_unread_then() {
+        // An API server that never answers.
+        let (context, _touched) = context(played::client(|_, _| None));
+        let whose = NamespacedName::new("a", "edge");
+        let sources = Sources {
+            cache: &context.cache,
+            watches: &context.watches,
+            answers: &context.answers,
+            operator: &context.options.operator,
+        };
+        let object = |kind, value: &Value| Object::from_json(kind, value.clone()).expect("an object");
+        let deployment = object(
+            Kind::ContourDeployment,
+            &json!({"metadata": {"namespace": "a", "name": "edge"}, "spec": {"runtimeSettings": {
+                "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "user"}}}}}),
+        );
+        holds(&context.cache, &StoreId::all(Kind::ContourDeployment), [deployment]);
+        let gather = || match sources.gather(&whose) {
+            Gathered::Observed(observed, unread) => (observed, unread),
+            _ => panic!("the ContourDeployment can be observed"),
+        };
+        let [users, own, services, slices] = [
+            (Kind::ExtensionService, "auth"),
+            (Kind::ExtensionService, "a"),
+            (Kind::Service, "auth"),
+            (Kind::EndpointSlice, "auth"),
+        ]
+        .map(|(kind, namespace)| StoreId::all_in(kind, namespace));
+        let names = |set: &StoreId| context.watches.interest().names(set);
+
+        let (observed, unread) = gather();
+        assert!(observed.missing_crds.contains(&watches::EXTENSION_SERVICES.to_owned()));
+        assert_eq!(unread, [services.clone(), slices.clone()]);
+        assert!(!context.watches.interest().is_needed(&users));
+
+        holds(&context.cache, &StoreId::owned(Kind::ExtensionService), []);
+        let (observed, unread) = gather();
+        let all = [&services, &slices, &own, &users].map(Clone::clone);
+        assert_eq!(unread, all);
+        assert!(!observed.references_synced);
+        assert_eq!((names(&users), names(&own)), (["user".to_owned()].into(), [].into()));
+
+        let mut view = CacheView::new(&sources, &whose);
+        view.unlabelled("a");
+        holds(&context.cache, &own, []);
+        assert_eq!(view.unread, [own.clone()].into(), "the set was unread at the lookup");
+
+        let user = json!({"metadata": {"namespace": "auth", "name": "user"}, "spec": {"services": [{"name": "one", "port": 9}]}});
+        holds(&context.cache, &users, [object(Kind::ExtensionService, &user)]);
+        let (observed, unread) = gather();
+        assert_eq!(unread, [services.clone(), slices.clone()]);
+        let target = NamespacedName::new("auth", "user");
+        assert!(observed.extension_services.contains_key(&target) && observed.unchanged_since.contains_key(&target));
+        assert_eq!(
+            (names(&services), names(&slices)),
+            (["one".to_owned()].into(), ["one".to_owned()].into())
+        );
+
+        let one = json!({"metadata": {"namespace": "auth", "name": "one"}, "spec": {}});
+        holds(&context.cache, &services, [object(Kind::Service, &one)]);
+        let labels = json!({"kubernetes.io/service-name": "one"});
+        let slice = json!({"metadata": {"namespace": "auth", "name": "one-x", "labels": labels}, "endpoints": [{}]});
+        holds(&context.cache, &slices, [object(Kind::EndpointSlice, &slice)]);
+        let (observed, unread) = gather();
+        assert!(unread.is_empty() && observed.references_synced && !observed.secrets_synced);
+        let one = NamespacedName::new("auth", "one");
+        assert!(observed.services.contains_key(&one) && observed.ready_services.contains(&one));
+
+        let owner = observed.owner();
+        let mut binding = object(Kind::RoleBinding, &json!({"roleRef": {"name": "slipway-secrets"}}));
+        binding.metadata = owner.metadata(Kind::RoleBinding, "a", "edge-secrets");
+        holds(&context.cache, &StoreId::owned(Kind::RoleBinding), [binding]);
+        let (observed, unread) = gather();
+        let secrets = StoreId::owned_in(Kind::Secret, "a");
+        assert_eq!(unread, std::slice::from_ref(&secrets));
+        assert!(observed.references_synced && !observed.secrets_synced);
+        holds(&context.cache, &secrets, []);
+        assert!(gather().0.secrets_synced);
     }
 }
