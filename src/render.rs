@@ -1,22 +1,23 @@
 //! The offline rendering: turns YAML documents into the objects that Slipway would write. The rendering contacts no cluster, so an object
 //! that is not in the documents does not exist. The golden tests read their inputs with this module too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rcgen::KeyPair;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::ContourDeployment;
-use crate::api::contour::ExtensionService;
 use crate::api::vocabulary::annotations;
 use crate::issuer::issue_with;
 use crate::plan::issuing::{Issued, Request};
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
-    ServiceAccountRef, SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
+    Environment, Failure, FailureCause, Key, Kind, Object, Observed, Plan, Question, SettingsVerdict, Snapshot, Wave,
+    Write, decode_deployment, plan,
 };
 
 /// The reason why documents can't be rendered.
@@ -70,7 +71,7 @@ fn continued(mut planned: Plan, mut observed: Observed) -> Plan {
     for mut object in created {
         object.metadata.uid = Some(NO_UID.to_owned());
         object.metadata.generation = Some(1);
-        place(&mut observed, object);
+        observed.objects.insert(object.key(), Arc::new(object));
     }
     let rest = plan(&observed);
     let rest_of_waves = rest.waves.into_iter().skip(planned.waves.len());
@@ -140,7 +141,7 @@ fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
 pub fn observe(input: &str) -> Result<Observed, Error> {
     let mut facts = ClusterFacts::default();
     let mut deployments = Vec::new();
-    let mut objects = Vec::new();
+    let mut objects = BTreeMap::new();
     for (index, text) in documents(input).enumerate() {
         let number = index + 1;
         let value: Value = serde_saphyr::from_str(text).map_err(|source| Error::Yaml {
@@ -156,12 +157,11 @@ pub fn observe(input: &str) -> Result<Observed, Error> {
         let Some(kind) = Kind::ALL.iter().copied().find(|known| known.name() == kind) else {
             return Err(wrong(format!("Slipway does not read kind {kind:?}")));
         };
+        let object = Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?;
         if kind == Kind::ContourDeployment {
-            let deployment: ContourDeployment =
-                serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-            deployments.push(deployment);
+            deployments.push(decode_deployment(&object).map_err(|error| wrong(error.to_string()))?);
         } else {
-            objects.push(Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?);
+            objects.insert(object.key(), object);
         }
     }
     let count = deployments.len();
@@ -200,36 +200,35 @@ impl From<FailedWrite> for Failure {
     }
 }
 
-fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: ClusterFacts) -> Observed {
+fn observed(mut deployment: ContourDeployment, mut objects: BTreeMap<Key, Object>, facts: ClusterFacts) -> Observed {
     let metadata = &mut deployment.metadata;
-    metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    let own_namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
     metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     metadata.generation.get_or_insert(1);
-    let mut observed = Observed {
-        now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
-        operator: ServiceAccountRef {
-            namespace: "slipway-system".to_owned(),
-            name: "slipway".to_owned(),
-        },
-        objects: BTreeMap::new(),
-        namespaces: BTreeMap::from([(metadata.namespace.clone().unwrap_or_default(), NamespacePhase::Active)]),
-        missing_crds: facts.missing_crds,
-        admission_problems: Vec::new(),
-        extension_services: BTreeMap::new(),
-        unchanged_since: BTreeMap::new(),
-        services: BTreeMap::new(),
-        ready_services: BTreeSet::new(),
-        references_synced: true,
-        secrets_synced: true,
-        settings: SettingsVerdict::Unchecked,
-        issued: None,
-        failures: facts.failures.into_iter().map(Failure::from).collect(),
-        attempts: Arc::default(),
-        deployment: Arc::new(deployment),
-    };
-    for object in objects {
-        place(&mut observed, object);
+    let keys = objects.keys().filter(|key| key.kind.is_namespaced());
+    let namespaces: Vec<String> = keys.map(|key| key.namespace.clone()).collect();
+    for name in namespaces.into_iter().chain([own_namespace]) {
+        let key = Key::new(Kind::Namespace, "", &name);
+        objects.entry(key).or_insert_with(|| {
+            Object::of(&Namespace {
+                metadata: ObjectMeta {
+                    name: Some(name),
+                    ..ObjectMeta::default()
+                },
+                ..Namespace::default()
+            })
+        });
     }
+    let mut snapshot = Snapshot {
+        objects: &objects,
+        unchanged_since: &BTreeMap::new(),
+        environment: Environment {
+            missing_crds: facts.missing_crds,
+            ..Environment::at(facts.now.unwrap_or(Timestamp::UNIX_EPOCH))
+        },
+    };
+    let mut observed = Observed::of(&mut snapshot, deployment);
+    observed.failures = facts.failures.into_iter().map(Failure::from).collect();
     if let Some(message) = facts.refused
         && let Some(hash) = settings_question(&plan(&observed))
     {
@@ -244,53 +243,6 @@ fn settings_question(planned: &Plan) -> Option<String> {
         Question::Settings { hash, .. } => Some(hash.clone()),
         Question::Certificates(_) => None,
     })
-}
-
-/// Adds an object to the part of the observation to which the controller's gather step adds it.
-fn place(observed: &mut Observed, object: Object) {
-    let id = object.id();
-    let ours = observed.owner().owns(&object);
-    if object.kind != Kind::Namespace && object.kind.is_namespaced() {
-        observed
-            .namespaces
-            .entry(id.namespace.clone())
-            .or_insert(NamespacePhase::Active);
-    }
-    match object.kind {
-        Kind::Namespace => {
-            let phase = if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            observed.namespaces.insert(id.name, phase);
-        }
-        Kind::ExtensionService if !ours => {
-            if let Ok(service) = object.parse::<ExtensionService>() {
-                observed.extension_services.insert(id, Arc::new(service));
-            }
-        }
-        Kind::EndpointSlice => {
-            if let Some(service) = object.label("kubernetes.io/service-name")
-                && has_ready_endpoint(&object)
-            {
-                observed
-                    .ready_services
-                    .insert(NamespacedName::new(id.namespace, service));
-            }
-        }
-        Kind::Service => {
-            let object = Arc::new(object);
-            observed.services.insert(id, object.clone());
-            if ours {
-                observed.objects.insert(object.key(), object);
-            }
-        }
-        _ if ours => {
-            observed.objects.insert(object.key(), Arc::new(object));
-        }
-        _ => {}
-    }
 }
 
 /// Returns the documents of a YAML stream, without empty documents.
