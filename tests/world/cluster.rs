@@ -5,11 +5,11 @@ use std::sync::{Arc, Once};
 use std::{env, panic, process};
 
 use serde_json::{Value, json};
+use slipway::api::ContourDeploymentStatus;
 use slipway::api::vocabulary::annotations;
-use slipway::api::{ContourDeployment, ContourDeploymentStatus};
 use slipway::plan::{
-    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question,
-    ServiceAccountRef, SettingsVerdict, Write, has_ready_endpoint, ours, plan, targets,
+    Attempts, Environment, Failure, FailureCause, Key, Kind, Object, Observed, Plan, Question, SettingsVerdict,
+    Snapshot, Write, decode_deployment, plan,
 };
 use slipway::render::answered;
 
@@ -80,84 +80,21 @@ impl Cluster {
         }
     }
 
-    /// Returns what the controller's gather step would observe, or None if the ContourDeployment does not exist.
+    /// Returns what the operator would observe, or None if the ContourDeployment does not exist.
     pub fn observe(&self) -> Option<Observed> {
-        let deployment: ContourDeployment = self
-            .api
-            .objects
-            .get(&deployment_key())?
-            .parse()
-            .expect("a ContourDeployment");
-        let mut observed = Observed {
-            now: self.api.now,
-            deployment: Arc::new(deployment),
-            operator: ServiceAccountRef {
-                namespace: "slipway-system".into(),
-                name: "slipway".into(),
+        let deployment = self.api.objects.get(&deployment_key())?;
+        let deployment = decode_deployment(deployment).expect("a ContourDeployment");
+        let mut snapshot = Snapshot {
+            objects: &self.api.objects,
+            unchanged_since: &self.api.unchanged_since,
+            environment: Environment {
+                missing_crds: self.missing_crds.clone(),
+                settings: self.answer.clone(),
+                attempts: self.attempts.clone(),
+                ..Environment::at(self.api.now)
             },
-            objects: BTreeMap::new(),
-            namespaces: BTreeMap::new(),
-            missing_crds: self.missing_crds.clone(),
-            admission_problems: Vec::new(),
-            extension_services: BTreeMap::new(),
-            unchanged_since: BTreeMap::new(),
-            services: BTreeMap::new(),
-            ready_services: BTreeSet::new(),
-            references_synced: true,
-            secrets_synced: true,
-            settings: self.answer.clone(),
-            issued: None,
-            failures: Vec::new(),
-            attempts: self.attempts.clone(),
         };
-        let owner = observed.owner();
-        let labelled = self
-            .api
-            .objects
-            .values()
-            .filter(|object| object.kind != Kind::ContourDeployment && owner.owns(object));
-        observed.objects = labelled
-            .map(|object| (object.key(), Arc::new(object.clone())))
-            .collect();
-        let settings = &observed.deployment.spec.runtime_settings;
-        let targets = targets(settings, ours(&owner, settings, &observed.objects));
-        for target in &targets {
-            if let Some(object) = self.api.get(Kind::ExtensionService, &target.namespace, &target.name) {
-                let since = self.api.unchanged_since[&object.key()];
-                observed.unchanged_since.insert(target.clone(), since);
-                observed
-                    .extension_services
-                    .insert(target.clone(), Arc::new(object.parse().expect("an ExtensionService")));
-            }
-        }
-        let referenced: BTreeSet<&str> = targets.iter().map(|target| target.namespace.as_str()).collect();
-        for object in self
-            .api
-            .objects
-            .values()
-            .filter(|object| referenced.contains(object.namespace()))
-        {
-            let id = |name: &str| NamespacedName::new(object.namespace(), name);
-            if object.kind == Kind::Service {
-                observed.services.insert(id(object.name()), Arc::new(object.clone()));
-            } else if object.kind == Kind::EndpointSlice && has_ready_endpoint(object) {
-                observed
-                    .ready_services
-                    .extend(object.label("kubernetes.io/service-name").map(id));
-            }
-        }
-        let phase = |object: &Object| {
-            if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            }
-        };
-        let namespaces = self.api.of_kind(Kind::Namespace);
-        observed.namespaces = namespaces
-            .map(|object| (object.name().to_owned(), phase(object)))
-            .collect();
-        Some(observed)
+        Some(Observed::of(&mut snapshot, deployment))
     }
 
     /// Returns the plan for the current state, with issued certificates.
