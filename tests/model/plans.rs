@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use slipway::api::ContourDeployment;
 use slipway::plan::{
-    Key, Kind, NamespacePhase, Object, Observed, Owner, Plan, Question, ServiceAccountRef, SettingsVerdict, Write,
-    bears_our_name, ours, plan, targets,
+    Attempts, Environment, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan, Question,
+    SettingsVerdict, View, Write, decode_deployment, plan,
 };
 use slipway::render::answered;
 
@@ -17,7 +17,7 @@ use crate::api_server;
 use crate::items::{Item, Uid, fingerprint};
 use crate::model::Model;
 use crate::requests::key_of;
-use crate::scopes::OWNERS;
+use crate::scopes::{ALICE, OWNERS};
 use crate::state::State;
 
 /// The number of values before the objects in the observed state.
@@ -150,71 +150,16 @@ impl Model {
         Some(seen)
     }
 
-    /// Gathers the observed state as the controller does.
+    /// Returns the observed state for these numbers.
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
-        let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
-        let items: Vec<&Item> = seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect();
-        let owner = Owner::of(&deployment.metadata);
-        // The controller identifies a stand-in that lost its labels while the operator was down by the name of the stand-in.
-        let is_shown = |item: &&&Item| {
-            let is_nameless = item.owner.is_none() && item.kind() == Kind::ExtensionService;
-            item.owner.is_some() || (is_nameless && bears_our_name(&owner, &item.object))
-        };
-        let shown = items.iter().filter(is_shown).map(|item| item.object.clone());
-        let mut objects: BTreeMap<Key, Arc<Object>> = shown.map(|object| (object.key(), object)).collect();
-        objects.extend(self.furniture[seen[2] as usize].objects.clone());
-        let settings = &deployment.spec.runtime_settings;
-        let wanted = targets(settings, ours(&owner, settings, &objects));
-        let id = Object::id;
-        let of_kind = |kind: Kind| {
-            items
-                .iter()
-                .filter(move |item| item.kind() == kind)
-                .map(|item| &item.object)
-        };
-        let extension_services = of_kind(Kind::ExtensionService)
-            .filter(|object| wanted.contains(&id(object)))
-            .map(|object| (id(object), Arc::new(object.parse().expect("an ExtensionService"))))
-            .collect();
-        let referenced: BTreeSet<&str> = wanted.iter().map(|target| target.namespace.as_str()).collect();
-        let services: BTreeMap<_, _> = of_kind(Kind::Service)
-            .filter(|object| referenced.contains(object.namespace()))
-            .map(|object| (id(object), object.clone()))
-            .collect();
-        // The user's Service has a ready endpoint as long as the Service exists.
-        let ready = services.values().filter(|object| object.at("/spec/selector").is_some());
-        let ready_services = ready.map(|object| id(object)).collect();
-        let mut namespaces = BTreeMap::from([(OWNERS[0].0.to_owned(), NamespacePhase::Active)]);
-        for object in of_kind(Kind::Namespace) {
-            let phase = if object.is_terminating() {
-                NamespacePhase::Terminating
-            } else {
-                NamespacePhase::Active
-            };
-            namespaces.insert(object.name().to_owned(), phase);
-        }
-        Some(Observed {
-            now: api_server::now(),
-            deployment: Arc::new(deployment),
-            operator: ServiceAccountRef {
-                namespace: "slipway-system".into(),
-                name: "slipway".into(),
-            },
-            objects,
-            namespaces,
-            missing_crds: Vec::new(),
-            admission_problems: Vec::new(),
-            extension_services,
-            unchanged_since: BTreeMap::new(),
-            services,
-            ready_services,
-            references_synced: true,
-            secrets_synced: true,
-            settings: self.verdicts[seen[1] as usize].clone(),
-            issued: None,
-            failures: Vec::new(),
+        let deployment = decode_deployment(&self.items.get(seen[3])?.object).expect("a ContourDeployment");
+        let mut view = Seen {
+            items: seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect(),
+            furniture: &self.furniture[seen[2] as usize].objects,
+            settings: &self.verdicts[seen[1] as usize],
             attempts: Arc::new(self.attempts(seen[4])),
-        })
+        };
+        Some(Observed::of(&mut view, deployment))
     }
 
     /// Returns the current observed state, for checks of other parts of the plan than the writes.
@@ -283,6 +228,76 @@ impl Model {
             });
             u32::try_from(plans.len()).expect("fewer than 2^32")
         })
+    }
+}
+
+/// What the operator has seen for one ContourDeployment.
+struct Seen<'a> {
+    items: Vec<&'a Item>,
+    furniture: &'a BTreeMap<Key, Arc<Object>>,
+    settings: &'a SettingsVerdict,
+    attempts: Arc<Attempts>,
+}
+
+impl Seen<'_> {
+    fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Item> {
+        let items = self.items.iter().copied();
+        items.filter(move |item| item.kind() == kind && item.object.namespace() == namespace)
+    }
+}
+
+impl View for Seen<'_> {
+    /// The tenant's stand-in without labels in `alice` counts as known from the time when it had labels.
+    fn objects(&mut self, _: &Owner) -> BTreeMap<Key, Arc<Object>> {
+        let is_known = |object: &Object| object.namespace() == ALICE && object.has_our_finalizer();
+        let known = self
+            .items
+            .iter()
+            .filter(|item| item.owner.is_some() || is_known(&item.object));
+        let known = known.map(|item| (item.object.key(), item.object.clone()));
+        let furniture = self.furniture.iter().map(|(key, object)| (key.clone(), object.clone()));
+        known.chain(furniture).collect()
+    }
+
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let extension_services = self.of_kind(Kind::ExtensionService, namespace);
+        let unlabelled = extension_services.filter(|item| item.owner.is_none());
+        unlabelled.map(|item| item.object.clone()).collect()
+    }
+
+    fn extension_service(&mut self, id: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)> {
+        let mut extension_services = self.of_kind(Kind::ExtensionService, &id.namespace);
+        let item = extension_services.find(|item| item.object.name() == id.name)?;
+        Some((item.object.clone(), None))
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let services = self.of_kind(Kind::Service, namespace);
+        let found = services.filter(|item| names.contains(item.object.name()));
+        found.map(|item| item.object.clone()).collect()
+    }
+
+    /// The user's Service has a ready endpoint as long as the Service exists. A blackhole has no selector and no endpoint.
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let services = self.services(namespace, names).into_iter();
+        let ready = services.filter(|service| service.at("/spec/selector").is_some());
+        ready.map(|service| service.name().to_owned()).collect()
+    }
+
+    /// The namespace of the ContourDeployments always exists.
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase> {
+        let mut namespaces = self.of_kind(Kind::Namespace, "");
+        let found = namespaces.find(|item| item.object.name() == name);
+        let phase = found.map(|item| NamespacePhase::of(&item.object));
+        phase.or((name == OWNERS[0].0).then_some(NamespacePhase::Active))
+    }
+
+    fn environment(&mut self) -> Environment {
+        Environment {
+            settings: self.settings.clone(),
+            attempts: self.attempts.clone(),
+            ..Environment::at(api_server::now())
+        }
     }
 }
 
