@@ -40,9 +40,8 @@ pub use names::{hash, hash_json};
 pub use object::{Key, Kind, NamespacedName, Object, Owner};
 pub use observe::{Environment, Snapshot, View, decode_deployment};
 pub use observed::{NamespacePhase, Observed, ServiceAccountRef, SettingsVerdict, has_ready_endpoint};
-pub use ownership::{namespaces as stand_in_namespaces, of as ours};
+pub use ownership::of as ours;
 pub use report::{Besides, DEGRADED, READY, Rule, patience_left};
-pub use stand_in::{bears_our_name, services, targets};
 pub use waves::{Event, Plan, Question, Severity, Wave};
 pub use write::{Target, Write};
 
