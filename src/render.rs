@@ -1,10 +1,12 @@
 //! The offline rendering: turns YAML documents into the objects that Slipway would write. The rendering contacts no cluster, so an object
 //! that is not in the documents does not exist. The golden tests read their inputs with this module too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rcgen::KeyPair;
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,10 +15,9 @@ use crate::api::ContourDeployment;
 use crate::api::vocabulary::annotations;
 use crate::issuer::issue_with;
 use crate::plan::issuing::{Issued, Request};
-use crate::plan::observe::{self, Facts, View, phase};
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan, Question,
-    ServiceAccountRef, SettingsVerdict, Wave, Write, has_ready_endpoint, plan,
+    Environment, Failure, FailureCause, Key, Kind, Object, Observed, Plan, Question, SettingsVerdict, Snapshot, Wave,
+    Write, decode_deployment, plan,
 };
 
 /// The reason why documents can't be rendered.
@@ -140,7 +141,7 @@ fn placeholders(request: &Request, now: Timestamp) -> Option<Issued> {
 pub fn observe(input: &str) -> Result<Observed, Error> {
     let mut facts = ClusterFacts::default();
     let mut deployments = Vec::new();
-    let mut objects = Vec::new();
+    let mut objects = BTreeMap::new();
     for (index, text) in documents(input).enumerate() {
         let number = index + 1;
         let value: Value = serde_saphyr::from_str(text).map_err(|source| Error::Yaml {
@@ -156,12 +157,11 @@ pub fn observe(input: &str) -> Result<Observed, Error> {
         let Some(kind) = Kind::ALL.iter().copied().find(|known| known.name() == kind) else {
             return Err(wrong(format!("Slipway does not read kind {kind:?}")));
         };
+        let object = Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?;
         if kind == Kind::ContourDeployment {
-            let deployment: ContourDeployment =
-                serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-            deployments.push(deployment);
+            deployments.push(decode_deployment(&object).map_err(|error| wrong(error.to_string()))?);
         } else {
-            objects.push(Object::from_json(kind, value).map_err(|error| wrong(error.to_string()))?);
+            objects.insert(object.key(), object);
         }
     }
     let count = deployments.len();
@@ -200,35 +200,34 @@ impl From<FailedWrite> for Failure {
     }
 }
 
-fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: ClusterFacts) -> Observed {
+fn observed(mut deployment: ContourDeployment, mut objects: BTreeMap<Key, Object>, facts: ClusterFacts) -> Observed {
     let metadata = &mut deployment.metadata;
-    let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
+    let own_namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
     metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     metadata.generation.get_or_insert(1);
-    let mut documents = Documents {
-        owner: Owner::of(metadata),
-        namespaces: BTreeMap::from([(namespace, NamespacePhase::Active)]),
-        objects: BTreeMap::new(),
-        ready: BTreeSet::new(),
-    };
-    for object in objects {
-        documents.add(object);
+    let keys = objects.keys().filter(|key| key.kind.is_namespaced());
+    let namespaces: Vec<String> = keys.map(|key| key.namespace.clone()).collect();
+    for name in namespaces.into_iter().chain([own_namespace]) {
+        let key = Key::new(Kind::Namespace, "", &name);
+        objects.entry(key).or_insert_with(|| {
+            Object::of(&Namespace {
+                metadata: ObjectMeta {
+                    name: Some(name),
+                    ..ObjectMeta::default()
+                },
+                ..Namespace::default()
+            })
+        });
     }
-    let mut observed = observe::observe(
-        &mut documents,
-        Arc::new(deployment),
-        Facts {
-            now: facts.now.unwrap_or(Timestamp::UNIX_EPOCH),
-            operator: ServiceAccountRef {
-                namespace: "slipway-system".to_owned(),
-                name: "slipway".to_owned(),
-            },
+    let mut snapshot = Snapshot {
+        objects: &objects,
+        unchanged_since: &BTreeMap::new(),
+        environment: Environment {
             missing_crds: facts.missing_crds,
-            admission_problems: Vec::new(),
-            settings: SettingsVerdict::Unchecked,
-            attempts: Arc::default(),
+            ..Environment::at(facts.now.unwrap_or(Timestamp::UNIX_EPOCH))
         },
-    );
+    };
+    let mut observed = Observed::of(&mut snapshot, deployment);
     observed.failures = facts.failures.into_iter().map(Failure::from).collect();
     if let Some(message) = facts.refused
         && let Some(hash) = settings_question(&plan(&observed))
@@ -236,82 +235,6 @@ fn observed(mut deployment: ContourDeployment, objects: Vec<Object>, facts: Clus
         observed.settings = SettingsVerdict::Refused { hash, message };
     }
     observed
-}
-
-/// The documents as a source of objects.
-struct Documents {
-    owner: Owner,
-    namespaces: BTreeMap<String, NamespacePhase>,
-    objects: BTreeMap<Key, Arc<Object>>,
-    /// The Services with a ready endpoint.
-    ready: BTreeSet<NamespacedName>,
-}
-
-impl Documents {
-    fn add(&mut self, object: Object) {
-        if object.kind == Kind::Namespace {
-            self.namespaces.insert(object.name().to_owned(), phase(&object));
-            return;
-        }
-        if object.kind.is_namespaced() {
-            let namespace = object.namespace().to_owned();
-            self.namespaces.entry(namespace).or_insert(NamespacePhase::Active);
-        }
-        if has_ready_endpoint(&object)
-            && let Some(service) = object.label("kubernetes.io/service-name")
-        {
-            self.ready.insert(NamespacedName::new(object.namespace(), service));
-        }
-        self.objects.insert(object.key(), Arc::new(object));
-    }
-
-    fn named<'a>(
-        &'a self,
-        kind: Kind,
-        namespace: &'a str,
-        names: &'a BTreeSet<String>,
-    ) -> impl Iterator<Item = Arc<Object>> + 'a {
-        names
-            .iter()
-            .filter_map(move |name| self.objects.get(&Key::new(kind, namespace, name)).cloned())
-    }
-}
-
-impl View for Documents {
-    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
-        let owned = self.objects.iter().filter(|(_, object)| self.owner.owns(object));
-        owned.map(|(key, object)| (key.clone(), object.clone())).collect()
-    }
-
-    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
-        let is_here = |object: &&Arc<Object>| {
-            object.kind == Kind::ExtensionService && object.namespace() == namespace && !self.owner.owns(object)
-        };
-        self.objects.values().filter(is_here).cloned().collect()
-    }
-
-    fn extension_services(
-        &mut self,
-        namespace: &str,
-        names: &BTreeSet<String>,
-    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
-        let found = self.named(Kind::ExtensionService, namespace, names);
-        found.map(|object| (object, None)).collect()
-    }
-
-    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
-        let found = self.named(Kind::Service, namespace, names);
-        found
-            .map(|service| {
-                let is_ready = self.ready.contains(&service.id());
-                (service, is_ready)
-            })
-            .collect()
-    }
-
-    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
-        self.namespaces.get(name).copied()
-    }
 }
 
 /// Returns the hash of the settings that the plan wants the API server to check, or None if the plan asks no such question.

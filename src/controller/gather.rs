@@ -12,12 +12,11 @@ use super::cache::{Cache, StoreId};
 use super::client;
 use super::interest::Needs;
 use super::watches::{self, Watches};
-use crate::api::ContourDeployment;
 use crate::api::vocabulary::labels;
 use crate::plan::admission;
-use crate::plan::observe::{Facts, View, observe, phase};
 use crate::plan::{
-    Attempts, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, ServiceAccountRef, SettingsVerdict,
+    Attempts, Environment, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, ServiceAccountRef,
+    SettingsVerdict, View, decode_deployment,
 };
 
 /// The time to wait for sets that are being read for the first time.
@@ -113,8 +112,8 @@ impl Sources<'_> {
         // An object that nobody asked for until now may have changed after this observation read it, and the change woke only those who had
         // asked. So observe again. The loop ends, because the objects that a ContourDeployment asks for depend on existing objects only.
         loop {
-            let (gathered, asks_for_more) = self.gather_once(whose);
-            if !asks_for_more {
+            let (gathered, is_new) = self.gather_once(whose);
+            if !is_new {
                 return gathered;
             }
         }
@@ -122,50 +121,23 @@ impl Sources<'_> {
 
     /// Observes one ContourDeployment. The second value reports whether the ContourDeployment asks for more than before.
     fn gather_once(&self, whose: &NamespacedName) -> (Gathered, bool) {
-        let key = Key::new(Kind::ContourDeployment, &whose.namespace, &whose.name);
+        let NamespacedName { namespace, name } = whose;
+        let key = Key::new(Kind::ContourDeployment, namespace, name);
         let Some(object) = self.cache.get(&StoreId::all(Kind::ContourDeployment), &key) else {
             return (Gathered::Gone, false);
         };
-        let deployment = match read(&object) {
+        let deployment = match decode_deployment(&object) {
             Ok(deployment) => deployment,
             Err(error) => return (Gathered::Undecodable(error.to_string()), false),
         };
-        let mut view = CacheView::of(self.cache);
-        let mut missing_crds = watches::missing_crds(self.cache);
-        // The CRD may have been created just now. An unwatched kind counts as missing.
-        if !view.serves_extension_services && missing_crds.is_empty() {
-            missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
-        }
-        let facts = Facts {
-            now: Timestamp::now(),
-            operator: self.operator.clone(),
-            missing_crds,
-            admission_problems: admission::problems(self.operator, policies(self.cache).iter().map(AsRef::as_ref)),
-            settings: self.answers.get(whose),
-            attempts: self.answers.attempts(whose),
-        };
-        let mut observed = observe(&mut view, Arc::new(deployment), facts);
-        let secrets = StoreId::owned_in(Kind::Secret, &whose.namespace);
-        observed.secrets_synced = self.cache.is_synced(&secrets);
-        let CacheView {
-            mut needs, mut unread, ..
-        } = view;
-        let around: Vec<StoreId> = needs.keys().cloned().collect();
-        if observed.objects.values().any(|object| permits_secrets(object)) {
-            if !observed.secrets_synced {
-                unread.insert(secrets.clone());
-            }
-            needs.insert(secrets, BTreeSet::new());
-        }
-        let needed = self.watches.need(whose, needs);
-        unread.extend(needed.unread);
-        observed.references_synced = !around.iter().any(|id| unread.contains(id));
-        let gathered = Gathered::Observed(Box::new(observed), unread.into_iter().collect());
-        (gathered, needed.is_new)
+        let mut view = CacheView::new(self, whose);
+        let observed = Box::new(Observed::of(&mut view, deployment));
+        let gathered = Gathered::Observed(observed, view.unread.into_iter().collect());
+        (gathered, view.is_new)
     }
 
     /// Observes one ContourDeployment once the referenced objects have been read, or after [`READING`]: a namespace that can't be read must
-    /// not block the other roles. Without the ExtensionServices there is no observation, because an unread ExtensionService would count as
+    /// not block the other roles. Without the ExtensionServices there is no plan, because an unread ExtensionService would count as
     /// deleted. Only a deletion needs no ExtensionServices.
     pub async fn gather_read(&self, whose: &NamespacedName) -> Gathered {
         let deadline = tokio::time::Instant::now() + READING;
@@ -179,8 +151,8 @@ impl Sources<'_> {
                 continue;
             }
             let is_deleted = observed.deployment.metadata.deletion_timestamp.is_some();
-            let lacks_services = unread.iter().any(|id| id.kind == Kind::ExtensionService);
-            return if lacks_services && !is_deleted {
+            let is_blind = unread.iter().any(|id| id.kind == Kind::ExtensionService) && !is_deleted;
+            return if is_blind {
                 Gathered::Unread
             } else {
                 Gathered::Observed(observed, unread)
@@ -189,103 +161,137 @@ impl Sources<'_> {
     }
 }
 
-/// The operator's cache as a source of objects. The view records each set that a lookup needs. A set that is unread before the lookup
-/// counts as unread, even if the set is read meanwhile.
+/// The cache as a ContourDeployment sees it. Each lookup in a set that depends on references first records that the set is needed and
+/// whether the set is unread. Then the lookup reads the set. So a set that was unread at a lookup counts as unread, even if the set is
+/// read before the end of the observation.
 struct CacheView<'a> {
-    cache: &'a Cache,
-    /// Whether ExtensionServices are watched.
-    serves_extension_services: bool,
+    sources: &'a Sources<'a>,
+    whose: &'a NamespacedName,
+    /// Whether the ExtensionServices with Slipway's labels had been read before the first lookup.
+    is_served: bool,
+    /// Whether the Secrets had been read before the lookup of the objects.
+    secrets_synced: bool,
     needs: Needs,
     unread: BTreeSet<StoreId>,
+    /// Whether anything is needed that was not needed before.
+    is_new: bool,
 }
 
 impl<'a> CacheView<'a> {
-    fn of(cache: &'a Cache) -> Self {
+    fn new(sources: &'a Sources<'a>, whose: &'a NamespacedName) -> Self {
         Self {
-            cache,
-            serves_extension_services: cache.is_synced(&StoreId::owned(Kind::ExtensionService)),
+            sources,
+            whose,
+            is_served: sources.cache.is_synced(&StoreId::owned(Kind::ExtensionService)),
+            secrets_synced: false,
             needs: Needs::new(),
             unread: BTreeSet::new(),
+            is_new: false,
         }
     }
 
-    fn need(&mut self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> StoreId {
-        let id = StoreId::all_in(kind, namespace);
-        self.check_read(&id);
-        self.needs.insert(id.clone(), names.clone());
-        id
-    }
-
-    fn check_read(&mut self, id: &StoreId) {
-        if !self.cache.is_synced(id) {
+    /// Records that these names of a set are needed.
+    fn need<'n>(&mut self, id: &StoreId, names: impl IntoIterator<Item = &'n String>) {
+        // The API server may not serve ExtensionServices, and then they cannot be watched.
+        if id.kind == Kind::ExtensionService && !self.is_served {
+            return;
+        }
+        if !self.sources.cache.is_synced(id) {
             self.unread.insert(id.clone());
         }
+        let needed = self.needs.entry(id.clone()).or_default();
+        needed.extend(names.into_iter().cloned());
+    }
+
+    fn secrets(&self) -> StoreId {
+        StoreId::owned_in(Kind::Secret, &self.whose.namespace)
     }
 }
 
 impl View for CacheView<'_> {
-    fn owned(&self, deployment: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
-        self.cache.owned(deployment)
+    fn objects(&mut self, _: &Owner) -> BTreeMap<Key, Arc<Object>> {
+        let (cache, secrets) = (self.sources.cache, self.secrets());
+        self.secrets_synced = cache.is_synced(&secrets);
+        let objects = cache.owned(self.whose);
+        // Slipway can read Secrets only where its own binding grants access to them.
+        let grants_access = |object: &Arc<Object>| {
+            object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
+        };
+        if objects.values().any(grants_access) {
+            if !self.secrets_synced {
+                self.unread.insert(secrets.clone());
+            }
+            self.needs.insert(secrets, BTreeSet::new());
+        }
+        objects
     }
 
-    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>> {
         let id = StoreId::all_in(Kind::ExtensionService, namespace);
-        if self.serves_extension_services {
-            self.check_read(&id);
-        }
-        self.cache.unlabelled(&id)
+        self.need(&id, []);
+        self.sources.cache.unlabelled(&id)
     }
 
-    fn extension_services(
-        &mut self,
-        namespace: &str,
-        names: &BTreeSet<String>,
-    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
-        if !self.serves_extension_services {
-            return Vec::new();
-        }
-        let id = self.need(Kind::ExtensionService, namespace, names);
-        let found = names.iter().filter_map(|name| {
-            let key = Key::new(Kind::ExtensionService, namespace, name);
-            Some((self.cache.get(&id, &key)?, self.cache.unchanged_since(&id, &key)))
-        });
-        found.collect()
+    fn extension_service(&mut self, service: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)> {
+        let id = StoreId::all_in(Kind::ExtensionService, &service.namespace);
+        self.need(&id, [&service.name]);
+        let key = Key::new(id.kind, &service.namespace, &service.name);
+        let object = self.sources.cache.get(&id, &key)?;
+        Some((object, self.sources.cache.unchanged_since(&id, &key)))
     }
 
-    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
-        let id = self.need(Kind::Service, namespace, names);
-        self.need(Kind::EndpointSlice, namespace, names);
-        let ready = self.cache.ready_services(namespace);
-        let found = names.iter().filter_map(|name| {
-            let service = self.cache.get(&id, &Key::new(Kind::Service, namespace, name))?;
-            let is_ready = ready.contains(&service.id());
-            Some((service, is_ready))
-        });
-        found.collect()
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let id = StoreId::all_in(Kind::Service, namespace);
+        self.need(&id, names);
+        let keys = names.iter().map(|name| Key::new(id.kind, namespace, name));
+        keys.filter_map(|key| self.sources.cache.get(&id, &key)).collect()
     }
 
-    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        self.need(&StoreId::all_in(Kind::EndpointSlice, namespace), names);
+        let ready = self.sources.cache.ready_services(namespace).into_iter();
+        let ready = ready.map(|service| service.name);
+        ready.filter(|name| names.contains(name)).collect()
+    }
+
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase> {
         let key = Key::new(Kind::Namespace, "", name);
-        self.cache
-            .get(&StoreId::all(Kind::Namespace), &key)
-            .as_deref()
-            .map(phase)
+        let namespace = self.sources.cache.get(&StoreId::all(key.kind), &key)?;
+        Some(NamespacePhase::of(&namespace))
     }
-}
 
-/// Reports whether an object is the binding that permits the operator to read the Secrets of a namespace.
-fn permits_secrets(object: &Object) -> bool {
-    object.kind == Kind::RoleBinding && object.at("/roleRef/name") == Some(&Value::from("slipway-secrets"))
-}
-
-/// Decodes a ContourDeployment. If only the status can't be decoded, another version wrote the status. The result then has no status, and
-/// Slipway replaces the status.
-fn read(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
-    object.parse().or_else(|_| {
-        let mut bare = object.clone();
-        bare.content.remove("status");
-        bare.parse()
-    })
+    fn environment(&mut self) -> Environment {
+        let Sources {
+            cache,
+            watches,
+            answers,
+            operator,
+        } = *self.sources;
+        let references: Vec<StoreId> = self
+            .needs
+            .keys()
+            .filter(|id| id.kind != Kind::Secret)
+            .cloned()
+            .collect();
+        let needed = watches.need(self.whose, std::mem::take(&mut self.needs));
+        self.unread.extend(needed.unread);
+        self.is_new = needed.is_new;
+        let mut missing_crds = watches::missing_crds(cache);
+        // The CRD of ExtensionServices may have appeared during the observation. A plan without the stand-ins must not be made.
+        if !self.is_served && missing_crds.is_empty() {
+            missing_crds.push(watches::EXTENSION_SERVICES.to_owned());
+        }
+        Environment {
+            now: Timestamp::now(),
+            operator: operator.clone(),
+            missing_crds,
+            admission_problems: admission::problems(operator, policies(cache).iter().map(AsRef::as_ref)),
+            references_synced: references.iter().all(|id| !self.unread.contains(id)),
+            secrets_synced: self.secrets_synced && cache.is_synced(&self.secrets()),
+            settings: answers.get(self.whose),
+            attempts: answers.attempts(self.whose),
+        }
+    }
 }
 
 /// Returns Slipway's admission policies and bindings.
@@ -322,27 +328,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn an_undecodable_status_is_dropped_and_such_a_spec_is_not() {
-        let object = |replicas: Value, state: &str| {
-            let service = json!({
-                "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
-            });
-            let json = json!({
-                "metadata": {"namespace": "a", "name": "edge"},
-                "spec": {"contour": {"deployment": {"replicas": replicas}}},
-                "status": {"observedGeneration": 1, "extensionServices": [service]},
-            });
-            Object::from_json(Kind::ContourDeployment, json).expect("an object")
-        };
-        let whole = read(&object(1.into(), "Missing")).expect("it is of this version's form");
-        assert_eq!(whole.status.expect("it has one").observed_generation, Some(1));
-        let bare = read(&object(1.into(), "Sulking")).expect("the specification is of this version's form");
-        assert_eq!((bare.spec, bare.status), (whole.spec, None));
-        let error = read(&object("two".into(), "Sulking")).expect_err("the specification is not");
-        assert!(error.to_string().contains("two"), "{error}");
-    }
+    use crate::controller::played;
+    use crate::controller::tests::{context, holds};
 
     #[test]
     fn a_refusal_expires_and_an_acceptance_does_not() {
@@ -372,5 +359,86 @@ mod tests {
         put(accepted, long_ago);
         assert!(matches!(answers.get(&whose), SettingsVerdict::Accepted { .. }));
         assert_eq!(answers.asks_again_in(&whose), None);
+    }
+
+    #[tokio::test]
+    async fn an_observation_needs_what_it_looks_up_and_reports_what_was_unread_then() {
+        // This API server never answers.
+        let (context, _touched) = context(played::client(|_, _| None));
+        let whose = NamespacedName::new("a", "edge");
+        let sources = Sources {
+            cache: &context.cache,
+            watches: &context.watches,
+            answers: &context.answers,
+            operator: &context.options.operator,
+        };
+        let object = |kind, value: &Value| Object::from_json(kind, value.clone()).expect("an object");
+        let deployment = object(
+            Kind::ContourDeployment,
+            &json!({"metadata": {"namespace": "a", "name": "edge"}, "spec": {"runtimeSettings": {
+                "globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "user"}}}}}),
+        );
+        holds(&context.cache, &StoreId::all(Kind::ContourDeployment), [deployment]);
+        let gather = || match sources.gather(&whose) {
+            Gathered::Observed(observed, unread) => (observed, unread),
+            _ => panic!("the ContourDeployment can be observed"),
+        };
+        let [users, own, services, slices] = [
+            (Kind::ExtensionService, "auth"),
+            (Kind::ExtensionService, "a"),
+            (Kind::Service, "auth"),
+            (Kind::EndpointSlice, "auth"),
+        ]
+        .map(|(kind, namespace)| StoreId::all_in(kind, namespace));
+        let names = |set: &StoreId| context.watches.interest().names(set);
+
+        let (observed, unread) = gather();
+        assert!(observed.missing_crds.contains(&watches::EXTENSION_SERVICES.to_owned()));
+        assert_eq!(unread, [services.clone(), slices.clone()]);
+        assert!(!context.watches.interest().is_needed(&users));
+
+        holds(&context.cache, &StoreId::owned(Kind::ExtensionService), []);
+        let (observed, unread) = gather();
+        let all = [&services, &slices, &own, &users].map(Clone::clone);
+        assert_eq!(unread, all);
+        assert!(!observed.references_synced);
+        assert_eq!((names(&users), names(&own)), (["user".to_owned()].into(), [].into()));
+
+        let mut view = CacheView::new(&sources, &whose);
+        view.unlabelled("a");
+        holds(&context.cache, &own, []);
+        assert_eq!(view.unread, [own.clone()].into(), "the set was unread at the lookup");
+
+        let user = json!({"metadata": {"namespace": "auth", "name": "user"}, "spec": {"services": [{"name": "one", "port": 9}]}});
+        holds(&context.cache, &users, [object(Kind::ExtensionService, &user)]);
+        let (observed, unread) = gather();
+        assert_eq!(unread, [services.clone(), slices.clone()]);
+        let target = NamespacedName::new("auth", "user");
+        assert!(observed.extension_services.contains_key(&target) && observed.unchanged_since.contains_key(&target));
+        assert_eq!(
+            (names(&services), names(&slices)),
+            (["one".to_owned()].into(), ["one".to_owned()].into())
+        );
+
+        let one = json!({"metadata": {"namespace": "auth", "name": "one"}, "spec": {}});
+        holds(&context.cache, &services, [object(Kind::Service, &one)]);
+        let labels = json!({"kubernetes.io/service-name": "one"});
+        let slice = json!({"metadata": {"namespace": "auth", "name": "one-x", "labels": labels}, "endpoints": [{}]});
+        holds(&context.cache, &slices, [object(Kind::EndpointSlice, &slice)]);
+        let (observed, unread) = gather();
+        assert!(unread.is_empty() && observed.references_synced && !observed.secrets_synced);
+        let one = NamespacedName::new("auth", "one");
+        assert!(observed.services.contains_key(&one) && observed.ready_services.contains(&one));
+
+        let owner = observed.owner();
+        let mut binding = object(Kind::RoleBinding, &json!({"roleRef": {"name": "slipway-secrets"}}));
+        binding.metadata = owner.metadata(Kind::RoleBinding, "a", "edge-secrets");
+        holds(&context.cache, &StoreId::owned(Kind::RoleBinding), [binding]);
+        let (observed, unread) = gather();
+        let secrets = StoreId::owned_in(Kind::Secret, "a");
+        assert_eq!(unread, std::slice::from_ref(&secrets));
+        assert!(observed.references_synced && !observed.secrets_synced);
+        holds(&context.cache, &secrets, []);
+        assert!(gather().0.secrets_synced);
     }
 }

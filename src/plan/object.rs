@@ -93,6 +93,19 @@ impl Kind {
         matches!(self, Self::Pod | Self::ReplicaSet | Self::ControllerRevision)
     }
 
+    /// Reports whether Slipway observes the objects of this kind that carry its labels.
+    pub fn is_observed_by_label(self) -> bool {
+        !matches!(
+            self,
+            Self::ContourDeployment
+                | Self::CustomResourceDefinition
+                | Self::ValidatingAdmissionPolicy
+                | Self::ValidatingAdmissionPolicyBinding
+                | Self::Namespace
+                | Self::EndpointSlice
+        )
+    }
+
     /// Reports whether the presence of objects of this kind affects what a Contour container reads at startup. Such objects are deleted
     /// only after a second, live read.
     pub fn is_startup_input(self) -> bool {

@@ -1,5 +1,5 @@
-//! Observes one ContourDeployment and its surroundings. The operator, `slipway render` and the tests all build [`Observed`] here. They
-//! differ only in the source of the objects, which is a [`View`].
+//! The construction of an [`Observed`] from objects. The operator, the offline rendering and the tests share it. They differ in the
+//! [`View`] that finds the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,119 +8,301 @@ use jiff::Timestamp;
 
 use super::attempts::Attempts;
 use super::object::{Key, Kind, NamespacedName, Object, Owner};
-use super::observed::{NamespacePhase, Observed, ServiceAccountRef, SettingsVerdict};
+use super::observed::{NamespacePhase, Observed, ServiceAccountRef, SettingsVerdict, has_ready_endpoint};
 use super::{ownership, stand_in};
 use crate::api::ContourDeployment;
+use crate::api::vocabulary::labels;
 
-/// A source of objects: the operator's cache, documents, or a simulated API server.
-///
-/// A lookup with names also declares an interest: the operator watches the objects that it has looked up.
+/// The source of the objects of an observation: the operator's cache, documents, or a simulated API server. [`Observed::of`] calls
+/// [`View::environment`] after all other methods, so a view can record what was looked up.
 pub trait View {
-    /// Returns every object with the labels of a ContourDeployment.
-    fn owned(&self, deployment: &NamespacedName) -> BTreeMap<Key, Arc<Object>>;
+    /// Returns the objects with the labels of this owner, and the objects that the view attributes to this owner for another reason.
+    fn objects(&mut self, owner: &Owner) -> BTreeMap<Key, Arc<Object>>;
 
-    /// Returns the ExtensionServices of a namespace that have the labels of no ContourDeployment. The result may lack those without
-    /// Slipway's finalizer.
-    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>>;
+    /// Returns the ExtensionServices of a namespace that lack one of Slipway's labels. ExtensionServices without Slipway's finalizer may be
+    /// left out.
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>>;
 
-    /// Returns the ExtensionServices with these names, each with the time since which it has been observed in its current generation.
-    fn extension_services(
-        &mut self,
-        namespace: &str,
-        names: &BTreeSet<String>,
-    ) -> Vec<(Arc<Object>, Option<Timestamp>)>;
+    /// Returns an ExtensionService of a user, and the time since which its generation is the current one, if that time is known.
+    fn extension_service(&mut self, id: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)>;
 
-    /// Returns the Services with these names, each with whether it has a ready endpoint.
-    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)>;
+    /// Returns the Services of a namespace that have one of these names.
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>>;
+
+    /// Returns those of these names whose Service has a ready endpoint.
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String>;
 
     /// Returns the phase of a namespace, or None if the namespace does not exist.
-    fn namespace(&self, name: &str) -> Option<NamespacePhase>;
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase>;
+
+    /// Returns the facts that are not objects.
+    fn environment(&mut self) -> Environment;
 }
 
-/// The inputs of a plan that do not come from objects around the ContourDeployment.
-pub struct Facts {
-    /// The current time.
+/// The facts of an observation that are not objects. The fields of [`Observed`] with the same names document them.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Environment {
     pub now: Timestamp,
-    /// The ServiceAccount of the operator.
     pub operator: ServiceAccountRef,
-    /// Contour's CRDs that the API server does not serve.
     pub missing_crds: Vec<String>,
-    /// The differences between the admission policies in the cluster and those that this version ships, each as a message.
     pub admission_problems: Vec<String>,
-    /// The API server's verdict on the settings.
+    pub references_synced: bool,
+    pub secrets_synced: bool,
     pub settings: SettingsVerdict,
-    /// The results of Slipway's own last writes.
     pub attempts: Arc<Attempts>,
 }
 
-/// Observes a ContourDeployment. The result assumes that all objects have been read.
-pub fn observe(view: &mut impl View, deployment: Arc<ContourDeployment>, facts: Facts) -> Observed {
-    let owner = Owner::of(&deployment.metadata);
-    let settings = &deployment.spec.runtime_settings;
-    let mut objects = view.owned(&NamespacedName::new(&owner.namespace, &owner.name));
-    let places = ownership::namespaces(&owner, settings, objects.values().map(AsRef::as_ref));
-    // A stand-in that lost its labels while the operator was down is identified by its name.
-    for place in &places {
-        let unlabelled = view.unlabelled_extension_services(place).into_iter();
-        let stand_ins = unlabelled.filter(|object| stand_in::bears_our_name(&owner, object));
-        objects.extend(stand_ins.map(|object| (object.key(), object)));
+impl Environment {
+    /// Returns the environment of an operator that has just started, has read everything, and has the shipped ServiceAccount.
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            operator: ServiceAccountRef {
+                namespace: "slipway-system".to_owned(),
+                name: "slipway".to_owned(),
+            },
+            missing_crds: Vec::new(),
+            admission_problems: Vec::new(),
+            references_synced: true,
+            secrets_synced: true,
+            settings: SettingsVerdict::Unchecked,
+            attempts: Arc::default(),
+        }
     }
-    let ours = || ownership::of(&owner, settings, &objects);
-    let targets = stand_in::targets(settings, ours());
-    let (mut extension_services, mut unchanged_since) = (BTreeMap::new(), BTreeMap::new());
-    for place in &places {
-        for (object, since) in view.extension_services(place, &names_in(place, &targets)) {
-            unchanged_since.extend(since.map(|since| (object.id(), since)));
-            // An object that can't be decoded counts as absent. The API server's schema admits none.
+}
+
+impl Observed {
+    /// Observes a ContourDeployment.
+    pub fn of(view: &mut impl View, deployment: ContourDeployment) -> Self {
+        let owner = Owner::of(&deployment.metadata);
+        let settings = &deployment.spec.runtime_settings;
+        let mut objects = view.objects(&owner);
+        for namespace in ownership::namespaces(&owner, settings, objects.values().map(AsRef::as_ref)) {
+            // The name identifies a stand-in that lost its labels while no operator was running.
+            let unlabelled = view.unlabelled(&namespace).into_iter();
+            let stand_ins = unlabelled.filter(|object| stand_in::bears_our_name(&owner, object));
+            objects.extend(stand_ins.map(|object| (object.key(), object)));
+        }
+        let ours: Vec<&Object> = ownership::of(&owner, settings, &objects).collect();
+        let targets = stand_in::targets(settings, ours.iter().copied());
+        let mut extension_services = BTreeMap::new();
+        let mut unchanged_since = BTreeMap::new();
+        for target in &targets {
+            let Some((object, since)) = view.extension_service(target) else {
+                continue;
+            };
+            unchanged_since.extend(since.map(|since| (target.clone(), since)));
+            // An ExtensionService that cannot be decoded counts as absent. The schema of the API server rejects such objects.
             if let Ok(service) = object.parse() {
-                extension_services.insert(object.id(), Arc::new(service));
+                extension_services.insert(target.clone(), Arc::new(service));
             }
         }
-    }
-    let referenced: BTreeSet<&String> = targets.iter().map(|target| &target.namespace).collect();
-    let named = stand_in::services(&extension_services, ours());
-    let (mut services, mut ready_services) = (BTreeMap::new(), BTreeSet::new());
-    for namespace in &referenced {
-        for (service, is_ready) in view.services(namespace, &names_in(namespace, &named)) {
-            ready_services.extend(is_ready.then(|| service.id()));
-            services.insert(service.id(), service);
+        let relevant = stand_in::services(&extension_services, ours.into_iter());
+        let referenced: BTreeSet<&String> = targets.iter().map(|target| &target.namespace).collect();
+        let mut services = BTreeMap::new();
+        let mut ready_services = BTreeSet::new();
+        for namespace in &referenced {
+            let here = relevant.iter().filter(|service| service.namespace == **namespace);
+            let names: BTreeSet<String> = here.map(|service| service.name.clone()).collect();
+            let found = view.services(namespace, &names).into_iter();
+            services.extend(found.map(|service| (service.id(), service)));
+            let ready = view.ready_services(namespace, &names).into_iter();
+            ready_services.extend(ready.map(|name| NamespacedName::new(*namespace, name)));
+        }
+        let namespaces = referenced.into_iter().chain([&owner.namespace]);
+        let namespaces = namespaces
+            .filter_map(|name| Some((name.clone(), view.namespace(name)?)))
+            .collect();
+        let environment = view.environment();
+        Self {
+            now: environment.now,
+            deployment: Arc::new(deployment),
+            operator: environment.operator,
+            objects,
+            namespaces,
+            missing_crds: environment.missing_crds,
+            admission_problems: environment.admission_problems,
+            extension_services,
+            unchanged_since,
+            services,
+            ready_services,
+            references_synced: environment.references_synced,
+            secrets_synced: environment.secrets_synced,
+            settings: environment.settings,
+            issued: None,
+            failures: Vec::new(),
+            attempts: environment.attempts,
         }
     }
-    let around = referenced.into_iter().chain([&owner.namespace]);
-    let namespaces = around.filter_map(|name| Some((name.clone(), view.namespace(name)?)));
-    Observed {
-        now: facts.now,
-        operator: facts.operator,
-        namespaces: namespaces.collect(),
-        missing_crds: facts.missing_crds,
-        admission_problems: facts.admission_problems,
-        extension_services,
-        unchanged_since,
-        services,
-        ready_services,
-        references_synced: true,
-        secrets_synced: true,
-        settings: facts.settings,
-        issued: None,
-        failures: Vec::new(),
-        attempts: facts.attempts,
-        objects,
-        deployment,
+}
+
+/// Decodes a ContourDeployment. A status that cannot be decoded is left out, because another version of Slipway wrote it and this version
+/// replaces it.
+pub fn decode_deployment(object: &Object) -> Result<ContourDeployment, serde_json::Error> {
+    object.parse().or_else(|_| {
+        let mut bare = object.clone();
+        bare.content.remove("status");
+        bare.parse()
+    })
+}
+
+/// A view of objects in memory: of documents, or of a simulated API server.
+///
+/// The view attributes to an owner all objects with the owner's marks, also those that lack a label. The operator's cache learns of such
+/// objects when the API server answers that an object already exists.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    /// All objects.
+    pub objects: &'a BTreeMap<Key, Object>,
+    /// The time since which each object has its current generation. Objects may be missing here.
+    pub unchanged_since: &'a BTreeMap<Key, Timestamp>,
+    /// The facts that are not objects.
+    pub environment: Environment,
+}
+
+impl Snapshot<'_> {
+    fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Object> {
+        let objects = self.objects.values();
+        objects.filter(move |object| object.kind == kind && object.namespace() == namespace)
     }
 }
 
-/// Returns the names of these objects that are in one namespace.
-fn names_in(namespace: &str, of: &BTreeSet<NamespacedName>) -> BTreeSet<String> {
-    let here = of.iter().filter(|id| id.namespace == namespace);
-    here.map(|id| id.name.clone()).collect()
+impl View for Snapshot<'_> {
+    fn objects(&mut self, owner: &Owner) -> BTreeMap<Key, Arc<Object>> {
+        let marked = |(key, object): &(&Key, &Object)| key.kind.is_observed_by_label() && owner.owns(object);
+        let objects = self.objects.iter().filter(marked);
+        objects
+            .map(|(key, object)| (key.clone(), Arc::new(object.clone())))
+            .collect()
+    }
+
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let extension_services = self.of_kind(Kind::ExtensionService, namespace);
+        let lacks_label = |object: &&Object| {
+            let labels = [labels::OWNER_NAMESPACE, labels::OWNER_NAME];
+            labels.iter().any(|label| object.label(label).is_none())
+        };
+        extension_services.filter(lacks_label).cloned().map(Arc::new).collect()
+    }
+
+    fn extension_service(&mut self, id: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)> {
+        let key = Key::new(Kind::ExtensionService, &id.namespace, &id.name);
+        let object = self.objects.get(&key)?;
+        Some((Arc::new(object.clone()), self.unchanged_since.get(&key).copied()))
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let services = self.of_kind(Kind::Service, namespace);
+        let services = services.filter(|service| names.contains(service.name()));
+        services.cloned().map(Arc::new).collect()
+    }
+
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let slices = self.of_kind(Kind::EndpointSlice, namespace);
+        let ready = slices.filter(|slice| has_ready_endpoint(slice));
+        let services = ready.filter_map(|slice| slice.label("kubernetes.io/service-name"));
+        services
+            .filter(|name| names.contains(*name))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase> {
+        let namespace = self.objects.get(&Key::new(Kind::Namespace, "", name))?;
+        Some(NamespacePhase::of(namespace))
+    }
+
+    fn environment(&mut self) -> Environment {
+        self.environment.clone()
+    }
 }
 
-/// Returns the phase of a Namespace.
-pub fn phase(namespace: &Object) -> NamespacePhase {
-    debug_assert_eq!(namespace.kind, Kind::Namespace);
-    if namespace.is_terminating() {
-        NamespacePhase::Terminating
-    } else {
-        NamespacePhase::Active
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_status_that_cannot_be_decoded_is_left_out_and_a_spec_is_not() {
+        let object = |replicas: Value, state: &str| {
+            let service = json!({
+                "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
+            });
+            let json = json!({
+                "metadata": {"namespace": "a", "name": "edge"},
+                "spec": {"contour": {"deployment": {"replicas": replicas}}},
+                "status": {"observedGeneration": 1, "extensionServices": [service]},
+            });
+            Object::from_json(Kind::ContourDeployment, json).expect("an object")
+        };
+        let whole = decode_deployment(&object(1.into(), "Missing")).expect("this version wrote the object");
+        assert_eq!(whole.status.expect("a status").observed_generation, Some(1));
+        let bare = decode_deployment(&object(1.into(), "Sulking")).expect("this version can decode the spec");
+        assert_eq!((bare.spec, bare.status), (whole.spec, None));
+        let error =
+            decode_deployment(&object("two".into(), "Sulking")).expect_err("this version cannot decode the spec");
+        assert!(error.to_string().contains("two"), "{error}");
+    }
+
+    #[test]
+    fn an_observation_contains_what_is_labelled_or_referenced_or_named_and_nothing_else() {
+        let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+        let mut objects = BTreeMap::new();
+        let mut add = |kind: Kind, namespace: &str, name: &str, mut value: Value| {
+            value["metadata"]["namespace"] = namespace.into();
+            value["metadata"]["name"] = name.into();
+            let object = Object::from_json(kind, value).expect("an object");
+            objects.insert(object.key(), object);
+        };
+        for namespace in ["home", "auth", "other"] {
+            add(Kind::Namespace, "", namespace, json!({"metadata": {"labels": labels}}));
+            let spec = json!({"services": [{"name": "one", "port": 9}]});
+            add(Kind::ExtensionService, namespace, "user", json!({"spec": spec}));
+            for name in ["one", "two"] {
+                add(Kind::Service, namespace, name, json!({}));
+                let labels = json!({"kubernetes.io/service-name": name, labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
+                let slice = json!({"metadata": {"labels": labels}, "endpoints": [{}]});
+                add(Kind::EndpointSlice, namespace, name, slice);
+            }
+        }
+        add(Kind::Pod, "home", "ours", json!({"metadata": {"labels": labels}}));
+        add(Kind::Pod, "home", "theirs", json!({}));
+        add(Kind::ExtensionService, "auth", "bare", json!({}));
+        add(
+            Kind::ExtensionService,
+            "auth",
+            "ours",
+            json!({"metadata": {"labels": labels}}),
+        );
+        let now = Timestamp::UNIX_EPOCH;
+        let key = Key::new(Kind::ExtensionService, "auth", "user");
+        let mut snapshot = Snapshot {
+            objects: &objects,
+            unchanged_since: &BTreeMap::from([(key, now)]),
+            environment: Environment::at(now),
+        };
+        let deployment = json!({
+            "metadata": {"namespace": "home", "name": "edge"},
+            "spec": {"runtimeSettings": {"globalExtAuth": {"extensionRef": {"namespace": "auth", "name": "user"}}}},
+        });
+        let deployment = Object::from_json(Kind::ContourDeployment, deployment).expect("an object");
+        let deployment = decode_deployment(&deployment).expect("a ContourDeployment");
+        let observed = Observed::of(&mut snapshot, deployment);
+        let [user, one] = ["user", "one"].map(|name| NamespacedName::new("auth", name));
+        let ours = [
+            Key::new(Kind::ExtensionService, "auth", "ours"),
+            Key::new(Kind::Pod, "home", "ours"),
+        ];
+        assert_eq!(observed.objects.into_keys().collect::<Vec<_>>(), ours);
+        assert!(observed.extension_services.into_keys().eq([user.clone()]));
+        assert_eq!(observed.unchanged_since, [(user, now)].into());
+        assert!(observed.services.into_keys().eq([one.clone()]));
+        assert_eq!(observed.ready_services, [one].into());
+        assert_eq!(observed.namespaces.into_keys().collect::<Vec<_>>(), ["auth", "home"]);
+        let unlabelled = snapshot.unlabelled("auth");
+        let unlabelled: Vec<_> = unlabelled.iter().map(|object| object.name()).collect();
+        assert_eq!(unlabelled, ["bare", "user"]);
     }
 }

@@ -26,8 +26,8 @@ pub struct Observed {
     /// Every object with the labels of this ContourDeployment: Slipway's objects, and the pods and ReplicaSets that controllers create from
     /// them. Objects of other users may carry the labels, too. The plan starts with filtering them out (`plan/ownership.rs`).
     pub objects: BTreeMap<Key, Arc<Object>>,
-    /// The phases of the relevant namespaces: the ContourDeployment's own namespace and the referenced ones. Absent namespaces are not in
-    /// the map.
+    /// The phases of the relevant namespaces: the ContourDeployment's own namespace and the referenced ones, which contain
+    /// `extension_services` or would contain them. Absent namespaces are not in the map.
     pub namespaces: BTreeMap<String, NamespacePhase>,
     /// Contour's CRDs that the API server does not serve.
     pub missing_crds: Vec<String>,
@@ -38,9 +38,9 @@ pub struct Observed {
     /// The time since which each ExtensionService has been observed in its current generation. For an absent entry, the time is the
     /// creation time.
     pub unchanged_since: BTreeMap<NamespacedName, Timestamp>,
-    /// The Services in the referenced namespaces.
+    /// The Services in the referenced namespaces that a referenced ExtensionService or a stand-in names. Blackholes are in `objects`.
     pub services: BTreeMap<NamespacedName, Arc<Object>>,
-    /// The Services in the referenced namespaces that have at least one ready endpoint.
+    /// The Services of the same names that have at least one ready endpoint.
     pub ready_services: BTreeSet<NamespacedName>,
     /// Whether all objects in the referenced namespaces have been read.
     pub references_synced: bool,
@@ -70,6 +70,17 @@ pub struct ServiceAccountRef {
 pub enum NamespacePhase {
     Active,
     Terminating,
+}
+
+impl NamespacePhase {
+    /// Returns the phase of this namespace.
+    pub fn of(namespace: &Object) -> Self {
+        if namespace.is_terminating() {
+            Self::Terminating
+        } else {
+            Self::Active
+        }
+    }
 }
 
 /// The API server's verdict on a ContourConfiguration with the user's settings (a strict dry run of its creation).

@@ -8,11 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustc_hash::FxHashMap as HashMap;
 use serde_json::{Value, json};
-use slipway::api::ContourDeployment;
-use slipway::plan::observe::{Facts, View, observe, phase};
 use slipway::plan::{
-    Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Plan, Question, ServiceAccountRef, SettingsVerdict,
-    Write, plan,
+    Attempts, Environment, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan, Question,
+    SettingsVerdict, View, Write, decode_deployment, plan,
 };
 use slipway::render::answered;
 
@@ -20,7 +18,7 @@ use crate::api_server;
 use crate::items::{Item, Uid, fingerprint};
 use crate::model::Model;
 use crate::requests::key_of;
-use crate::scopes::OWNERS;
+use crate::scopes::{ALICE, OWNERS};
 use crate::state::State;
 
 /// The number of values before the objects in the observed state.
@@ -83,71 +81,6 @@ impl Plans {
     /// Returns the number of different observed states.
     pub fn observed(&self) -> usize {
         self.by_observed.len()
-    }
-}
-
-/// The content of the operator's cache: the objects of one ContourDeployment, and those of users.
-struct Seen<'a> {
-    items: Vec<&'a Item>,
-    furniture: &'a BTreeMap<Key, Arc<Object>>,
-}
-
-impl Seen<'_> {
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
-        let items = self.items.iter().filter(move |item| item.kind() == kind);
-        items.map(|item| &item.object)
-    }
-
-    fn named(&self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> impl Iterator<Item = Arc<Object>> {
-        let is_named = move |object: &&Arc<Object>| object.namespace() == namespace && names.contains(object.name());
-        self.of_kind(kind).filter(is_named).cloned()
-    }
-}
-
-impl View for Seen<'_> {
-    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
-        let owned = self.items.iter().filter(|item| item.owner.is_some());
-        let mut objects: BTreeMap<_, _> = owned.map(|item| (item.object.key(), item.object.clone())).collect();
-        objects.extend(self.furniture.clone());
-        objects
-    }
-
-    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
-        let is_unlabelled = |item: &&&Item| {
-            item.kind() == Kind::ExtensionService && item.owner.is_none() && item.object.namespace() == namespace
-        };
-        let unlabelled = self.items.iter().filter(is_unlabelled);
-        unlabelled.map(|item| item.object.clone()).collect()
-    }
-
-    fn extension_services(
-        &mut self,
-        namespace: &str,
-        names: &BTreeSet<String>,
-    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
-        let found = self.named(Kind::ExtensionService, namespace, names);
-        found.map(|object| (object, None)).collect()
-    }
-
-    /// The user's Service has a ready endpoint as long as the Service exists.
-    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
-        let found = self.named(Kind::Service, namespace, names);
-        found
-            .map(|service| {
-                let is_ready = service.at("/spec/selector").is_some();
-                (service, is_ready)
-            })
-            .collect()
-    }
-
-    /// The namespaces of the ContourDeployments always exist.
-    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
-        let mut namespaces = self.of_kind(Kind::Namespace);
-        let found = namespaces.find(|object| object.name() == name);
-        let is_home = OWNERS.iter().any(|(home, _)| *home == name);
-        found
-            .map(|object| phase(object))
-            .or(is_home.then_some(NamespacePhase::Active))
     }
 }
 
@@ -218,25 +151,16 @@ impl Model {
         Some(seen)
     }
 
-    /// Observes as the operator does.
+    /// Returns the observed state for these numbers.
     pub fn observe(&self, seen: &[u32]) -> Option<Observed> {
-        let deployment: ContourDeployment = self.items.get(seen[3])?.object.parse().expect("a ContourDeployment");
-        let facts = Facts {
-            now: api_server::NOW,
-            operator: ServiceAccountRef {
-                namespace: "slipway-system".into(),
-                name: "slipway".into(),
-            },
-            missing_crds: Vec::new(),
-            admission_problems: Vec::new(),
-            settings: self.verdicts[seen[1] as usize].clone(),
-            attempts: Arc::new(self.attempts(seen[4])),
-        };
-        let mut seen = Seen {
+        let deployment = decode_deployment(&self.items.get(seen[3])?.object).expect("a ContourDeployment");
+        let mut view = Seen {
             items: seen[FACTS..].iter().filter_map(|id| self.items.get(*id)).collect(),
             furniture: &self.furniture[seen[2] as usize].objects,
+            settings: &self.verdicts[seen[1] as usize],
+            attempts: Arc::new(self.attempts(seen[4])),
         };
-        Some(observe(&mut seen, Arc::new(deployment), facts))
+        Some(Observed::of(&mut view, deployment))
     }
 
     /// Returns the current observed state, for checks of other parts of the plan than the writes.
@@ -305,6 +229,76 @@ impl Model {
             });
             u32::try_from(plans.len()).expect("fewer than 2^32")
         })
+    }
+}
+
+/// What the operator has seen for one ContourDeployment.
+struct Seen<'a> {
+    items: Vec<&'a Item>,
+    furniture: &'a BTreeMap<Key, Arc<Object>>,
+    settings: &'a SettingsVerdict,
+    attempts: Arc<Attempts>,
+}
+
+impl Seen<'_> {
+    fn of_kind(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Item> {
+        let items = self.items.iter().copied();
+        items.filter(move |item| item.kind() == kind && item.object.namespace() == namespace)
+    }
+}
+
+impl View for Seen<'_> {
+    /// The tenant's stand-in without labels in `alice` counts as known from the time when it had labels.
+    fn objects(&mut self, _: &Owner) -> BTreeMap<Key, Arc<Object>> {
+        let is_known = |object: &Object| object.namespace() == ALICE && object.has_our_finalizer();
+        let known = self
+            .items
+            .iter()
+            .filter(|item| item.owner.is_some() || is_known(&item.object));
+        let known = known.map(|item| (item.object.key(), item.object.clone()));
+        let furniture = self.furniture.iter().map(|(key, object)| (key.clone(), object.clone()));
+        known.chain(furniture).collect()
+    }
+
+    fn unlabelled(&mut self, namespace: &str) -> Vec<Arc<Object>> {
+        let extension_services = self.of_kind(Kind::ExtensionService, namespace);
+        let unlabelled = extension_services.filter(|item| item.owner.is_none());
+        unlabelled.map(|item| item.object.clone()).collect()
+    }
+
+    fn extension_service(&mut self, id: &NamespacedName) -> Option<(Arc<Object>, Option<Timestamp>)> {
+        let mut extension_services = self.of_kind(Kind::ExtensionService, &id.namespace);
+        let item = extension_services.find(|item| item.object.name() == id.name)?;
+        Some((item.object.clone(), None))
+    }
+
+    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
+        let services = self.of_kind(Kind::Service, namespace);
+        let found = services.filter(|item| names.contains(item.object.name()));
+        found.map(|item| item.object.clone()).collect()
+    }
+
+    /// The user's Service has a ready endpoint as long as the Service exists. A blackhole has no selector and no endpoint.
+    fn ready_services(&mut self, namespace: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let services = self.services(namespace, names).into_iter();
+        let ready = services.filter(|service| service.at("/spec/selector").is_some());
+        ready.map(|service| service.name().to_owned()).collect()
+    }
+
+    /// The namespace of the ContourDeployments always exists.
+    fn namespace(&mut self, name: &str) -> Option<NamespacePhase> {
+        let mut namespaces = self.of_kind(Kind::Namespace, "");
+        let found = namespaces.find(|item| item.object.name() == name);
+        let phase = found.map(|item| NamespacePhase::of(&item.object));
+        phase.or((name == OWNERS[0].0).then_some(NamespacePhase::Active))
+    }
+
+    fn environment(&mut self) -> Environment {
+        Environment {
+            settings: self.settings.clone(),
+            attempts: self.attempts.clone(),
+            ..Environment::at(api_server::NOW)
+        }
     }
 }
 

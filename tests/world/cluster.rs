@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Once};
 use std::{env, panic, process};
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
-use slipway::api::vocabulary::{annotations, labels};
-use slipway::api::{ContourDeployment, ContourDeploymentStatus};
-use slipway::plan::observe::{Facts, View, observe, phase};
+use slipway::api::ContourDeploymentStatus;
+use slipway::api::vocabulary::annotations;
 use slipway::plan::{
-    Attempts, Failure, FailureCause, Key, Kind, NamespacePhase, NamespacedName, Object, Observed, Owner, Plan,
-    Question, ServiceAccountRef, SettingsVerdict, Write, has_ready_endpoint, plan,
+    Attempts, Environment, Failure, FailureCause, Key, Kind, Object, Observed, Plan, Question, SettingsVerdict,
+    Snapshot, Write, decode_deployment, plan,
 };
 use slipway::render::answered;
 
@@ -42,75 +40,6 @@ pub struct Cluster {
     pub judged_triggers: Option<BTreeSet<Trigger>>,
     answer: SettingsVerdict,
     attempts: Arc<Attempts>,
-}
-
-/// The operator's cache, which has caught up with the API server. Answers to writes have identified the objects without labels.
-struct Caught<'a> {
-    api: &'a ApiServer,
-    owner: Owner,
-}
-
-impl Caught<'_> {
-    fn all(&self, is: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
-        let found = self.api.objects.values().filter(|object| is(object));
-        found.cloned().map(Arc::new).collect()
-    }
-
-    fn named(&self, kind: Kind, namespace: &str, names: &BTreeSet<String>) -> Vec<Arc<Object>> {
-        let found = names.iter().filter_map(|name| self.api.get(kind, namespace, name));
-        found.cloned().map(Arc::new).collect()
-    }
-
-    fn is_ready(&self, service: &Object) -> bool {
-        self.api.of_kind(Kind::EndpointSlice).any(|slice| {
-            slice.namespace() == service.namespace()
-                && slice.label("kubernetes.io/service-name") == Some(service.name())
-                && has_ready_endpoint(slice)
-        })
-    }
-}
-
-impl View for Caught<'_> {
-    fn owned(&self, _: &NamespacedName) -> BTreeMap<Key, Arc<Object>> {
-        let owned = self.all(|object| object.kind != Kind::ContourDeployment && self.owner.owns(object));
-        owned.into_iter().map(|object| (object.key(), object)).collect()
-    }
-
-    fn unlabelled_extension_services(&mut self, namespace: &str) -> Vec<Arc<Object>> {
-        self.all(|object| {
-            object.kind == Kind::ExtensionService
-                && object.namespace() == namespace
-                && object.label(labels::OWNER_NAME).is_none()
-        })
-    }
-
-    fn extension_services(
-        &mut self,
-        namespace: &str,
-        names: &BTreeSet<String>,
-    ) -> Vec<(Arc<Object>, Option<Timestamp>)> {
-        let found = self.named(Kind::ExtensionService, namespace, names).into_iter();
-        found
-            .map(|object| {
-                let since = self.api.unchanged_since[&object.key()];
-                (object, Some(since))
-            })
-            .collect()
-    }
-
-    fn services(&mut self, namespace: &str, names: &BTreeSet<String>) -> Vec<(Arc<Object>, bool)> {
-        let found = self.named(Kind::Service, namespace, names).into_iter();
-        found
-            .map(|service| {
-                let is_ready = self.is_ready(&service);
-                (service, is_ready)
-            })
-            .collect()
-    }
-
-    fn namespace(&self, name: &str) -> Option<NamespacePhase> {
-        self.api.get(Kind::Namespace, "", name).map(phase)
-    }
 }
 
 impl Cluster {
@@ -151,30 +80,21 @@ impl Cluster {
         }
     }
 
-    /// Returns what the controller's gather step would observe, or None if the ContourDeployment does not exist.
+    /// Returns what the operator would observe, or None if the ContourDeployment does not exist.
     pub fn observe(&self) -> Option<Observed> {
-        let deployment: ContourDeployment = self
-            .api
-            .objects
-            .get(&deployment_key())?
-            .parse()
-            .expect("a ContourDeployment");
-        let facts = Facts {
-            now: self.api.now,
-            operator: ServiceAccountRef {
-                namespace: "slipway-system".into(),
-                name: "slipway".into(),
+        let deployment = self.api.objects.get(&deployment_key())?;
+        let deployment = decode_deployment(deployment).expect("a ContourDeployment");
+        let mut snapshot = Snapshot {
+            objects: &self.api.objects,
+            unchanged_since: &self.api.unchanged_since,
+            environment: Environment {
+                missing_crds: self.missing_crds.clone(),
+                settings: self.answer.clone(),
+                attempts: self.attempts.clone(),
+                ..Environment::at(self.api.now)
             },
-            missing_crds: self.missing_crds.clone(),
-            admission_problems: Vec::new(),
-            settings: self.answer.clone(),
-            attempts: self.attempts.clone(),
         };
-        let mut cache = Caught {
-            api: &self.api,
-            owner: Owner::of(&deployment.metadata),
-        };
-        Some(observe(&mut cache, Arc::new(deployment), facts))
+        Some(Observed::of(&mut snapshot, deployment))
     }
 
     /// Returns the plan for the current state, with issued certificates.

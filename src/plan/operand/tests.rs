@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -8,7 +7,8 @@ use crate::api::ContourDeployment;
 use crate::api::vocabulary::{annotations, labels};
 use crate::contour::ports::Ports;
 use crate::contour::version::Version;
-use crate::plan::observed::{Observed, ServiceAccountRef, SettingsVerdict};
+use crate::plan::observe::{Environment, Snapshot};
+use crate::plan::observed::Observed;
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
@@ -21,28 +21,12 @@ pub fn observed(spec: &Value) -> Observed {
         "spec": spec,
     }))
     .expect("a ContourDeployment");
-    Observed {
-        now: "2026-11-23T01:20:00Z".parse().expect("a time"),
-        deployment: Arc::new(deployment),
-        operator: ServiceAccountRef {
-            namespace: "slipway-system".into(),
-            name: "slipway".into(),
-        },
-        objects: BTreeMap::new(),
-        namespaces: BTreeMap::new(),
-        missing_crds: Vec::new(),
-        admission_problems: Vec::new(),
-        extension_services: BTreeMap::new(),
-        unchanged_since: BTreeMap::new(),
-        services: BTreeMap::new(),
-        ready_services: std::collections::BTreeSet::new(),
-        references_synced: true,
-        secrets_synced: true,
-        settings: SettingsVerdict::Unchecked,
-        issued: None,
-        failures: Vec::new(),
-        attempts: Arc::default(),
-    }
+    let mut nothing = Snapshot {
+        objects: &BTreeMap::new(),
+        unchanged_since: &BTreeMap::new(),
+        environment: Environment::at("2026-11-23T01:20:00Z".parse().expect("a time")),
+    };
+    Observed::of(&mut nothing, deployment)
 }
 
 fn inputs() -> StartupInputs {
