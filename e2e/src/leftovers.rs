@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use kube::api::{DynamicObject, ListParams, ObjectMeta};
-use kube::discovery::{Discovery, verbs};
+use kube::api::{ApiResource, DynamicObject, ListParams, ObjectMeta};
+use kube::discovery::{ApiGroup, Discovery, verbs};
 use kube::{Api, Client};
 
 use crate::edge::{COMPONENT, Component, Edge, OWNER_NAME, OWNER_NAMESPACE};
@@ -20,36 +20,41 @@ pub async fn of(client: &Client, edge: &Edge) -> anyhow::Result<BTreeSet<String>
 
 /// Returns the same as [`of`] for several edges, one set for each.
 pub async fn of_each(client: &Client, edges: &[&Edge]) -> anyhow::Result<Vec<BTreeSet<String>>> {
-    let discovery = Discovery::new(client.clone())
-        // The aggregated discovery needs two requests. With a request for each group, a group deleted meanwhile would be an error.
-        .run_aggregated()
-        .await
-        .context("discovering the kinds of the cluster")?;
     let mut left = vec![BTreeSet::new(); edges.len()];
-    for group in discovery.groups() {
-        // `recommended_resources` has only the resources of a group's preferred version. ExtensionServices and
-        // ContourConfigurations are not in the preferred version of Contour's group.
-        for (kind, capabilities) in group.resources_by_stability() {
-            if kind.kind == "Event" || !capabilities.supports_operation(verbs::LIST) {
-                continue;
-            }
-            let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
-            let list = match objects.list_metadata(&ListParams::default()).await {
-                Ok(list) => list,
-                // The kind was deleted meanwhile, or can be listed only under some condition.
-                Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
-                Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
-            };
-            for object in list {
-                for (edge, left) in edges.iter().zip(&mut left) {
-                    if belongs(&kind.kind, &object.metadata, edge) && !is_draining(&kind.kind, &object.metadata) {
-                        left.insert(described(&kind.kind, &object.metadata));
-                    }
+    for kind in listable_kinds(client).await? {
+        if kind.kind == "Event" {
+            continue;
+        }
+        let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
+        let list = match objects.list_metadata(&ListParams::default()).await {
+            Ok(list) => list,
+            // The kind was deleted meanwhile, or can be listed only under some condition.
+            Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
+            Err(error) => return Err(error).with_context(|| format!("listing {}", kind.plural)),
+        };
+        for object in list {
+            for (edge, left) in edges.iter().zip(&mut left) {
+                if belongs(&kind.kind, &object.metadata, edge) && !is_draining(&kind.kind, &object.metadata) {
+                    left.insert(described(&kind.kind, &object.metadata));
                 }
             }
         }
     }
     Ok(left)
+}
+
+/// Returns all kinds of the cluster whose objects can be listed.
+pub async fn listable_kinds(client: &Client) -> anyhow::Result<Vec<ApiResource>> {
+    let discovery = Discovery::new(client.clone())
+        // The aggregated discovery needs two requests. With a request for each group, a group deleted meanwhile would be an error.
+        .run_aggregated()
+        .await
+        .context("discovering the kinds of the cluster")?;
+    // `recommended_resources` has only the resources of a group's preferred version. ExtensionServices and ContourConfigurations are not in
+    // the preferred version of Contour's group.
+    let kinds = discovery.groups().flat_map(ApiGroup::resources_by_stability);
+    let listable = kinds.filter(|(_, capabilities)| capabilities.supports_operation(verbs::LIST));
+    Ok(listable.map(|(kind, _)| kind).collect())
 }
 
 fn belongs(kind: &str, object: &ObjectMeta, edge: &Edge) -> bool {

@@ -2,11 +2,13 @@
 //! authorization server.
 
 pub mod attack;
+pub mod audit;
 pub mod authorizer;
 pub mod binaries;
 pub mod certificate;
 pub mod cluster;
 pub mod command;
+pub mod differences;
 pub mod documentation;
 pub mod drift;
 pub mod edge;
@@ -19,6 +21,7 @@ pub mod kubectl;
 pub mod lab;
 pub mod leftovers;
 pub mod narration;
+pub mod numbers;
 pub mod orders;
 pub mod places;
 pub mod probe;

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_observation_needs_what_it_looks_up_and_reports_what_was_unread_then() {
+    async fn an_observation_needs_its_lookups_and_reports_unread_sets() {
         // This API server never answers.
         let (context, _touched) = context(played::client(|_, _| None));
         let whose = NamespacedName::new("a", "edge");

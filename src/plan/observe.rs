@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_that_cannot_be_decoded_is_left_out_and_a_spec_is_not() {
+    fn an_undecodable_status_is_dropped_and_such_a_spec_is_not() {
         let object = |replicas: Value, state: &str| {
             let service = json!({
                 "role": "Tracing", "namespace": "a", "name": "b", "since": "2026-11-30T00:00:00Z", "traffic": "Enforced", "state": state,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_contains_what_is_labelled_or_referenced_or_named_and_nothing_else() {
+    fn an_observation_contains_only_labelled_and_referenced_objects() {
         let labels = json!({labels::OWNER_NAMESPACE: "home", labels::OWNER_NAME: "edge"});
         let mut objects = BTreeMap::new();
         let mut add = |kind: Kind, namespace: &str, name: &str, mut value: Value| {

@@ -80,8 +80,8 @@ impl Model {
     /// Returns a problem if a container cannot start, or could not start now. Slipway is not responsible for an object that
     /// another user deleted.
     pub fn check_exit(&self, state: &State, pod: KeyId, missing: KeyId) -> Option<String> {
-        let by_foreigner = state.slot(missing).extra == 1;
-        (!by_foreigner).then(|| {
+        let by_another_user = state.slot(missing).extra == 1;
+        (!by_another_user).then(|| {
             format!(
                 "I2: a container of {} exits at its start: {} does not exist",
                 self.items.key(pod),

@@ -10,7 +10,7 @@ use slipway::plan::Kind;
 
 use crate::items::{Item, KeyId, Said};
 use crate::model::{Action, Captured, Change, Model, Step, Verdict};
-use crate::scopes::{Form, Mischief};
+use crate::scopes::{Form, Interference};
 use crate::state::{Container, OVERLOOKED, Slot, State, spend};
 
 impl Model {
@@ -77,7 +77,7 @@ impl Model {
             Action::ContainerStarts(_)
                 | Action::ContainerIsKilled(_)
                 | Action::ContourLooksAgain
-                | Action::Foreigner(Mischief::SayInvalid, _)
+                | Action::AnotherUser(Interference::JudgeInvalid, _)
         );
         let were = before.of_kind(&self.items, Kind::ExtensionService).count();
         let looks = begins || were != all.len() || !all.iter().all(is_same) || !self.runs(state);
@@ -194,15 +194,20 @@ impl Model {
     /// Writes the verdict on a deleted object to its successor of the same name (v1.33, `internal/k8s/status.go`). Contour
     /// considers every verdict on an earlier generation stale (`internal/status/extensionstatus.go`).
     pub fn say_of_another(&mut self, state: &mut State, key: KeyId) {
-        self.change(state, key, Change::Mischief(Mischief::SayOfAnother), |object| {
-            let mut object = object.clone();
-            let generation = object.metadata.generation.unwrap_or(1) + 5;
-            let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
-            object
-                .content
-                .insert("status".into(), json!({"conditions": [condition]}));
-            Some(object)
-        });
+        self.change(
+            state,
+            key,
+            Change::Interference(Interference::MisplaceVerdict),
+            |object| {
+                let mut object = object.clone();
+                let generation = object.metadata.generation.unwrap_or(1) + 5;
+                let condition = json!({"type": "Valid", "status": "True", "observedGeneration": generation});
+                object
+                    .content
+                    .insert("status".into(), json!({"conditions": [condition]}));
+                Some(object)
+            },
+        );
     }
 
     /// Writes a verdict on the current generation.

@@ -11,7 +11,7 @@ use crate::furniture::Furniture;
 use crate::items::{Id, Items, KeyId};
 use crate::plans::Plans;
 use crate::refused::Refused;
-use crate::scopes::{AUTH, Mischief, OWNERS, Scope, Start};
+use crate::scopes::{AUTH, Interference, OWNERS, Scope, Start};
 use crate::state::{Budgets, Control, MOST_OWNERS, Slot, State};
 
 /// One step of an actor.
@@ -54,7 +54,7 @@ pub enum Action {
     UserMakesContourDeployment(u8),
     UserRespecifies(u8, u8),
     UserDeletesContourDeployment(u8),
-    Foreigner(Mischief, KeyId),
+    AnotherUser(Interference, KeyId),
     TenantMakes(u8),
     TenantDeletes(u8),
 }
@@ -79,7 +79,7 @@ impl Action {
                 | Self::UserMakesContourDeployment(_)
                 | Self::UserRespecifies(..)
                 | Self::UserDeletesContourDeployment(_)
-                | Self::Foreigner(..)
+                | Self::AnotherUser(..)
                 | Self::TenantMakes(_)
                 | Self::TenantDeletes(_)
         )
@@ -112,7 +112,7 @@ pub enum Change {
     Verdict(Verdict),
     Form(u8),
     Wish(u8),
-    Mischief(Mischief),
+    Interference(Interference),
     /// An object that a tenant creates.
     Imitation(u8),
     /// A request of the operator.
@@ -379,7 +379,7 @@ impl Model {
             | Action::ContainerIsKilled(_)
             | Action::ContourJudges(_)
             | Action::ContourLooksAgain => self.contour_step(&mut step),
-            Action::Foreigner(mischief, key) => self.foreign_step(&mut step, mischief, key),
+            Action::AnotherUser(interference, key) => self.foreign_step(&mut step, interference, key),
             Action::TenantMakes(_) | Action::TenantDeletes(_) => self.tenant_step(&mut step),
             _ => self.user_step(&mut step),
         }

@@ -11,7 +11,7 @@ use crate::items::{Id, Item, Said};
 use crate::model::{Action, Change, Model, Step};
 use crate::plans::Doing;
 use crate::requests::{key_of, verb};
-use crate::scopes::Mischief;
+use crate::scopes::Interference;
 use crate::state::{Control, OVERLOOKED, Slot, State, spend};
 
 /// The operator's position in the execution of a plan.
@@ -159,9 +159,9 @@ impl Model {
 
     /// Reports whether the age of an object matters. (The age of the user's objects matters only in scopes that lose verdicts.)
     fn counts_age(&self, item: &Item) -> bool {
-        let loses_words = self.scope.mischief.contains(&Mischief::LoseWord);
+        let loses_verdicts = self.scope.interference.contains(&Interference::LoseVerdict);
         matches!(item.kind(), Kind::ExtensionService | Kind::ContourConfiguration)
-            && (item.owner.is_some() || loses_words)
+            && (item.owner.is_some() || loses_verdicts)
             && !self.items.is_aside(item.key)
     }
 

@@ -71,7 +71,7 @@ impl Wish {
 
 /// A change of Slipway's objects by another user, or a fault of Contour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mischief {
+pub enum Interference {
     /// Changes the timeout of a stand-in. Containers read the timeout at their start.
     AlterFacts,
     /// Points a stand-in at another Service.
@@ -91,11 +91,11 @@ pub enum Mischief {
     /// Alters a ContourConfiguration so that requests pass.
     AlterConfiguration,
     /// Another Contour in the cluster writes an invalid verdict on an ExtensionService, for its own reasons.
-    SayInvalid,
+    JudgeInvalid,
     /// Contour's verdict on a deleted ExtensionService lands on the ExtensionService that the user created in its place.
-    SayOfAnother,
+    MisplaceVerdict,
     /// Contour's verdict is lost, because this Contour does not lead yet or cannot write. Contour considers the verdict written.
-    LoseWord,
+    LoseVerdict,
 }
 
 /// The state of the model before the first step of the search.
@@ -121,7 +121,7 @@ pub struct Scope {
     pub lags: &'static [Kind],
     pub forms: &'static [Form],
     pub wishes: &'static [Wish],
-    pub mischief: &'static [Mischief],
+    pub interference: &'static [Interference],
     pub budgets: Budgets,
     /// Whether answers to writes get lost.
     pub loses_answers: bool,
@@ -156,7 +156,7 @@ impl Scope {
         lags: THE_USERS,
         forms: &[Form::Plain],
         wishes: &[Wish::FailClosed],
-        mischief: &[],
+        interference: &[],
         budgets: FREE,
         loses_answers: false,
         imitations: &[],
@@ -318,13 +318,13 @@ pub fn all() -> Vec<Scope> {
             name: "stand-ins",
             what: "another user alters and deletes stand-ins and blackholes",
             start: Start::Settled,
-            mischief: &[
-                Mischief::AlterFacts,
-                Mischief::Redirect,
-                Mischief::EraseMemory,
-                Mischief::DeleteStandIn,
-                Mischief::DeleteBlackhole,
-                Mischief::StripFinalizer,
+            interference: &[
+                Interference::AlterFacts,
+                Interference::Redirect,
+                Interference::EraseMemory,
+                Interference::DeleteStandIn,
+                Interference::DeleteBlackhole,
+                Interference::StripFinalizer,
             ],
             budgets: Budgets {
                 foreign: 1,
@@ -338,7 +338,7 @@ pub fn all() -> Vec<Scope> {
             name: "configurations",
             what: "another user alters and deletes ContourConfigurations",
             start: Start::Settled,
-            mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
+            interference: &[Interference::AlterConfiguration, Interference::DeleteConfiguration],
             budgets: Budgets { foreign: 2, ..FREE },
             lags: &[Kind::ContourConfiguration, Kind::Pod],
             ..base.clone()
@@ -348,7 +348,7 @@ pub fn all() -> Vec<Scope> {
             what: "another user alters or deletes the old or the new ContourConfiguration during a rollout",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::AlterConfiguration, Mischief::DeleteConfiguration],
+            interference: &[Interference::AlterConfiguration, Interference::DeleteConfiguration],
             budgets: Budgets {
                 changes: 1,
                 foreign: 1,
@@ -362,7 +362,7 @@ pub fn all() -> Vec<Scope> {
             what: "another user takes the name of an unused ContourConfiguration that Slipway is about to delete",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::TakeName],
+            interference: &[Interference::TakeName],
             budgets: Budgets {
                 changes: 1,
                 foreign: 1,
@@ -377,7 +377,7 @@ pub fn all() -> Vec<Scope> {
             what: "another user takes the name of a ContourConfiguration that is needed again",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::TakeName],
+            interference: &[Interference::TakeName],
             budgets: Budgets {
                 changes: 2,
                 foreign: 1,
@@ -390,7 +390,7 @@ pub fn all() -> Vec<Scope> {
             name: "verdicts",
             what: "another Contour writes invalid verdicts on any ExtensionService, for its own reasons",
             start: Start::Settled,
-            mischief: &[Mischief::SayInvalid],
+            interference: &[Interference::JudgeInvalid],
             budgets: Budgets {
                 foreign: 2,
                 services: 1,
@@ -403,7 +403,7 @@ pub fn all() -> Vec<Scope> {
             name: "verdicts on another object",
             what: "Contour's verdict on a deleted ExtensionService lands on its successor and stays; the Service is deleted and recreated",
             start: Start::Settled,
-            mischief: &[Mischief::SayOfAnother],
+            interference: &[Interference::MisplaceVerdict],
             budgets: Budgets {
                 foreign: 1,
                 flaps: 2,
@@ -418,7 +418,7 @@ pub fn all() -> Vec<Scope> {
             what: "the same, and the ExtensionService is edited; no process is killed",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::SayOfAnother],
+            interference: &[Interference::MisplaceVerdict],
             budgets: Budgets {
                 foreign: 1,
                 flaps: 1,
@@ -433,7 +433,7 @@ pub fn all() -> Vec<Scope> {
             what: "the same, and the ExtensionService is deleted and recreated once more; no watch lags",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::SayOfAnother],
+            interference: &[Interference::MisplaceVerdict],
             budgets: Budgets {
                 foreign: 1,
                 flaps: 2,
@@ -447,7 +447,7 @@ pub fn all() -> Vec<Scope> {
             name: "lost verdicts",
             what: "Contour's verdict on the ExtensionService or on its trial is lost",
             start: Start::Empty,
-            mischief: &[Mischief::LoseWord, Mischief::SayOfAnother],
+            interference: &[Interference::LoseVerdict, Interference::MisplaceVerdict],
             budgets: Budgets {
                 foreign: 2,
                 flaps: 1,
@@ -461,7 +461,7 @@ pub fn all() -> Vec<Scope> {
             what: "the same for an edited ExtensionService; the operator is not killed",
             start: Start::Settled,
             forms: &[Form::Plain, Form::Timeout],
-            mischief: &[Mischief::LoseWord],
+            interference: &[Interference::LoseVerdict],
             budgets: Budgets {
                 foreign: 1,
                 changes: 2,

@@ -8,7 +8,7 @@ use slipway::plan::{Kind, Object};
 use crate::api_server;
 use crate::items::{KeyId, Said};
 use crate::model::{Action, Change, Model, Step, Verdict};
-use crate::scopes::{AUTH, Form, Mischief, OWNERS, Start};
+use crate::scopes::{AUTH, Form, Interference, OWNERS, Start};
 use crate::state::{OVERLOOKED, State, spend};
 
 impl Model {
@@ -158,27 +158,32 @@ impl Model {
         if state.budgets.foreign == 0 {
             return;
         }
-        for mischief in self.scope.mischief {
-            let kind = match mischief {
-                Mischief::DeleteConfiguration | Mischief::TakeName | Mischief::AlterConfiguration => {
+        for interference in self.scope.interference {
+            let kind = match interference {
+                Interference::DeleteConfiguration | Interference::TakeName | Interference::AlterConfiguration => {
                     Kind::ContourConfiguration
                 }
-                Mischief::DeleteBlackhole => Kind::Service,
+                Interference::DeleteBlackhole => Kind::Service,
                 _ => Kind::ExtensionService,
             };
             for slot in state.of_kind(&self.items, kind) {
                 let item = self.item(slot.live);
-                let deletes = matches!(mischief, Mischief::DeleteStandIn | Mischief::DeleteBlackhole);
-                let fits = match mischief {
-                    Mischief::SayInvalid => item.said == Said::Valid,
-                    Mischief::SayOfAnother => slot.key == self.keys.extension_service && item.said == Said::Nothing,
-                    Mischief::LoseWord => self.may_be_lost(state, slot),
-                    Mischief::TakeName => item.owner.is_some() && !self.is_read(state, slot.key),
-                    Mischief::StripFinalizer => item.object.has_our_finalizer() && item.owner.is_some(),
+                let deletes = matches!(
+                    interference,
+                    Interference::DeleteStandIn | Interference::DeleteBlackhole
+                );
+                let fits = match interference {
+                    Interference::JudgeInvalid => item.said == Said::Valid,
+                    Interference::MisplaceVerdict => {
+                        slot.key == self.keys.extension_service && item.said == Said::Nothing
+                    }
+                    Interference::LoseVerdict => self.may_be_lost(state, slot),
+                    Interference::TakeName => item.owner.is_some() && !self.is_read(state, slot.key),
+                    Interference::StripFinalizer => item.object.has_our_finalizer() && item.owner.is_some(),
                     _ => item.owner.is_some() && !(deletes && item.is_terminating()),
                 };
                 if fits {
-                    actions.push(Action::Foreigner(*mischief, slot.key));
+                    actions.push(Action::AnotherUser(*interference, slot.key));
                 }
             }
         }
@@ -193,28 +198,28 @@ impl Model {
             .any(|item| item.configuration == Some(key))
     }
 
-    pub fn foreign_step(&mut self, step: &mut Step, mischief: Mischief, key: KeyId) {
+    pub fn foreign_step(&mut self, step: &mut Step, interference: Interference, key: KeyId) {
         let state = &mut step.to;
         spend(&mut state.budgets.foreign);
-        step.name = mischief.name();
-        match mischief {
-            Mischief::SayInvalid => self.say(state, key, Verdict::SecretNotValid),
-            Mischief::SayOfAnother => self.say_of_another(state, key),
-            Mischief::LoseWord => {
+        step.name = interference.name();
+        match interference {
+            Interference::JudgeInvalid => self.say(state, key, Verdict::SecretNotValid),
+            Interference::MisplaceVerdict => self.say_of_another(state, key),
+            Interference::LoseVerdict => {
                 state.slot_mut(key).extra = OVERLOOKED;
                 step.wrote = false;
             }
-            Mischief::DeleteStandIn
-            | Mischief::DeleteBlackhole
-            | Mischief::DeleteConfiguration
-            | Mischief::TakeName => {
+            Interference::DeleteStandIn
+            | Interference::DeleteBlackhole
+            | Interference::DeleteConfiguration
+            | Interference::TakeName => {
                 self.user_deletes(state, key);
             }
-            _ => self.change(state, key, Change::Mischief(mischief), |object| {
-                api_server::edited(object, |object| alter(object, mischief))
+            _ => self.change(state, key, Change::Interference(interference), |object| {
+                api_server::edited(object, |object| alter(object, interference))
             }),
         }
-        if mischief == Mischief::TakeName {
+        if interference == Interference::TakeName {
             let taken = self.items.key(key).clone();
             self.make(state, key, Change::New(taken.kind, key), 0, |_| {
                 let metadata = json!({"namespace": taken.namespace, "name": taken.name});
@@ -225,8 +230,11 @@ impl Model {
             None => state.slot_mut(key).extra = 1,
             Some(item) if !self.foreign.contains(&item.spec) => {
                 if matches!(
-                    mischief,
-                    Mischief::AlterFacts | Mischief::Redirect | Mischief::AlterConfiguration | Mischief::TakeName
+                    interference,
+                    Interference::AlterFacts
+                        | Interference::Redirect
+                        | Interference::AlterConfiguration
+                        | Interference::TakeName
                 ) {
                     self.foreign.push(item.spec);
                 }
@@ -236,25 +244,25 @@ impl Model {
     }
 }
 
-fn alter(object: &mut Object, mischief: Mischief) {
+fn alter(object: &mut Object, interference: Interference) {
     let spec = &mut object.content["spec"];
-    match mischief {
-        Mischief::AlterFacts => spec["timeoutPolicy"] = json!({"response": "9s"}),
-        Mischief::Redirect => spec["services"] = json!([{"name": AUTH, "port": 9001, "weight": 7}]),
-        Mischief::AlterConfiguration => spec["globalExtAuth"]["failOpen"] = true.into(),
-        Mischief::EraseMemory => {
+    match interference {
+        Interference::AlterFacts => spec["timeoutPolicy"] = json!({"response": "9s"}),
+        Interference::Redirect => spec["services"] = json!([{"name": AUTH, "port": 9001, "weight": 7}]),
+        Interference::AlterConfiguration => spec["globalExtAuth"]["failOpen"] = true.into(),
+        Interference::EraseMemory => {
             object
                 .metadata
                 .annotations
                 .get_or_insert_default()
                 .remove(annotations::PERSISTED_STATE);
         }
-        Mischief::StripFinalizer => object.metadata.finalizers = None,
+        Interference::StripFinalizer => object.metadata.finalizers = None,
         _ => unreachable!("not a change of an object's content"),
     }
 }
 
-impl Mischief {
+impl Interference {
     fn name(self) -> &'static str {
         match self {
             Self::AlterFacts => "another user alters a stand-in's timeout",
@@ -266,9 +274,9 @@ impl Mischief {
             Self::DeleteConfiguration => "another user deletes a ContourConfiguration",
             Self::TakeName => "another user takes a ContourConfiguration's name",
             Self::AlterConfiguration => "another user alters a ContourConfiguration",
-            Self::SayInvalid => "another Contour judges an ExtensionService invalid",
-            Self::LoseWord => "Contour's verdict is lost",
-            Self::SayOfAnother => "Contour's verdict on a deleted ExtensionService lands on its successor",
+            Self::JudgeInvalid => "another Contour judges an ExtensionService invalid",
+            Self::LoseVerdict => "Contour's verdict is lost",
+            Self::MisplaceVerdict => "Contour's verdict on a deleted ExtensionService lands on its successor",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and `place` the victims. `snapshot` observes the victims, and `play` executes the table.
 
 mod editor;
+mod findings;
 mod forged;
 mod place;
 pub mod play;

@@ -2,8 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures::future::try_join_all;
@@ -12,13 +11,14 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde_json::{Value, json};
 
+use super::findings::{Findings, Phase, ROUND, blocked, likeness, note, objects, report};
 use super::forged::Victim;
 use super::place::{Place, Row, places};
 use super::snapshot::{self, Snapshot};
 use super::{Attack, Attacker, Initial, OperatorState, Outcome, Step, rights, table};
 use crate::lab::contour::Contour;
 use crate::lab::players::Kubelet;
-use crate::lab::{Lab, PROMPT, RECONCILE_TRIGGER, Thing, audit, specification, wait};
+use crate::lab::{Lab, PROMPT, Thing, audit, specification, wait};
 use crate::narration::say;
 use crate::wait::Look;
 
@@ -27,21 +27,6 @@ const LONG: Duration = Duration::from_mins(3);
 
 /// The time limit for repairs and for one rollout.
 const REPAIR: Duration = Duration::from_secs(45);
-
-/// The annotation of Envoy's Service that a change of the spec adds.
-const ROUND: &str = "test.example.com/round";
-
-/// The phase of an observation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    Restarted,
-    Gone,
-    Deleted,
-}
-
-/// The unexpected observations by place and phase.
-type Findings = BTreeMap<(usize, Phase), Vec<String>>;
 
 /// Plays the table. `is_guarded` means that the policies are installed. The error names the rows with another outcome than expected.
 pub async fn play(lab: &Lab, is_guarded: bool) -> anyhow::Result<()> {
@@ -483,49 +468,6 @@ impl Game<'_> {
     }
 }
 
-fn note(findings: &mut Findings, phase: Phase, found: BTreeMap<usize, Vec<String>>) {
-    for (number, wrong) in found {
-        findings.entry((number, phase)).or_default().extend(wrong);
-    }
-}
-
-/// Returns the differences of Slipway's objects from the state before the attacks.
-fn objects(place: &Place, snapshot: &Snapshot) -> Vec<String> {
-    compared(place, &place.before.ours, &snapshot.ours(&place.victim))
-}
-
-/// Returns the same as [`objects`], but ignores new names of a stand-in's successor and of a ContourConfiguration.
-fn likeness(place: &Place, snapshot: &Snapshot) -> Vec<String> {
-    compared(place, &place.before.likeness, &snapshot.likeness(&place.victim))
-}
-
-fn compared(place: &Place, before: &BTreeMap<String, Value>, now: &BTreeMap<String, Value>) -> Vec<String> {
-    let gone = before
-        .keys()
-        .filter(|name| !now.contains_key(*name))
-        .map(|name| format!("deleted: {name}"));
-    let others = now.iter().filter_map(|(name, now)| match before.get(name) {
-        None => (!place.is_touched(name)).then(|| format!("new: {name}")),
-        Some(before) if before != now => Some(format!("{name}{}", snapshot::difference(before, now))),
-        Some(_) => None,
-    });
-    gone.chain(others).collect()
-}
-
-/// Returns the reason why a change of the spec was not applied; empty if it was.
-fn blocked(place: &Place, snapshot: &Snapshot) -> Vec<String> {
-    let deployment = snapshot.deployment(&place.victim);
-    let service = snapshot.object("Service", &place.victim.home, "edge-envoy");
-    // A rejected spec is observed, but not applied.
-    let is_applied = service["metadata"]["annotations"][ROUND] == "1" || place.given == Initial::Refused;
-    let is_observed = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
-    if is_applied && is_observed {
-        Vec::new()
-    } else {
-        vec!["a change of the spec is not applied".to_owned()]
-    }
-}
-
 /// Waits until all places have their initial states.
 async fn given(lab: &Lab, places: &[Place], is_finished: bool) -> anyhow::Result<()> {
     let made: Vec<_> = places.iter().filter(|place| place.given != Initial::NotYet).collect();
@@ -553,10 +495,8 @@ async fn fence(lab: &Lab, places: &[Place]) -> anyhow::Result<()> {
         .collect();
     for _ in 0..2 {
         let since = snapshot::log_end(lab)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let trigger = json!({"metadata": {"annotations": {RECONCILE_TRIGGER: now.as_nanos().to_string()}}});
         for place in &places {
-            lab.patch(&place.deployment(), &trigger).await?;
+            lab.trigger_reconcile(&place.deployment()).await?;
         }
         wait("each ContourDeployment was reconciled", LONG)
             .until(async || {
@@ -586,35 +526,4 @@ fn request(lab: &Lab, step: &Step) -> anyhow::Result<hyper::Request<Vec<u8>>> {
         }
         Step::Delete(_) => request.delete(&thing.name, &DeleteParams::default())?,
     })
-}
-
-/// Prints the table, and returns an error if a row had another outcome than expected.
-fn report(places: &[Place], findings: &Findings, is_guarded: bool) -> anyhow::Result<()> {
-    let mut wrong = String::new();
-    for (number, place) in places.iter().enumerate() {
-        let found: Vec<_> = findings
-            .iter()
-            .filter(|((its, _), found)| *its == number && !found.is_empty())
-            .collect();
-        for row in &place.rows {
-            let outcome = row.attack.outcome(is_guarded);
-            let verdict = if found.is_empty() {
-                "as expected"
-            } else {
-                "NOT AS EXPECTED"
-            };
-            say(format!(
-                "{}: {:?}, {:?}: {outcome:?}: {verdict}",
-                row.attack.name, row.attack.who, row.attack.given
-            ));
-        }
-        for ((_, phase), found) in found {
-            writeln!(wrong, "{}, {phase:?}: {}", place.name, found.join("\n    "))?;
-        }
-    }
-    ensure!(
-        wrong.is_empty(),
-        "policies installed: {is_guarded}; not as expected:\n{wrong}"
-    );
-    Ok(())
 }

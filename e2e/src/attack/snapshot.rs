@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use serde_json::{Map, Value, json};
 
 use super::forged::{FORGED_DATA, PERSISTED_STATE, STARTUP_INPUTS, Victim};
+use crate::differences;
 use crate::edge::{COMPONENT, Component, OWNER_NAME, OWNER_NAMESPACE};
 use crate::lab::created::{APPLIED, FINALIZER};
 use crate::lab::{Lab, audit};
@@ -264,41 +265,7 @@ pub fn summary(status: &Value) -> Value {
 
 /// Returns a short description of the differences between two values.
 pub fn difference(before: &Value, now: &Value) -> String {
-    let mut found = Vec::new();
-    differences("", before, now, &mut found);
-    found.join("; ")
-}
-
-fn differences(path: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
-    match (before, now) {
-        (before, now) if before == now => {}
-        (Value::Object(one), Value::Object(other)) => {
-            let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
-            for key in keys {
-                differences(
-                    &format!("{path}.{key}"),
-                    &before[key.as_str()],
-                    &now[key.as_str()],
-                    found,
-                );
-            }
-        }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            for (number, (one, other)) in one.iter().zip(other).enumerate() {
-                differences(&format!("{path}[{number}]"), one, other, found);
-            }
-        }
-        _ => found.push(format!("{path} was {}, is {}", short(before), short(now))),
-    }
-}
-
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > 200 {
-        format!("{}…", text.chars().take(200).collect::<String>())
-    } else {
-        text
-    }
+    differences::of_values(before, now).join("; ")
 }
 
 /// Returns the operator's writes in the namespaces of a ContourDeployment, and all of its requests about the forbidden namespace.

@@ -26,12 +26,9 @@ use self::times::Times;
 use self::watches::{Change, Watches};
 use crate::edge::Edge;
 use crate::lab::players::{self, Kubelet, Node, Verdict};
-use crate::lab::{Lab, PATIENT, PROMPT, Thing, audit, wait};
+use crate::lab::{Lab, PATIENT, PROMPT, QUIET, Thing, audit, wait};
 use crate::narration::say;
 use crate::wait::Look;
-
-/// The time without a request after which the operator counts as quiet.
-const QUIET: Duration = Duration::from_secs(4);
 
 /// The time limit for settling. The limit is longer than the backoff of successions at the rate of one round.
 const SETTLES: Duration = Duration::from_mins(2);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::numbers::{millis, percentile};
+
 /// Durations in microseconds, by perturbation.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Times(BTreeMap<String, Vec<u64>>);
@@ -42,30 +44,11 @@ impl Times {
 }
 
 fn line(micros: &[u64]) -> String {
-    let mut sorted = micros.to_vec();
+    let mut sorted: Vec<_> = micros.iter().copied().map(Duration::from_micros).collect();
     sorted.sort_unstable();
-    let [p50, p99, max] = [50, 99, 100].map(|percent| percentile(&sorted, percent).as_secs_f64() * 1000.0);
+    let [p50, p99, max] = [50, 99, 100].map(|percent| millis(percentile(&sorted, percent)));
     format!(
         "{} repaired; p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms",
         sorted.len()
     )
-}
-
-/// Returns the smallest value that at least `percent` of 100 values do not exceed.
-fn percentile(sorted: &[u64], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    Duration::from_micros(sorted.get(rank - 1).copied().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentile_returns_one_of_the_values() {
-        let sorted: Vec<u64> = (1..=200).collect();
-        let micros = |percent| percentile(&sorted, percent).as_micros();
-        assert_eq!((micros(50), micros(99), micros(100)), (100, 198, 200));
-        assert_eq!(percentile(&[7], 99).as_micros(), 7);
-    }
 }

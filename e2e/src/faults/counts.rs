@@ -1,4 +1,4 @@
-//! How often the operator created and deleted each object, from the API server's own audit log.
+//! The numbers of the operator's creations and deletions of each object, from the API server's audit log.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::lab::audit::{self, Mark};
 use crate::lab::world::World;
 
-/// By verb and object: `create secrets faults/edge-xds-ca`.
+/// The numbers by verb and object: `create secrets faults/edge-xds-ca`.
 pub type Counts = BTreeMap<String, usize>;
 
-/// What the API server did for the operator since then. A request that it refused did nothing; Events tell and change nothing.
+/// Returns the numbers since this mark. Refused requests do not count, because they have no effect. Events do not count, because they
+/// change nothing.
 pub fn since(world: &World, mark: Mark) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for entry in audit::entries(world, mark)? {
@@ -46,7 +47,7 @@ pub fn net(counts: &Counts) -> Counts {
     net
 }
 
-/// Where two differ, in words.
+/// Returns the differences between two sets of numbers.
 pub fn differences(expected: &Counts, found: &Counts) -> Vec<String> {
     let all = expected
         .keys()

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
 use kube::api::{DynamicObject, ListParams};
 use kube::runtime::watcher::{self, Event};
@@ -227,13 +226,6 @@ fn configuration(spec: &Value) -> Option<&str> {
         .filter_map(|container| container["args"].as_array())
         .flatten();
     arguments.find_map(|argument| argument.as_str()?.strip_prefix("--contour-config-name="))
-}
-
-/// Returns an error if no commit was recorded.
-pub fn has_seen_contour(commits: usize) -> anyhow::Result<()> {
-    (commits > 0)
-        .then_some(())
-        .context("no commit was recorded, so the history proves nothing")
 }
 
 #[cfg(test)]

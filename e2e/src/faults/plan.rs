@@ -1,4 +1,4 @@
-//! What may go wrong, where, and in the middle of what: a plan, which has a name by which it is done again alone.
+//! A plan: a fault, its place, and the workload that it interrupts. The name of a plan is enough to repeat the plan alone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use super::workload::Workload;
 /// One fault in one workload.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Plan {
-    /// What happens meanwhile.
+    /// The workload.
     pub workload: Workload,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
-    /// Where: for a request the write's name and, after `#`, which of those that bear it; for a stream or a read the set's
-    /// name, or `all`.
+    /// The place. For a request: the name of the write and, after `#`, its number among the writes of this name. For a stream or a read:
+    /// the name of the set, or `all`.
     pub place: String,
 }
 
 impl Plan {
-    /// Whether there are runs of the workload without this place: how often the operator reports, in the status and by Events,
-    /// depends on how much it sees in one look.
+    /// Whether this place does not occur in each run of the workload. The number of reports in the status and in Events depends on how many
+    /// changes the operator observes at once.
     pub fn may_not_come_up(&self) -> bool {
         let reports = ["patch:contourdeployments/status/", "create:events", "patch:events"];
         matches!(self.fault, Fault::Request(_)) && reports.iter().any(|report| self.place.starts_with(report))
@@ -37,61 +37,61 @@ impl Plan {
     }
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// Something about one request that writes.
+    /// A fault of one request that writes.
     Request(OnRequest),
-    /// Something about streams of events.
+    /// A fault of streams of events.
     Stream(OnStream),
-    /// Something about how an operator that starts reads the world.
+    /// A fault of the reads at the start of the operator.
     Start(OnStart),
-    /// Every connection that the operator has dies without a word.
+    /// Every connection of the operator dies silently.
     DeadConnections,
 }
 
-/// What happens to a request that writes.
+/// A fault of a request that writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OnRequest {
-    /// The operator is killed before the API server hears of it.
+    /// The operator is killed before the API server receives the request.
     KillBefore,
-    /// The API server has done it, and the operator is killed before it hears so.
+    /// The API server commits the write, and the operator is killed before it receives the answer.
     KillAfter,
-    /// The API server does nothing and answers with this code.
+    /// The API server does not commit the write, and answers with this code.
     Answer(u16),
-    /// The connection is reset, and the API server hears nothing.
+    /// The connection is reset, and the API server does not receive the request.
     Reset,
-    /// The API server has done it; no answer comes.
+    /// The API server commits the write, and no answer arrives.
     CommitWithoutAnswer,
-    /// Nobody hears of it; no answer comes.
+    /// The API server does not receive the request, and no answer arrives.
     BlackHole,
 }
 
-/// What happens to a stream when its first event comes.
+/// A fault of a stream, at its first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OnStream {
-    /// It breaks off in the middle of the event.
+    /// The stream ends in the middle of the event.
     Cut,
-    /// An event of type ERROR comes in its place.
+    /// An event of type ERROR replaces the event.
     Error,
-    /// An event of type ERROR comes in its place, with code 410: what was seen so far is worth nothing.
+    /// An event of type ERROR with code 410 replaces the event, so the operator must list the set again.
     Gone,
-    /// Nothing comes any more, and the stream stays open.
+    /// No event arrives any more, and the stream stays open.
     Silent,
-    /// Events are withheld for a while; then code 410, so that only what is left of them is seen.
+    /// Events are withheld for some time. Then code 410 follows, so the operator observes only the final state.
     Withheld,
 }
 
-/// What an operator that starts is told. It is killed and started for it.
+/// A fault of the reads at a start. The operator is killed and restarted for this fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OnStart {
-    /// The world of before the workload, for a while; then the world as it is.
+    /// The operator reads the state before the workload for some time, and then the current state.
     Stale,
-    /// No answer to the first reading of a set.
+    /// The first list of a set gets no answer.
     ListBlackHole,
-    /// The first reading of a set breaks off in the middle, silently.
+    /// The first list of a set stops silently in the middle.
     ListStalls,
-    /// No answer to the first watch of a set.
+    /// The first watch of a set gets no answer.
     WatchBlackHole,
 }
 
@@ -166,7 +166,7 @@ impl FromStr for Fault {
         let known = faults().find(|fault| fault.to_string() == text);
         known.with_context(|| {
             let all: Vec<_> = faults().map(|fault| fault.to_string()).collect();
-            format!("no fault is called {text}; there are {}", all.join(", "))
+            format!("{text} is not a fault; the faults are {}", all.join(", "))
         })
     }
 }
@@ -186,7 +186,7 @@ impl FromStr for Plan {
             .split_once('@')
             .and_then(|(what, place)| Some((what.split_once('/')?, place)))
         else {
-            bail!("a plan is WORKLOAD/FAULT@PLACE, and not {text}")
+            bail!("{text} is not a plan; a plan has the form WORKLOAD/FAULT@PLACE")
         };
         Ok(Self {
             workload: workload.parse()?,

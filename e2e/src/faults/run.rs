@@ -1,4 +1,4 @@
-//! Carries out one plan, or none, on a stage, and says what was wrong.
+//! Executes one plan, or a workload without a fault, on a stage, and reports what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::differences;
 use crate::lab::{Thing, audit};
 use crate::wait::Look;
 
@@ -19,46 +20,46 @@ use super::stage::Stage;
 use super::state::{self, State};
 use super::workload::Workload;
 
-/// After a fault everything is well again by then, a call's patience, a stream's silence and some backoff included.
+/// The time limit for the recovery from a fault. It includes the timeout of a call, the detection of a silent stream, and some backoff.
 const WELL: Duration = Duration::from_secs(100);
 
-/// No call may block for longer. The rest is what the proxy needs to notice.
+/// The time limit for a blocked call. It includes the time that the proxy needs to notice the end of the call.
 const PATIENCE: Duration = Duration::from_millis(10_500);
 
-/// A stream that is open and silent is noticed by then.
+/// The time limit for the detection of an open but silent stream.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// What has not happened after so long a rest does not happen.
+/// The idle time after which an event that has not happened does not happen any more.
 const REST: Duration = Duration::from_secs(20);
 
-/// How often a plan is tried whose place need not come up in each run.
+/// The number of attempts for a plan whose place does not occur in each run.
 const TRIES: usize = 5;
 
-/// A dead connection is noticed by then.
+/// The time limit for the detection of a dead connection.
 const DEATH: Duration = Duration::from_secs(15);
 
-/// What a workload comes to when nothing goes wrong.
+/// The result of a workload without a fault.
 #[derive(Clone, Debug)]
 pub struct Reference {
-    /// What there is in the end.
+    /// The final state.
     pub state: State,
-    /// What was created and deleted.
+    /// The numbers of creations and deletions.
     pub counts: Counts,
-    /// The writes, in the order in which they came, each with its number among those of its name.
+    /// The writes in their order, each with its number among the writes of the same name.
     pub writes: Vec<String>,
     /// The class of each write: verb and kind.
     pub classes: BTreeMap<String, String>,
-    /// The sets on whose streams something came.
+    /// The sets whose streams had an event.
     pub events: Vec<String>,
     /// The sets that the operator has read since its start.
     pub sets: Vec<String>,
 }
 
 impl Reference {
-    /// What holds of two runs: the same end and the same counts, or else nothing can be compared with it; and the places that both
-    /// have.
+    /// Returns the common result of two runs: the places that both have. The final states and the numbers must be equal, or else a
+    /// comparison proves nothing.
     pub fn confirmed_by(mut self, other: &Self) -> anyhow::Result<Self> {
-        let mut wrong = state::differences(&self.state, &other.state);
+        let mut wrong = differences::of_objects(&self.state, &other.state);
         wrong.extend(counts::differences(&self.counts, &other.counts));
         ensure!(wrong.is_empty(), "two runs differ: {}", wrong.join("; "));
         self.writes.retain(|write| other.writes.contains(write));
@@ -68,35 +69,35 @@ impl Reference {
     }
 }
 
-/// What came of a plan.
+/// The outcome of a plan.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What was wrong; nothing: it passed.
+    /// The problems. Empty: the plan passed.
     pub wrong: Vec<String>,
-    /// How long everything took, the base included, in milliseconds.
+    /// The duration of the plan with its base, in milliseconds.
     pub took_ms: u64,
-    /// From the fault to the end, in milliseconds.
+    /// The time from the fault to the end, in milliseconds.
     pub recovery_ms: u64,
-    /// The longest call, in milliseconds.
+    /// The duration of the longest call, in milliseconds.
     pub longest_call_ms: u64,
-    /// The longest silence of a stream until it was noticed, in milliseconds; 0 if none was silent.
+    /// The longest silence of a stream until its detection, in milliseconds. 0: no stream was silent.
     pub silence_ms: u64,
-    /// How long it took until all dead connections were noticed, in milliseconds; 0 if none died.
+    /// The time until all dead connections were detected, in milliseconds. 0: no connection died.
     pub dead_ms: u64,
-    /// Commits that were looked at.
+    /// The number of examined commits.
     pub commits: usize,
 }
 
-/// Whether bounds of time count. In a short test on a busy machine they don't.
+/// Whether time limits are checked. A short test on a busy machine does not check them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bounds {
-    /// They do.
+    /// Time limits are checked.
     Checked,
-    /// They do not.
+    /// Time limits are not checked.
     Ignored,
 }
 
-/// Runs a workload when nothing goes wrong. The stage is clean before and after.
+/// Runs a workload without a fault. The stage is clean before and after the run.
 pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Reference> {
     stage.prepare(workload.base()).await?;
     let sets = stage.proxy.script.sets();
@@ -105,7 +106,7 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
     workload.act(&stage.lab, &stage.auth).await?;
     let end = settled(stage, workload).await?;
     let (commits, wrong) = history(stage).await?;
-    ensure!(commits > 0, "no commit was seen: the history tells nothing");
+    ensure!(commits > 0, "the history contains no commit");
     ensure!(wrong.is_empty(), "without any fault: {}", wrong.join("; "));
     let counts = counts::since(stage.world, mark)?;
     let mut writes = Vec::new();
@@ -116,7 +117,7 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
         if let Asked::Write(write) = seen.asked {
             let count = occurrences.entry(write.to_string()).or_default();
             *count += 1;
-            // Whether a write conflicts and is done again depends on who else wrote just then: the second try is no place of its own.
+            // Whether a write conflicts and is retried depends on the other writes at this time. The retry is not a place of its own.
             let is_again = if matches!(seen.end, Some((End::Answered(StatusCode::CONFLICT), _))) {
                 !conflicts.insert(write.to_string())
             } else {
@@ -143,7 +144,7 @@ pub async fn reference(stage: &Stage, workload: Workload) -> anyhow::Result<Refe
     })
 }
 
-/// Waits for the end of a workload of which nobody knows yet what it is.
+/// Waits for the end of a workload whose result is not known yet.
 async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
     let edge = stage.edge();
     let thing = Thing::new("ContourDeployment", edge.namespace(), edge.name());
@@ -162,10 +163,7 @@ async fn settled(stage: &Stage, workload: Workload) -> anyhow::Result<State> {
         if matches!(look, Look::Reached(())) && last.1.elapsed() > Duration::from_secs(2) {
             return Ok(last.0);
         }
-        ensure!(
-            started.elapsed() < WELL,
-            "{workload} does not come to an end by itself: {look:?}"
-        );
+        ensure!(started.elapsed() < WELL, "{workload} does not settle: {look:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -178,7 +176,7 @@ async fn history(stage: &Stage) -> anyhow::Result<(usize, Vec<String>)> {
     Ok((commits, wrong))
 }
 
-/// Carries out a plan. The stage is clean before; whether it can be cleaned afterwards is seen by who does it.
+/// Executes a plan. The stage is clean before the plan. The caller cleans the stage afterwards.
 pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds) -> anyhow::Result<Outcome> {
     for _ in 0..TRIES {
         if let Some(outcome) = try_it(stage, plan, expected, bounds).await? {
@@ -190,7 +188,7 @@ pub async fn carry_out(stage: &Stage, plan: &Plan, expected: &Reference, bounds:
     bail!("the fault did not happen in any of {TRIES} runs")
 }
 
-/// None: its place did not come up.
+/// Executes a plan once. Returns None if its place did not occur.
 async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds) -> anyhow::Result<Option<Outcome>> {
     let began = Instant::now();
     let Plan { workload, fault, place } = plan;
@@ -202,7 +200,7 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
     };
     let mark = audit::mark(stage.world)?;
     if *fault == Fault::Start(OnStart::Stale) {
-        // What it believes of before the workload, it comes to believe after it.
+        // The stale view must be the state before the workload. So run the workload first with a current view.
         stage.proxy.remember().await?;
         script.begin(None);
         workload.act(&stage.lab, &stage.auth).await?;
@@ -225,7 +223,7 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
         outcome.dead_ms = millis(noticed);
         if bounds == Bounds::Checked && noticed > DEATH {
             outcome.wrong.push(format!(
-                "{} dead connections were noticed only after {noticed:?}",
+                "{} dead connections were detected only after {noticed:?}",
                 dead.count()
             ));
         }
@@ -263,12 +261,12 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
         }
     }
     if *fault == Fault::Stream(OnStream::Silent) {
-        let silence = script.longest_silence().context("no silence was noticed")?;
+        let silence = script.longest_silence().context("no silent stream was detected")?;
         outcome.silence_ms = millis(silence);
         if bounds == Bounds::Checked && silence > SILENCE {
             outcome
                 .wrong
-                .push(format!("a silent stream was noticed only after {silence:?}"));
+                .push(format!("a silent stream was detected only after {silence:?}"));
         }
     }
     outcome.took_ms = millis(began.elapsed());
@@ -281,7 +279,7 @@ async fn try_it(stage: &Stage, plan: &Plan, expected: &Reference, bounds: Bounds
 fn too_long(seen: &Seen, took: Duration) -> String {
     let how = match seen.end {
         Some((End::Answered(code), _)) => format!("was answered with {code}"),
-        _ => "was given up".to_owned(),
+        _ => "was aborted".to_owned(),
     };
     format!("{:?} {how} only after {took:?}", seen.asked)
 }
@@ -290,25 +288,25 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What becomes of an empty seat.
+/// The reaction to a killed operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Killed {
-    /// The operator was killed, and is started again.
+    /// The operator was killed, and is restarted.
     StartsAgain,
-    /// The operator is elsewhere.
+    /// The operator runs outside of the seat.
     IsElsewhere,
 }
 
-/// How a run ends that ends well.
+/// A good end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
-    /// Everything is as it is without a fault, and nothing is left to do.
+    /// The state is as without a fault, and the operator is idle.
     Well,
-    /// So it is, and the fault was none: its place did not come up.
+    /// The state is as without a fault, because the place of the fault did not occur.
     NothingHappened,
 }
 
-/// Waits until everything is as it is without a fault, and nothing is left to do.
+/// Waits until the state is as without a fault and the operator is idle.
 async fn well(
     stage: &Stage,
     plan: &Plan,
@@ -330,7 +328,7 @@ async fn well(
         if killed == Killed::StartsAgain {
             stage.seat.take()?;
         }
-        let found = state::differences(&expected, &comparable(stage.state().await?));
+        let found = differences::of_objects(&expected, &comparable(stage.state().await?));
         if !found.is_empty() || !stage.is_quiet() {
             busy = Instant::now();
         } else if is_done() {
@@ -341,10 +339,10 @@ async fn well(
         if started.elapsed() > WELL {
             ensure!(
                 found.is_empty(),
-                "the end is not as without a fault: {}",
+                "the final state differs from the one without a fault: {}",
                 found.join("; ")
             );
-            bail!("it does not come to rest");
+            bail!("the operator does not become idle");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -145,15 +145,7 @@ impl Stage {
 
     /// Waits until the operator is ready.
     pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
-        wait("the operator is ready", CALM)
-            .every(Duration::from_millis(20))
-            .until(async || {
-                Ok(match operator::get(self.seat.setup().address, "/readyz").await {
-                    Ok((200, _)) => Look::Reached(()),
-                    other => Look::NotYet(format!("{other:?}")),
-                })
-            })
-            .await
+        operator::until_ready(self.seat.setup().address, CALM).await
     }
 
     /// Deletes all objects of a run. An object that the operator cannot delete on its own is an error.

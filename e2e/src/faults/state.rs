@@ -1,5 +1,5 @@
-//! What a run leaves behind, in a form in which two runs can be compared. **All masks are here**: what may differ from run to run
-//! without a meaning, and nothing else.
+//! The final state of a run, in a form in which two runs can be compared. **All masks are in this file**: they hide what may differ between
+//! runs without a meaning, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 
-/// The kinds that are compared, and whether they live in namespaces.
+/// The compared kinds, and whether they are namespaced.
 const KINDS: [(&str, bool); 11] = [
     ("ContourDeployment", true),
     ("ContourConfiguration", true),
@@ -24,19 +24,19 @@ const KINDS: [(&str, bool); 11] = [
     ("ClusterRoleBinding", false),
 ];
 
-/// What is masked: the end of a path, and why it differs.
+/// The masks: the end of a path, and the reason for the difference.
 const MASKED: [(&str, &str); 17] = [
     ("/metadata/uid", "each object has its own"),
     ("/metadata/resourceVersion", "a counter of the whole cluster"),
     ("/metadata/creationTimestamp", "time"),
     (
         "/metadata/managedFields",
-        "times, and one entry more or less of a user's own",
+        "times, and the number of a user's own entries",
     ),
     ("/metadata/ownerReferences/*/uid", "the owner's uid"),
     (
         "/metadata/annotations/contour.slipway.dev~1applied",
-        "a hash over what was written, the owner's uid in it",
+        "a hash of the written object, which contains the owner's uid",
     ),
     ("/metadata/annotations/contour.slipway.dev~1rolled-out", "time"),
     ("/status/conditions/*/lastTransitionTime", "time"),
@@ -44,7 +44,7 @@ const MASKED: [(&str, &str); 17] = [
     ("/status/extensionServices/*/since", "time"),
     (
         "/status/conditions/*/message",
-        "kube-controller-manager's have random names of pods in them",
+        "the Events of kube-controller-manager contain random names of pods",
     ),
     ("/spec/clusterIP", "assigned by chance"),
     ("/spec/clusterIPs", "assigned by chance"),
@@ -60,7 +60,7 @@ const MASKED: [(&str, &str); 17] = [
 /// The objects of a run, by kind, namespace and name.
 pub type State = BTreeMap<String, Value>;
 
-/// Everything of the kinds that are compared in the namespaces of a run, and what lives in none and is of its edge.
+/// Returns the objects of the compared kinds in the namespaces of a run, and the cluster-scoped objects of its ContourDeployment.
 pub async fn read(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<State> {
     let mut state = State::new();
     for (kind, namespaced) in KINDS {
@@ -81,7 +81,7 @@ pub async fn read(lab: &Lab, namespaces: &[&str]) -> anyhow::Result<State> {
     Ok(state)
 }
 
-/// An object without what differs from run to run.
+/// Returns an object without the parts that differ between runs.
 pub fn masked(kind: &str, mut object: Value) -> Value {
     for (path, _) in MASKED {
         let own_message = kind == "ContourDeployment" && path.ends_with("/message");
@@ -90,20 +90,21 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
         }
     }
     match kind {
-        // Keys and certificates are made anew for each ContourDeployment; that they are there is compared.
+        // Slipway issues new keys and certificates for each ContourDeployment. Their existence is compared.
         "Secret" => mask(&mut object, "/data/*"),
-        // The pod template means one ContourConfiguration, by its uid, and its hash covers that.
+        // The pod template names one ContourConfiguration by its uid, and the template's hash covers the uid.
         "Deployment" => {
             let template = "/spec/template/metadata";
             let captured = format!("{template}/annotations/contour.slipway.dev~1startup-inputs");
             change_json(&mut object, &captured, |captured| mask(captured, "/uid"));
             mask(&mut object, &format!("{template}/labels/contour.slipway.dev~1template"));
         }
-        // Contour's verdicts are the player's; and a stand-in is made as a copy, or becomes one, as soon as there is a verdict.
+        // The simulated Contour writes the verdicts. Slipway creates a stand-in as a copy, or changes it to a copy, as soon as a verdict
+        // exists.
         "ExtensionService" => {
             mask(&mut object, "/metadata/generation");
             mask(&mut object, "/status");
-            // A stand-in remembers which object it copies, by its uid.
+            // A stand-in records the copied object by its uid.
             change_json(
                 &mut object,
                 "/metadata/annotations/contour.slipway.dev~1persisted-state",
@@ -114,7 +115,7 @@ pub fn masked(kind: &str, mut object: Value) -> Value {
                     }
                 },
             );
-            // How often Contour was nudged depends on how much of its Services it saw at once.
+            // The number of nudges depends on how many changes of Services Contour observes at once.
             let services = object.pointer_mut("/spec/services").and_then(Value::as_array_mut);
             for service in services.into_iter().flatten().filter_map(Value::as_object_mut) {
                 service.remove("weight");
@@ -143,7 +144,7 @@ pub fn without_rollouts(mut state: State) -> State {
     state
 }
 
-/// Changes the JSON that an annotation holds.
+/// Changes the JSON in an annotation.
 fn change_json(object: &mut Value, annotation: &str, change: impl FnOnce(&mut Value)) {
     let Some(Value::String(text)) = object.pointer_mut(annotation) else {
         return;
@@ -154,7 +155,7 @@ fn change_json(object: &mut Value, annotation: &str, change: impl FnOnce(&mut Va
     }
 }
 
-/// Writes `masked` in the place of whatever a path leads to; `*` is each entry.
+/// Replaces the values at a path by `masked`. `*` stands for each entry.
 fn mask(value: &mut Value, path: &str) {
     let Some((head, rest)) = path
         .strip_prefix('/')
@@ -180,44 +181,6 @@ fn mask(value: &mut Value, path: &str) {
     }
 }
 
-/// Where two states differ, in words; none if they are the same.
-pub fn differences(expected: &State, found: &State) -> Vec<String> {
-    let mut all = Vec::new();
-    for (name, object) in expected {
-        match found.get(name) {
-            None => all.push(format!("{name} is missing")),
-            Some(other) => compare(name, object, other, &mut all),
-        }
-    }
-    let more = found.keys().filter(|name| !expected.contains_key(*name));
-    all.extend(more.map(|name| format!("{name} is there, too")));
-    all
-}
-
-fn compare(place: &str, expected: &Value, found: &Value, all: &mut Vec<String>) {
-    match (expected, found) {
-        (Value::Object(expected), Value::Object(found)) => {
-            for (key, value) in expected {
-                compare(
-                    &format!("{place}.{key}"),
-                    value,
-                    found.get(key).unwrap_or(&Value::Null),
-                    all,
-                );
-            }
-            let more = found.iter().filter(|(key, _)| !expected.contains_key(*key));
-            all.extend(more.map(|(key, value)| format!("{place}.{key}: {value}, expected nothing")));
-        }
-        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
-            for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
-                compare(&format!("{place}[{index}]"), expected, found, all);
-            }
-        }
-        _ if expected == found => {}
-        _ => all.push(format!("{place}: {found}, expected {expected}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -234,17 +197,5 @@ mod tests {
         };
         assert_eq!(object("1", 30000), object("2", 30001));
         assert_eq!(object("1", 1)["spec"]["ports"][0]["port"], 80);
-    }
-
-    #[test]
-    fn each_difference_is_named() {
-        let of = |value: Value| State::from([("Service a/x".to_owned(), value)]);
-        let found = differences(&of(json!({"a": [1, 2]})), &of(json!({"a": [1, 3], "b": 4})));
-        assert_eq!(
-            found,
-            ["Service a/x.a[1]: 3, expected 2", "Service a/x.b: 4, expected nothing"]
-        );
-        assert_eq!(differences(&of(json!(1)), &State::new()), ["Service a/x is missing"]);
-        assert_eq!(differences(&State::new(), &of(json!(1))), ["Service a/x is there, too"]);
     }
 }

@@ -1,25 +1,15 @@
 //! The operator's requests to the API server, read from the API server's audit log.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use crate::audit::AuditLog;
+pub use crate::audit::Mark;
 use crate::lab::world::World;
-
-/// A position in the audit log.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(u64);
 
 /// Returns the present end of the audit log.
 pub fn mark(world: &World) -> anyhow::Result<Mark> {
-    let file = world.state.join("audit.log");
-    Ok(Mark(
-        file.metadata()
-            .with_context(|| format!("reading the size of {}", file.display()))?
-            .len(),
-    ))
+    AuditLog::within(&world.state).mark()
 }
 
 /// Returns the operator's requests since `since`, as `verb resource namespace/name code`. The result has requests for this namespace and
@@ -34,13 +24,10 @@ pub fn requests(world: &World, since: Mark, namespace: &str) -> anyhow::Result<V
 
 /// Returns the entries of the audit log for the operator's requests since `since`, without watches.
 pub fn entries(world: &World, since: Mark) -> anyhow::Result<Vec<Value>> {
-    let mut file = File::open(world.state.join("audit.log")).context("opening the audit log")?;
-    file.seek(SeekFrom::Start(since.0))?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    // The last line may be incomplete; the response of that request is not complete either.
-    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(entries.filter(is_of_the_operator).collect())
+    let lines = AuditLog::within(&world.state).lines(since)?.into_iter();
+    let entries = lines.map(|line| serde_json::from_str(&line).context("reading a line of the audit log"));
+    let entries: Vec<Value> = entries.collect::<anyhow::Result<_>>()?;
+    Ok(entries.into_iter().filter(is_of_the_operator).collect())
 }
 
 fn is_of_the_operator(entry: &Value) -> bool {

@@ -38,6 +38,9 @@ pub const PATIENT: Duration = Duration::from_secs(40);
 /// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and the limit must include a second attempt.
 pub const CRD_DELETION: Duration = Duration::from_secs(150);
 
+/// The time without a request after which the operator counts as idle.
+pub const QUIET: Duration = Duration::from_secs(4);
+
 /// The annotation with which a test triggers a reconcile.
 pub(crate) const RECONCILE_TRIGGER: &str = "test.example.com/poke";
 
@@ -248,15 +251,20 @@ impl Lab {
             .await
     }
 
+    /// Triggers a reconcile of a ContourDeployment. Does not wait for the reconcile.
+    pub async fn trigger_reconcile(&self, deployment: &Thing) -> anyhow::Result<()> {
+        // Each patch has another value, because an unchanged object triggers no reconcile.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let patch = json!({"metadata": {"annotations": {RECONCILE_TRIGGER: now.as_nanos().to_string()}}});
+        self.patch(deployment, &patch).await
+    }
+
     /// Triggers `times` reconciles of an edge, and waits for each.
     pub async fn reconcile_again(&self, edge: &Edge, times: u32) -> anyhow::Result<()> {
         let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
         for _ in 0..times {
             let before = self.metrics().await?.sum("slipway_reconciles_total", &[]);
-            // Each patch has another value, because an unchanged object triggers no reconcile.
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-            let patch = json!({"metadata": {"annotations": {RECONCILE_TRIGGER: now.as_nanos().to_string()}}});
-            self.patch(&object, &patch).await?;
+            self.trigger_reconcile(&object).await?;
             wait("the operator has reconciled again", PROMPT)
                 .until(async || {
                     let now = self.metrics().await?.sum("slipway_reconciles_total", &[]);

@@ -128,6 +128,22 @@ impl Drop for Operator {
     }
 }
 
+/// Waits until the operator at this address reports that it is ready.
+pub async fn until_ready(address: SocketAddr, limit: Duration) -> anyhow::Result<()> {
+    Wait::for_it("the operator is ready")
+        .within(limit)
+        .every(Duration::from_millis(20))
+        .silently()
+        .until(async || {
+            Ok(match get(address, "/readyz").await {
+                Ok((200, _)) => Look::Reached(()),
+                Ok((code, body)) => Look::NotYet(format!("{code}: {}", body.trim())),
+                Err(error) => Look::NotYet(format!("{error:#}")),
+            })
+        })
+        .await
+}
+
 /// Sends a GET request for a path and returns the HTTP status and body.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)

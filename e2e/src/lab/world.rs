@@ -239,18 +239,7 @@ impl World {
 
     /// Waits until `/readyz` returns 200.
     pub async fn operator_is_ready(&self) -> anyhow::Result<()> {
-        Wait::for_it("the operator is ready")
-            .within(Duration::from_secs(20))
-            .every(Duration::from_millis(20))
-            .silently()
-            .until(async || {
-                Ok(match operator::get(self.address(), "/readyz").await {
-                    Ok((200, _)) => Look::Reached(()),
-                    Ok((code, body)) => Look::NotYet(format!("{code}: {}", body.trim())),
-                    Err(error) => Look::NotYet(format!("{error:#}")),
-                })
-            })
-            .await
+        operator::until_ready(self.address(), Duration::from_secs(20)).await
     }
 
     /// Restores the shared objects that a test took away, and waits until the operator is ready.

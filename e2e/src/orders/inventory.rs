@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::discovery::{ApiGroup, Discovery, verbs};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::lab::wait;
+use crate::leftovers;
 use crate::orders::masks::FinalState;
 use crate::wait::Look;
 
@@ -38,16 +38,11 @@ pub struct Inventory {
 impl Inventory {
     /// Discovers the kinds. Kinds that are deleted and recreated later must exist now.
     pub async fn new(client: &Client) -> anyhow::Result<Self> {
-        let discovery = Discovery::new(client.clone()).run_aggregated().await;
-        let discovery = discovery.context("discovering the kinds of the cluster")?;
-        // Not `recommended_resources`: see `leftovers`.
-        let kinds = discovery.groups().flat_map(ApiGroup::resources_by_stability);
-        let kinds = kinds
-            .filter(|(kind, can)| can.supports_operation(verbs::LIST) && !NOT_LISTED.contains(&kind.kind.as_str()))
-            .map(|(kind, _)| kind);
+        let mut kinds = leftovers::listable_kinds(client).await?;
+        kinds.retain(|kind| !NOT_LISTED.contains(&kind.kind.as_str()));
         Ok(Self {
             client: client.clone(),
-            kinds: kinds.collect(),
+            kinds,
         })
     }
 

@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::differences;
 use crate::edge::COMPONENT;
 use crate::lab::RECONCILE_TRIGGER;
 use crate::lab::created::APPLIED;
@@ -93,29 +94,7 @@ impl FinalState {
             Names::Exact => (self.0.clone(), wanted.0.clone()),
             Names::Succeeded => (without_hashes(&self.0), without_hashes(&wanted.0)),
         };
-        let mut differences = Vec::new();
-        for key in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
-            match (found.get(key), wanted.get(key)) {
-                (Some(_), None) => differences.push(format!("{key} is not expected")),
-                (None, Some(_)) => differences.push(format!("{key} is missing")),
-                (Some(found), Some(wanted)) => differ(key, found, wanted, &mut differences),
-                (None, None) => {}
-            }
-        }
-        differences
-    }
-}
-
-fn differ(at: &str, found: &Value, wanted: &Value, differences: &mut Vec<String>) {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            for field in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
-                let of = |object: &serde_json::Map<String, Value>| object.get(field).cloned().unwrap_or_default();
-                differ(&format!("{at} {field}"), &of(found), &of(wanted), differences);
-            }
-        }
-        _ if found != wanted => differences.push(format!("{at} is {found}, not {wanted}")),
-        _ => {}
+        differences::of_objects(&wanted, &found)
     }
 }
 
@@ -388,10 +367,10 @@ mod tests {
             Vec::<String>::new()
         );
         let differences = of("1", 80).differences(&of("1", 81), Names::Exact);
-        assert_eq!(differences, ["Service a/a spec port is 80, not 81"]);
+        assert_eq!(differences, ["Service a/a.spec.port: 80, expected 81"]);
         assert_eq!(
             of("1", 80).differences(&end(&[]), Names::Exact),
-            ["Service a/a is not expected"]
+            ["Service a/a is superfluous"]
         );
         assert_eq!(
             end(&[]).differences(&of("1", 80), Names::Exact),

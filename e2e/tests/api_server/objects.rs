@@ -1,7 +1,6 @@
 //! The objects that Slipway creates for a ContourDeployment. Once they exist, Slipway sends no further requests.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -12,13 +11,10 @@ use slipway_e2e::lab::audit;
 use slipway_e2e::lab::created::{FINALIZER, name, objects_created_for, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
-use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
+use slipway_e2e::lab::{Lab, PROMPT, QUIET, Thing, specification, wait};
 
 /// The label that makes Velero exclude an object from backups.
 const EXCLUDED: &str = "velero.io/exclude-from-backup";
-
-/// How long a test watches to prove that nothing happens.
-pub const QUIET: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn created_objects_have_labels_owners_and_finalizers() {

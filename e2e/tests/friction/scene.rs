@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use slipway_e2e::edge::{Edge, Status};
 use slipway_e2e::lab::{Lab, Thing, players, specification, wait};
 use slipway_e2e::wait::Look;
@@ -112,7 +112,8 @@ pub async fn is_quiet_since(lab: &Lab, edge: &Edge, began: Moment, long: Duratio
         );
     }
     let quiet = ledger::now()?;
-    trigger_reconcile(lab, edge).await?;
+    lab.trigger_reconcile(&Thing::new("ContourDeployment", edge.namespace(), edge.name()))
+        .await?;
     // Only waiting can prove that nothing happens.
     tokio::time::sleep(long).await;
     let writes = ledger::since(quiet, &lab.namespace)?;
@@ -128,7 +129,8 @@ pub async fn is_quiet_since(lab: &Lab, edge: &Edge, began: Moment, long: Duratio
 /// Returns an error if the operator writes to an object more than [`PACED`] times in a while.
 pub async fn is_paced(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
     let began = ledger::now()?;
-    trigger_reconcile(lab, edge).await?;
+    lab.trigger_reconcile(&Thing::new("ContourDeployment", edge.namespace(), edge.name()))
+        .await?;
     tokio::time::sleep(A_WHILE).await;
     let writes = ledger::since(began, &lab.namespace)?;
     for (object, count) in ledger::by_object(&writes) {
@@ -140,15 +142,6 @@ pub async fn is_paced(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Touches the ContourDeployment, which triggers a reconcile.
-pub async fn trigger_reconcile(lab: &Lab, edge: &Edge) -> anyhow::Result<()> {
-    let object = Thing::new("ContourDeployment", edge.namespace(), edge.name());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let patch =
-        json!({"metadata": {"annotations": {"test.example.com/trigger_reconcile": now.as_nanos().to_string()}}});
-    lab.patch(&object, &patch).await
 }
 
 /// Returns an error unless the status reports that others decide this field of this object.

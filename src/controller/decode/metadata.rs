@@ -1,4 +1,4 @@
-//! How the metadata of objects are decoded. Any number of labels, annotations, owners and finalizers can be in them, and all but
+//! Decodes the metadata of objects. Metadata may contain any number of labels, annotations, owners and finalizers. Everything but
 //! annotations may be as long as the object.
 
 use std::collections::BTreeMap;
@@ -10,31 +10,31 @@ use serde::{Deserialize, de};
 
 use crate::api::vocabulary::{FIELD_MANAGER, FINALIZER, annotations, labels};
 
-/// Labels, annotations, owners and finalizers of an object that are kept, each. Those that are read here are kept in any case.
+/// The maximum number of each of the kept labels, annotations, owners and finalizers. Those that Slipway reads are always kept.
 pub const ENTRIES: usize = 500;
 
-/// The label by which an EndpointSlice names its Service.
+/// The label in which an EndpointSlice names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Labels beside those of our own vocabulary that are on everything of ours.
+/// The labels of Slipway's objects that are not in Slipway's own vocabulary.
 const EVERYWHERE: [&str; 2] = ["app.kubernetes.io/managed-by", "app.kubernetes.io/part-of"];
 
-/// What is kept of metadata.
+/// The kept parts of metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata {
-    /// Which object it is, and when its deletion began.
+    /// The identity of the object, and the start of its deletion.
     Existence,
-    /// Which object it is, and the name of its Service.
+    /// The identity of the object, and the name of its Service.
     Slice,
-    /// Which object it is, and its times.
+    /// The identity of the object, and its times.
     Identity,
-    /// Everything but `managedFields`; of labels and the like at most so many.
+    /// Everything except `managedFields`, with a maximum number of labels, annotations, owners and finalizers.
     Most,
-    /// Everything but `managedFields`.
+    /// Everything except `managedFields`.
     Whole,
 }
 
-/// Decodes metadata, and finds where our creation stands in `managedFields`.
+/// Decodes metadata, and finds the entry of Slipway's creation in `managedFields`.
 pub struct MetadataSeed(pub Metadata);
 
 impl<'de> DeserializeSeed<'de> for MetadataSeed {
@@ -89,13 +89,13 @@ impl<'de> Visitor<'de> for MetadataSeed {
     }
 }
 
-/// Whether this is a label or annotation that is read or written here.
+/// Reports whether Slipway reads or writes this label or annotation.
 fn is_read(key: &str) -> bool {
     let words = labels::ALL.iter().chain(annotations::ALL);
     words.map(|(word, _)| *word).chain(EVERYWHERE).any(|word| word == key)
 }
 
-/// Labels or annotations: the first so many, and those that are asked for.
+/// Labels or annotations: the first ones up to the maximum number, and those that Slipway reads.
 struct Entries(usize, fn(&str) -> bool);
 
 impl<'de> DeserializeSeed<'de> for Entries {
@@ -131,7 +131,7 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
-/// Of a list the first so many, and the first of those that are asked for.
+/// A list: the first items up to the maximum number, and the first ones that Slipway reads.
 struct First<T>(usize, fn(&T) -> bool);
 
 impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for First<T> {
@@ -167,7 +167,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for First<T> {
     }
 }
 
-/// Of `managedFields` only where our creation stands in it, as in `Object::forget_managed_fields`.
+/// The entry of Slipway's creation in `managedFields`, as in `Object::forget_managed_fields`.
 struct CreationEntry(Option<usize>);
 
 #[derive(Deserialize)]

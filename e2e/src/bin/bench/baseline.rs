@@ -14,7 +14,7 @@ use slipway_e2e::cluster::Cluster;
 use slipway_e2e::wait::{Look, Wait};
 use tokio::time::Instant;
 
-use crate::numbers::{percentile, seconds};
+use slipway_e2e::numbers::{percentile, seconds};
 
 /// The number of applies that are not measured, to open connections and fill caches.
 const WARM_UP: usize = 20;

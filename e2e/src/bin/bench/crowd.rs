@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
-use kube::discovery::{Discovery, verbs};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use slipway_e2e::edge::OWNER_NAME;
+use slipway_e2e::leftovers;
 use slipway_e2e::wait::{Look, Wait};
 
 use crate::baseline::create_namespace;
@@ -109,13 +109,8 @@ impl Crowd {
 
     /// Waits until no object of any kind in the cluster has Slipway's label.
     pub async fn until_nothing_is_left(&self, limit: Duration) -> anyhow::Result<()> {
-        let discovery = Discovery::new(self.client.clone()).run().await;
-        let discovery = discovery.context("discovering the kinds of the cluster")?;
-        let kinds: Vec<_> = discovery
-            .groups()
-            .flat_map(kube::discovery::ApiGroup::resources_by_stability)
-            .filter(|(kind, capabilities)| kind.kind != "Event" && capabilities.supports_operation(verbs::LIST))
-            .collect();
+        let mut kinds = leftovers::listable_kinds(&self.client).await?;
+        kinds.retain(|kind| kind.kind != "Event");
         let ours = ListParams::default().labels(OWNER_NAME);
         Wait::for_it("no object of the ContourDeployments is left")
             .within(limit)
@@ -123,7 +118,7 @@ impl Crowd {
             .silently()
             .until(async || {
                 let mut left = BTreeMap::new();
-                for (kind, _) in &kinds {
+                for kind in &kinds {
                     let api = Api::<DynamicObject>::all_with(self.client.clone(), kind);
                     let count = match api.list_metadata(&ours).await {
                         Ok(list) => list.items.len(),

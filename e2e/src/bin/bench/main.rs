@@ -5,10 +5,8 @@
 //! number of reactions (default 9). `KEEP=1` leaves the cluster running. `CLUSTER=name` uses a running cluster (`testbed up NAME`) and
 //! leaves it running.
 
-mod audit;
 mod baseline;
 mod crowd;
-mod numbers;
 mod process;
 mod steps;
 mod table;

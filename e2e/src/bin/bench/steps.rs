@@ -11,13 +11,13 @@ use slipway_e2e::installation::SLIPWAY_NAMESPACE;
 use slipway_e2e::narration::say;
 use tokio::time::Instant;
 
-use crate::audit::{AuditLog, Mark, Request, between};
 use crate::baseline::Baseline;
 use crate::crowd::{self, Crowd};
-use crate::numbers::{list, mebibytes, median, millis, percentile, seconds};
 use crate::process::Operator;
 use crate::table::{Row, Table};
 use crate::traffic::Traffic;
+use slipway_e2e::audit::{AuditLog, Mark, Request, between};
+use slipway_e2e::numbers::{list, mebibytes, median, millis, percentile, seconds};
 
 /// The time without a request after which the operator counts as settled.
 const QUIET: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use slipway_e2e::wait::{Look, Wait};
 use slipway_e2e::{leftovers, places};
 use tokio::time::{Instant, timeout};
 
-use crate::numbers::millis;
+use slipway_e2e::numbers::millis;
 
 /// The time limit for steps that start pods: the pods may occupy both cores of the machine.
 const ROLLOUT: Duration = Duration::from_mins(3);

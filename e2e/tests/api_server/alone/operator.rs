@@ -6,11 +6,10 @@ use anyhow::ensure;
 use serde_json::Value;
 use slipway_e2e::wait::Look;
 
-use crate::objects::QUIET;
 use slipway_e2e::lab::created::settled_edge;
 use slipway_e2e::lab::players::{self, Kubelet};
 use slipway_e2e::lab::world::{OPERATOR, Takes, alone};
-use slipway_e2e::lab::{Lab, PATIENT, PROMPT, Thing, specification, wait};
+use slipway_e2e::lab::{Lab, PATIENT, PROMPT, QUIET, Thing, specification, wait};
 use slipway_e2e::lab::{audit, operator};
 
 #[tokio::test]

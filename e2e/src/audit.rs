@@ -1,5 +1,5 @@
-//! The API server's audit log: the user and time of each request, by the API server's own clock. The benchmark reads the operator's
-//! requests from the log, so the observation costs neither the operator nor the API server a request.
+//! The API server's audit log: the user and time of each request, by the API server's own clock. Tests, proofs and the benchmark read the
+//! operator's requests from the log, so the observation costs neither the operator nor the API server a request.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -10,15 +10,16 @@ use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
-use slipway_e2e::cluster::testbed;
-use slipway_e2e::installation::SLIPWAY_NAMESPACE;
-use slipway_e2e::wait::{Look, Wait};
+
+use crate::cluster::testbed;
+use crate::installation::SLIPWAY_NAMESPACE;
+use crate::wait::{Look, Wait};
 
 /// The audit log of one cluster.
 #[derive(Clone, Debug)]
 pub struct AuditLog(PathBuf);
 
-/// A position in the log; [`AuditLog::since`] returns the later entries.
+/// A position in the log; [`AuditLog::lines`] and [`AuditLog::since`] return the later entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
@@ -70,7 +71,12 @@ impl AuditLog {
     pub async fn of(cluster: &str) -> anyhow::Result<Self> {
         let kubeconfig = testbed(&["kubeconfig", cluster]).await?;
         let folder = Path::new(kubeconfig.trim()).parent();
-        Ok(Self(folder.context("the kubeconfig has no folder")?.join("audit.log")))
+        Ok(Self::within(folder.context("the kubeconfig has no folder")?))
+    }
+
+    /// Returns the audit log of the cluster with its state in this folder.
+    pub fn within(folder: &Path) -> Self {
+        Self(folder.join("audit.log"))
     }
 
     /// Returns the present end of the log.
@@ -79,10 +85,10 @@ impl AuditLog {
         Ok(Mark(metadata.len()))
     }
 
-    /// Returns the requests since `mark` with their responses. A watch also has an entry for its start.
+    /// Returns the entries since `mark`: one line of JSON for each.
     ///
     /// The API server starts a new file after 1000 MB, which is far more than one run writes.
-    pub fn since(&self, mark: Mark) -> anyhow::Result<Vec<Request>> {
+    pub fn lines(&self, mark: Mark) -> anyhow::Result<Vec<String>> {
         let mut file = File::open(&self.0).context("opening the audit log")?;
         file.seek(SeekFrom::Start(mark.0)).context("reading the audit log")?;
         let mut text = String::new();
@@ -90,8 +96,14 @@ impl AuditLog {
         // The last line may be incomplete. The first line may be the rest of a line that was incomplete at the mark.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let lines = whole.lines().filter(|line| line.starts_with('{'));
+        Ok(lines.map(str::to_owned).collect())
+    }
+
+    /// Returns the requests since `mark` with their responses. A watch also has an entry for its start.
+    pub fn since(&self, mark: Mark) -> anyhow::Result<Vec<Request>> {
+        let lines = self.lines(mark)?.into_iter();
         lines
-            .map(|line| serde_json::from_str(line).context("reading a line of the audit log"))
+            .map(|line| serde_json::from_str(&line).context("reading a line of the audit log"))
             .collect()
     }
 

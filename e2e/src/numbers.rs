@@ -1,4 +1,4 @@
-//! Percentiles, and the formatting of numbers.
+//! Percentiles of durations, and the formatting of numbers.
 
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ mod tests {
         let values: Vec<_> = (1..=200).map(Duration::from_millis).collect();
         assert_eq!(percentile(&values, 50), Duration::from_millis(100));
         assert_eq!(percentile(&values, 99), Duration::from_millis(198));
+        assert_eq!(percentile(&values, 100), Duration::from_millis(200));
+        assert_eq!(percentile(&values[..1], 99), values[0]);
         assert_eq!(percentile(&[], 50), Duration::ZERO);
     }
 
