@@ -165,6 +165,30 @@ impl Leaf {
         }
     }
 
+    /// Reports whether a value is equal to the field's value. The startup inputs of a pod template are compared without the uid and the
+    /// generation of the ContourConfiguration. Contour's rollout to a repaired or recreated ContourConfiguration may wait for a minute, and
+    /// a repair of the Deployment in this minute includes the rollout.
+    pub fn is_equal(&self, value: &Value) -> bool {
+        let masked = |value: &Value| -> Option<Value> {
+            let mut inputs: Value = serde_json::from_str(value.as_str()?).ok()?;
+            let fields = inputs.as_object_mut()?;
+            fields.remove("uid")?;
+            fields.remove("generation")?;
+            Some(inputs)
+        };
+        if self.path.last() == Some(&Step::Field(format!("{OWN_ANNOTATION}startup-inputs")))
+            && let (Some(one), Some(other)) = (masked(&self.value), masked(value))
+        {
+            return one == other;
+        }
+        *value == self.value
+    }
+
+    /// Reports whether the field is the mark of a completed rollout.
+    pub fn is_rollout_mark(&self) -> bool {
+        self.is_at(&["metadata", "annotations", "contour.slipway.dev/rolled-out"])
+    }
+
     fn is_allocated(&self) -> bool {
         ["clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort"]
             .iter()
@@ -260,6 +284,20 @@ mod tests {
             ("/spec/selector", json!({"c": "d"})),
         ];
         assert_eq!(found, expected.map(|(pointer, value)| (pointer.to_owned(), value)));
+    }
+
+    #[test]
+    fn is_equal_ignores_only_the_identity_in_startup_inputs() {
+        let inputs =
+            |uid: &str, name: &str| json!(json!({"configuration": name, "uid": uid, "generation": 1}).to_string());
+        let leaf = |name: &str| Leaf {
+            path: vec![Step::Field("annotations".to_owned()), Step::Field(name.to_owned())],
+            value: inputs("1", "a"),
+        };
+        let captured = leaf("contour.slipway.dev/startup-inputs");
+        assert!(captured.is_equal(&inputs("2", "a")) && !captured.is_equal(&inputs("1", "b")));
+        assert!(!captured.is_equal(&json!("not JSON")));
+        assert!(!leaf("another").is_equal(&inputs("2", "a")));
     }
 
     #[test]
