@@ -13,11 +13,19 @@ use crate::cluster::{self, Cluster};
 use crate::hosts::HTTPS_HOST;
 use crate::kubectl::Kubectl;
 use crate::narration::say;
-use crate::places;
 use crate::wait::{Look, Wait};
+use crate::{images, places};
 
 /// The namespace of Slipway itself.
 pub const SLIPWAY_NAMESPACE: &str = "slipway-system";
+
+/// Builds and loads the images, and installs Contour's CRDs and Slipway.
+pub async fn everything(cluster: &Cluster) -> anyhow::Result<()> {
+    say("building the static binaries and their images");
+    cluster.load(&images::build().await?).await?;
+    contour_crds(cluster).await?;
+    slipway(cluster).await
+}
 
 /// Installs Contour's CRDs with server-side apply. The CRDs are too large for the annotation of client-side apply.
 pub async fn contour_crds(cluster: &Cluster) -> anyhow::Result<()> {

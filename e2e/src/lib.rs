@@ -5,6 +5,7 @@ pub mod attack;
 pub mod audit;
 pub mod authorizer;
 pub mod binaries;
+pub mod cases;
 pub mod certificate;
 pub mod cluster;
 pub mod command;

@@ -124,7 +124,8 @@ impl Journal {
         Self::at(&path)
     }
 
-    fn at(path: &Path) -> anyhow::Result<Self> {
+    /// Opens the journal in this file.
+    pub(crate) fn at(path: &Path) -> anyhow::Result<Self> {
         let text = if path.exists() {
             fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
         } else {

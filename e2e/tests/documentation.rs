@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use slipway_e2e::cluster::Cluster;
 use slipway_e2e::documentation::{Block, Treatment, blocks};
 use slipway_e2e::narration::{say, title};
-use slipway_e2e::{binaries, images, installation, places};
+use slipway_e2e::{binaries, installation, places};
 use tokio::process::Command;
 
 /// The limit for all blocks of a page.
@@ -38,9 +38,7 @@ async fn installed() -> anyhow::Result<Cluster> {
         Ok(name) if !name.is_empty() => Cluster::attach(&name).await?,
         _ => Cluster::start("docs").await?,
     };
-    cluster.load(&images::build().await?).await?;
-    installation::contour_crds(&cluster).await?;
-    installation::slipway(&cluster).await?;
+    installation::everything(&cluster).await?;
     Ok(cluster)
 }
 

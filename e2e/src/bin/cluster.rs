@@ -2,8 +2,8 @@
 //! rebuilds Slipway and updates the same cluster.
 
 use slipway_e2e::cluster::{Cluster, testbed};
-use slipway_e2e::narration::{say, show, title};
-use slipway_e2e::{images, installation};
+use slipway_e2e::installation;
+use slipway_e2e::narration::{show, title};
 
 /// The cluster's name; `make cluster-down` stops the cluster.
 const NAME: &str = "dev";
@@ -14,10 +14,7 @@ async fn main() -> anyhow::Result<()> {
     testbed(&["install"]).await?;
     let kubeconfig = testbed(&["up", NAME]).await?;
     let cluster = Cluster::attach(NAME).await?;
-    say("building the static binaries and their images");
-    cluster.load(&images::build().await?).await?;
-    installation::contour_crds(&cluster).await?;
-    installation::slipway(&cluster).await?;
+    installation::everything(&cluster).await?;
     // The image has the same name as the previous one, so only a new pod uses it.
     let restart = [
         "-n",

@@ -8,6 +8,7 @@ pub mod leaks;
 pub mod obstacle;
 pub mod owned;
 pub mod perturbation;
+pub mod proof;
 mod surroundings;
 pub mod times;
 pub mod watches;
@@ -81,6 +82,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Prints the durations. Returns an error if a case failed.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for (what, line) in self.times.lines() {
+            say(format!("{what}: {line}"));
+        }
+        ensure!(
+            self.failures.is_empty(),
+            "{} cases failed:\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        );
+        Ok(())
+    }
+
     /// Adds the outcome of another round.
     pub fn add(&mut self, other: Self) {
         self.times.add(other.times);

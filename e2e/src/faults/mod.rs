@@ -13,6 +13,7 @@ pub mod counts;
 pub mod dead;
 pub mod history;
 pub mod plan;
+pub mod proof;
 pub mod proxy;
 pub mod request;
 pub mod run;

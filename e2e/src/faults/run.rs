@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::differences;
+use crate::{cases, differences};
 use crate::lab::{Thing, audit};
 use crate::wait::Look;
 
@@ -86,6 +86,12 @@ pub struct Outcome {
     pub dead_ms: u64,
     /// The number of examined commits.
     pub commits: usize,
+}
+
+impl cases::Outcome for Outcome {
+    fn failures(&self) -> &[String] {
+        &self.wrong
+    }
 }
 
 /// Whether time limits are checked. A short test on a busy machine does not check them.

@@ -4,12 +4,13 @@
 //!
 //! `script` draws the actions, `play` executes them in the `place`, and `traffic` sends requests. `answers` judges the answers to the
 //! clients, `backend` counts unchecked requests, and `restarts` records restarted containers. This module combines them in a chunk of
-//! cycles, which can be played alone.
+//! cycles, which can be played alone. `proof` plays all chunks.
 
 pub mod answers;
 pub mod backend;
 pub mod place;
 pub mod play;
+pub mod proof;
 pub mod restarts;
 pub mod script;
 pub mod traffic;
@@ -29,6 +30,7 @@ use self::play::{Faults, Player};
 use self::restarts::Restarts;
 use self::script::{Form, Step};
 use self::traffic::Traffic;
+use crate::cases;
 use crate::narration::say;
 use crate::probe::Caller;
 use crate::wait::{Look, Wait};
@@ -57,6 +59,12 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// The duration.
     pub took: Duration,
+}
+
+impl cases::Outcome for Outcome {
+    fn failures(&self) -> &[String] {
+        &self.failures
+    }
 }
 
 /// Plays one chunk under traffic: starts without the service, plays the cycles, and ends at rest again.

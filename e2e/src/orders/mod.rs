@@ -10,6 +10,7 @@ pub mod masks;
 pub mod order;
 pub mod plan;
 pub mod played;
+pub mod proof;
 pub mod real;
 pub mod stage;
 pub mod traffic;

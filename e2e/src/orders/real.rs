@@ -19,7 +19,7 @@ use crate::orders::order::{Order, Piece, Pieces};
 use crate::orders::traffic::{ExpectedAnswer, Record, Traffic};
 use crate::probe::Caller;
 use crate::wait::{Look, Wait};
-use crate::{images, leftovers, places};
+use crate::{leftovers, places};
 
 /// The namespace of the ContourDeployment.
 const NAMESPACE: &str = "projectcontour";
@@ -46,10 +46,8 @@ impl RealCluster {
     /// Starts a new cluster of this name, with a backend and with Slipway installed but stopped.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         let cluster = Cluster::start(name).await?;
-        cluster.load(&images::build().await?).await?;
-        installation::contour_crds(&cluster).await?;
+        installation::everything(&cluster).await?;
         let authority = installation::backend(&cluster).await?;
-        installation::slipway(&cluster).await?;
         let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         cluster.kubectl().apply(&own).await?;
         let client = cluster.client().await?;

@@ -1,7 +1,6 @@
 //! The shared environment of the tests: one cluster with Slipway, and one ContourDeployment. Each test starts by bringing the
 //! ContourDeployment into the state that the test needs.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -14,9 +13,9 @@ use slipway_e2e::cluster::Cluster;
 use slipway_e2e::edge::{COMPONENT, Component, Edge, Status};
 use slipway_e2e::hosts::Hosts;
 use slipway_e2e::installation::{self, AuthService};
+use slipway_e2e::leftovers;
 use slipway_e2e::narration::{say, title};
 use slipway_e2e::wait::{Look, Wait};
-use slipway_e2e::{images, leftovers};
 use tokio::sync::{Mutex, OnceCell};
 
 /// The limit for operations that start pods.
@@ -43,11 +42,8 @@ impl World {
             Ok(name) if !name.is_empty() => Cluster::attach(&name).await?,
             _ => Cluster::start("e2e").await?,
         };
-        let archives: Vec<PathBuf> = images::build().await?;
-        cluster.load(&archives).await?;
-        installation::contour_crds(&cluster).await?;
+        installation::everything(&cluster).await?;
         let authority = installation::backend(&cluster).await?;
-        installation::slipway(&cluster).await?;
         Ok(Self { cluster, authority })
     }
 }

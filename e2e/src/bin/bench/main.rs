@@ -16,8 +16,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use slipway_e2e::cluster::Cluster;
+use slipway_e2e::installation;
 use slipway_e2e::narration::{say, title};
-use slipway_e2e::{images, installation};
 
 use crate::steps::Bench;
 use crate::table::Table;
@@ -79,10 +79,7 @@ async fn measure(table: &mut Table) -> anyhow::Result<()> {
         Some(name) => (name.as_str(), Cluster::attach(name).await?),
         None => (OWN, Cluster::start(OWN).await?),
     };
-    say("building the static binaries and their images");
-    cluster.load(&images::build().await?).await?;
-    installation::contour_crds(&cluster).await?;
-    installation::slipway(&cluster).await?;
+    installation::everything(&cluster).await?;
     let outcome = all(&settings, name, &cluster, table).await;
     if let Err(error) = &outcome {
         title("a step failed; the state of the cluster follows");
