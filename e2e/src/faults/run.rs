@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail, ensure};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::{cases, differences};
 use crate::lab::{Thing, audit};
 use crate::wait::Look;
+use crate::{cases, differences};
 
 use super::counts::{self, Counts};
 use super::dead::Dead;

@@ -11,8 +11,8 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-use crate::cluster::testbed;
 use crate::cases::{Cases, Outcome, failures};
+use crate::cluster::testbed;
 use crate::installation;
 use crate::lab::Lab;
 use crate::lab::operator::complaints;
