@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -18,6 +18,11 @@ pub fn client(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) 
 
 /// Returns a client of an API server whose answers depend on the body of the request. The body is null if the request has no body.
 pub fn client_with_body(answer: impl Fn(&Method, &str, Value) -> Answer + Send + Sync + 'static) -> Client {
+    client_with_query(move |method, uri, body| answer(method, uri.path(), body))
+}
+
+/// Returns a client of an API server whose answers depend on the query and on the body of the request.
+pub fn client_with_query(answer: impl Fn(&Method, &Uri, Value) -> Answer + Send + Sync + 'static) -> Client {
     let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: Request<Body>| {
         let answer = answer.clone();
@@ -25,7 +30,7 @@ pub fn client_with_body(answer: impl Fn(&Method, &str, Value) -> Answer + Send +
             let (parts, body) = request.into_parts();
             let sent = body.collect_bytes().await.map_err(io::Error::other)?;
             let sent = serde_json::from_slice(&sent).unwrap_or_default();
-            match answer(&parts.method, parts.uri.path(), sent) {
+            match answer(&parts.method, &parts.uri, sent) {
                 Some((code, body)) => Response::builder()
                     .status(code)
                     .body(Body::from(body.to_string().into_bytes()))

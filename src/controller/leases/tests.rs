@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::vocabulary::FINALIZER;
+use crate::controller::decode::Form as _;
 use crate::controller::reconcile::reconcile;
 use crate::controller::tests::{context, holds};
 use crate::controller::{Context, played};
@@ -131,6 +132,30 @@ async fn leases_are_listed_every_ten_minutes_and_failures_do_no_harm() {
     assert_eq!(asked.lock().unwrap().len(), 2);
     context.forget(&whose());
     assert!(context.cache.owned(&whose()).is_empty() && context.leases.wait(&whose(), None).is_zero());
+}
+
+#[tokio::test]
+async fn the_list_of_the_leases_follows_all_pages() {
+    let queries = Arc::new(Mutex::new(Vec::new()));
+    let log = queries.clone();
+    let (context, _touched) = context(played::client_with_query(move |_, uri, _| {
+        let query = uri.query().unwrap_or_default();
+        let is_asked = |parameter: &str| query.split('&').any(|asked| asked == parameter);
+        let page = log.lock().unwrap().len();
+        log.lock().unwrap().push(is_asked(&format!("limit={}", Marks::PAGE)));
+        let (expected, token) = [(None, "one"), (Some("continue=one"), "two"), (Some("continue=two"), "")][page];
+        if expected.map_or(query.contains("continue="), |expected| !is_asked(expected)) {
+            return played::refusal(400, "BadRequest");
+        }
+        let mut lease = lease();
+        lease["metadata"]["name"] = json!(format!("edge-{page}"));
+        Some((200, json!({"metadata": {"resourceVersion": "1", "continue": token}, "items": [lease]})))
+    }));
+    read(&context, &whose()).await.expect("it is listed");
+    assert_eq!(*queries.lock().unwrap(), [true; 3]);
+    let found = context.cache.owned(&whose());
+    let names: Vec<_> = found.iter().map(|(key, _)| key.name.as_str()).collect();
+    assert_eq!(names, ["edge-0", "edge-1", "edge-2"]);
 }
 
 #[test]
