@@ -165,20 +165,24 @@ impl Leaf {
         }
     }
 
-    /// Reports whether a value is equal to the field's value. The startup inputs of a pod template are compared without the uid and the
-    /// generation of the ContourConfiguration. Contour's rollout to a repaired or recreated ContourConfiguration may wait for a minute, and
-    /// a repair of the Deployment in this minute includes the rollout.
+    /// Reports whether a value is equal to the field's value. The startup inputs of a pod template are compared without the identity of the
+    /// ContourConfiguration:
+    ///
+    /// - Without its uid and generation. Contour's rollout to a repaired or recreated ContourConfiguration may wait for a minute, and a
+    ///   repair of the Deployment in this minute includes the rollout.
+    /// - Without its name if the ContourConfiguration is the successor of one that was stuck in its deletion. Only the Deployment stores
+    ///   that, so a recreated Deployment names the ContourConfiguration of the first choice again.
     pub fn is_equal(&self, value: &Value) -> bool {
-        let masked = |value: &Value| -> Option<Value> {
-            let mut inputs: Value = serde_json::from_str(value.as_str()?).ok()?;
-            let fields = inputs.as_object_mut()?;
-            fields.remove("uid")?;
-            fields.remove("generation")?;
-            Some(inputs)
-        };
         if self.path.last() == Some(&Step::Field(format!("{OWN_ANNOTATION}startup-inputs")))
-            && let (Some(one), Some(other)) = (masked(&self.value), masked(value))
+            && let (Some(mut one), Some(mut other)) = (startup_inputs(&self.value), startup_inputs(value))
         {
+            let mut masked = vec!["uid", "generation"];
+            if [&one, &other].iter().any(|inputs| inputs.contains_key("inPlaceOf")) {
+                masked.extend(["configuration", "inPlaceOf"]);
+            }
+            for inputs in [&mut one, &mut other] {
+                inputs.retain(|field, _| !masked.contains(&field.as_str()));
+            }
             return one == other;
         }
         *value == self.value
@@ -232,6 +236,11 @@ impl Leaf {
             Value::Bool(_) | Value::Number(_) => true,
         }
     }
+}
+
+/// Returns the startup inputs in the annotation of a pod template, or None if the value is something else.
+fn startup_inputs(annotation: &Value) -> Option<Map<String, Value>> {
+    serde_json::from_str(annotation.as_str()?).ok()
 }
 
 /// Returns a similar item.
@@ -288,14 +297,21 @@ mod tests {
 
     #[test]
     fn is_equal_ignores_only_the_identity_in_startup_inputs() {
-        let inputs =
-            |uid: &str, name: &str| json!(json!({"configuration": name, "uid": uid, "generation": 1}).to_string());
+        let inputs = |uid: &str, name: &str| {
+            json!(json!({"configuration": name, "uid": uid, "generation": 1, "spec": {}}).to_string())
+        };
+        let successor = |spec: Value| {
+            json!(
+                json!({"configuration": "b", "uid": "2", "generation": 1, "inPlaceOf": "1", "spec": spec}).to_string()
+            )
+        };
         let leaf = |name: &str| Leaf {
             path: vec![Step::Field("annotations".to_owned()), Step::Field(name.to_owned())],
             value: inputs("1", "a"),
         };
         let captured = leaf("contour.slipway.dev/startup-inputs");
         assert!(captured.is_equal(&inputs("2", "a")) && !captured.is_equal(&inputs("1", "b")));
+        assert!(captured.is_equal(&successor(json!({}))) && !captured.is_equal(&successor(json!({"a": 1}))));
         assert!(!captured.is_equal(&json!("not JSON")));
         assert!(!leaf("another").is_equal(&inputs("2", "a")));
     }

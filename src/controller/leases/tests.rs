@@ -149,7 +149,10 @@ async fn the_list_of_the_leases_follows_all_pages() {
         }
         let mut lease = lease();
         lease["metadata"]["name"] = json!(format!("edge-{page}"));
-        Some((200, json!({"metadata": {"resourceVersion": "1", "continue": token}, "items": [lease]})))
+        Some((
+            200,
+            json!({"metadata": {"resourceVersion": "1", "continue": token}, "items": [lease]}),
+        ))
     }));
     read(&context, &whose()).await.expect("it is listed");
     assert_eq!(*queries.lock().unwrap(), [true; 3]);
