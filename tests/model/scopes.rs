@@ -429,21 +429,6 @@ pub fn all() -> Vec<Scope> {
             ..base.clone()
         },
         Scope {
-            name: "edits and deletions after a verdict on another object",
-            what: "the same, and the ExtensionService is deleted and recreated once more; no watch lags",
-            start: Start::Settled,
-            forms: &[Form::Plain, Form::Timeout],
-            interference: &[Interference::MisplaceVerdict],
-            budgets: Budgets {
-                foreign: 1,
-                flaps: 2,
-                changes: 1,
-                ..Budgets::NONE
-            },
-            lags: &[],
-            ..base.clone()
-        },
-        Scope {
             name: "lost verdicts",
             what: "Contour's verdict on the ExtensionService or on its trial is lost",
             start: Start::Empty,
