@@ -153,7 +153,7 @@ fn hangs_in(pod: &Object, now: Timestamp) -> Option<Duration> {
 }
 
 /// Returns the reason why Envoy has to wait, if Envoy has to wait. Envoy is rolled out after the Contour that configures it (upstream's
-/// order of upgrades). Without an existing Envoy, nothing waits.
+/// order of upgrades). Without an existing Envoy, this gate is open.
 pub fn gate(observed: &Observed, contour: &Workload, old: &OldPods) -> Result<(), String> {
     if !has_envoy(observed) {
         return Ok(());
