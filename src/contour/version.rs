@@ -1,17 +1,38 @@
 //! The minor versions of Contour that Slipway supports, and the facts about each of them.
 //!
-//! To add a minor version, add a variant of [`Version`] and its [`Facts`]. The checks of settings in `preflight` and the default ports in
+//! To add a minor version, add its [`Facts`] and a line to `versions!`. The checks of settings in `preflight` and the default ports in
 //! `ports` also depend on the version.
 
 use std::fmt;
 
 use super::ports::Ports;
 
-/// A supported minor version of Contour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+/// Defines the versions, with the list of them and the facts about each. A version that is in one of the three is in all of them.
+macro_rules! versions {
+    ($($(#[$doc:meta])* $version:ident => $facts:ident;)*) => {
+        /// A supported minor version of Contour.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Version {
+            $($(#[$doc])* $version,)*
+        }
+
+        impl Version {
+            /// All supported versions, the default version first.
+            pub const ALL: [Self; [$(stringify!($version)),*].len()] = [$(Self::$version),*];
+
+            /// Returns the facts about this version.
+            pub fn facts(self) -> &'static Facts {
+                match self {
+                    $(Self::$version => &$facts,)*
+                }
+            }
+        }
+    };
+}
+
+versions! {
     /// Contour 1.33.
-    V1_33,
+    V1_33 => V1_33;
 }
 
 /// The facts about a minor version of Contour.
@@ -89,18 +110,8 @@ pub enum ImageVersion {
 }
 
 impl Version {
-    /// All supported versions, the default version first.
-    pub const ALL: [Self; 1] = [Self::V1_33];
-
     /// The version that applies if the version of the image is unknown or unsupported.
     pub const DEFAULT: Self = Self::ALL[0];
-
-    /// Returns the facts about this version.
-    pub fn facts(self) -> &'static Facts {
-        match self {
-            Self::V1_33 => &V1_33,
-        }
-    }
 
     /// Returns the version whose rules apply to an image. The rules of the default version apply to an image of an unknown or unsupported
     /// version, and status reports this.
