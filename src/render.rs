@@ -109,7 +109,7 @@ pub fn answered(observed: &Observed) -> (Plan, Observed) {
     for _ in 0..2 {
         for question in &planned.questions {
             match question {
-                Question::Settings { hash, candidate } => {
+                Question::Settings { hash, candidate, .. } => {
                     observed.settings = SettingsVerdict::of(hash, candidate, candidate);
                 }
                 Question::Certificates(request) => observed.issued = placeholders(request, observed.now),

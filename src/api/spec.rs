@@ -78,6 +78,11 @@ pub struct ContourSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub kubernetes_log_level: Option<i32>,
+    /// A partial pod template (`metadata` and `spec`) that Slipway merges over Contour's pod template: lists of containers, volumes and the
+    /// like by name, other lists as a whole. What Contour needs must stay as it is; a change of it is refused with the path of the field.
+    /// Optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<Map<String, Value>>,
 }
 
 /// Settings of the Envoys.
@@ -108,6 +113,11 @@ pub struct EnvoySpec {
     /// The log level of Envoy (`--log-level`). Defaults to `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<EnvoyLogLevel>,
+    /// A partial pod template (`metadata` and `spec`) that Slipway merges over Envoy's pod template: lists of containers, volumes and the
+    /// like by name, other lists as a whole. What Envoy needs must stay as it is; a change of it is refused with the path of the field.
+    /// Optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<Map<String, Value>>,
 }
 
 /// Settings of a Deployment.
@@ -155,6 +165,10 @@ pub struct NetworkPublishing {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub service_annotations: BTreeMap<String, String>,
+    /// A partial Service (`metadata` and `spec`) that Slipway merges over the Service, for example with `loadBalancerClass`. What Envoy needs
+    /// must stay as it is; a change of it is refused with the path of the field. Optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Map<String, Value>>,
 }
 
 /// Contour's configuration: a `ContourConfigurationSpec` of Contour v1.33.

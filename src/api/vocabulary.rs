@@ -11,6 +11,9 @@ macro_rules! words {
     };
 }
 
+/// The domain of Slipway's API group, labels and annotations.
+pub const DOMAIN: &str = "contour.slipway.dev";
+
 /// The name of the field manager that Slipway uses for all writes.
 pub const FIELD_MANAGER: &str = "slipway";
 

@@ -8,9 +8,9 @@ use kube::Client;
 use tracing::{debug, info, warn};
 
 use super::cache::Cache;
-use super::client::{self, Error};
+use super::client::{self, Effect, Error};
 use super::gather::{self, Answers};
-use crate::plan::{Failure, FailureCause, Key, NamespacedName, Observed, Owner, Wave, Write, plan};
+use crate::plan::{Failure, FailureCause, Key, NamespacedName, Object, Observed, Owner, Wave, Write, plan};
 use crate::telemetry::{Metrics, WriteOutcome};
 
 /// The number of concurrent requests of one wave.
@@ -100,16 +100,9 @@ impl Apply<'_> {
 
     /// Executes a write and counts it.
     async fn write(&self, write: Write) -> WriteResult {
-        let (verb, key) = describe(&write);
+        let (verb, key) = (verb(&write), write.key());
         let whose: NamespacedName = NamespacedName::new(&*self.owner.namespace, &*self.owner.name);
-        let result = match &write {
-            Write::Create(object) => client::create(self.client, object, false).await.map(Some),
-            Write::Apply { object, adopt_creation } => self.apply(object, adopt_creation.as_ref()).await.map(Some),
-            Write::Replace(object) => client::replace(self.client, object).await.map(Some),
-            Write::Delete(target) => client::delete(self.client, target).await,
-            Write::Hold(target) => client::set_finalizer(self.client, target, true).await.map(Some),
-            Write::Release(target) => client::set_finalizer(self.client, target, false).await.map(Some),
-        };
+        let result = execute(self.client, &write, Effect::Stored).await;
         let refused = result.as_ref().err().map(Error::label);
         let kind = key.kind.name();
         let outcome = match result {
@@ -167,17 +160,6 @@ impl Apply<'_> {
         }
     }
 
-    async fn apply(
-        &self,
-        object: &crate::plan::Object,
-        adopt: Option<&(usize, String)>,
-    ) -> Result<crate::plan::Object, Error> {
-        if let Some((entry, version)) = adopt {
-            client::adopt_creation(self.client, &object.key(), *entry, version).await?;
-        }
-        client::apply(self.client, object).await
-    }
-
     /// Reads the current object.
     async fn read_after(&self, write: &Write, key: &Key, whose: &NamespacedName, error: &Error) -> WriteResult {
         match client::get(self.client, key).await {
@@ -203,6 +185,24 @@ impl Apply<'_> {
     }
 }
 
+/// Sends a write. Returns the object in the answer, or None if the object is gone. A dry run does adopt the creation of the object, because
+/// the API server would otherwise keep the fields of the creation beside those of the apply.
+pub async fn execute(client: &Client, write: &Write, effect: Effect) -> Result<Option<Object>, Error> {
+    match write {
+        Write::Create(object) => client::create(client, object, effect).await.map(Some),
+        Write::Apply { object, adopt_creation } => {
+            if let Some((entry, version)) = adopt_creation {
+                client::adopt_creation(client, &object.key(), *entry, version).await?;
+            }
+            client::apply(client, object, effect).await.map(Some)
+        }
+        Write::Replace(object) => client::replace(client, object, effect).await.map(Some),
+        Write::Delete(target) => client::delete(client, target, effect).await,
+        Write::Hold(target) => client::set_finalizer(client, target, true, effect).await.map(Some),
+        Write::Release(target) => client::set_finalizer(client, target, false, effect).await.map(Some),
+    }
+}
+
 /// Returns the metric label of a write. A name that is already in use is an error only if another user owns the object.
 fn counted(outcome: &WriteResult, refused: Option<&'static str>) -> WriteOutcome {
     match outcome {
@@ -214,19 +214,20 @@ fn counted(outcome: &WriteResult, refused: Option<&'static str>) -> WriteOutcome
     }
 }
 
-fn describe(write: &Write) -> (&'static str, Key) {
+/// Returns the metric label of a kind of write.
+fn verb(write: &Write) -> &'static str {
     match write {
-        Write::Create(object) => ("create", object.key()),
-        Write::Apply { object, .. } => ("apply", object.key()),
-        Write::Replace(object) => ("replace", object.key()),
-        Write::Delete(target) => ("delete", target.key.clone()),
-        Write::Hold(target) => ("hold", target.key.clone()),
-        Write::Release(target) => ("release", target.key.clone()),
+        Write::Create(_) => "create",
+        Write::Apply { .. } => "apply",
+        Write::Replace(_) => "replace",
+        Write::Delete(_) => "delete",
+        Write::Hold(_) => "hold",
+        Write::Release(_) => "release",
     }
 }
 
 /// Reports whether the object has changed between its creation and the adoption of the creation.
-fn is_failed_test(error: &Error, write: &Write) -> bool {
+pub fn is_failed_test(error: &Error, write: &Write) -> bool {
     let adopts = matches!(
         write,
         Write::Apply {

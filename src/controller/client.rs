@@ -108,26 +108,45 @@ impl Error {
     }
 }
 
-/// Creates an object. Strict: an unknown field is an error. `dry_run`: only validates.
-pub async fn create(client: &Client, object: &Object, dry_run: bool) -> Result<Object, Error> {
-    let mode = if dry_run { "&dryRun=All" } else { "" };
+/// Whether a write has an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The API server stores the object.
+    Stored,
+    /// The API server only validates the object.
+    DryRun,
+}
+
+impl Effect {
+    /// Adds the parameter of a dry run to a URL.
+    fn on(self, url: String) -> String {
+        match self {
+            Self::Stored => url,
+            Self::DryRun if url.contains('?') => format!("{url}&dryRun=All"),
+            Self::DryRun => format!("{url}?dryRun=All"),
+        }
+    }
+}
+
+/// Creates an object. Strict: an unknown field is an error.
+pub async fn create(client: &Client, object: &Object, effect: Effect) -> Result<Object, Error> {
     let url = format!(
-        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{mode}",
+        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict",
         collection(object.kind, object.namespace())
     );
     send(
         client,
         object.kind,
         Method::POST,
-        &url,
+        &effect.on(url),
         "application/json",
         Some(object.to_json()),
     )
     .await
 }
 
-/// Performs a forced server-side apply.
-pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
+/// Performs a forced server-side apply. Strict: an unknown field is an error.
+pub async fn apply(client: &Client, object: &Object, effect: Effect) -> Result<Object, Error> {
     let url = format!(
         "{}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict",
         url(&object.key())
@@ -136,7 +155,7 @@ pub async fn apply(client: &Client, object: &Object) -> Result<Object, Error> {
         client,
         object.kind,
         Method::PATCH,
-        &url,
+        &effect.on(url),
         "application/apply-patch+yaml",
         Some(object.to_json()),
     )
@@ -162,13 +181,13 @@ pub async fn adopt_creation(client: &Client, key: &Key, entry: usize, resource_v
 }
 
 /// Replaces an object, if the object still has the resourceVersion of `object`.
-pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> {
+pub async fn replace(client: &Client, object: &Object, effect: Effect) -> Result<Object, Error> {
     let url = format!("{}?fieldManager={FIELD_MANAGER}", url(&object.key()));
     send(
         client,
         object.kind,
         Method::PUT,
-        &url,
+        &effect.on(url),
         "application/json",
         Some(object.to_json()),
     )
@@ -176,7 +195,7 @@ pub async fn replace(client: &Client, object: &Object) -> Result<Object, Error> 
 }
 
 /// Deletes an object, if the object still has this uid. Returns the object if finalizers keep it.
-pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, Error> {
+pub async fn delete(client: &Client, target: &Target, effect: Effect) -> Result<Option<Object>, Error> {
     let body = json!({
         "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
         "preconditions": {"uid": target.uid},
@@ -184,7 +203,7 @@ pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, 
     let answer = request(
         client,
         Method::DELETE,
-        &url(&target.key),
+        &effect.on(url(&target.key)),
         "application/json",
         Some(body),
     )
@@ -202,7 +221,7 @@ pub async fn delete(client: &Client, target: &Target) -> Result<Option<Object>, 
 }
 
 /// Adds or removes Slipway's finalizer, if the object still has the observed resourceVersion.
-pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Result<Object, Error> {
+pub async fn set_finalizer(client: &Client, target: &Target, held: bool, effect: Effect) -> Result<Object, Error> {
     let mut finalizers = target.other_finalizers.clone();
     if held {
         finalizers.push(FINALIZER.to_owned());
@@ -213,7 +232,7 @@ pub async fn set_finalizer(client: &Client, target: &Target, held: bool) -> Resu
         client,
         target.key.kind,
         Method::PATCH,
-        &url(&target.key),
+        &effect.on(url(&target.key)),
         "application/merge-patch+json",
         Some(patch),
     )

@@ -6,12 +6,13 @@ use kube::runtime::controller::Action;
 use tracing::{debug, warn};
 
 use super::apply::{self, Apply};
+use super::client::{self, Effect};
 use super::gather::{Gathered, Sources};
-use super::{Context, client, leases, undecodable};
+use super::{Context, leases, undecodable};
 use crate::issuer;
 use crate::plan::{
-    Failure, FailureCause, Key, Kind, NamespacedName, Observed, Plan, Question, SettingsVerdict, Write, patience_left,
-    plan, unsettled,
+    Failure, FailureCause, Key, Kind, NamespacedName, Object, Observed, Plan, Question, SettingsVerdict, Write,
+    patience_left, plan, unsettled,
 };
 use crate::telemetry::ReconcileOutcome;
 
@@ -234,29 +235,62 @@ async fn fail(
 async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Vec<Failure> {
     let mut failures = Vec::new();
     for question in &planned.questions {
-        if let Question::Settings { hash, candidate } = question {
-            let answer = client::create(&context.client, candidate, true).await;
-            let answer = answer.map(|object| SettingsVerdict::of(hash, candidate, &object));
+        if let Question::Settings {
+            hash,
+            candidate,
+            overlaid,
+        } = question
+        {
+            let answer = check(context, hash, candidate, overlaid).await;
             let outcome = match answer {
                 Ok(SettingsVerdict::Accepted { .. }) => ReconcileOutcome::Success,
                 _ => ReconcileOutcome::Error("refused"),
             };
             context.telemetry.metrics.tried(outcome);
-            let verdict = match answer {
-                Ok(verdict) => verdict,
-                Err(error) if matches!(error.code(), 400 | 422) => SettingsVerdict::Refused {
-                    hash: hash.clone(),
-                    message: error.to_string(),
-                },
-                Err(error) => {
-                    failures.push(apply::failure(candidate.key(), &error));
-                    continue;
-                }
-            };
-            context.answers.put(whose, verdict);
+            match answer {
+                Ok(verdict) => context.answers.put(whose, verdict),
+                Err(failure) => failures.push(failure),
+            }
         }
     }
     failures
+}
+
+/// Asks the API server for its verdict on settings, by dry runs. Returns a failure if the API server gives no verdict.
+async fn check(
+    context: &Context,
+    hash: &str,
+    candidate: &Object,
+    overlaid: &[(&'static str, Write)],
+) -> Result<SettingsVerdict, Failure> {
+    let refused = |message: String| SettingsVerdict::Refused {
+        hash: hash.to_owned(),
+        message,
+    };
+    let verdict = match client::create(&context.client, candidate, Effect::DryRun).await {
+        Ok(answer) => SettingsVerdict::of(hash, candidate, &answer),
+        Err(error) if matches!(error.code(), 400 | 422) => refused(error.to_string()),
+        Err(error) => return Err(apply::failure(candidate.key(), &error)),
+    };
+    if !matches!(verdict, SettingsVerdict::Accepted { .. }) {
+        return Ok(verdict);
+    }
+    for (field, write) in overlaid {
+        let Err(error) = apply::execute(&context.client, write, Effect::DryRun).await else {
+            continue;
+        };
+        let mut failure = apply::failure(write.key(), &error);
+        if apply::is_failed_test(&error, write) {
+            failure.cause = FailureCause::Transient;
+        }
+        match failure.cause {
+            FailureCause::Refused => return Ok(refused(format!("{field}: {error}"))),
+            // The write itself reports that another user's object has the name.
+            _ if error.reason() == "AlreadyExists" => {}
+            _ => return Err(failure),
+        }
+    }
+    Ok(verdict)
 }
 
 /// Writes the status if it differs, and publishes Events about the changes.

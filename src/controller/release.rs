@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use kube::Client;
 
 use super::cache::owner;
-use super::client::{self, Error};
+use super::client::{self, Effect, Error};
 use crate::plan::{Kind, NamespacedName, Object, Target};
 
 /// The ContourDeployments whose objects are released.
@@ -54,7 +54,7 @@ pub async fn held(client: &Client, whose: Whose) -> Result<Vec<Target>, Error> {
 ///
 /// Errors: the API server refuses the change.
 pub async fn release(client: &Client, target: &Target) -> Result<(), Error> {
-    match client::set_finalizer(client, target, false).await {
+    match client::set_finalizer(client, target, false, Effect::Stored).await {
         Err(error) if error.code() != 404 => Err(error),
         _ => Ok(()),
     }

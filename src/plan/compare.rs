@@ -189,7 +189,7 @@ fn compare_fields(
         match live.get(key) {
             Some(other) => compare_values(&path, key, value, other, found),
             // The API server does not store empty values.
-            None if is_empty(value) => {}
+            None if is_empty(value) || is_zero(key, value) => {}
             None => drop(found.insert(path, Value::Null)),
         }
     }
@@ -200,6 +200,8 @@ fn compare_fields(
 enum EqualityRule {
     /// Amounts of resources, which the API server stores in their canonical form.
     Quantities,
+    /// One amount.
+    Quantity,
     /// A map that server-side apply treats as one value (`mapType=atomic`). With an additional label, a selector matches nothing.
     AtomicMap,
     /// A map in which others may have fields of their own.
@@ -218,6 +220,7 @@ impl EqualityRule {
             Value::Object(_) if field == "requests" || field == "limits" => Self::Quantities,
             Value::Object(_) if field == "selector" || field == "nodeSelector" => Self::AtomicMap,
             Value::Object(_) => Self::Map,
+            Value::String(_) | Value::Number(_) if field == "sizeLimit" || field == "divisor" => Self::Quantity,
             Value::Array(items) => merge_key(field, items).map_or(Self::List, Self::MergedList),
             _ => Self::Value,
         }
@@ -229,6 +232,7 @@ fn compare_values(path: &str, field: &str, desired: &Value, live: &Value, found:
         (EqualityRule::Quantities, Value::Object(desired), Value::Object(live)) => desired
             .iter()
             .all(|(name, amount)| live.get(name).is_some_and(|other| same_quantity(amount, other))),
+        (EqualityRule::Quantity, desired, live) => same_quantity(desired, live),
         (EqualityRule::Map, Value::Object(desired), Value::Object(live)) => {
             return compare_fields(path, desired, live, found);
         }
@@ -317,6 +321,23 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     }
+}
+
+/// Reports whether this is the zero value of a field that is neither a pointer nor required in Go (Kubernetes 1.34, `core/v1/types.go`). The
+/// API server does not store such a value. Only overlays contain one.
+fn is_zero(field: &str, value: &Value) -> bool {
+    const FIELDS: [&str; 9] = [
+        "healthCheckNodePort",
+        "hostPort",
+        "initialDelaySeconds",
+        "nodePort",
+        "readOnly",
+        "stdin",
+        "stdinOnce",
+        "tty",
+        "publishNotReadyAddresses",
+    ];
+    FIELDS.contains(&field) && (value == &Value::Bool(false) || value.as_i64() == Some(0))
 }
 
 #[cfg(test)]

@@ -70,9 +70,11 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
         return steps;
     };
     let Operand {
-        services,
+        contour_service,
+        envoy_service,
         contour,
         envoy,
+        problems: _,
     } = Operand::of(&assessment.instance, inputs);
     let envoy_in_turn = match (with_certificates, running.has_envoy, &running.gate) {
         (When::Now, false, _) => When::Now,
@@ -81,7 +83,7 @@ fn running(assessment: &Assessment<'_>, running: &Running) -> Vec<Step> {
     };
     let other_envoy = running.envoy.is_whole && running.envoy.rollout == Rollout::Complete;
     steps.extend([
-        Step::converge("services", services).when(with_certificates),
+        Step::converge("services", [contour_service, envoy_service]).when(with_certificates),
         Step::converge("Contour", [contour]).when(with_certificates),
         Step::converge("Envoy", [envoy]).when(envoy_in_turn),
         Step::remove("what is no longer wanted", Selection::Unwanted { other_envoy }).when(When::Settled),
@@ -111,11 +113,16 @@ fn kept_running(assessment: &Assessment<'_>, kept: Option<&Kept>) -> Vec<Step> {
     ];
     if let Some(last_good) = kept.last_good.as_ref().filter(|_| kept.certificates.are_complete()) {
         let Operand {
-            services,
+            contour_service,
+            envoy_service,
             contour,
             envoy,
+            problems: _,
         } = Operand::of(&assessment.instance, last_good);
-        steps.push(Step::restore("services that were deleted", services));
+        steps.push(Step::restore(
+            "services that were deleted",
+            [contour_service, envoy_service],
+        ));
         steps.push(Step::restore("a Contour that was deleted", [contour]));
         // The running Envoy may have the other workload type.
         if !kept.has_envoy {

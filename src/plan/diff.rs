@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use serde_json::{Map, Value};
-
 use super::assess::Assessment;
 use super::compare::{self, Comparison, Differences, compare};
+use super::converge;
 use super::failure::{Failure, FailureCause};
 use super::names::hash_json;
-use super::object::{Key, Kind, Object, Owner};
+use super::object::{Key, Object, Owner};
 use super::observed::Observed;
 use super::ownership::Classified;
 use super::removal;
@@ -17,7 +15,7 @@ use super::step::{Content, Step, When};
 use super::waves::{Held, Wave};
 use super::write::{Desired, Fields, Write};
 use crate::api::OverruledFields;
-use crate::api::vocabulary::{FINALIZER, annotations};
+use crate::api::vocabulary::annotations;
 
 /// Returns the waves for these steps, up to the first wave that blocks the rest.
 pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classified) -> Vec<Wave> {
@@ -44,10 +42,8 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classifi
         let exists = |desired: &Desired| observed.objects.contains_key(&desired.object.key());
         let is_removal = matches!(content, Content::Remove(_));
         let wave = match content {
-            Content::Converge(desired) => converge(name, desired, observed),
-            Content::Restore(desired) => {
-                converge(name, desired.into_iter().filter(|desired| !exists(desired)), observed)
-            }
+            Content::Converge(desired) => wave(name, desired, observed),
+            Content::Restore(desired) => wave(name, desired.into_iter().filter(|desired| !exists(desired)), observed),
             Content::Remove(selection) => removal::wave(name, selection, &named, assessment, classified),
             Content::Write(write) => Wave::of(name, write.into_iter().collect()),
         };
@@ -62,7 +58,7 @@ pub fn diff(steps: Vec<Step>, assessment: &Assessment<'_>, classified: &Classifi
 }
 
 /// Returns the wave of writes that brings these objects to the desired state.
-fn converge(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Wave {
+fn wave(name: &'static str, desired: impl IntoIterator<Item = Desired>, observed: &Observed) -> Wave {
     let owner = observed.owner();
     let mut wave = Wave::of(name, Vec::new());
     for desired in desired {
@@ -122,11 +118,7 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
             None => Need::Write(Write::Create(object)),
         };
     };
-    if let Fields::Shared { initial } = desired.fields {
-        for pointer in initial {
-            adopt(&mut object.content, &live.content, pointer);
-        }
-    }
+    converge::adopt_initial(&mut object, live, desired.fields);
     // A terminating object can be changed, but the API server accepts no new finalizer on the object.
     if live.is_terminating() && matches!(desired.fields, Fields::Whole(_) | Fields::Sealed { .. }) {
         object.metadata.finalizers.clone_from(&live.metadata.finalizers);
@@ -158,14 +150,15 @@ pub fn need(desired: &Desired, observed: &Observed, owner: &Owner) -> Need {
         });
     }
     let is_bare = observed.attempts.leaves_others_out(&key);
-    Need::Write(write(object, live, desired.fields, is_bare))
+    Need::Write(converge::write(object, live, desired.fields, is_bare))
 }
 
 /// Returns the failure for a write after too many rounds.
 pub fn unsettled(write: &Write, observed: &Observed) -> Failure {
-    let (key, sent) = match write {
-        Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => (sent.key(), Some(sent)),
-        Write::Delete(target) | Write::Hold(target) | Write::Release(target) => (target.key.clone(), None),
+    let key = write.key();
+    let sent = match write {
+        Write::Create(sent) | Write::Apply { object: sent, .. } | Write::Replace(sent) => Some(sent),
+        Write::Delete(_) | Write::Hold(_) | Write::Release(_) => None,
     };
     let live = observed.objects.get(&key);
     let fields = sent.zip(live).map(|(sent, live)| compare::differences(sent, live));
@@ -228,189 +221,6 @@ fn changed(key: &Key, fields: &Differences, as_we_write: bool) -> Failure {
         key: key.clone(),
         cause,
         message,
-    }
-}
-
-/// Returns the write that brings the live object to the desired state. With `is_bare`, a replacing update leaves out what others added to
-/// the object. Their additions may be so large that the API server accepts no further addition.
-fn write(mut object: Object, live: &Object, fields: Fields, is_bare: bool) -> Write {
-    let replacement = || {
-        let mut replacement = live.clone();
-        if is_bare {
-            strip(&mut replacement.metadata);
-        }
-        merge_metadata(&mut replacement.metadata, &object.metadata);
-        replacement
-    };
-    let apply = |mut object: Object| {
-        object.metadata.uid.clone_from(&live.metadata.uid);
-        let version = live.metadata.resource_version.clone().unwrap_or_default();
-        Write::Apply {
-            object,
-            adopt_creation: live.creation_entry.map(|entry| (entry, version)),
-        }
-    };
-    match fields {
-        Fields::Shared { .. } => match renumbered(&object, live) {
-            Some(replacement) => Write::Replace(replacement),
-            None => apply(object),
-        },
-        Fields::MetadataOnly => {
-            object.content.clear();
-            apply(object)
-        }
-        Fields::Whole(field) => {
-            let mut replacement = replacement();
-            if let Some(value) = object.content.get(field) {
-                replacement.content.insert(field.to_owned(), value.clone());
-            }
-            Write::Replace(replacement)
-        }
-        Fields::Sealed { absent } => {
-            let mut replacement = replacement();
-            overlay(&mut replacement.content, &object.content);
-            for pointer in absent {
-                remove(&mut replacement.content, pointer);
-            }
-            Write::Replace(replacement)
-        }
-    }
-}
-
-/// Removes everything that others may have added to an object. Empty entries of managed fields reset them (`isResetManagedFields`,
-/// apimachinery 0.34).
-fn strip(metadata: &mut ObjectMeta) {
-    metadata.labels = None;
-    metadata.annotations = None;
-    metadata.owner_references = None;
-    metadata
-        .finalizers
-        .iter_mut()
-        .for_each(|finalizers| finalizers.retain(|name| name == FINALIZER));
-    metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
-}
-
-fn merge_metadata(live: &mut ObjectMeta, desired: &ObjectMeta) {
-    for (key, value) in desired.labels.iter().flatten() {
-        live.labels.get_or_insert_default().insert(key.clone(), value.clone());
-    }
-    for (key, value) in desired.annotations.iter().flatten() {
-        live.annotations
-            .get_or_insert_default()
-            .insert(key.clone(), value.clone());
-    }
-    for finalizer in desired.finalizers.iter().flatten() {
-        let finalizers = live.finalizers.get_or_insert_default();
-        if !finalizers.contains(finalizer) {
-            finalizers.push(finalizer.clone());
-        }
-    }
-    for owner in desired.owner_references.iter().flatten() {
-        let owners = live.owner_references.get_or_insert_default();
-        owners.retain(|other| other.uid != owner.uid);
-        owners.push(owner.clone());
-    }
-}
-
-/// Returns the replacement of an object in which another user changed the number of one of Slipway's ports. Server-side apply identifies a
-/// port by number and protocol. It would add Slipway's port beside the changed one, and the API server rejects two ports of the same name.
-fn renumbered(desired: &Object, live: &Object) -> Option<Object> {
-    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut replacement = live.clone();
-    match desired.kind {
-        Kind::Service => {
-            let [ours, theirs] = [desired, live].map(|object| list(object.at("/spec/ports")));
-            let ports = ports(&ours, &theirs, "port")?;
-            merge_metadata(&mut replacement.metadata, &desired.metadata);
-            overlay(&mut replacement.content, &desired.content);
-            replacement.content["spec"]["ports"] = Value::Array(ports);
-        }
-        Kind::Deployment | Kind::DaemonSet => {
-            let place = "/spec/template/spec/containers";
-            let mut containers = list(live.at(place));
-            let mut is_one = false;
-            for ours in list(desired.at(place)) {
-                let same = |container: &&mut Value| container["name"] == ours["name"];
-                if let Some(container) = containers.iter_mut().find(same)
-                    && let Some(ports) = ports(&list(ours.get("ports")), &list(container.get("ports")), "containerPort")
-                {
-                    container["ports"] = Value::Array(ports);
-                    is_one = true;
-                }
-            }
-            if !is_one {
-                return None;
-            }
-            // The rest of the object is applied after this replacement.
-            replacement.content["spec"]["template"]["spec"]["containers"] = Value::Array(containers);
-            if !compare(desired, &replacement, Fields::Shared { initial: &[] }).is_empty() {
-                replacement.annotate(annotations::APPLIED, String::new());
-            }
-        }
-        _ => return None,
-    }
-    Some(replacement)
-}
-
-/// Returns Slipway's ports in place of live ports with the same names, followed by the ports of others. Returns None if no port conflicts.
-/// Node ports are kept.
-fn ports(desired: &[Value], live: &[Value], number: &str) -> Option<Vec<Value>> {
-    let same = |key: &str, one: &Value, other: &Value| one.get(key) == other.get(key);
-    let clashes = |one: &Value, other: &Value| {
-        same("name", one, other) && !(same(number, one, other) && same("protocol", one, other))
-    };
-    if !live.iter().any(|port| desired.iter().any(|ours| clashes(ours, port))) {
-        return None;
-    }
-    let theirs = live.iter().filter(|port| {
-        let is_ours =
-            |ours: &Value| same("name", ours, port) || (same(number, ours, port) && same("protocol", ours, port));
-        !desired.iter().any(is_ours)
-    });
-    let ours = desired.iter().map(|ours| {
-        let mut ours = ours.clone();
-        if let Some(node_port) = live
-            .iter()
-            .find(|port| same("name", &ours, port))
-            .and_then(|port| port.get("nodePort"))
-        {
-            ours["nodePort"] = node_port.clone();
-        }
-        ours
-    });
-    Some(ours.chain(theirs.cloned()).collect())
-}
-
-/// Overwrites live values with Slipway's values.
-fn overlay(live: &mut Map<String, Value>, desired: &Map<String, Value>) {
-    for (key, value) in desired {
-        match (live.get_mut(key), value) {
-            (Some(Value::Object(live)), Value::Object(desired)) => overlay(live, desired),
-            _ => {
-                live.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-fn remove(content: &mut Map<String, Value>, pointer: &str) {
-    if let Some((first, last)) = pointer.strip_prefix('/').and_then(|path| path.split_once('/'))
-        && let Some(Value::Object(fields)) = content.get_mut(first)
-    {
-        fields.remove(last);
-    }
-}
-
-/// Adopts the live value of a field that Slipway sets only at creation.
-fn adopt(desired: &mut Map<String, Value>, live: &Map<String, Value>, pointer: &str) {
-    let Some((first, last)) = pointer.strip_prefix('/').and_then(|path| path.split_once('/')) else {
-        return;
-    };
-    if let (Some(value), Some(Value::Object(fields))) = (
-        live.get(first).and_then(|fields| fields.get(last)),
-        desired.get_mut(first),
-    ) {
-        fields.insert(last.to_owned(), value.clone());
     }
 }
 

@@ -2,11 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
+use super::converge;
 use super::names::hash_json;
 use super::object::{Kind, Object};
 use super::observed::{Observed, SettingsVerdict};
+use super::operand::Operand;
+use super::overlay;
+use super::startup_inputs::StartupInputs;
 use super::waves::Question;
-use crate::api::Role;
+use super::write::{Desired, Write};
+use crate::api::{ContourDeploymentSpec, Role};
 use crate::contour::preflight;
 
 /// The state of the check of the user's settings.
@@ -29,12 +34,21 @@ pub struct Accepted {
 
 /// Checks the settings as far as possible without asking the API server.
 pub fn assess(observed: &Observed) -> Settings {
-    let problems = preflight::check(&observed.deployment.spec);
+    let spec = own_spec(observed);
+    let mut problems = preflight::check(&observed.deployment.spec);
+    let overlaid = overlaid(observed, &spec).unwrap_or_else(|violations| {
+        problems.extend(violations);
+        Vec::new()
+    });
     if !problems.is_empty() {
         return Settings::Refused(problems.join("; "));
     }
-    let spec = own_spec(observed);
-    let hash = hash_json(&spec);
+    let hash = if overlaid.is_empty() {
+        hash_json(&spec)
+    } else {
+        let contents = overlaid.iter().map(|(_, desired)| &desired.object.content);
+        hash_json(&(&spec, contents.collect::<Vec<_>>()))
+    };
     match &observed.settings {
         SettingsVerdict::Refused { hash: asked, message } if *asked == hash => Settings::Refused(message.clone()),
         SettingsVerdict::Accepted {
@@ -43,6 +57,10 @@ pub fn assess(observed: &Observed) -> Settings {
         } if *asked == hash => Settings::Accepted(Accepted { spec: answer.clone() }),
         _ => Settings::Unchecked(Box::new(Question::Settings {
             candidate: Box::new(candidate(observed, &hash, spec)),
+            overlaid: overlaid
+                .into_iter()
+                .map(|(field, desired)| (field, write(observed, desired)))
+                .collect(),
             hash,
         })),
     }
@@ -127,6 +145,48 @@ fn lost(path: &str, own: &Value, answer: &Value) -> Option<String> {
             items.find_map(|(index, (own, answer))| lost(&format!("{path}[{index}]"), own, answer))
         }
         _ => (own != answer).then(|| path.to_owned()),
+    }
+}
+
+/// Returns the objects with the user's overlays, each with the overlay's field, or the violations of the overlays. The startup inputs are
+/// provisional: they have no effect on what an overlay may change.
+fn overlaid(observed: &Observed, spec: &Map<String, Value>) -> Result<Vec<(&'static str, Desired)>, Vec<String>> {
+    let ContourDeploymentSpec { contour, envoy, .. } = &observed.deployment.spec;
+    let service = &envoy.network_publishing.service;
+    let has_overlay = [&contour.pod_template, &envoy.pod_template, service].map(Option::is_some);
+    if has_overlay == [false; 3] {
+        return Ok(Vec::new());
+    }
+    let inputs = StartupInputs {
+        configuration: observed.owner().configuration("check"),
+        spec: spec.clone(),
+        ..StartupInputs::default()
+    };
+    let operand = Operand::of(&observed.instance(), &inputs);
+    if !operand.problems.is_empty() {
+        return Err(operand.problems);
+    }
+    let overlaid = [
+        (overlay::CONTOUR, operand.contour),
+        (overlay::ENVOY, operand.envoy),
+        (overlay::SERVICE, operand.envoy_service),
+    ];
+    let overlaid = overlaid.into_iter().zip(has_overlay);
+    Ok(overlaid
+        .filter_map(|(overlaid, has_overlay)| has_overlay.then_some(overlaid))
+        .collect())
+}
+
+/// Returns the write of a desired object as if it were due.
+fn write(observed: &Observed, desired: Desired) -> Write {
+    let mut object = desired.object;
+    let live = observed.objects.get(&object.key()).map(AsRef::as_ref);
+    match live.filter(|live| observed.owner().owns(live)) {
+        Some(live) => {
+            converge::adopt_initial(&mut object, live, desired.fields);
+            converge::write(object, live, desired.fields, false)
+        }
+        None => Write::Create(object),
     }
 }
 

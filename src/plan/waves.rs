@@ -63,12 +63,14 @@ pub struct Held {
 /// A question that only the outside can answer.
 #[derive(Clone, Debug, Serialize)]
 pub enum Question {
-    /// Does the API server accept this ContourConfiguration? The answer comes from a strict dry run of its creation.
+    /// Does the API server accept these objects? The answer comes from strict dry runs.
     Settings {
         /// Hash of the settings. The answer repeats the hash.
         hash: String,
-        /// The object for the dry run.
+        /// The ContourConfiguration, for a dry run of its creation.
         candidate: Box<Object>,
+        /// The writes of the workloads and the Service with the user's overlays, each with the overlay's field. Empty without overlays.
+        overlaid: Vec<(&'static str, Write)>,
     },
     /// Issue certificates, which requires randomness.
     Certificates(Request),

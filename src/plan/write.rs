@@ -85,6 +85,16 @@ pub enum Write {
     Release(Target),
 }
 
+impl Write {
+    /// Returns the key of the object.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Create(object) | Self::Apply { object, .. } | Self::Replace(object) => object.key(),
+            Self::Delete(target) | Self::Hold(target) | Self::Release(target) => target.key.clone(),
+        }
+    }
+}
+
 /// An object that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]

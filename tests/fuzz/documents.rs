@@ -57,6 +57,7 @@ fn check_text(text: &str) -> Option<usize> {
         }
     }
     check_contour(&observed, &plan, &writes);
+    check_pods(&observed, &writes);
     imitations::check_influence(&observed);
     Some(writes.len())
 }
@@ -267,7 +268,99 @@ fn spec(input: &mut Unstructured<'_>) -> Result<Value> {
     if input.arbitrary()? {
         spec["contour"] = json!({"image": text(input)?, "kubernetesLogLevel": input.arbitrary::<i32>()?});
     }
+    for (field, path) in [
+        ("contour", "podTemplate"),
+        ("envoy", "podTemplate"),
+        ("envoy", "networkPublishing.service"),
+    ] {
+        if input.ratio(1_u8, 4_u8)? {
+            put(&mut spec, &format!("{field}.{path}"), overlay(input)?);
+        }
+    }
     Ok(spec)
+}
+
+/// Paths in overlays, allowed and forbidden ones.
+const OVERLAID: [&str; 12] = [
+    "metadata.labels",
+    "metadata.annotations",
+    "spec.priorityClassName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "spec.securityContext.runAsUser",
+    "spec.securityContext.fsGroup",
+    "spec.affinity",
+    "spec.selector",
+    "spec.ports",
+    "spec.type",
+    "spec.loadBalancerClass",
+];
+
+/// Generates a partial pod template or Service.
+fn overlay(input: &mut Unstructured<'_>) -> Result<Value> {
+    let mut overlay = json!({});
+    for _ in 0..input.int_in_range(0..=2)? {
+        let path = *input.choose(&OVERLAID)?;
+        put(&mut overlay, path, value(input, 2)?);
+    }
+    if input.arbitrary()? {
+        let names = ["contour", "envoy", "shutdown-manager", "bootstrap", "mine"];
+        let fields = [
+            "image",
+            "args",
+            "command",
+            "env",
+            "resources",
+            "volumeMounts",
+            "ports",
+            "securityContext",
+        ];
+        let list = *input.choose(&["spec.containers", "spec.initContainers"])?;
+        let container = json!({"name": input.choose(&names)?, *input.choose(&fields)?: value(input, 3)?});
+        put(&mut overlay, list, json!([container]));
+    }
+    if input.arbitrary()? {
+        let volume = json!({"name": input.choose(&["certificates", "mine"])?, "secret": {"secretName": text(input)?}});
+        put(&mut overlay, "spec.volumes", json!([volume]));
+    }
+    Ok(overlay)
+}
+
+/// Checks that no overlay changes what the pods need.
+fn check_pods(observed: &Observed, writes: &[&Write]) {
+    let owner = observed.owner();
+    for write in writes {
+        let (Write::Create(object) | Write::Apply { object, .. }) = write else {
+            continue;
+        };
+        let at = |pointer: &str| object.at(pointer).cloned().unwrap_or_default();
+        let (account, secret) = match (object.kind, object.name()) {
+            (Kind::Deployment, name) if name == owner.contour() => (owner.contour(), owner.contour_secret()),
+            (Kind::Deployment | Kind::DaemonSet, _) => (owner.envoy(), owner.envoy_secret()),
+            (Kind::Service, name) if name == owner.envoy() => {
+                assert_eq!(at("/spec/ports/0/port"), 80, "{object:?}");
+                assert_eq!(at("/spec/ports/1/port"), 443, "{object:?}");
+                assert_eq!(at("/spec/externalIPs"), Value::Null, "{object:?}");
+                continue;
+            }
+            _ => continue,
+        };
+        let spec = at("/spec/template/spec");
+        assert_eq!(spec["serviceAccountName"], account, "{object:?}");
+        assert_eq!(spec["volumes"][0]["secret"]["secretName"], secret, "{object:?}");
+        assert_eq!(spec["securityContext"]["runAsUser"], 65534, "{object:?}");
+        assert_eq!(spec["hostNetwork"], Value::Null, "{object:?}");
+        let containers = spec["containers"].as_array().expect("containers").iter();
+        let arguments = containers.clone().map(|container| &container["args"][0]);
+        let first = if account == owner.contour() { "serve" } else { "envoy" };
+        assert_eq!(arguments.clone().next(), Some(&json!(first)), "{object:?}");
+        for container in containers.filter(|container| container["name"] != "mine") {
+            assert_eq!(
+                container["securityContext"]["readOnlyRootFilesystem"], true,
+                "{object:?}"
+            );
+        }
+    }
 }
 
 fn reference(input: &mut Unstructured<'_>) -> Result<Value> {

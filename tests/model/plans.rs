@@ -170,7 +170,7 @@ impl Model {
 
     fn compile(&mut self, planned: Plan) -> u32 {
         let answer = planned.questions.iter().find_map(|question| match question {
-            Question::Settings { hash, candidate } => Some(verdict(hash, candidate)),
+            Question::Settings { hash, candidate, .. } => Some(verdict(hash, candidate)),
             Question::Certificates(_) => None,
         });
         let answer = answer.map_or(0, |verdict| self.verdict_id(verdict));

@@ -200,7 +200,7 @@ impl Cluster {
     /// Answers the questions of a plan.
     pub fn ask(&mut self, planned: &Plan) {
         for question in &planned.questions {
-            if let Question::Settings { hash, candidate } = question {
+            if let Question::Settings { hash, candidate, .. } = question {
                 self.answer = self.verdict(hash, candidate);
             }
         }

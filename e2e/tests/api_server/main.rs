@@ -13,6 +13,7 @@ mod drift;
 mod httpproxies;
 mod interface;
 mod objects;
+mod overlays;
 mod permissions;
 mod process;
 mod rules;

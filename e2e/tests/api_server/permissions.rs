@@ -230,6 +230,81 @@ async fn writing_a_contour_deployment_needs_the_right_to_bind_roles() {
     .await;
 }
 
+#[tokio::test]
+async fn setting_a_pod_template_needs_the_right_to_create_pods() {
+    beside_others("author", async |lab: &Lab| {
+        let author = lab.name("author");
+        let grant = |kind: &str, name: &str, role: &str| {
+            let mut binding = cluster_role_binding(&lab.name(name), role, &json!({}));
+            binding["kind"] = json!(kind);
+            binding["metadata"]["namespace"] = if kind == "RoleBinding" {
+                json!(lab.namespace)
+            } else {
+                Value::Null
+            };
+            binding["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": author}]);
+            binding
+        };
+        lab.apply(&grant(
+            "ClusterRoleBinding",
+            "author",
+            "slipway-contourdeployment-editor",
+        ))
+        .await?;
+        lab.edge(&specification("nowhere")).await?;
+        let patch = async |spec: &Value| {
+            let patch = json!({"spec": spec}).to_string();
+            as_user(
+                lab,
+                &author,
+                &[
+                    "patch",
+                    "cdep",
+                    "edge",
+                    "-n",
+                    &lab.namespace,
+                    "--type=merge",
+                    "-p",
+                    &patch,
+                ],
+            )
+            .await
+        };
+        wait("the author may change the spec", PROMPT)
+            .until(async || {
+                let outcome = patch(&json!({"contour": {"logLevel": "debug"}})).await;
+                Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
+            })
+            .await?;
+        let overlay = |name: &str| json!({"podTemplate": {"spec": {"priorityClassName": name}}});
+        for component in ["contour", "envoy"] {
+            let outcome = patch(&json!({component: overlay("system-cluster-critical")})).await;
+            let is_refused = |text: &String| text.contains("requires permission to create pods in namespace");
+            ensure!(outcome.as_ref().is_err_and(is_refused), "{component}: {outcome:?}");
+        }
+        // Without the right to create pods, the author may still change the rest beside a pod template of another user.
+        let mut spec = specification("nowhere");
+        spec["envoy"]["podTemplate"] = overlay("system-cluster-critical")["podTemplate"].clone();
+        lab.edge(&spec).await?;
+        patch(&json!({"contour": {"logLevel": "info"}}))
+            .await
+            .map_err(anyhow::Error::msg)?;
+        lab.apply(&grant("RoleBinding", "pods", "edit")).await?;
+        wait(
+            "the author may set a pod template, with the right to create pods",
+            PROMPT,
+        )
+        .until(async || {
+            let outcome = patch(&json!({"contour": overlay("system-node-critical")})).await;
+            Ok(Look::when(outcome.is_ok(), format!("{outcome:?}")))
+        })
+        .await?;
+        lab.delete(&Thing::new("ClusterRoleBinding", "", &lab.name("author")))
+            .await
+    })
+    .await;
+}
+
 /// Runs kubectl as another user, with owned arguments. Returns stdout, or the error message.
 async fn run_as_user(lab: &Lab, user: &str, arguments: &[String]) -> Result<String, String> {
     as_user(lab, user, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await

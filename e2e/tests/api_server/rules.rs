@@ -69,6 +69,28 @@ fn cases() -> Vec<Case> {
             &[],
         ),
         of_deployment(
+            "zero values of some fields are not stored",
+            deployment(
+                &json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+                &json!({
+                    "stdin": false, "stdinOnce": false, "tty": false, "ports": [{"name": "p", "containerPort": 1, "hostPort": 0}],
+                    "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": false}],
+                    "readinessProbe": {"tcpSocket": {"port": 1}, "initialDelaySeconds": 0},
+                }),
+            ),
+            nothing(),
+            &[],
+        ),
+        of_deployment(
+            "single quantities are stored in their canonical form",
+            deployment(
+                &json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}]}),
+                &json!({"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1000m"}}}]}),
+            ),
+            nothing(),
+            &[],
+        ),
+        of_deployment(
             "quantities are stored in their canonical form",
             deployment(&nothing(), &requests),
             nothing(),

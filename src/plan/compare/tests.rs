@@ -63,6 +63,8 @@ fn an_empty_value_may_be_missing_but_other_values_may_not() {
     for value in [json!(0), json!(false), json!([0]), json!({"b": 0})] {
         assert!(!holds(&json!({"a": value})), "{value}");
     }
+    assert!(holds(&json!({"readOnly": false, "hostPort": 0})));
+    assert!(!holds(&json!({"readOnly": true})) && !holds(&json!({"hostPort": 1})));
     assert!(holds(&json!({"there": 1})) && !holds(&json!({"there": 2})));
 }
 
@@ -70,6 +72,16 @@ fn value_holds(key: &str, desired: &Value, live: &Value) -> bool {
     let mut found = BTreeMap::new();
     compare_values("path", key, desired, live, &mut found);
     found.is_empty()
+}
+
+#[test]
+fn only_fields_with_a_quantity_are_compared_by_amount() {
+    for field in ["sizeLimit", "divisor"] {
+        assert!(
+            value_holds(field, &json!("1024Mi"), &json!("1Gi")) && !value_holds(field, &json!("1Gi"), &json!("2Gi"))
+        );
+    }
+    assert!(!value_holds("value", &json!("1024Mi"), &json!("1Gi")));
 }
 
 #[test]

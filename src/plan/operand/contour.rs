@@ -17,6 +17,7 @@ use crate::contour::ports::{Ports, XDS};
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
+use crate::plan::overlay::{self, Overlaid};
 use crate::plan::startup_inputs::StartupInputs;
 use crate::plan::write::{Desired, Fields};
 
@@ -25,9 +26,13 @@ const REPLICAS: i32 = 2;
 
 /// Returns Contour's Deployment. The pod template contains the startup inputs, so a change of the startup inputs leads to a rollout, and no
 /// other change does.
-pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
+pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Overlaid<Desired> {
     let owner = &instance.owner;
-    let (mut template, hash) = template(instance, inputs);
+    let Overlaid {
+        object: mut template,
+        problems,
+    } = template(instance, inputs);
+    let hash = hash_json(&template);
     let labels = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut());
     labels
         .expect("a template has labels")
@@ -51,19 +56,20 @@ pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Desired {
         }),
         ..Deployment::default()
     };
-    Desired {
+    let object = Desired {
         object: Object::of(&deployment),
         fields: replica_fields(replicas),
-    }
+    };
+    Overlaid { object, problems }
 }
 
 /// Returns the hash in the label `TEMPLATE`. Pods with another hash run another template.
 pub fn template_hash(instance: &Instance<'_>, inputs: &StartupInputs) -> String {
-    template(instance, inputs).1
+    hash_json(&template(instance, inputs).object)
 }
 
-/// Returns the pod template without the label of its hash, and the hash.
-fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec, String) {
+/// Returns the pod template without the label of its hash.
+fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> Overlaid<PodTemplateSpec> {
     let owner = &instance.owner;
     let spec = &instance.spec.contour;
     let ports = &Ports::of(instance.version(), &inputs.settings());
@@ -85,8 +91,7 @@ fn template(instance: &Instance<'_>, inputs: &StartupInputs) -> (PodTemplateSpec
             ..PodSpec::default()
         }),
     };
-    let hash = hash_json(&template);
-    (template, hash)
+    overlay::contour(template, spec.pod_template.as_ref())
 }
 
 /// Returns the ownership of a Deployment's `replicas`. Slipway owns the field if the spec sets the number. Otherwise Slipway sets the field

@@ -21,6 +21,7 @@ use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, WorkloadType};
 use crate::contour::ports::{Ports, SHUTDOWN_MANAGER, XDS};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
+use crate::plan::overlay::{self, Overlaid};
 use crate::plan::write::Desired;
 
 /// The default number of Envoys in a Deployment.
@@ -44,17 +45,21 @@ pub fn kind(spec: &ContourDeploymentSpec) -> Kind {
 }
 
 /// Returns the Envoys as a workload of that kind.
-pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
+pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Overlaid<Desired> {
     let owner = &instance.owner;
     let spec = &instance.spec.envoy;
+    let Overlaid {
+        object: template,
+        problems,
+    } = template(instance, ports);
     let slowly = || Some(IntOrString::String("10%".to_owned()));
-    match spec.workload_type.unwrap_or_default() {
+    let object = match spec.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => {
             let daemon_set = DaemonSet {
                 metadata: owner.metadata(Kind::DaemonSet, &owner.namespace, &owner.envoy()),
                 spec: Some(DaemonSetSpec {
                     selector: Component::Envoy.label_selector(owner),
-                    template: template(instance, ports),
+                    template,
                     update_strategy: Some(DaemonSetUpdateStrategy {
                         type_: Some("RollingUpdate".to_owned()),
                         rolling_update: Some(RollingUpdateDaemonSet {
@@ -83,7 +88,7 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
                             max_unavailable: slowly(),
                         }),
                     }),
-                    template: template(instance, ports),
+                    template,
                     ..DeploymentSpec::default()
                 }),
                 ..Deployment::default()
@@ -93,17 +98,18 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Desired {
                 fields: replica_fields(replicas),
             }
         }
-    }
+    };
+    Overlaid { object, problems }
 }
 
-fn template(instance: &Instance<'_>, ports: &Ports) -> PodTemplateSpec {
+fn template(instance: &Instance<'_>, ports: &Ports) -> Overlaid<PodTemplateSpec> {
     let owner = &instance.owner;
     let spec = &instance.spec.envoy;
     let affinity = match spec.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => None,
         WorkloadType::Deployment => Some(Component::Envoy.spread(owner)),
     };
-    PodTemplateSpec {
+    let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(Component::Envoy.pod_labels(owner)),
             ..ObjectMeta::default()
@@ -125,7 +131,8 @@ fn template(instance: &Instance<'_>, ports: &Ports) -> PodTemplateSpec {
             ]),
             ..PodSpec::default()
         }),
-    }
+    };
+    overlay::envoy(template, spec.pod_template.as_ref())
 }
 
 /// Returns the container that writes Envoy's bootstrap configuration: the address of Contour and the files of the certificates. The host

@@ -30,22 +30,31 @@ const CERTIFICATES: &str = "/certs";
 
 /// The workloads that run with a ContourConfiguration, and their Services.
 pub struct Operand {
-    /// Contour's Service and Envoy's.
-    pub services: Vec<Desired>,
+    /// The Service of Contour's xDS server.
+    pub contour_service: Desired,
+    /// The Service in front of the Envoys.
+    pub envoy_service: Desired,
     /// Contour's Deployment.
     pub contour: Desired,
     /// Envoy's DaemonSet or Deployment.
     pub envoy: Desired,
+    /// One message for each violation of the user's overlays. A violated overlay is left out of the objects.
+    pub problems: Vec<String>,
 }
 
 impl Operand {
     /// Returns the operand for these startup inputs.
     pub fn of(instance: &Instance<'_>, inputs: &StartupInputs) -> Self {
         let ports = Ports::of(instance.version(), &inputs.settings());
+        let contour = contour::deployment(instance, inputs);
+        let envoy = envoy::workload(instance, &ports);
+        let service = network::envoy(instance, &ports);
         Self {
-            services: network::services(instance, &ports),
-            contour: contour::deployment(instance, inputs),
-            envoy: envoy::workload(instance, &ports),
+            contour_service: network::contour(instance),
+            envoy_service: service.object,
+            contour: contour.object,
+            envoy: envoy.object,
+            problems: [contour.problems, envoy.problems, service.problems].concat(),
         }
     }
 }

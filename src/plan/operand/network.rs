@@ -8,15 +8,11 @@ use crate::api::{ExternalTrafficPolicy, IpFamilyPolicy, NetworkPublishingType};
 use crate::contour::ports::{Ports, XDS};
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
+use crate::plan::overlay::{self, Overlaid};
 use crate::plan::write::Desired;
 
-/// Returns both Services.
-pub fn services(instance: &Instance<'_>, ports: &Ports) -> Vec<Desired> {
-    vec![contour(instance), envoy(instance, ports)]
-}
-
 /// Returns the Service of Contour's xDS server. The bootstrap configuration of the Envoys contains its name.
-fn contour(instance: &Instance<'_>) -> Desired {
+pub fn contour(instance: &Instance<'_>) -> Desired {
     let owner = &instance.owner;
     let service = Service {
         metadata: owner.metadata(Kind::Service, &owner.namespace, &owner.contour()),
@@ -32,7 +28,7 @@ fn contour(instance: &Instance<'_>) -> Desired {
 }
 
 /// Returns the Service of the Envoys.
-fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
+pub fn envoy(instance: &Instance<'_>, ports: &Ports) -> Overlaid<Desired> {
     let owner = &instance.owner;
     let publishing = &instance.spec.envoy.network_publishing;
     let type_ = publishing.type_.unwrap_or_default();
@@ -66,7 +62,11 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Desired {
         }),
         ..Service::default()
     };
-    Desired::shared(Object::of(&service))
+    let Overlaid { object, problems } = overlay::service(service, publishing.service.as_ref());
+    Overlaid {
+        object: Desired::shared(Object::of(&object)),
+        problems,
+    }
 }
 
 fn service_type(type_: NetworkPublishingType) -> &'static str {

@@ -47,7 +47,7 @@ fn on_the_settings_of(observed: &Observed) -> StartupInputs {
 
 fn contour_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    contour::deployment(&observed.instance(), &on_the_settings_of(&observed))
+    contour::deployment(&observed.instance(), &on_the_settings_of(&observed)).object
 }
 
 fn envoy_of(spec: &Value) -> Desired {
@@ -56,15 +56,16 @@ fn envoy_of(spec: &Value) -> Desired {
         &observed.instance(),
         &Ports::of(observed.version(), &observed.deployment.spec.runtime_settings),
     )
+    .object
 }
 
 fn envoy_service_of(spec: &Value) -> Desired {
     let observed = observed(spec);
-    network::services(
+    network::envoy(
         &observed.instance(),
         &Ports::of(observed.version(), &observed.deployment.spec.runtime_settings),
     )
-    .remove(1)
+    .object
 }
 
 fn at<'a>(desired: &'a Desired, pointer: &str) -> &'a Value {
@@ -140,10 +141,15 @@ fn workloads_and_services_select_their_own_pods_only() {
         assert_eq!(pods[labels::COMPONENT], component);
     }
     let empty = observed(&json!({}));
-    let services = network::services(
-        &empty.instance(),
-        &Ports::of(empty.version(), &empty.deployment.spec.runtime_settings),
-    );
+    let instance = empty.instance();
+    let services = [
+        network::contour(&instance),
+        network::envoy(
+            &instance,
+            &Ports::of(empty.version(), &empty.deployment.spec.runtime_settings),
+        )
+        .object,
+    ];
     assert_eq!(
         at(&services[0], "/spec/selector"),
         at(&contour, "/spec/selector/matchLabels")
