@@ -153,6 +153,18 @@ impl Lab {
             .transpose()
     }
 
+    /// Waits until an object exists.
+    pub async fn wait_until_exists(&self, object: &Thing, limit: Duration) -> anyhow::Result<()> {
+        wait(&format!("{object} exists"), limit)
+            .until(async || {
+                Ok(Look::when(
+                    self.find(object).await?.is_some(),
+                    "the object does not exist",
+                ))
+            })
+            .await
+    }
+
     /// Returns an object, or an error if the object does not exist.
     pub async fn read(&self, object: &Thing) -> anyhow::Result<Value> {
         self.find(object)

@@ -164,6 +164,16 @@ pub async fn auth_server(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Creates a namespace with the Service `auth` and a valid ExtensionService `auth`, and returns the name of the namespace.
+pub async fn valid_auth(lab: &Lab) -> anyhow::Result<String> {
+    let auth = lab.name("auth");
+    lab.create_namespace(&auth).await?;
+    auth_server(lab, &auth).await?;
+    lab.create(&extension_service(&auth, "500ms")).await?;
+    judge(lab, &auth, "auth", Verdict::Valid).await?;
+    Ok(auth)
+}
+
 /// Returns the user's ExtensionService `auth`, which references that Service, with this response timeout.
 pub fn extension_service(namespace: &str, response: &str) -> Value {
     json!({

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
-use slipway_e2e::wait::Look;
 
 use slipway_e2e::lab::audit;
 use slipway_e2e::lab::created::{FINALIZER, name, objects_created_for, settled_edge};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
-use slipway_e2e::lab::{Lab, PROMPT, QUIET, Thing, specification, wait};
+use slipway_e2e::lab::{Lab, PROMPT, QUIET, Thing, specification};
 
 /// The label that makes Velero exclude an object from backups.
 const EXCLUDED: &str = "velero.io/exclude-from-backup";
@@ -101,14 +100,7 @@ async fn the_configuration_has_the_stand_in_and_the_settings() {
         spec["runtimeSettings"]["enableExternalNameService"] = json!(true);
         let edge = lab.edge(&spec).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour's Deployment exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&deployment, PROMPT).await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
         let stand_in = lab.only("ExtensionService", &auth, &edge).await?;
         let block = &configuration["spec"]["globalExtAuth"];

@@ -95,14 +95,7 @@ async fn invalid_settings_are_reported_and_block_all_objects() {
             }
             lab.edge_in(&namespace, &with(&json!({}))).await?;
             let deployment = Thing::new("Deployment", &namespace, "edge-contour");
-            wait("Contour's Deployment exists once the settings are valid", PROMPT)
-                .until(async || {
-                    Ok(Look::when(
-                        lab.find(&deployment).await?.is_some(),
-                        edge.status().await?.to_string(),
-                    ))
-                })
-                .await?;
+            lab.wait_until_exists(&deployment, PROMPT).await?;
             lab.status(&edge, "the settings are accepted", PROMPT, |status| {
                 status.is("ConfigurationValid", "True") && !status.is("Stalled", "True")
             })
@@ -152,14 +145,7 @@ async fn refused_settings_do_not_change_running_workloads() {
             let [contour, envoy] = generations().await?;
             anyhow::Ok((contour.await?, envoy.await?))
         };
-        wait("Envoy's Deployment exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&workloads[1]).await?.is_some(),
-                    "the Deployment does not exist",
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&workloads[1], PROMPT).await?;
         let before = read().await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?;
         for (_, settings, path) in bad_settings() {

@@ -229,11 +229,7 @@ async fn the_stand_in_has_a_copy_from_the_verdict_until_the_deletion() {
 async fn the_blackhole_replaces_a_copy_while_its_service_is_missing() {
     beside_others("withdrawn", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let auth = lab.name("auth");
-        lab.create_namespace(&auth).await?;
-        players::auth_server(lab, &auth).await?;
-        lab.create(&extension_service(&auth, "500ms")).await?;
-        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        let auth = players::valid_auth(lab).await?;
         let edge = lab.edge(&specification(&auth)).await?;
         lab.settled(&edge).await?;
         state_is(lab, &edge, "Available", "Enforced").await?;
@@ -267,11 +263,7 @@ async fn the_blackhole_replaces_a_copy_while_its_service_is_missing() {
 async fn a_service_without_ready_endpoints_keeps_its_copy() {
     beside_others("endpoints", async |lab: &Lab| {
         let _kubelet = Kubelet::of(&lab.client, &lab.namespace);
-        let auth = lab.name("auth");
-        lab.create_namespace(&auth).await?;
-        players::auth_server(lab, &auth).await?;
-        lab.create(&extension_service(&auth, "500ms")).await?;
-        judge(lab, &auth, "auth", Verdict::Valid).await?;
+        let auth = players::valid_auth(lab).await?;
         let mut spec = specification(&auth);
         spec["runtimeSettings"]["globalExtAuth"]["failOpen"] = json!(true);
         let edge = lab.edge(&spec).await?;
@@ -425,14 +417,7 @@ async fn each_role_has_its_own_stand_in() {
             .collect();
         ensure!(traffic == ["Denied", "Denied", "NotSampled"], "{traffic:?}");
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour's Deployment exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&deployment, PROMPT).await?;
         let configuration = lab.only("ContourConfiguration", &lab.namespace, &edge).await?["spec"].clone();
         let named = [
             "/globalExtAuth/extensionRef/name",

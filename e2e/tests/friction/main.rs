@@ -40,10 +40,8 @@ fn main() -> ExitCode {
     let beside_others = cases! { Turn::BesideOthers,
         taken::an_edge_without_interference_stays_quiet: "none";
         taken::rewritten_images_are_accepted: "images";
-        taken::an_injected_sidecar_is_accepted: "sidecar";
-        taken::an_injected_environment_variable_is_accepted: "environment";
+        taken::injected_containers_and_variables_are_accepted: "injected";
         taken::an_injected_toleration_is_accepted: "toleration";
-        taken::a_toleration_without_effect_causes_no_extra_writes: "effect";
         taken::an_added_label_is_accepted: "label";
         taken::an_overwritten_label_is_accepted: "relabel";
         taken::removed_annotations_are_accepted: "strip";

@@ -72,29 +72,31 @@ pub async fn a_changed_blackhole_selector_starts_no_contour(lab: &Lab) -> anyhow
 
 /// The dry run shows the change, so the operator does not write the configuration.
 pub async fn a_configuration_changed_in_the_dry_run_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
-    let policy = unchecked(lab, "true");
-    let probe = policy::configuration(&lab.namespace, "edge-probe");
-    policy.impose(lab, &probe).await?;
-    let auth = auth_service(lab).await?;
-    let edge = lab.edge(&specification(&auth)).await?;
-    let parts = ["ContourConfiguration", "globalExtAuth.authPolicy"];
-    let status = stalled(lab, &edge, &[REFUSED], &parts).await?;
-    is_not_enforced(&status)?;
-    is_paced(lab, &edge).await?;
-    nothing_runs(lab, &edge).await?;
-    policy.lift(lab, &probe).await?;
-    is_ready_within(lab, &edge, RETRIED).await.map(drop)
+    a_changed_configuration_starts_no_contour(lab, "true", REFUSED).await
 }
 
 /// The policy does not apply to dry runs, so the operator observes the change after the creation.
 pub async fn a_configuration_changed_at_creation_starts_no_contour(lab: &Lab) -> anyhow::Result<()> {
-    let policy = unchecked(lab, "!request.dryRun || object.metadata.name == 'edge-probe'");
+    a_changed_configuration_starts_no_contour(
+        lab,
+        "!request.dryRun || object.metadata.name == 'edge-probe'",
+        NOT_TAKEN,
+    )
+    .await
+}
+
+async fn a_changed_configuration_starts_no_contour(
+    lab: &Lab,
+    applies: &str,
+    reason: &'static str,
+) -> anyhow::Result<()> {
+    let policy = unchecked(lab, applies);
     let probe = policy::configuration(&lab.namespace, "edge-probe");
     policy.impose(lab, &probe).await?;
     let auth = auth_service(lab).await?;
     let edge = lab.edge(&specification(&auth)).await?;
     let parts = ["ContourConfiguration", "globalExtAuth.authPolicy"];
-    let status = stalled(lab, &edge, &[NOT_TAKEN], &parts).await?;
+    let status = stalled(lab, &edge, &[reason], &parts).await?;
     is_not_enforced(&status)?;
     is_paced(lab, &edge).await?;
     nothing_runs(lab, &edge).await?;

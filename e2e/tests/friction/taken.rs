@@ -104,33 +104,18 @@ pub async fn rewritten_images_are_accepted(lab: &Lab) -> anyhow::Result<()> {
     others_decide(&edge.status().await?, "Deployment", "edge-envoy", "image")
 }
 
-pub async fn an_injected_sidecar_is_accepted(lab: &Lab) -> anyhow::Result<()> {
-    let policy = Policy::applies("sidecar", &lab.namespace, WORKLOADS, SIDECAR);
-    policy
-        .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
-        .await?;
-    let edge = ready_edge(lab).await?;
-    stays_quiet(lab, &edge).await?;
-    for name in ["edge-contour", "edge-envoy"] {
-        let names = each(
-            &lab.read(&deployment(lab, name)).await?,
-            "/spec/template/spec/containers",
-            "name",
-        );
-        ensure!(names.contains(&json!("mesh")), "{name} has containers {names:?}");
+pub async fn injected_containers_and_variables_are_accepted(lab: &Lab) -> anyhow::Result<()> {
+    let probe = policy::deployment(&lab.namespace, "edge-probe");
+    for (name, expression) in [("sidecar", SIDECAR), ("environment", ENVIRONMENT)] {
+        let policy = Policy::applies(name, &lab.namespace, WORKLOADS, expression);
+        policy.impose(lab, &probe).await?;
     }
-    Ok(())
-}
-
-pub async fn an_injected_environment_variable_is_accepted(lab: &Lab) -> anyhow::Result<()> {
-    let policy = Policy::applies("environment", &lab.namespace, WORKLOADS, ENVIRONMENT);
-    policy
-        .impose(lab, &policy::deployment(&lab.namespace, "edge-probe"))
-        .await?;
     let edge = ready_edge(lab).await?;
     stays_quiet(lab, &edge).await?;
     for name in ["edge-contour", "edge-envoy"] {
         let found = lab.read(&deployment(lab, name)).await?;
+        let names = each(&found, "/spec/template/spec/containers", "name");
+        ensure!(names.contains(&json!("mesh")), "{name} has containers {names:?}");
         ensure!(found.to_string().contains("HTTPS_PROXY"), "{name}: {}", found["spec"]);
     }
     Ok(())
@@ -162,28 +147,6 @@ pub async fn an_injected_toleration_is_accepted(lab: &Lab) -> anyhow::Result<()>
             keys == [json!("dedicated"), json!("spot")],
             "{name} has tolerations {keys:?}"
         );
-    }
-    Ok(())
-}
-
-/// This case needs no policy, because the API server itself drops empty values.
-pub async fn a_toleration_without_effect_causes_no_extra_writes(lab: &Lab) -> anyhow::Result<()> {
-    let auth = auth_service(lab).await?;
-    let mut spec = specification(&auth);
-    for part in ["contour", "envoy"] {
-        spec[part]["nodePlacement"] =
-            json!({"tolerations": [{"key": "dedicated", "operator": "Exists", "effect": ""}]});
-    }
-    let edge = lab.edge(&spec).await?;
-    is_ready(lab, &edge).await?;
-    stays_quiet(lab, &edge).await?;
-    for name in ["edge-contour", "edge-envoy"] {
-        let keys = each(
-            &lab.read(&deployment(lab, name)).await?,
-            "/spec/template/spec/tolerations",
-            "key",
-        );
-        ensure!(keys == [json!("dedicated")], "{name} has tolerations {keys:?}");
     }
     Ok(())
 }

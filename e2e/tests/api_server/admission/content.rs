@@ -92,16 +92,9 @@ async fn only_the_operator_changes_content_that_steers_traffic() {
 #[tokio::test]
 async fn the_operator_sets_no_external_ips_and_keeps_those_of_others() {
     beside_others("external-ips", async |lab: &Lab| {
-        let edge = lab.edge(&specification("nowhere")).await?;
+        lab.edge(&specification("nowhere")).await?;
         let service = Thing::new("Service", &lab.namespace, "edge-envoy");
-        wait("Envoy's Service exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&service).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&service, PROMPT).await?;
         let token_holder = lab.client_of(OPERATOR).await?;
         let operator = User { client: &token_holder };
         let with = |address: &str| json!({"spec": {"externalIPs": [address]}});

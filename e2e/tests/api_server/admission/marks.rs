@@ -6,8 +6,7 @@ use slipway_e2e::edge::{OWNER_NAME, OWNER_NAMESPACE};
 use slipway_e2e::lab::created::{APPLIED, FINALIZER, name};
 use slipway_e2e::lab::players::Kubelet;
 use slipway_e2e::lab::world::beside_others;
-use slipway_e2e::lab::{Lab, PROMPT, Thing, specification, wait};
-use slipway_e2e::wait::Look;
+use slipway_e2e::lab::{Lab, PROMPT, Thing, specification};
 
 use super::{
     KINDS, MANAGED_BY, User, WITH_STATUS, administrator, grant, once_permitted, refused, settled_edge_and_objects,
@@ -130,16 +129,9 @@ async fn only_the_operator_adds_changes_or_removes_marks() {
 #[tokio::test]
 async fn a_rollback_that_blocks_the_deployment_controller_is_refused() {
     beside_others("rollback", async |lab: &Lab| {
-        let edge = lab.edge(&specification("nowhere")).await?;
+        lab.edge(&specification("nowhere")).await?;
         let contour = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour's Deployment exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&contour).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&contour, PROMPT).await?;
         let rollback = json!({"metadata": {"annotations": {"deprecated.deployment.rollback.to": "1"}}});
         let administrator = administrator(lab);
         refused(

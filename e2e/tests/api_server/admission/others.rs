@@ -137,14 +137,7 @@ async fn policies_do_not_block_cloud_controllers() {
         spec["envoy"]["networkPublishing"]["type"] = json!("LoadBalancerService");
         let edge = lab.edge(&spec).await?;
         let service = Thing::new("Service", &lab.namespace, "edge-envoy");
-        wait("Envoy's Service exists", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&service).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&service, PROMPT).await?;
         // `k8s.io/cloud-provider` does the same: it adds a finalizer, writes the address, and removes the finalizer at the end.
         let held = json!({"metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}});
         lab.patch(&service, &held).await?;

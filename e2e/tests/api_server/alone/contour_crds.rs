@@ -61,14 +61,7 @@ async fn the_operator_reports_missing_crds_and_continues_with_them() {
         );
 
         lab.world.install_contour_crds().await?;
-        wait("Contour's Deployment exists once its CRDs exist", PATIENT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&deployment, PATIENT).await?;
         lab.status(&edge, "status no longer reports missing CRDs", PATIENT, |status| {
             status
                 .condition("Ready")

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use slipway_e2e::wait::Look;
 
 use slipway_e2e::lab::world::{Takes, alone};
-use slipway_e2e::lab::{Lab, PATIENT, Thing, specification, wait};
+use slipway_e2e::lab::{Lab, PATIENT, Thing, specification};
 
 #[tokio::test]
 async fn a_missing_permission_is_reported_until_it_is_granted() {
@@ -42,14 +41,7 @@ async fn a_missing_permission_is_reported_until_it_is_granted() {
         ensure!(status.is("Reconciling", "True"), "{status}");
         lab.patch(&role, &json!({"rules": rules})).await?;
         let deployment = Thing::new("Deployment", &lab.namespace, "edge-contour");
-        wait("Contour's Deployment exists once the permission is granted", PATIENT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&deployment, PATIENT).await?;
         lab.status(
             &edge,
             "status no longer reports a missing permission",

@@ -144,16 +144,9 @@ async fn an_undecodable_contour_deployment_does_not_stop_another() {
 
         let other = lab.name("other");
         lab.create_namespace(&other).await?;
-        let edge = lab.edge_in(&other, &specification("nowhere")).await?;
+        lab.edge_in(&other, &specification("nowhere")).await?;
         let deployment = Thing::new("Deployment", &other, "edge-contour");
-        wait("the other ContourDeployment has a Contour", PROMPT)
-            .until(async || {
-                Ok(Look::when(
-                    lab.find(&deployment).await?.is_some(),
-                    edge.status().await?.to_string(),
-                ))
-            })
-            .await?;
+        lab.wait_until_exists(&deployment, PROMPT).await?;
 
         // After its repair, the operator reconciles the object like any other.
         let good = lab.file(&contour_deployment(&lab.namespace, &specification("nowhere")))?;
