@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::vocabulary::{annotations, conditions, labels, reasons};
 use crate::api::{ExtensionServiceState, Traffic, crd};
+use crate::contour::version::{FlagValue, Version};
 use crate::plan::{Besides, DEGRADED, READY, Rule};
 
 /// Returns the page, in Markdown.
@@ -21,6 +22,7 @@ pub fn page() -> String {
         let _ = write!(page, "\n## {part}\n\n| field | type | description |\n|---|---|---|\n");
         fields(&mut page, &schema[part], part);
     }
+    flags(&mut page);
     words(&mut page, "Conditions", "type", conditions::ALL);
     words(&mut page, "Reasons", "reason", reasons::ALL);
     words(&mut page, "Labels", "label", labels::ALL);
@@ -46,6 +48,24 @@ pub fn page() -> String {
         DEGRADED,
     );
     page
+}
+
+/// Adds the flags that `spec.envoy.extraArgs` may contain.
+fn flags(page: &mut String) {
+    page.push_str("\n## Flags in spec.envoy.extraArgs\n\n| flag | value |\n|---|---|\n");
+    for (flag, value) in Version::DEFAULT.facts().envoy_flags {
+        let value = match value {
+            FlagValue::None => "none".to_owned(),
+            FlagValue::Number(greatest) => format!("a number from 0 to {greatest}"),
+            FlagValue::Text => "a text".to_owned(),
+            FlagValue::OneOf(texts) => texts
+                .iter()
+                .map(|text| format!("`{text}`"))
+                .collect::<Vec<_>>()
+                .join(" or "),
+        };
+        let _ = writeln!(page, "| `{flag}` | {value} |");
+    }
 }
 
 fn listed(values: &[impl std::fmt::Debug]) -> String {

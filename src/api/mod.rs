@@ -13,10 +13,11 @@ pub mod vocabulary;
 pub use crd::crd;
 pub use role::Role;
 pub use spec::{
-    ContourDeployment, ContourDeploymentSpec, ContourLogLevel, ContourSpec, CustomTag, EnvoyLogLevel, EnvoySpec,
-    ExtensionRef, ExtensionServiceReadiness, ExtensionServicesSpec, ExternalTrafficPolicy, GlobalExtAuth,
-    IpFamilyPolicy, NamespacedRef, NetworkPublishing, NetworkPublishingType, NodePlacement, RateLimitService,
-    ReplicaSettings, RuntimeSettings, Tracing, WorkloadType,
+    ContourDeployment, ContourDeploymentSpec, ContourLogFormat, ContourLogLevel, ContourSpec, CustomTag,
+    DaemonSetSettings, DeploymentSettings, EnvoyLogLevel, EnvoySpec, ExtensionRef, ExtensionServiceReadiness,
+    ExtensionServicesSpec, ExternalTrafficPolicy, GlobalExtAuth, IpFamilyPolicy, KubernetesClient, LeaderElection,
+    NamespacedRef, NetworkPublishing, NetworkPublishingType, NodePlacement, RateLimitService, RuntimeSettings,
+    Shutdown, Tracing, WorkloadType,
 };
 pub use status::{
     ContourDeploymentStatus, ExtensionServiceState, ExtensionServiceStatus, OverruledFields, StandInRef, Traffic,

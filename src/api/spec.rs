@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::apps::v1::{DaemonSetUpdateStrategy, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -64,7 +65,7 @@ pub struct ContourSpec {
     pub image: Option<String>,
     /// Settings of Contour's Deployment. Optional.
     #[serde(default)]
-    pub deployment: ReplicaSettings,
+    pub deployment: DeploymentSettings,
     /// Constraints on the nodes that Contour's pods run on. Optional.
     #[serde(default)]
     pub node_placement: NodePlacement,
@@ -78,6 +79,15 @@ pub struct ContourSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub kubernetes_log_level: Option<i32>,
+    /// The format of Contour's log (`--log-format`). Defaults to `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<ContourLogFormat>,
+    /// Limits on Contour's requests to the API server. Optional.
+    #[serde(default)]
+    pub kubernetes_client: KubernetesClient,
+    /// The times of the election of Contour's leader. Optional.
+    #[serde(default)]
+    pub leader_election: LeaderElection,
     /// A partial pod template (`metadata` and `spec`) that Slipway merges over Contour's pod template: lists of containers, volumes and the
     /// like by name, other lists as a whole. What Contour needs must stay as it is; a change of it is refused with the path of the field.
     /// Optional.
@@ -88,7 +98,8 @@ pub struct ContourSpec {
 /// Settings of the Envoys.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.deployment) || !has(self.deployment.replicas) || (has(self.workloadType) && self.workloadType == 'Deployment')").message("deployment.replicas needs workloadType: Deployment (a DaemonSet runs one Envoy on each node)"))]
+#[x_kube(validation = Rule::new("!has(self.deployment) || !(has(self.deployment.replicas) || has(self.deployment.strategy) || has(self.deployment.minReadySeconds)) || (has(self.workloadType) && self.workloadType == 'Deployment')").message("deployment.replicas, deployment.strategy and deployment.minReadySeconds need workloadType: Deployment (a DaemonSet runs one Envoy on each node)"))]
+#[x_kube(validation = Rule::new("!has(self.daemonSet) || !(has(self.daemonSet.updateStrategy) || has(self.daemonSet.minReadySeconds)) || !has(self.workloadType) || self.workloadType == 'DaemonSet'").message("daemonSet.updateStrategy and daemonSet.minReadySeconds need workloadType: DaemonSet"))]
 pub struct EnvoySpec {
     /// The image of Envoy. When absent, Slipway uses the Envoy version that belongs to the default Contour version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,9 +109,12 @@ pub struct EnvoySpec {
     /// `deployment.replicas`. Defaults to `DaemonSet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_type: Option<WorkloadType>,
-    /// Settings of Envoy's Deployment. Optional. They apply only if `workloadType` is `Deployment`.
+    /// Settings of Envoy's Deployment. Optional. They need `workloadType: Deployment`.
     #[serde(default)]
-    pub deployment: ReplicaSettings,
+    pub deployment: DeploymentSettings,
+    /// Settings of Envoy's DaemonSet. Optional. They need `workloadType: DaemonSet`.
+    #[serde(default)]
+    pub daemon_set: DaemonSetSettings,
     /// Settings of the Service in front of the Envoys. Optional.
     #[serde(default)]
     pub network_publishing: NetworkPublishing,
@@ -113,6 +127,27 @@ pub struct EnvoySpec {
     /// The log level of Envoy (`--log-level`). Defaults to `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<EnvoyLogLevel>,
+    /// How an Envoy drains its connections before it stops. Optional.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// The base id of Envoy's shared memory (`--base-id`). Envoys that share a node's network need different ones. Defaults to 0.
+    #[serde(default, rename = "baseID", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub base_id: Option<i32>,
+    /// The size of Envoy's heap, in bytes, from which Envoy protects itself: it shrinks the heap at 95 % of this size, and accepts no
+    /// connections at 98 %. 0 means no limit, which is also the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub overload_max_heap_size: Option<i64>,
+    /// The maximum number of connections from clients to one Envoy, on all listeners together. 0 means no limit, which is also the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub overload_max_downstream_connections: Option<i64>,
+    /// Additional arguments of Envoy, each as `--flag` or `--flag=value`. Optional. The reference page lists the flags. Envoy would exit on
+    /// an unknown one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 1024)))]
+    pub extra_args: Vec<String>,
     /// A partial pod template (`metadata` and `spec`) that Slipway merges over Envoy's pod template: lists of containers, volumes and the
     /// like by name, other lists as a whole. What Envoy needs must stay as it is; a change of it is refused with the path of the field.
     /// Optional.
@@ -123,12 +158,94 @@ pub struct EnvoySpec {
 /// Settings of a Deployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct ReplicaSettings {
+pub struct DeploymentSettings {
     /// The number of pods. When absent, Slipway creates the Deployment with 2 and does not change the number afterwards, so that another
     /// controller, for example an autoscaler, can set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: Option<i32>,
+    /// How new pods replace old ones. When absent, Slipway uses the strategy of Contour's own manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<DeploymentStrategy>,
+    /// The time in seconds for which a new pod must be ready before it counts as available. Defaults to 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 300))]
+    pub min_ready_seconds: Option<i32>,
+}
+
+/// Settings of a DaemonSet.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSetSettings {
+    /// How new pods replace old ones. When absent, at most a tenth of the pods is replaced at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<DaemonSetUpdateStrategy>,
+    /// The time in seconds for which a new pod must be ready before it counts as available. Defaults to 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 300))]
+    pub min_ready_seconds: Option<i32>,
+}
+
+/// Limits on Contour's requests to the API server.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesClient {
+    /// The number of requests per second (`--kubernetes-client-qps`). When absent, the default of Contour's client library applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub qps: Option<i32>,
+    /// The number of requests that may exceed the rate for a moment (`--kubernetes-client-burst`). When absent, the default of Contour's
+    /// client library applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub burst: Option<i32>,
+}
+
+/// The times of the election of Contour's leader, each a Go duration, for example `15s`. `leaseDuration` must be longer than
+/// `renewDeadline`, and `renewDeadline` must be longer than 1.2 times `retryPeriod`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderElection {
+    /// The time after which another Contour may take over from a leader that does not renew its Lease. Defaults to `15s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub lease_duration: Option<String>,
+    /// The time after which a leader that cannot renew its Lease gives up. Defaults to `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub renew_deadline: Option<String>,
+    /// The time between two attempts. Defaults to `2s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub retry_period: Option<String>,
+}
+
+/// How an Envoy drains its connections before it stops. First `drainDelay` passes. Then Envoy fails its health checks and drains. After
+/// `checkDelay`, the number of open connections is checked every `checkInterval`. Envoy stops when at most `minOpenConnections` are open, and
+/// in any case after `gracePeriodSeconds`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Shutdown {
+    /// The time before Envoy begins to drain: a Go duration. Defaults to `0s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub drain_delay: Option<String>,
+    /// The time between the beginning of the drain and the first check: a Go duration. Defaults to `0s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub check_delay: Option<String>,
+    /// The time between two checks: a Go duration. Defaults to `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub check_interval: Option<String>,
+    /// The number of open connections at which Envoy may stop. Defaults to 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub min_open_connections: Option<i32>,
+    /// The time in seconds after which the kubelet kills an Envoy that has not stopped. Defaults to 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub grace_period_seconds: Option<i64>,
 }
 
 /// Constraints on the nodes that pods run on.
@@ -353,6 +470,17 @@ pub enum ContourLogLevel {
     Info,
     /// All messages, including debug messages.
     Debug,
+}
+
+/// The format of Contour's log (`--log-format`). Defaults to `text`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum ContourLogFormat {
+    /// Lines of text.
+    #[default]
+    Text,
+    /// One JSON object for each message.
+    Json,
 }
 
 /// The log level of Envoy (`--log-level`). Defaults to `info`.

@@ -7,8 +7,11 @@
 //! `cmd/contour/serve.go`, `internal/httpsvc/http.go`, `internal/envoy/v3`, `internal/dag/policy.go`.
 
 mod access_log;
+mod arguments;
 mod endpoint;
 mod size;
+
+pub use arguments::GRACE_PERIOD;
 
 use std::collections::BTreeSet;
 
@@ -38,7 +41,8 @@ pub fn check(spec: &ContourDeploymentSpec) -> Vec<String> {
     rate_limits(&mut check);
     headers(&mut check);
     size::check(&mut check);
-    check.problems
+    let version = check.version;
+    [check.problems, arguments::check(version, spec)].concat()
 }
 
 /// The settings, and the problems found in them.

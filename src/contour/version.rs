@@ -53,6 +53,21 @@ pub struct Facts {
     pub ports: Ports,
     /// The TLS cipher suites that Contour accepts.
     pub ciphers: &'static [&'static str],
+    /// The flags of Envoy that a user may add, with their values.
+    pub envoy_flags: &'static [(&'static str, FlagValue)],
+}
+
+/// The value of a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagValue {
+    /// The flag has no value.
+    None,
+    /// A number from 0 to this one.
+    Number(u32),
+    /// Any text that is not empty.
+    Text,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
 }
 
 /// Contour 1.33, with the files of v1.33.8.
@@ -95,6 +110,23 @@ static V1_33: Facts = Facts {
         "ECDHE-RSA-AES256-SHA",
         "AES256-GCM-SHA384",
         "AES256-SHA",
+    ],
+    // Envoy 1.38.3, source/server/options_impl.cc. Left out: flags that Slipway or a typed field sets; flags that change which configuration
+    // Envoy accepts (--disable-extensions, --reject-unknown-dynamic-fields); flags whose values depend on the build (--component-log-level);
+    // flags without a use in a container (hot restart, core dumps, admin address, log path). A number of worker threads that exceeds the
+    // file descriptors of the process ends Envoy.
+    envoy_flags: &[
+        ("--concurrency", FlagValue::Number(1024)),
+        ("--cpuset-threads", FlagValue::None),
+        ("--drain-strategy", FlagValue::OneOf(&["gradual", "immediate"])),
+        ("--drain-time-s", FlagValue::Number(u32::MAX)),
+        ("--file-flush-interval-msec", FlagValue::Number(u32::MAX)),
+        ("--file-flush-min-size-kb", FlagValue::Number(u32::MAX)),
+        ("--local-address-ip-version", FlagValue::OneOf(&["v4", "v6"])),
+        ("--log-format", FlagValue::Text),
+        ("--log-format-escaped", FlagValue::None),
+        ("--service-zone", FlagValue::Text),
+        ("--skip-deprecated-logs", FlagValue::None),
     ],
 };
 

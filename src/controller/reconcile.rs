@@ -238,10 +238,10 @@ async fn answer(context: &Context, whose: &NamespacedName, planned: &Plan) -> Ve
         if let Question::Settings {
             hash,
             candidate,
-            overlaid,
+            others,
         } = question
         {
-            let answer = check(context, hash, candidate, overlaid).await;
+            let answer = check(context, hash, candidate, others).await;
             let outcome = match answer {
                 Ok(SettingsVerdict::Accepted { .. }) => ReconcileOutcome::Success,
                 _ => ReconcileOutcome::Error("refused"),
@@ -261,7 +261,7 @@ async fn check(
     context: &Context,
     hash: &str,
     candidate: &Object,
-    overlaid: &[(&'static str, Write)],
+    others: &[(&'static str, Write)],
 ) -> Result<SettingsVerdict, Failure> {
     let refused = |message: String| SettingsVerdict::Refused {
         hash: hash.to_owned(),
@@ -275,7 +275,7 @@ async fn check(
     if !matches!(verdict, SettingsVerdict::Accepted { .. }) {
         return Ok(verdict);
     }
-    for (field, write) in overlaid {
+    for (field, write) in others {
         let Err(error) = apply::execute(&context.client, write, Effect::DryRun).await else {
             continue;
         };

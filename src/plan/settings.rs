@@ -36,17 +36,17 @@ pub struct Accepted {
 pub fn assess(observed: &Observed) -> Settings {
     let spec = own_spec(observed);
     let mut problems = preflight::check(&observed.deployment.spec);
-    let overlaid = overlaid(observed, &spec).unwrap_or_else(|violations| {
+    let unchecked = unchecked(observed, &spec).unwrap_or_else(|violations| {
         problems.extend(violations);
         Vec::new()
     });
     if !problems.is_empty() {
         return Settings::Refused(problems.join("; "));
     }
-    let hash = if overlaid.is_empty() {
+    let hash = if unchecked.is_empty() {
         hash_json(&spec)
     } else {
-        let contents = overlaid.iter().map(|(_, desired)| &desired.object.content);
+        let contents = unchecked.iter().map(|(_, desired)| &desired.object.content);
         hash_json(&(&spec, contents.collect::<Vec<_>>()))
     };
     match &observed.settings {
@@ -57,7 +57,7 @@ pub fn assess(observed: &Observed) -> Settings {
         } if *asked == hash => Settings::Accepted(Accepted { spec: answer.clone() }),
         _ => Settings::Unchecked(Box::new(Question::Settings {
             candidate: Box::new(candidate(observed, &hash, spec)),
-            overlaid: overlaid
+            others: unchecked
                 .into_iter()
                 .map(|(field, desired)| (field, write(observed, desired)))
                 .collect(),
@@ -148,13 +148,30 @@ fn lost(path: &str, own: &Value, answer: &Value) -> Option<String> {
     }
 }
 
-/// Returns the objects with the user's overlays, each with the overlay's field, or the violations of the overlays. The startup inputs are
-/// provisional: they have no effect on what an overlay may change.
-fn overlaid(observed: &Observed, spec: &Map<String, Value>) -> Result<Vec<(&'static str, Desired)>, Vec<String>> {
+/// Returns the objects with fields that only the API server can check (overlays and strategies), each with such a field, or the violations of
+/// the overlays. The startup inputs are provisional: they have no effect on these fields.
+fn unchecked(observed: &Observed, spec: &Map<String, Value>) -> Result<Vec<(&'static str, Desired)>, Vec<String>> {
     let ContourDeploymentSpec { contour, envoy, .. } = &observed.deployment.spec;
-    let service = &envoy.network_publishing.service;
-    let has_overlay = [&contour.pod_template, &envoy.pod_template, service].map(Option::is_some);
-    if has_overlay == [false; 3] {
+    let first = |fields: &[(&'static str, bool)]| fields.iter().find(|(_, is_set)| *is_set).map(|(field, _)| *field);
+    let fields = [
+        first(&[
+            (overlay::CONTOUR, contour.pod_template.is_some()),
+            (
+                "spec.contour.deployment.strategy",
+                contour.deployment.strategy.is_some(),
+            ),
+        ]),
+        first(&[
+            (overlay::ENVOY, envoy.pod_template.is_some()),
+            ("spec.envoy.deployment.strategy", envoy.deployment.strategy.is_some()),
+            (
+                "spec.envoy.daemonSet.updateStrategy",
+                envoy.daemon_set.update_strategy.is_some(),
+            ),
+        ]),
+        first(&[(overlay::SERVICE, envoy.network_publishing.service.is_some())]),
+    ];
+    if fields == [None; 3] {
         return Ok(Vec::new());
     }
     let inputs = StartupInputs {
@@ -166,15 +183,9 @@ fn overlaid(observed: &Observed, spec: &Map<String, Value>) -> Result<Vec<(&'sta
     if !operand.problems.is_empty() {
         return Err(operand.problems);
     }
-    let overlaid = [
-        (overlay::CONTOUR, operand.contour),
-        (overlay::ENVOY, operand.envoy),
-        (overlay::SERVICE, operand.envoy_service),
-    ];
-    let overlaid = overlaid.into_iter().zip(has_overlay);
-    Ok(overlaid
-        .filter_map(|(overlaid, has_overlay)| has_overlay.then_some(overlaid))
-        .collect())
+    let objects = [operand.contour, operand.envoy, operand.envoy_service];
+    let unchecked = fields.into_iter().zip(objects);
+    Ok(unchecked.filter_map(|(field, object)| Some((field?, object))).collect())
 }
 
 /// Returns the write of a desired object as if it were due.

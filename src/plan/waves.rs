@@ -69,8 +69,8 @@ pub enum Question {
         hash: String,
         /// The ContourConfiguration, for a dry run of its creation.
         candidate: Box<Object>,
-        /// The writes of the workloads and the Service with the user's overlays, each with the overlay's field. Empty without overlays.
-        overlaid: Vec<(&'static str, Write)>,
+        /// The writes of the workloads and the Service with fields that only the API server can check, each with such a field.
+        others: Vec<(&'static str, Write)>,
     },
     /// Issue certificates, which requires randomness.
     Certificates(Request),

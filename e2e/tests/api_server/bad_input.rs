@@ -258,7 +258,7 @@ fn fields_that_slipway_sets() -> Vec<Case> {
         (
             "/spec/envoy",
             json!({"deployment": {"replicas": 3}}),
-            &["spec.envoy", "deployment.replicas needs workloadType: Deployment"],
+            &["spec.envoy", "need workloadType: Deployment"],
         ),
     ]
 }

@@ -423,3 +423,53 @@ async fn an_unknown_contour_setting_is_refused_with_its_path() {
     })
     .await;
 }
+
+/// Real Contour and Envoy exit on an argument that they do not understand.
+#[tokio::test]
+async fn contour_and_envoy_run_with_every_workload_setting() {
+    play("every setting of the workloads", async |stage| {
+        let hosts = stage.given(Without::Denied, Auth::Complete).await?;
+        hosts.until(Caller::Authorized, 200).await?;
+        let sidecar = json!({
+            "name": "extra", "image": "ghcr.io/projectcontour/contour:v1.33.8",
+            "command": ["contour", "envoy", "shutdown-manager", "--serve-port=8095"],
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        });
+        let patch = json!({"spec": {
+            "contour": {
+                "deployment": {"minReadySeconds": 1, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}},
+                "logFormat": "json", "kubernetesClient": {"qps": 50, "burst": 100},
+                "leaderElection": {"leaseDuration": "20s", "renewDeadline": "12s", "retryPeriod": "1s"},
+                "podTemplate": {"spec": {"containers": [{"name": "contour", "livenessProbe": {"periodSeconds": 11}}]}},
+            },
+            "envoy": {
+                "daemonSet": {"minReadySeconds": 1, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}},
+                "shutdown": {
+                    "drainDelay": "100ms", "checkDelay": "100ms", "checkInterval": "200ms", "minOpenConnections": 1,
+                    "gracePeriodSeconds": 60,
+                },
+                "baseID": 7, "overloadMaxHeapSize": 2_000_000_000, "overloadMaxDownstreamConnections": 10_000,
+                "extraArgs": [
+                    "--concurrency=2", "--drain-strategy=immediate", "--drain-time-s=30", "--file-flush-interval-msec=500",
+                    "--file-flush-min-size-kb=1", "--local-address-ip-version=v4", "--log-format=[%T][%l] %v=x", "--log-format-escaped",
+                    "--service-zone=a", "--skip-deprecated-logs", "--cpuset-threads",
+                ],
+                "podTemplate": {"spec": {"volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "16Mi"}}], "containers": [sidecar]}},
+            },
+        }});
+        let generation = stage.edge.status().await?.generation;
+        let arguments = ["-n", NAMESPACE, "patch", "cdep", "edge", "--type=merge", "-p", &patch.to_string()];
+        stage.kubectl(&arguments).await?;
+        let status = stage.settled(Auth::Complete).await?;
+        ensure!(status.generation > generation && status.is("Ready", "True"), "{status}");
+        let pods = stage.json(&["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=envoy", "-o", "json"]).await?;
+        let containers = pods.pointer("/items/0/spec/containers").and_then(Value::as_array).context("a pod of Envoy")?;
+        ensure!(containers.iter().any(|container| container["name"] == "extra"), "{containers:?}");
+        let hosts = stage.hosts().await?;
+        hosts.until(Caller::Anonymous, 401).await?;
+        hosts.until(Caller::Authorized, 200).await?;
+        stage.no_restarts(&stage.edge).await?;
+        stage.remove(&stage.edge).await
+    })
+    .await;
+}

@@ -12,7 +12,7 @@ use super::{
     pod_security,
 };
 use crate::api::vocabulary::{annotations, labels};
-use crate::api::{ContourLogLevel, ContourSpec};
+use crate::api::{ContourLogFormat, ContourLogLevel, ContourSpec, KubernetesClient, LeaderElection};
 use crate::contour::ports::{Ports, XDS};
 use crate::plan::names::hash_json;
 use crate::plan::object::{Kind, Object};
@@ -37,20 +37,21 @@ pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Overlaid<D
     labels
         .expect("a template has labels")
         .insert(labels::TEMPLATE.to_owned(), hash);
-    let replicas = instance.spec.contour.deployment.replicas;
+    let settings = &instance.spec.contour.deployment;
     let deployment = Deployment {
         metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.contour()),
         spec: Some(DeploymentSpec {
-            replicas: Some(replicas.unwrap_or(REPLICAS)),
+            replicas: Some(settings.replicas.unwrap_or(REPLICAS)),
             selector: Component::Contour.label_selector(owner),
             // As in Contour's manifests: the new ReplicaSet is scaled up before the old one is scaled down.
-            strategy: Some(DeploymentStrategy {
+            strategy: Some(settings.strategy.clone().unwrap_or_else(|| DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
                     max_surge: Some(IntOrString::String("50%".to_owned())),
                     max_unavailable: Some(IntOrString::String("25%".to_owned())),
                 }),
-            }),
+            })),
+            min_ready_seconds: settings.min_ready_seconds.filter(|seconds| *seconds > 0),
             template,
             ..DeploymentSpec::default()
         }),
@@ -58,7 +59,7 @@ pub fn deployment(instance: &Instance<'_>, inputs: &StartupInputs) -> Overlaid<D
     };
     let object = Desired {
         object: Object::of(&deployment),
-        fields: replica_fields(replicas),
+        fields: replica_fields(settings.replicas),
     };
     Overlaid { object, problems }
 }
@@ -159,6 +160,26 @@ fn arguments(spec: &ContourSpec, lease: &str, inputs: &StartupInputs) -> Vec<Str
     if spec.log_level.unwrap_or_default() == ContourLogLevel::Debug {
         arguments.push("--debug".to_owned());
     }
+    if spec.log_format.unwrap_or_default() == ContourLogFormat::Json {
+        arguments.push("--log-format=json".to_owned());
+    }
+    let KubernetesClient { qps, burst } = &spec.kubernetes_client;
+    let LeaderElection {
+        lease_duration,
+        renew_deadline,
+        retry_period,
+    } = &spec.leader_election;
+    let optional = [
+        ("--kubernetes-client-qps", qps.map(|qps| qps.to_string())),
+        ("--kubernetes-client-burst", burst.map(|burst| burst.to_string())),
+        ("--leader-election-lease-duration", lease_duration.clone()),
+        ("--leader-election-renew-deadline", renew_deadline.clone()),
+        ("--leader-election-retry-period", retry_period.clone()),
+    ];
+    let given = optional
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
+    arguments.extend(given);
     arguments
 }
 

@@ -17,8 +17,9 @@ use super::{
     CERTIFICATES, Component, certificate_mount, certificate_volume, container_security, contour_image, envoy_image,
     field_env, node_selector, pod_security,
 };
-use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, WorkloadType};
+use crate::api::{ContourDeploymentSpec, EnvoyLogLevel, Shutdown, WorkloadType};
 use crate::contour::ports::{Ports, SHUTDOWN_MANAGER, XDS};
+use crate::contour::preflight::GRACE_PERIOD;
 use crate::plan::object::{Kind, Object};
 use crate::plan::observed::Instance;
 use crate::plan::overlay::{self, Overlaid};
@@ -32,9 +33,6 @@ const CONFIGURATION: &str = "/config";
 
 /// The directory of Envoy's admin socket and of the file that marks Envoy as drained.
 const ADMIN: &str = "/admin";
-
-/// The maximum time in seconds for which a terminating Envoy may drain: the upper bound of `contour envoy shutdown`.
-const GRACE_PERIOD: i64 = 300;
 
 /// Returns the kind of the workload that the spec specifies.
 pub fn kind(spec: &ContourDeploymentSpec) -> Kind {
@@ -55,18 +53,22 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Overlaid<Desired> {
     let slowly = || Some(IntOrString::String("10%".to_owned()));
     let object = match spec.workload_type.unwrap_or_default() {
         WorkloadType::DaemonSet => {
+            let settings = &spec.daemon_set;
             let daemon_set = DaemonSet {
                 metadata: owner.metadata(Kind::DaemonSet, &owner.namespace, &owner.envoy()),
                 spec: Some(DaemonSetSpec {
                     selector: Component::Envoy.label_selector(owner),
                     template,
-                    update_strategy: Some(DaemonSetUpdateStrategy {
-                        type_: Some("RollingUpdate".to_owned()),
-                        rolling_update: Some(RollingUpdateDaemonSet {
-                            max_unavailable: slowly(),
-                            max_surge: None,
-                        }),
-                    }),
+                    update_strategy: Some(settings.update_strategy.clone().unwrap_or_else(|| {
+                        DaemonSetUpdateStrategy {
+                            type_: Some("RollingUpdate".to_owned()),
+                            rolling_update: Some(RollingUpdateDaemonSet {
+                                max_unavailable: slowly(),
+                                max_surge: None,
+                            }),
+                        }
+                    })),
+                    min_ready_seconds: settings.min_ready_seconds.filter(|seconds| *seconds > 0),
                     ..DaemonSetSpec::default()
                 }),
                 ..DaemonSet::default()
@@ -74,20 +76,21 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Overlaid<Desired> {
             Desired::shared(Object::of(&daemon_set))
         }
         WorkloadType::Deployment => {
-            let replicas = spec.deployment.replicas;
+            let settings = &spec.deployment;
             let deployment = Deployment {
                 metadata: owner.metadata(Kind::Deployment, &owner.namespace, &owner.envoy()),
                 spec: Some(DeploymentSpec {
-                    replicas: Some(replicas.unwrap_or(REPLICAS)),
+                    replicas: Some(settings.replicas.unwrap_or(REPLICAS)),
                     selector: Component::Envoy.label_selector(owner),
-                    strategy: Some(DeploymentStrategy {
+                    strategy: Some(settings.strategy.clone().unwrap_or_else(|| DeploymentStrategy {
                         type_: Some("RollingUpdate".to_owned()),
                         // With fewer than ten Envoys, 10 % is rounded: one additional pod, and no unavailable pod.
                         rolling_update: Some(RollingUpdateDeployment {
                             max_surge: slowly(),
                             max_unavailable: slowly(),
                         }),
-                    }),
+                    })),
+                    min_ready_seconds: settings.min_ready_seconds.filter(|seconds| *seconds > 0),
                     template,
                     ..DeploymentSpec::default()
                 }),
@@ -95,7 +98,7 @@ pub fn workload(instance: &Instance<'_>, ports: &Ports) -> Overlaid<Desired> {
             };
             Desired {
                 object: Object::of(&deployment),
-                fields: replica_fields(replicas),
+                fields: replica_fields(settings.replicas),
             }
         }
     };
@@ -122,7 +125,8 @@ fn template(instance: &Instance<'_>, ports: &Ports) -> Overlaid<PodTemplateSpec>
             node_selector: Some(node_selector(&spec.node_placement)),
             security_context: Some(pod_security()),
             service_account_name: Some(owner.envoy()),
-            termination_grace_period_seconds: Some(GRACE_PERIOD),
+            // The upper bound of `contour envoy shutdown`.
+            termination_grace_period_seconds: Some(spec.shutdown.grace_period_seconds.unwrap_or(GRACE_PERIOD)),
             tolerations: Some(spec.node_placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
             volumes: Some(vec![
                 certificate_volume(owner.envoy_secret()),
@@ -140,22 +144,35 @@ fn template(instance: &Instance<'_>, ports: &Ports) -> Overlaid<PodTemplateSpec>
 /// certificate, whatever the name of the Service is (`internal/envoy/v3/bootstrap.go`, v1.33).
 fn bootstrap(instance: &Instance<'_>) -> Container {
     let owner = &instance.owner;
+    let spec = &instance.spec.envoy;
+    let mut arguments = vec![
+        "bootstrap".to_owned(),
+        format!("{CONFIGURATION}/envoy.json"),
+        format!("--xds-address={}", owner.contour()),
+        format!("--xds-port={XDS}"),
+        "--xds-resource-version=v3".to_owned(),
+        format!("--resources-dir={CONFIGURATION}/resources"),
+        format!("--envoy-cafile={CERTIFICATES}/ca.crt"),
+        format!("--envoy-cert-file={CERTIFICATES}/tls.crt"),
+        format!("--envoy-key-file={CERTIFICATES}/tls.key"),
+    ];
+    let limits = [
+        ("--overload-max-heap", spec.overload_max_heap_size),
+        (
+            "--overload-downstream-max-conn",
+            spec.overload_max_downstream_connections,
+        ),
+    ];
+    let limits = limits
+        .into_iter()
+        .filter_map(|(flag, limit)| Some((flag, limit.filter(|limit| *limit > 0)?)));
+    arguments.extend(limits.map(|(flag, limit)| format!("{flag}={limit}")));
     Container {
         name: "bootstrap".to_owned(),
         image: Some(contour_image(instance.spec)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["contour".to_owned()]),
-        args: Some(vec![
-            "bootstrap".to_owned(),
-            format!("{CONFIGURATION}/envoy.json"),
-            format!("--xds-address={}", owner.contour()),
-            format!("--xds-port={XDS}"),
-            "--xds-resource-version=v3".to_owned(),
-            format!("--resources-dir={CONFIGURATION}/resources"),
-            format!("--envoy-cafile={CERTIFICATES}/ca.crt"),
-            format!("--envoy-cert-file={CERTIFICATES}/tls.crt"),
-            format!("--envoy-key-file={CERTIFICATES}/tls.key"),
-        ]),
+        args: Some(arguments),
         env: Some(vec![field_env("CONTOUR_NAMESPACE", "metadata.namespace")]),
         resources: Some(small_resources()),
         security_context: Some(container_security()),
@@ -169,7 +186,27 @@ fn bootstrap(instance: &Instance<'_>) -> Container {
 
 /// Returns the container that drains Envoy when the pod terminates.
 fn shutdown_manager(instance: &Instance<'_>) -> Container {
-    let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).to_vec();
+    let Shutdown {
+        drain_delay,
+        check_delay,
+        check_interval,
+        min_open_connections,
+        grace_period_seconds: _,
+    } = &instance.spec.envoy.shutdown;
+    let optional = [
+        ("--drain-delay", drain_delay.clone()),
+        ("--check-delay", check_delay.clone()),
+        ("--check-interval", check_interval.clone()),
+        (
+            "--min-open-connections",
+            min_open_connections.map(|number| number.to_string()),
+        ),
+    ];
+    let given = optional
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
+    let drain = ["/bin/contour", "envoy", "shutdown"].map(str::to_owned).into_iter();
+    let drain = drain.chain(given).collect();
     Container {
         name: "shutdown-manager".to_owned(),
         image: Some(contour_image(instance.spec)),
@@ -198,7 +235,7 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
         scheme: Some("HTTP".to_owned()),
         ..HTTPGetAction::default()
     };
-    let arguments = [
+    let mut arguments = [
         "-c",
         &format!("{CONFIGURATION}/envoy.json"),
         "--service-cluster",
@@ -207,13 +244,21 @@ fn envoy(instance: &Instance<'_>, ports: &Ports) -> Container {
         "$(ENVOY_POD_NAME)",
         "--log-level",
         log_level(spec.log_level.unwrap_or_default()),
-    ];
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    if let Some(id) = spec.base_id.filter(|id| *id > 0) {
+        arguments.extend(["--base-id".to_owned(), id.to_string()]);
+    }
+    // Envoy does not understand `--flag=value` (TCLAP; 1.38.3, `source/server/options_impl.cc`).
+    let words = spec.extra_args.iter().flat_map(|argument| argument.splitn(2, '='));
+    arguments.extend(words.map(str::to_owned));
     Container {
         name: "envoy".to_owned(),
         image: Some(envoy_image(instance)),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["envoy".to_owned()]),
-        args: Some(arguments.map(str::to_owned).to_vec()),
+        args: Some(arguments),
         // If `tracing.includePodDetail` is not false, spans also contain CONTOUR_NAMESPACE.
         env: Some(vec![
             field_env("CONTOUR_NAMESPACE", "metadata.namespace"),

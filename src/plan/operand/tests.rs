@@ -193,7 +193,8 @@ fn the_template_hash_changes_only_with_the_pods() {
     };
     let first = hash(&json!({}));
     for same in [
-        json!({"contour": {"deployment": {"replicas": 5}}}),
+        json!({"contour": {"deployment": {"replicas": 5, "minReadySeconds": 5, "strategy": {"type": "Recreate"}}}}),
+        json!({"envoy": {"extraArgs": ["--concurrency=1"], "baseID": 1, "shutdown": {"drainDelay": "1s"}}}),
         json!({"envoy": {"logLevel": "debug"}}),
     ] {
         assert_eq!(hash(&same), first, "{same}");
@@ -202,6 +203,10 @@ fn the_template_hash_changes_only_with_the_pods() {
         json!({"contour": {"image": "contour:other"}}),
         json!({"contour": {"logLevel": "debug"}}),
         json!({"contour": {"kubernetesLogLevel": 4}}),
+        json!({"contour": {"logFormat": "json"}}),
+        json!({"contour": {"kubernetesClient": {"qps": 50}}}),
+        json!({"contour": {"leaderElection": {"leaseDuration": "30s"}}}),
+        json!({"contour": {"podTemplate": {"spec": {"priorityClassName": "system-cluster-critical"}}}}),
         json!({"contour": {"resources": {"requests": {"cpu": "1"}}}}),
         json!({"contour": {"nodePlacement": {"nodeSelector": {"a": "b"}}}}),
         json!({"contour": {"nodePlacement": {"tolerations": [{"operator": "Exists"}]}}}),
@@ -421,5 +426,83 @@ fn bindings_name_preinstalled_roles_and_one_account_each() {
     assert_eq!(
         (lease.object.key().to_string().as_str(), lease.fields),
         ("Lease projectcontour/edge-contour", Fields::MetadataOnly)
+    );
+}
+
+#[test]
+fn settings_of_the_workloads_become_fields_and_arguments() {
+    let contour = contour_of(&json!({"contour": {
+        "deployment": {"strategy": {"type": "Recreate"}, "minReadySeconds": 5},
+        "logFormat": "json", "kubernetesClient": {"qps": 50, "burst": 100},
+        "leaderElection": {"leaseDuration": "60s", "renewDeadline": "40s", "retryPeriod": "5s"},
+    }}));
+    assert_eq!(at(&contour, "/spec/strategy"), &json!({"type": "Recreate"}));
+    assert_eq!(at(&contour, "/spec/minReadySeconds"), 5);
+    let arguments = at(&contour, "/spec/template/spec/containers/0/args")
+        .as_array()
+        .expect("arguments");
+    assert_eq!(
+        arguments[4..],
+        [
+            "--log-format=json",
+            "--kubernetes-client-qps=50",
+            "--kubernetes-client-burst=100",
+            "--leader-election-lease-duration=60s",
+            "--leader-election-renew-deadline=40s",
+            "--leader-election-retry-period=5s",
+        ]
+    );
+    let daemon_set = envoy_of(&json!({"envoy": {
+        "daemonSet": {"updateStrategy": {"type": "OnDelete"}, "minReadySeconds": 7},
+        "baseID": 3, "overloadMaxHeapSize": 2_000_000_000, "overloadMaxDownstreamConnections": 5000,
+        "extraArgs": ["--concurrency=2"],
+        "shutdown": {
+            "drainDelay": "5s", "checkDelay": "10s", "checkInterval": "1s", "minOpenConnections": 2, "gracePeriodSeconds": 60,
+        },
+    }}));
+    assert_eq!(at(&daemon_set, "/spec/updateStrategy"), &json!({"type": "OnDelete"}));
+    assert_eq!(at(&daemon_set, "/spec/minReadySeconds"), 7);
+    let pod = at(&daemon_set, "/spec/template/spec");
+    assert_eq!(pod["terminationGracePeriodSeconds"], 60);
+    let [bootstrap, shutdown, envoy] = [
+        &pod["initContainers"][0]["args"],
+        &pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"],
+        &pod["containers"][1]["args"],
+    ];
+    let last = |arguments: &Value, count: usize| {
+        let arguments = arguments.as_array().expect("arguments");
+        arguments[arguments.len() - count..].to_vec()
+    };
+    assert_eq!(
+        last(bootstrap, 2),
+        ["--overload-max-heap=2000000000", "--overload-downstream-max-conn=5000"]
+    );
+    assert_eq!(
+        last(shutdown, 5),
+        [
+            "shutdown",
+            "--drain-delay=5s",
+            "--check-delay=10s",
+            "--check-interval=1s",
+            "--min-open-connections=2"
+        ]
+    );
+    assert_eq!(last(envoy, 5), ["info", "--base-id", "3", "--concurrency", "2"]);
+    let deployment = envoy_of(&json!({"envoy": {
+        "workloadType": "Deployment", "deployment": {"strategy": {"type": "Recreate"}, "minReadySeconds": 9},
+    }}));
+    assert_eq!(at(&deployment, "/spec/strategy"), &json!({"type": "Recreate"}));
+    assert_eq!(at(&deployment, "/spec/minReadySeconds"), 9);
+}
+
+#[test]
+fn zero_is_the_default_of_numeric_settings() {
+    let zero = json!({"envoy": {
+        "daemonSet": {"minReadySeconds": 0}, "baseID": 0, "overloadMaxHeapSize": 0, "overloadMaxDownstreamConnections": 0,
+    }});
+    assert_eq!(envoy_of(&zero), envoy_of(&json!({})));
+    assert_eq!(
+        contour_of(&json!({"contour": {"deployment": {"minReadySeconds": 0}}})),
+        contour_of(&json!({}))
     );
 }

@@ -32,13 +32,19 @@ use Rule::{Additions, Fields, Free, Items, Own, Refused, Typed};
 /// The rules for Contour's pod template.
 pub static CONTOUR: Rule = Fields(&[
     ("metadata", METADATA),
-    ("spec", Fields(&pod("spec.contour.nodePlacement"))),
+    ("spec", Fields(&pod("spec.contour.nodePlacement", Free))),
 ]);
 
 /// The rules for Envoy's pod template.
 pub static ENVOY: Rule = Fields(&[
     ("metadata", METADATA),
-    ("spec", Fields(&pod("spec.envoy.nodePlacement"))),
+    (
+        "spec",
+        Fields(&pod(
+            "spec.envoy.nodePlacement",
+            Typed("spec.envoy.shutdown.gracePeriodSeconds"),
+        )),
+    ),
 ]);
 
 /// The rules for the Service in front of the Envoys.
@@ -89,8 +95,9 @@ static SERVICE_PORT: Rule = Fields(&[("appProtocol", Free), ("nodePort", Free)])
 
 const METADATA: Rule = Fields(&[("labels", Additions), ("annotations", Additions)]);
 
-/// Returns the rules for the spec of a pod. `placement` is the field of the spec that places the pods on nodes.
-const fn pod(placement: &'static str) -> [(&'static str, Rule); 28] {
+/// Returns the rules for the spec of a pod. `placement` is the field of the spec that places the pods on nodes, and `grace` is the rule for the
+/// grace period.
+const fn pod(placement: &'static str, grace: Rule) -> [(&'static str, Rule); 28] {
     [
         ("affinity", Free),
         (
@@ -139,7 +146,7 @@ const fn pod(placement: &'static str) -> [(&'static str, Rule); 28] {
         ),
         ("setHostnameAsFQDN", Free),
         ("subdomain", Free),
-        ("terminationGracePeriodSeconds", Free),
+        ("terminationGracePeriodSeconds", grace),
         ("tolerations", Typed(placement)),
         ("topologySpreadConstraints", Free),
         (
