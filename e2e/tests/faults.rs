@@ -40,6 +40,7 @@ async fn sample() -> anyhow::Result<()> {
     ensure!(!plans.is_empty(), "the sample is empty");
     for plan in &plans {
         let outcome = carry_out(&stage, plan, &references[&plan.workload], Bounds::Ignored).await?;
+        ensure!(!outcome.did_not_happen, "the fault of {plan} did not happen");
         ensure!(
             outcome.wrong.is_empty(),
             "prove-faults --only '{plan}': {}",

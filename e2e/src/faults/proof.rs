@@ -178,7 +178,11 @@ async fn carry_out_all(
 }
 
 fn tell(plan: &Plan, outcome: &Outcome, count: usize, total: usize) {
-    let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
+    let verdict = match (outcome.wrong.is_empty(), outcome.did_not_happen) {
+        (true, false) => "ok",
+        (true, true) => "did not happen",
+        (false, _) => "FAILED",
+    };
     let [recovery, took] = [outcome.recovery_ms, outcome.took_ms].map(tally::seconds);
     say(format!(
         "{count}/{total} {plan} {verdict}, recovered after {recovery} s, {took} s in total"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::proof::Row;
 
 use super::plan::{Fault, Plan};
-use super::run::Outcome;
+use super::run::{Outcome, TRIES};
 
 /// Returns a row for each kind of fault and one for all plans. The seconds are the sum of the plans' durations, including those of
 /// interrupted runs.
@@ -26,18 +26,27 @@ pub fn rows(seed: u64, outcomes: &BTreeMap<String, Outcome>) -> Vec<Row> {
         .into_iter()
         .map(|(what, group)| row(what, seed, &group))
         .collect();
-    let failed = outcomes.values().filter(|outcome| !outcome.wrong.is_empty()).count();
-    let counts = format!("{} plans, {failed} failed", outcomes.len());
-    rows.push(Row::new("all", &seed, counts, spent(outcomes.values())));
+    let all: Vec<_> = outcomes.values().collect();
+    rows.push(Row::new("all", &seed, plans(&all), spent(outcomes.values())));
     rows
+}
+
+/// Counts the plans. Plans whose fault did not happen are counted apart.
+fn plans(group: &[&Outcome]) -> String {
+    let failed = group.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
+    let absent = group.iter().filter(|outcome| outcome.did_not_happen).count();
+    let happened = format!("{} plans, {failed} failed", group.len() - absent);
+    match absent {
+        0 => happened,
+        absent => format!("{happened}; the fault of {absent} more did not happen in any of {TRIES} runs"),
+    }
 }
 
 fn row(what: &str, seed: u64, group: &[&Outcome]) -> Row {
     let most = |value: fn(&Outcome) -> u64| group.iter().map(|outcome| value(outcome)).max().unwrap_or_default();
-    let failed = group.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
     let commits: usize = group.iter().map(|outcome| outcome.commits).sum();
     let mut counts = vec![
-        format!("{} plans, {failed} failed", group.len()),
+        plans(group),
         format!("{commits} commits checked"),
         format!("recovered within {} s", seconds(most(|outcome| outcome.recovery_ms))),
     ];
