@@ -182,7 +182,7 @@ static ENVOY_CONTAINER: Rule = Fields(&fields_of_container(Typed("spec.envoy.res
 /// The containers `bootstrap` and `shutdown-manager`.
 static HELPER: Rule = Fields(&fields_of_container(Free));
 
-const fn fields_of_container(resources: Rule) -> [(&'static str, Rule); 10] {
+const fn fields_of_container(resources: Rule) -> [(&'static str, Rule); 9] {
     [
         ("imagePullPolicy", Free),
         ("livenessProbe", PROBE),
@@ -198,7 +198,7 @@ const fn fields_of_container(resources: Rule) -> [(&'static str, Rule); 10] {
         ("resizePolicy", Free),
         ("resources", resources),
         ("startupProbe", PROBE),
-        ("terminationMessagePath", Free),
+        // The path is Slipway's: the kubelet mounts a file there, and could hide a file of the container.
         ("terminationMessagePolicy", Free),
         (
             "volumeMounts",

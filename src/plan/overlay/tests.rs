@@ -233,6 +233,10 @@ fn violations_of_pods() -> Vec<Violation> {
 fn violations_of_envoys_pods() -> Vec<Violation> {
     vec![
         (
+            container("envoy", json!({"terminationMessagePath": "/usr/local/bin/envoy"})),
+            "].terminationMessagePath: ",
+        ),
+        (
             json!({"spec": {"tolerations": [{"operator": "Exists"}]}}),
             "spec.envoy.nodePlacement sets",
         ),
