@@ -268,6 +268,19 @@ fn spec(input: &mut Unstructured<'_>) -> Result<Value> {
     if input.arbitrary()? {
         spec["contour"] = json!({"image": text(input)?, "kubernetesLogLevel": input.arbitrary::<i32>()?});
     }
+    let arguments = [
+        ("contour.leaderElection.leaseDuration", false),
+        ("contour.leaderElection.retryPeriod", false),
+        ("envoy.shutdown.drainDelay", false),
+        ("envoy.shutdown.checkInterval", false),
+        ("envoy.extraArgs", true),
+    ];
+    for (path, is_list) in arguments {
+        if input.ratio(1_u8, 8_u8)? {
+            let argument = Value::from(text(input)?);
+            put(&mut spec, path, if is_list { json!([argument]) } else { argument });
+        }
+    }
     for (field, path) in [
         ("contour", "podTemplate"),
         ("envoy", "podTemplate"),

@@ -93,7 +93,9 @@ fn spec() -> impl Strategy<Value = Value> {
     ];
     let envoy = (any::<bool>(), replicas(), publishing, resources, placement);
     (contour, envoy, settings()).prop_map(|(contour, envoy, settings)| {
+        let overlay = json!({"spec": {"priorityClassName": "system-cluster-critical", "containers": [{"name": "extra", "image": "x"}]}});
         let contour = object(vec![
+            ("podTemplate", contour.3.is_some().then_some(overlay)),
             ("deployment", contour.0),
             ("resources", contour.1),
             ("nodePlacement", contour.2),

@@ -35,8 +35,9 @@ pub const PROMPT: Duration = Duration::from_secs(10);
 pub const PATIENT: Duration = Duration::from_secs(40);
 
 /// The time limit for the deletion of a CRD. The API server allows one minute for each attempt to delete the objects
-/// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and the limit must include a second attempt.
-pub const CRD_DELETION: Duration = Duration::from_secs(150);
+/// (`crd_finalizer.go` of apiextensions-apiserver v0.34), and five CRDs are deleted at once. On a busy machine a CRD without any object needed
+/// more than a second attempt.
+pub const CRD_DELETION: Duration = Duration::from_mins(5);
 
 /// The time without a request after which the operator counts as idle.
 pub const QUIET: Duration = Duration::from_secs(4);

@@ -20,6 +20,7 @@ fn cases() -> Vec<Case> {
         values_that_contour_or_envoy_rejects(),
         empty_or_out_of_range_values(),
         fields_that_slipway_sets(),
+        settings_of_the_workloads(),
         invalid_names(),
     ];
     all.into_iter().flatten().collect()
@@ -259,6 +260,67 @@ fn fields_that_slipway_sets() -> Vec<Case> {
             "/spec/envoy",
             json!({"deployment": {"replicas": 3}}),
             &["spec.envoy", "need workloadType: Deployment"],
+        ),
+    ]
+}
+
+/// Returns cases with invalid settings of the workloads.
+fn settings_of_the_workloads() -> Vec<Case> {
+    vec![
+        (
+            "/spec/contour",
+            json!({"logFormat": "xml"}),
+            &["spec.contour.logFormat", "json"],
+        ),
+        (
+            "/spec/contour",
+            json!({"deployment": {"minReadySeconds": 301}}),
+            &["spec.contour.deployment.minReadySeconds", "less than or equal to 300"],
+        ),
+        (
+            "/spec/contour",
+            json!({"deployment": {"strategy": {"kind": "Recreate"}}}),
+            &["unknown field", "spec.contour.deployment.strategy.kind"],
+        ),
+        (
+            "/spec/contour",
+            json!({"kubernetesClient": {"qps": 0}}),
+            &["spec.contour.kubernetesClient.qps", "greater than or equal to 1"],
+        ),
+        (
+            "/spec/contour",
+            json!({"leaderElection": {"retryPeriod": 2}}),
+            &["spec.contour.leaderElection.retryPeriod", "string"],
+        ),
+        (
+            "/spec/contour",
+            json!({"podTemplate": []}),
+            &["spec.contour.podTemplate", "object"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"workloadType": "Deployment", "daemonSet": {"minReadySeconds": 1}}),
+            &["spec.envoy", "need workloadType: DaemonSet"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"shutdown": {"gracePeriodSeconds": 0}}),
+            &["spec.envoy.shutdown.gracePeriodSeconds", "greater than or equal to 1"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"baseID": -1}),
+            &["spec.envoy.baseID", "greater than or equal to 0"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"extraArgs": [1]}),
+            &["spec.envoy.extraArgs[0]", "string"],
+        ),
+        (
+            "/spec/envoy",
+            json!({"overloadMaxHeapSize": "2Gi"}),
+            &["spec.envoy.overloadMaxHeapSize", "integer"],
         ),
     ]
 }
