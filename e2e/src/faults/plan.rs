@@ -23,7 +23,12 @@ impl Plan {
     /// Whether this place does not occur in each run of the workload. The number of reports in the status and in Events depends on how many
     /// changes the operator observes at once.
     pub fn may_not_come_up(&self) -> bool {
-        let reports = ["patch:contourdeployments/status/", "create:events", "patch:events"];
+        let reports = [
+            "patch:contourdeployments/status/",
+            "create:events",
+            "merge:events",
+            "patch:events",
+        ];
         matches!(self.fault, Fault::Request(_)) && reports.iter().any(|report| self.place.starts_with(report))
     }
 
